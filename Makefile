@@ -1,0 +1,54 @@
+# Everything below first makes sure that .venv is complete, which takes no time when it is.
+# Nothing here deletes tables, runs or models.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+CONFIG ?= config/sample.yaml
+DAGSTER_HOME ?= $(CURDIR)/.dagster
+VENV_PYTHON := .venv/bin/python
+PYTEST := $(VENV_PYTHON) -m pytest --durations=10
+
+export CONFIG ORDERS DAGSTER_HOME
+
+# A path given on the command line is meant from here, while Dagster's processes may run elsewhere.
+define project_environment
+absolute() { case "$$1" in /*) printf '%s' "$$1" ;; *) printf '%s/%s' "$$PWD" "$$1" ;; esac; }; \
+export DAGSTER_HOME="$$(absolute "$$DAGSTER_HOME")" MEDALLION_CONFIG="$$(absolute "$$CONFIG")"; \
+if [ -n "$$ORDERS" ]; then export MEDALLION_ORDERS="$$(absolute "$$ORDERS")"; fi; \
+mkdir -p "$$DAGSTER_HOME"; \
+[ -e "$$DAGSTER_HOME/dagster.yaml" ] || cp config/dagster.yaml "$$DAGSTER_HOME/dagster.yaml"
+endef
+
+.PHONY: help setup run ui test test-quick test-real lint
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+setup:  ## .venv with the pinned packages and Delta's jars
+	@command -v "$(PYTHON)" >/dev/null || { echo "Python 3.11 or newer is needed, and $(PYTHON) is not on PATH." >&2; exit 1; }
+	@"$(PYTHON)" scripts/setup_env.py
+
+run: setup  ## orders to forecast: CONFIG=file.yaml ORDERS=folder-or-file
+	@$(project_environment); .venv/bin/medallion run
+
+ui: setup  ## Dagster's web interface and daemon: CONFIG=file.yaml
+	@$(project_environment); .venv/bin/medallion ui
+
+# Findings of the linters fail the target but do not hide what the tests say.
+test: setup  ## linters, types and all tests; those of real data skip themselves without it
+	@status=0; $(MAKE) --no-print-directory lint || status=1; $(PYTEST) || status=1; exit $$status
+
+test-quick: setup  ## tests that need no JVM and no other process
+	@$(PYTEST) -m "not spark and not integration and not real"
+
+test-real: setup  ## tests on the shared data
+	@$(PYTEST) -m real
+
+lint: setup  ## ruff and mypy
+	@status=0; \
+	$(VENV_PYTHON) -m ruff check . || status=1; \
+	$(VENV_PYTHON) -m ruff format --check . || status=1; \
+	$(VENV_PYTHON) -m mypy || status=1; \
+	exit $$status

@@ -1,0 +1,1 @@
+"""Bronze: order lines exactly as delivered, and the register of deliveries."""

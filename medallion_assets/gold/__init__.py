@@ -1,0 +1,1 @@
+"""Gold: what people read: evidence, decisions, the served forecast."""

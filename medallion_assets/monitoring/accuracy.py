@@ -1,0 +1,121 @@
+"""How the forecasts that were served turned out: the rows of gold.forecast_accuracy.
+
+Only published forecasts are judged here; models that were never served are compared in zoo/evaluation.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from medallion_assets.tables import DECILES, FORECAST_ACCURACY, LEVELS
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+A_YEAR = 100  # yyyymm - 100 is the same month of the year before
+
+
+def forecast_accuracy(demand_forecast: DataFrame, monthly_demand: DataFrame, months: Sequence[int]) -> DataFrame:
+    """One row per target month of ``months``, lag and segment (all, demand_class, status), with the columns of gold.forecast_accuracy.
+
+    demand_forecast: gold.demand_forecast with at least the origins that forecast ``months``; excluded parts are left out.
+    monthly_demand: silver.monthly_demand with at least ``months`` and the months a year before; incomplete months are ignored, so that an
+    incomplete target month gives no row. A part that did not exist a year before had a naive forecast of 0; where the whole month
+    is missing, naive_wape and value_added are NULL. Ratios over a demand of 0 are NULL. The definitions are those of the M5 and of
+    Hyndman and Koehler (2006); sums are taken over decimals, so that the same rows give the same bits however they are partitioned.
+    """
+    served = _served(demand_forecast.where(F.col("target_yyyymm").isin(list(months)) & F.col("forecast_qty").isNotNull()))
+    demand = monthly_demand.where("is_complete").select("part_number", "yyyymm", "demand_qty")
+    before = served.select(
+        "part_number", "target_yyyymm", (F.col("horizon") - 1).alias("horizon"), F.col("forecast_qty").alias("before_qty")
+    )
+    cells = (
+        served.join(_actuals(demand, months), ["part_number", "target_yyyymm"])
+        .join(before, ["part_number", "target_yyyymm", "horizon"], "left")
+        .withColumn("segment", F.explode(_segments()))
+    )
+    y, m, q50 = F.col("actual_qty"), F.col("forecast_qty"), F.col("q50")
+    pinball = sum(
+        (F.greatest((y - F.col(q)) * level, (F.col(q) - y) * (1 - level)) for q, level in zip(DECILES, LEVELS, strict=True)), F.lit(0.0)
+    )
+    has_before = F.col("before_qty").isNotNull()
+    sums = cells.groupBy(
+        F.col("target_yyyymm").alias("yyyymm"), F.col("horizon").alias("lag"), "segment.segment_kind", "segment.segment", "is_backfilled"
+    ).agg(
+        F.count("*").alias("cell_count"),
+        _exact_sum(y).alias("actual_qty"),
+        _exact_sum(m).alias("forecast_qty"),
+        _exact_sum(F.abs(y - q50)).alias("absolute_error"),
+        _exact_sum((m - y) * (m - y)).alias("squared_error"),
+        _exact_sum(pinball).alias("pinball"),
+        F.count_if(y.between(F.col("q10"), F.col("q90"))).alias("covered"),
+        _exact_sum(F.abs(y - F.col("naive_qty"))).alias("naive_error"),
+        _exact_sum(F.abs(m - F.col("before_qty"))).alias("change"),
+        _exact_sum(F.when(has_before, m)).alias("changed_from"),
+    )
+    actual, count = F.col("actual_qty"), F.col("cell_count")
+    wape, naive_wape = F.try_divide("absolute_error", actual), F.try_divide("naive_error", actual)
+    return sums.select(
+        "yyyymm",
+        "lag",
+        "segment_kind",
+        "segment",
+        "cell_count",
+        "actual_qty",
+        "forecast_qty",
+        (F.col("absolute_error") / count).alias("mae"),
+        F.sqrt(F.col("squared_error") / count).alias("rmse"),
+        wape.alias("wape"),
+        F.try_divide(F.col("forecast_qty") - actual, actual).alias("bias"),
+        F.try_divide(2 / len(DECILES) * F.col("pinball"), actual).alias("wql"),
+        (F.col("covered") / count).alias("coverage_80"),
+        naive_wape.alias("naive_wape"),
+        (1 - F.try_divide(wape, naive_wape)).alias("value_added"),
+        F.try_divide("change", "changed_from").alias("mean_absolute_change"),
+        "is_backfilled",
+    ).select(*FORECAST_ACCURACY.column_names)
+
+
+def _exact_sum(value: Column) -> Column:
+    """Sum whose result does not depend on the order of the rows, as doubles' would."""
+    return F.sum(value.cast("decimal(38,9)")).cast("double")
+
+
+def _served(demand_forecast: DataFrame) -> DataFrame:
+    """The vintage of each origin that was current when the target month began, else the first one, marked is_backfilled."""
+    target = F.col("target_yyyymm")
+    month_began = F.make_timestamp((target / 100).cast("int"), target % 100, F.lit(1), F.lit(0), F.lit(0), F.lit(0), F.lit("UTC"))
+    in_time = F.max(F.when(F.col("published_at") < month_began, F.col("vintage")))
+    choice = demand_forecast.groupBy("yyyymm", "target_yyyymm").agg(
+        F.coalesce(in_time, F.lit(1)).alias("vintage"), in_time.isNull().alias("is_backfilled")
+    )
+    return demand_forecast.join(choice, ["yyyymm", "target_yyyymm", "vintage"]).select(
+        "part_number", "target_yyyymm", "horizon", "forecast_qty", *DECILES, "demand_class", "status", "is_backfilled"
+    )
+
+
+def _actuals(demand: DataFrame, months: Sequence[int]) -> DataFrame:
+    """part_number, target_yyyymm, actual_qty and naive_qty, the demand of the same month a year before."""
+    year_before = demand.select("part_number", (F.col("yyyymm") + A_YEAR).alias("yyyymm"), F.col("demand_qty").alias("year_before_qty"))
+    known_years = year_before.select("yyyymm").distinct().withColumn("is_year_known", F.lit(True))
+    return (
+        demand.where(F.col("yyyymm").isin(list(months)))
+        .join(year_before, ["part_number", "yyyymm"], "left")
+        .join(known_years, "yyyymm", "left")
+        .select(
+            "part_number",
+            F.col("yyyymm").alias("target_yyyymm"),
+            F.col("demand_qty").alias("actual_qty"),
+            F.when(F.col("is_year_known"), F.coalesce("year_before_qty", F.lit(0.0))).alias("naive_qty"),
+        )
+    )
+
+
+def _segments() -> Column:
+    def segment(kind: str, value: Column) -> Column:
+        return F.struct(F.lit(kind).alias("segment_kind"), value.alias("segment"))
+
+    return F.array(segment("all", F.lit("all")), segment("demand_class", F.col("demand_class")), segment("status", F.col("status")))

@@ -1,0 +1,360 @@
+"""The sensors: what starts a run without a person, for which months, and on what evidence.
+
+They look at folders and read small Delta tables through delta-rs; none starts Spark. Verdicts are not made here but read
+from gold.demand_drift, gold.champion and bronze.deliveries.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pandas as pd
+from dagster_deltalake import DeltaTableResource
+from deltalake.exceptions import TableNotFoundError
+
+from medallion_assets.monitoring.completeness import complete_months_of
+from medallion_assets.partitions import NO_MONTH, add_months, evidence_origins, in_ranges, month_index, month_partitions, stretches
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+    from resources.settings import Settings, Source
+
+    Job = dg.JobDefinition | UnresolvedAssetJobDefinition
+
+TRIGGER_TAG = "medallion/trigger"
+EVIDENCE_TAG = "medallion/evidence"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+PARTITION_TAG = "dagster/partition"
+
+SETTLE_SECONDS = 5.0  # a file that was written to more recently than this may still be growing
+NAMED_FILES = 3
+DELIVERY_COLUMNS = ("sequence", "delivery_id", "source", "file_name", "months")
+DECISION_COLUMNS = ("decision_number", "yyyymm", "demand_class", "decision", "champion_trained_yyyymm")
+UNFINISHED = (
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+)
+
+
+def build_sensors(settings: Settings, register_deliveries: Job, monthly_forecast: Job, retraining: Job) -> list[dg.SensorDefinition]:
+    """The landing, deliveries, freshness and drift sensors of a configuration, each with the job that it requests.
+
+    All jobs are partitioned by month (``partitions.month_partitions`` of the first month). The sensors need the resource keys
+    ``deliveries_table``, ``champion_table`` and ``drift_table``: a DeltaTableResource each, of bronze.deliveries, gold.champion and
+    gold.demand_drift. A table that does not exist yet is a skip with its reason.
+    """
+    return [
+        _landing_sensor(settings, register_deliveries),
+        _deliveries_sensor(settings, monthly_forecast),
+        _freshness_sensor(settings, retraining),
+        _drift_sensor(settings, retraining),
+    ]
+
+
+def trained_months(decisions: pd.DataFrame, held: Iterable[str] = ()) -> dict[str, int]:
+    """Month that each demand class's champion was trained in, by its newest decision; classes in ``held`` are left out.
+
+    decisions: rows of gold.champion. A class whose champion needed no training counts as trained in the month of that decision.
+    """
+    # A restated row tells how a past month would be decided now; nothing is served because of it.
+    standing = decisions[decisions["decision"] != "restated"].sort_values("decision_number").drop_duplicates("demand_class", keep="last")
+    standing = standing[~standing["demand_class"].isin(list(held))]
+    months = standing["champion_trained_yyyymm"].fillna(standing["yyyymm"]).astype(int)
+    return {str(demand_class): int(month) for demand_class, month in zip(standing["demand_class"], months, strict=True)}
+
+
+def _sensor_options(settings: Settings) -> dict[str, Any]:
+    is_running = settings.monitoring.sensors_start_running
+    return {
+        "default_status": dg.DefaultSensorStatus.RUNNING if is_running else dg.DefaultSensorStatus.STOPPED,
+        "minimum_interval_seconds": settings.monitoring.sensor_interval_seconds,
+    }
+
+
+def _landing_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="landing_sensor",
+        job=job,
+        description="New or changed files in the folders of the sources are registered as deliveries.",
+        **_sensor_options(settings),
+    )
+    def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        before = _LandingCursor.parse(context.cursor)
+        known, new, growing, unreachable = dict(before.known), [], [], []
+        for source in settings.sources:
+            if source.files is None:
+                continue
+            if reason := _unreachable(source.files):
+                unreachable.append(f"source {source.name}: {reason}")
+                continue
+            files = _landed_files(source)
+            unknown = [file for file in files if file.fingerprint not in before.known.get(source.name, ())]
+            settled = [file for file in unknown if file.fingerprint in before.growing or time.time() - file.modified_at >= SETTLE_SECONDS]
+            new += settled
+            growing += [file for file in unknown if file not in settled]
+            known[source.name] = tuple(file.fingerprint for file in files if file not in growing)
+        cursor = _LandingCursor(known, tuple(file.fingerprint for file in growing)).text()
+        partition = month_partitions(settings.first_month).get_last_partition_key()
+        if not new or partition is None:
+            parts = [f"{sum(map(len, known.values()))} files are known and none is new"]
+            parts += [f"{_names(growing)} may still be growing"] if growing else []
+            return dg.SensorResult(skip_reason=dg.SkipReason("; ".join([*unreachable, *parts])), cursor=cursor)
+        request = dg.RunRequest(
+            run_key=f"landing-{_digest(sorted(file.fingerprint for file in new))}",
+            partition_key=partition,
+            tags={TRIGGER_TAG: "landing", EVIDENCE_TAG: f"{len(new)} new or changed: {_names(new)}"},
+        )
+        return dg.SensorResult(run_requests=[request], cursor=cursor)
+
+    return landing_sensor
+
+
+def _deliveries_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="deliveries_sensor",
+        job=job,
+        description="Months that a registered delivery touched are computed through silver and gold and forecast, one run per stretch.",
+        **_sensor_options(settings),
+    )
+    def deliveries_sensor(context: dg.SensorEvaluationContext, deliveries_table: DeltaTableResource) -> dg.SensorResult | dg.SkipReason:
+        deliveries = _rows(deliveries_table, DELIVERY_COLUMNS)
+        if deliveries is None or deliveries.empty:
+            return _no_deliveries()
+        newest = deliveries.sort_values("sequence").iloc[-1]
+        sequence = int(newest["sequence"])
+        cursor = context.cursor or ""
+        handled = int(cursor) if cursor.isdigit() else 0
+        if handled == sequence:
+            return dg.SkipReason(f"no delivery since number {handled}")
+        # A number below the cursor belongs to a lakehouse that was built anew: all its deliveries are new.
+        is_new = deliveries["sequence"] > (handled if handled < sequence else 0)
+        months = in_ranges(_touched_months(deliveries, is_new, settings), _partition_keys(settings))
+        if not months:
+            reason = f"deliveries through number {sequence} touch no month from {settings.first_month} on"
+            return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=str(sequence))
+        evidence = f"{int(is_new.sum())} deliveries through number {sequence} ({newest['delivery_id']})"
+        requests = [
+            dg.RunRequest(
+                run_key=f"deliveries-{sequence}-{newest['delivery_id']}-{first}-{last}",
+                tags={RANGE_START_TAG: str(first), RANGE_END_TAG: str(last), TRIGGER_TAG: "deliveries", EVIDENCE_TAG: evidence},
+            )
+            for first, last in stretches(months)
+        ]
+        return dg.SensorResult(run_requests=requests, cursor=str(sequence))
+
+    return deliveries_sensor
+
+
+def _freshness_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="freshness_sensor",
+        job=job,
+        description="The champion is trained again when its training lags the newest complete month too far, and when there is none yet.",
+        **_sensor_options(settings),
+    )
+    def freshness_sensor(
+        context: dg.SensorEvaluationContext, deliveries_table: DeltaTableResource, champion_table: DeltaTableResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        month = _newest_complete_month(deliveries_table, settings)
+        if isinstance(month, dg.SkipReason):
+            return month
+        trained = _trained(champion_table)
+        evidence = _lag_evidence(month, min(trained.values()), settings) if trained else _first_training_evidence(month, settings)
+        if isinstance(evidence, dg.SkipReason):
+            return evidence
+        run_key = f"freshness-{month}-{min(trained.values()) if trained else 'none'}"
+        if context.cursor == run_key:
+            return dg.SkipReason(f"{evidence}; training of {month} was already requested for it")
+        if _is_under_way(context, job, month):
+            return dg.SkipReason(f"{evidence}; training of {month} is under way")
+        request = dg.RunRequest(run_key=run_key, partition_key=str(month), tags={TRIGGER_TAG: "freshness", EVIDENCE_TAG: evidence})
+        return dg.SensorResult(run_requests=[request], cursor=run_key)
+
+    return freshness_sensor
+
+
+def _drift_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
+    cooldown = settings.monitoring.drift_cooldown_months
+
+    @dg.sensor(
+        name="drift_sensor",
+        job=job,
+        description="The champion is trained again when the newest complete month does not look like its past.",
+        **_sensor_options(settings),
+    )
+    def drift_sensor(
+        context: dg.SensorEvaluationContext,
+        deliveries_table: DeltaTableResource,
+        champion_table: DeltaTableResource,
+        drift_table: DeltaTableResource,
+    ) -> dg.SensorResult | dg.SkipReason:
+        month = _newest_complete_month(deliveries_table, settings)
+        if isinstance(month, dg.SkipReason):
+            return month
+        verdicts = _rows(drift_table, ("yyyymm", "feature", "statistic", "threshold", "is_drift"), [("yyyymm", "=", month)])
+        if verdicts is None:
+            return dg.SkipReason("gold.demand_drift does not exist yet; the monthly job writes it")
+        if verdicts.empty:
+            return dg.SkipReason(f"{month} is complete, but its drift is not computed yet; the monthly job does that")
+        drifted = verdicts[verdicts["is_drift"].astype(bool)].sort_values("feature")
+        if drifted.empty:
+            return dg.SkipReason(f"no drift in {month}: {len(verdicts)} figures looked at")
+        evidence = f"{month}: " + ", ".join(
+            f"{row.feature} z {row.statistic:+.1f} (drift from {row.threshold:g})" for row in drifted.itertuples()
+        )
+        if context.cursor == str(month):
+            return dg.SkipReason(f"drift in {evidence}; training was already requested for it")
+        trained = _trained(champion_table)
+        if not trained:
+            return dg.SkipReason(f"drift in {evidence}; no champion yet, whose first training the freshness sensor requests")
+        # The cursor stays where it is, so that drift which outlasts the cooldown is acted on.
+        if month_index(month) - month_index(newest := max(trained.values())) <= cooldown:
+            return dg.SkipReason(f"drift in {evidence}; the champion was trained in {newest}, less than {cooldown + 1} months before")
+        if _is_under_way(context, job, month):
+            return dg.SkipReason(f"drift in {evidence}; training of {month} is under way")
+        request = dg.RunRequest(run_key=f"drift-{month}", partition_key=str(month), tags={TRIGGER_TAG: "drift", EVIDENCE_TAG: evidence})
+        return dg.SensorResult(run_requests=[request], cursor=str(month))
+
+    return drift_sensor
+
+
+@dataclass(frozen=True)
+class _LandedFile:
+    """A file of a source; ``fingerprint`` stands for its name, size and modification time."""
+
+    name: str
+    fingerprint: str
+    modified_at: float
+
+
+@dataclass(frozen=True)
+class _LandingCursor:
+    """What the last tick saw: fingerprints by source of files dealt with, and of those that may still have been growing."""
+
+    known: Mapping[str, Sequence[str]]
+    growing: Sequence[str] = ()
+
+    @classmethod
+    def parse(cls, text: str | None) -> _LandingCursor:
+        """Of a cursor that a person cleared or mistyped: nothing is known, which costs a run that finds nothing new."""
+        try:
+            content = json.loads(text or "{}")
+            return cls({str(name): tuple(prints) for name, prints in content["known"].items()}, tuple(content["growing"]))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return cls({})
+
+    def text(self) -> str:
+        return json.dumps({"known": self.known, "growing": self.growing}, separators=(",", ":"), sort_keys=True)
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def _folder(pattern: str) -> Path:
+    """The part of a path or glob before its first wildcard, without the file name."""
+    fixed = Path(pattern)
+    while glob.has_magic(str(fixed)):
+        fixed = fixed.parent
+    return fixed if str(fixed) != pattern else fixed.parent
+
+
+def _unreachable(pattern: str) -> str | None:
+    """Why the files of a pattern can't be listed; None where they can."""
+    if "://" in pattern:
+        return f"{pattern} is no local folder, start register_deliveries on a schedule or by hand"
+    return None if _folder(pattern).is_dir() else f"the folder {_folder(pattern)} does not exist"
+
+
+def _landed_files(source: Source) -> list[_LandedFile]:
+    pattern = source.files or ""
+    folder, files = _folder(pattern), []
+    for path in map(Path, sorted(glob.glob(pattern, recursive=True))):
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # moved away since it was listed
+            continue
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            fingerprint = _digest([source.name, name, str(status.st_size), str(status.st_mtime_ns)])
+            files.append(_LandedFile(name, fingerprint, status.st_mtime))
+    return files
+
+
+def _names(files: Sequence[_LandedFile]) -> str:
+    named = ", ".join(file.name for file in files[:NAMED_FILES])
+    return named if len(files) <= NAMED_FILES else f"{named} and {len(files) - NAMED_FILES} more"
+
+
+def _rows(table: DeltaTableResource, columns: Sequence[str], filters: list[tuple[str, str, Any]] | None = None) -> pd.DataFrame | None:
+    """Columns of a small table; None while it does not exist."""
+    try:
+        return table.load().to_pandas(columns=list(columns), filters=filters)
+    except TableNotFoundError:
+        return None
+
+
+def _no_deliveries() -> dg.SkipReason:
+    return dg.SkipReason(
+        "bronze.deliveries does not exist yet or is empty; the landing sensor or `medallion run` registers the first delivery"
+    )
+
+
+def _partition_keys(settings: Settings) -> list[str]:
+    return list(month_partitions(settings.first_month).get_partition_keys())
+
+
+def _touched_months(deliveries: pd.DataFrame, is_new: pd.Series[bool], settings: Settings) -> set[int]:
+    """Months that new deliveries speak of, the month before each stretch of them, and months whose completeness changed.
+
+    The last two differ only around months without lines, which become complete long after the month before them.
+    """
+    named = {int(entry["yyyymm"]) for months in deliveries.loc[is_new, "months"].dropna() for entry in months} - {NO_MONTH}
+    month_before = {add_months(first, -1) for first, _ in stretches(named)}
+    changed = set(complete_months_of(deliveries, settings)) ^ set(complete_months_of(deliveries[~is_new], settings))
+    return named | month_before | changed
+
+
+def _newest_complete_month(deliveries_table: DeltaTableResource, settings: Settings) -> int | dg.SkipReason:
+    deliveries = _rows(deliveries_table, DELIVERY_COLUMNS)
+    if deliveries is None or deliveries.empty:
+        return _no_deliveries()
+    complete = in_ranges(complete_months_of(deliveries, settings), _partition_keys(settings))
+    return complete[-1] if complete else dg.SkipReason("no month is complete yet")
+
+
+def _trained(champion_table: DeltaTableResource) -> dict[str, int]:
+    decisions = _rows(champion_table, DECISION_COLUMNS)
+    return {} if decisions is None else trained_months(decisions)
+
+
+def _lag_evidence(month: int, trained: int, settings: Settings) -> str | dg.SkipReason:
+    lag, limit = month_index(month) - month_index(trained), settings.monitoring.max_training_lag_months
+    text = f"newest complete month {month}, oldest champion trained in {trained}: lag {lag} months, limit {limit}"
+    return text if lag > limit else dg.SkipReason(text)
+
+
+def _first_training_evidence(month: int, settings: Settings) -> str | dg.SkipReason:
+    """Enough history is what lets a training promote anybody: the least number of evidence origins."""
+    forecast = settings.forecast
+    count = len(evidence_origins(month, forecast.horizon, forecast.origins, settings.first_month, forecast.min_history))
+    text = f"no champion yet, newest complete month {month} has {count} evidence origins, {forecast.k_min} are needed"
+    return text if count >= forecast.k_min else dg.SkipReason(f"{text}; seasonal_naive is served until then")
+
+
+def _is_under_way(context: dg.SensorEvaluationContext, job: Job, month: int) -> bool:
+    """Whether a run of the job for this month waits or runs, whatever asked for it."""
+    unfinished = dg.RunsFilter(job_name=job.name, tags={PARTITION_TAG: str(month)}, statuses=list(UNFINISHED))
+    return bool(context.instance.get_run_records(unfinished, limit=1))

@@ -1,0 +1,1 @@
+"""Operations: the command line, the simulated wholesaler, what people start by hand."""

@@ -1,0 +1,138 @@
+"""Silver assets: which months of which tables each transform reads. Wiring only."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pyspark.sql import functions as F
+
+from medallion_assets.bronze.assets import adopted_lines
+from medallion_assets.bronze.transforms import superseded_months
+from medallion_assets.silver import transforms
+from medallion_assets.table_asset import Input, Months, Reader, table_asset
+from medallion_assets.tables import (
+    BRONZE_SALES_ORDERS,
+    DEMAND_FEATURES,
+    MONTHLY_DEMAND,
+    PARTS,
+    REJECTED_LINES,
+    SILVER_SALES_ORDERS,
+    TableSpec,
+)
+from resources.errors import Refused
+from resources.settings import PartsMaster, Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list[dg.AssetsDefinition]:
+    """The silver assets, in the order of the data."""
+    sources = {"sources": [source.model_dump(exclude={"files", "closed_through"}) for source in settings.sources]}
+    master = settings.parts_master.model_dump(exclude={"files"}) if settings.parts_master else None
+
+    def asset(spec: TableSpec, *args: object, **options: object) -> dg.AssetsDefinition:
+        return table_asset(spec, settings, lakehouse_names[spec.id], *args, **options)  # type: ignore[arg-type]
+
+    return [
+        asset(SILVER_SALES_ORDERS, [Input(BRONZE_SALES_ORDERS, Input.same_month)], _sales_orders, sources),
+        asset(REJECTED_LINES, [Input(BRONZE_SALES_ORDERS, Input.same_month)], _rejected_lines, sources, with_no_month=True),
+        asset(
+            PARTS,
+            [Input(SILVER_SALES_ORDERS)],
+            _parts,
+            {"parts_master": master, "first_month": settings.first_month},
+            is_whole=True,
+            outside_version=_master_version,
+        ),
+        asset(MONTHLY_DEMAND, [Input(SILVER_SALES_ORDERS, Input.same_month), Input(PARTS, _through)], _monthly_demand, {}),
+        asset(
+            DEMAND_FEATURES,
+            [Input(MONTHLY_DEMAND, lambda month, s: transforms.feature_months(month, s.first_month)), Input(PARTS, _through)],
+            _demand_features,
+            settings.forecast.model_dump(include={"active_months", "new_part_months"}),
+            only_complete=True,
+        ),
+    ]
+
+
+def _through(month: int, settings: Settings) -> list[int]:
+    return Input.through(12 * 100)(month, settings)
+
+
+def _disposed(read: Reader, months: Months, settings: Settings) -> DataFrame:
+    bronze = read(BRONZE_SALES_ORDERS)
+    sources = settings.sources
+    lines = []
+    for source in sources:
+        if source.mode == "adopt":
+            own = adopted_lines(read.external(str(source.table)), source, settings).where(F.col("yyyymm").isin(months.wanted))
+        else:
+            own = bronze.where(F.col("_source") == source.name)
+        lines.append(transforms.canonical_lines(own, source))
+    together = lines[0]
+    for more in lines[1:]:
+        together = together.unionByName(more)
+    sequences = {row.delivery_id: int(row.sequence) for row in read.deliveries.itertuples()}
+    return transforms.disposed_lines(together, sequences, superseded_months(read.deliveries, sources), sources)
+
+
+def _sales_orders(read: Reader, months: Months, settings: Settings) -> DataFrame:
+    return transforms.sales_orders(_disposed(read, months, settings))
+
+
+def _rejected_lines(read: Reader, months: Months, settings: Settings) -> DataFrame:
+    return transforms.rejected_lines(_disposed(read, months, settings))
+
+
+def _parts(read: Reader, months: Months, settings: Settings) -> DataFrame:
+    announced = _announced(read, settings.parts_master, settings) if settings.parts_master else None
+    if announced is None:
+        announced = read.spark.createDataFrame([], "part_number STRING, announced_month INT, description STRING")
+    return transforms.parts(read(SILVER_SALES_ORDERS), announced)
+
+
+def _announced(read: Reader, master: PartsMaster, settings: Settings) -> DataFrame:
+    reader = read.spark.read
+    paths = _master_files(master)
+    lines = reader.parquet(*paths) if master.format == "parquet" else reader.option("header", True).csv(paths)
+    absent = [name for name in (master.part_number, master.announced, master.description) if name and name not in lines.columns]
+    if absent:
+        raise Refused(f"{master.files}: no column {', '.join(absent)}, which parts_master names; it has {', '.join(lines.columns)}")
+    date = F.lit(None).cast("timestamp")
+    if master.announced:
+        text = F.col(f"`{master.announced}`").cast("string")
+        date = F.coalesce(*[F.try_to_timestamp(text, F.lit(pattern)) for pattern in master.date_formats])
+    month = F.coalesce((F.year(date) * 100 + F.month(date)).cast("int"), F.lit(settings.first_month))
+    description = F.col(f"`{master.description}`").cast("string") if master.description else F.lit(None).cast("string")
+    return lines.select(
+        F.upper(F.trim(F.col(f"`{master.part_number}`").cast("string"))).alias("part_number"),
+        F.greatest(month, F.lit(settings.first_month)).alias("announced_month"),
+        description.alias("description"),
+    ).where("part_number IS NOT NULL")
+
+
+def _master_files(master: PartsMaster) -> list[str]:
+    paths = sorted(glob.glob(master.files))
+    if not paths:
+        raise Refused(f"{master.files}: no such file; parts_master.files names the list of parts")
+    return paths
+
+
+def _master_version(settings: Settings) -> object:
+    if settings.parts_master is None:
+        return None
+    return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in _master_files(settings.parts_master)]
+
+
+def _monthly_demand(read: Reader, months: Months, settings: Settings) -> DataFrame:
+    return transforms.monthly_demand(read(SILVER_SALES_ORDERS), read(PARTS), months.wanted, months.complete)
+
+
+def _demand_features(read: Reader, months: Months, settings: Settings) -> DataFrame:
+    return transforms.demand_features(read(MONTHLY_DEMAND), read(PARTS), months.wanted, settings.forecast)

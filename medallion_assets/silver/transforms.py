@@ -1,0 +1,383 @@
+"""Silver transforms: lines as delivered -> accepted and rejected lines -> parts, monthly demand, features.
+
+Pure frames in, frames out; each is named after the table it makes. Where frames come from belongs to assets.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+from pyspark.sql.window import Window
+
+from medallion_assets.bronze.transforms import text_of, timestamp_of
+from medallion_assets.partitions import NO_MONTH, add_months, month_index
+from medallion_assets.tables import DEMAND_FEATURES, LAGS, MONTHLY_DEMAND, PARTS, REJECTED_LINES, SILVER_SALES_ORDERS
+from resources.settings import ForecastSettings, Source
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+AMOUNT = "decimal(24,6)"
+SEPARATOR = "\u001f"
+ADI_LIMIT, CV2_LIMIT = 1.32, 0.49  # Syntetos, Boylan and Croston (2005), On the categorization of demand patterns
+RECENT_MONTHS = 24
+
+
+def canonical_lines(bronze: DataFrame, source: Source) -> DataFrame:
+    """Lines of one source under canonical names: typed values, their text as delivered, reasons for rejection, line_id.
+
+    bronze: rows of bronze.sales_orders of this source (or of an adopted table with the same leading columns). One row each:
+    nothing is dropped here. ``reasons`` is empty for a line that may count.
+    """
+    names = [name for name in bronze.columns if not name.startswith("_") and name != "yyyymm"]
+    texts = {column: text_of(source, column, names) for column in ("order_id", "part_number", "customer_id", "region", "description")}
+    part = F.upper(texts["part_number"]) if source.upper_case_parts else texts["part_number"]
+    lines = bronze.select(
+        "yyyymm",
+        F.col("_source").alias("source"),
+        F.col("_delivery_id").alias("delivery_id"),
+        F.col("_line_number").alias("line_number"),
+        F.col("_problem").alias("problem"),
+        texts["order_id"].alias("order_id"),
+        part.alias("part_number"),
+        F.regexp_replace(texts["customer_id"], r"^(\d+)\.0+$", "$1").alias("customer_id"),
+        texts["region"].alias("region"),
+        texts["description"].alias("description"),
+        texts["part_number"].alias("part_number_text"),
+        *(text_of(source, column, names).alias(f"{column}_text") for column in ("order_date", "quantity", "unit_price")),
+    )
+    lines = (
+        lines.withColumn("order_date", timestamp_of(source, F.col("order_date_text")))
+        .withColumn("quantity", _amount(F.col("quantity_text"), source))
+        .withColumn("unit_price", _amount(F.col("unit_price_text"), source))
+    )
+    cancels = F.col("order_id").rlike(source.rules.cancellation_pattern) if source.rules.cancellation_pattern else F.lit(False)
+    lines = lines.withColumn("is_cancellation", F.coalesce(cancels, F.lit(False))).withColumn("reasons", _reasons(source))
+    if source.rules.cancellation_pattern:
+        lines = lines.withColumn("cancelled_order_id", F.regexp_replace("order_id", source.rules.cancellation_pattern, ""))
+    else:
+        lines = lines.withColumn("cancelled_order_id", F.col("order_id"))
+    return _identified(lines, source)
+
+
+def _amount(text: Column, source: Source) -> Column:
+    if source.thousands_separator:
+        text = F.replace(text, F.lit(source.thousands_separator), F.lit(""))
+    if source.decimal_separator == ",":
+        text = F.replace(text, F.lit(","), F.lit("."))
+    return F.when(text.rlike(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?$"), text.try_cast(AMOUNT))
+
+
+def _reasons(source: Source) -> Column:
+    price_rule = source.rules.price == "positive"
+    rules: list[tuple[str, Column]] = [
+        ("order_id_missing", F.col("order_id").isNull()),
+        ("part_number_missing", F.col("part_number").isNull()),
+        (
+            "part_number_no_product",
+            ~F.col("part_number").rlike(source.rules.product_pattern) if source.rules.product_pattern else F.lit(False),
+        ),
+        ("quantity_unreadable", F.col("quantity").isNull()),
+        ("quantity_zero", F.col("quantity") == 0),
+        ("cancellation_with_positive_quantity", F.col("is_cancellation") & (F.col("quantity") > 0)),
+        ("unit_price_unreadable", F.col("unit_price").isNull()),
+        ("unit_price_not_positive", (F.col("unit_price") <= 0) if price_rule else F.lit(False)),
+    ]
+    named = [F.when(F.coalesce(broken, F.lit(False)), F.lit(name)) for name, broken in rules]
+    found = F.array_compact(F.array(F.col("problem"), *named))
+    unreadable = F.col("problem").startswith("unreadable")
+    return F.when(unreadable, F.array("problem")).otherwise(found)
+
+
+def _identified(lines: DataFrame, source: Source) -> DataFrame:
+    """Adds occurrence (the n-th identical line of its delivery) and line_id, a hash of source, canonical text and occurrence."""
+    values = [
+        F.coalesce(F.date_format("order_date", "yyyy-MM-dd HH:mm:ss"), F.col("order_date_text")),
+        *(F.coalesce(F.col(name).cast("string"), F.col(f"{name}_text")) for name in ("quantity", "unit_price")),
+        *(F.col(name) for name in ("order_id", "part_number", "customer_id", "region")),
+    ]
+    text = F.concat_ws(SEPARATOR, *[F.coalesce(value, F.lit("")) for value in values])
+    text = F.when(F.col("problem").startswith("unreadable"), F.concat_ws(SEPARATOR, "delivery_id", F.col("line_number").cast("string"))).otherwise(text)
+    order = Window.partitionBy("delivery_id", "yyyymm", "canonical_text").orderBy("line_number")
+    identity = F.sha2(F.concat_ws(SEPARATOR, F.lit(source.name), "canonical_text", F.col("occurrence").cast("string")), 256)
+    return (
+        lines.withColumn("canonical_text", text)
+        .withColumn("occurrence", F.row_number().over(order))
+        .withColumn("line_id", F.substring(identity, 1, 32))
+        .drop("canonical_text")
+    )
+
+
+def disposed_lines(
+    lines: DataFrame, sequences: Mapping[str, int], superseded: Mapping[tuple[str, int], str], sources: Sequence[Source]
+) -> DataFrame:
+    """Adds ``disposition`` (accepted, rejected, duplicate, superseded) and completes ``reasons``.
+
+    sequences: delivery_id -> order of registration; superseded: (delivery_id, yyyymm) -> the delivery that replaces it.
+    A duplicate's line_id came with an earlier delivery that no snapshot superseded. Every line gets exactly one disposition.
+    """
+    spark = lines.sparkSession
+    ranks = spark.createDataFrame(list(sequences.items()) or [("", 0)], "delivery_id STRING, rank BIGINT")
+    replacements = spark.createDataFrame(
+        [(delivery_id, month, newer) for (delivery_id, month), newer in superseded.items()],
+        "delivery_id STRING, yyyymm INT, replaced_by STRING",
+    )
+    dropping = [source.name for source in sources if source.identical_lines == "drop"]
+    repeats = F.col("source").isin(dropping) & (F.col("occurrence") > 1) if dropping else F.lit(False)
+    counts = F.col("replaced_by").isNull() & (F.size("reasons") == 0) & ~repeats
+    first = Window.partitionBy("yyyymm", "line_id", "counts").orderBy("rank", "delivery_id", "line_number")
+    marked = (
+        lines.join(F.broadcast(ranks), "delivery_id", "left")
+        .join(F.broadcast(replacements), ["delivery_id", "yyyymm"], "left")
+        .withColumn("counts", counts)
+        .withColumn("first_delivery", F.first("delivery_id").over(first))
+        .withColumn("position", F.row_number().over(first))
+    )
+    disposition = (
+        F.when(F.col("replaced_by").isNotNull(), "superseded")
+        .when(F.size("reasons") > 0, "rejected")
+        .when(repeats, "duplicate")
+        .when(F.col("position") > 1, "duplicate")
+        .otherwise("accepted")
+    )
+    reasons = (
+        F.when(F.col("disposition") == "superseded", F.array(F.concat(F.lit("superseded_by_delivery_"), "replaced_by")))
+        .when((F.col("disposition") == "duplicate") & repeats, F.array(F.lit("identical_line_in_delivery")))
+        .when(F.col("disposition") == "duplicate", F.array(F.concat(F.lit("duplicate_of_delivery_"), "first_delivery")))
+        .otherwise(F.col("reasons"))
+    )
+    return marked.withColumn("disposition", disposition).withColumn("reasons", reasons).drop("rank", "replaced_by", "counts", "first_delivery", "position")
+
+
+def sales_orders(disposed: DataFrame) -> DataFrame:
+    """Rows of silver.sales_orders from disposed lines: the accepted ones, cancellations matched with the sales they take back.
+
+    A cancellation takes the latest earlier unmatched sale of the same customer, part and quantity in the same month; without a
+    customer only where the order number, less its marker, agrees. That is bracket matching: a running count of sales less
+    cancellations numbers the open sales, and a cancellation closes the highest open number.
+    """
+    accepted = disposed.where("disposition = 'accepted' AND yyyymm > 0")
+    line_type = F.when(F.col("quantity") > 0, "sale").when(F.col("is_cancellation"), "cancellation").otherwise("return")
+    lines = accepted.withColumn("line_type", line_type)
+    owner = F.when(F.col("customer_id").isNotNull(), F.concat(F.lit("customer:"), "customer_id")).otherwise(
+        F.concat(F.lit("order:"), F.when(F.col("is_cancellation"), F.col("cancelled_order_id")).otherwise(F.col("order_id")))
+    )
+    brackets = (
+        lines.where("line_type <> 'return'")
+        .withColumn("owner", owner)
+        .withColumn("size", F.abs("quantity"))
+        .withColumn("step", F.when(F.col("line_type") == "sale", 1).otherwise(-1))
+    )
+    same = ["yyyymm", "source", "owner", "part_number", "size"]
+    order = ["order_date", F.col("step").desc(), "order_id", "line_id"]
+    running = Window.partitionBy(*same).orderBy(*order).rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    counted = brackets.withColumn("balance", F.sum("step").over(running)).withColumn("lowest", F.least(F.lit(0), F.min("balance").over(running)))
+    open_sales = F.col("balance") - F.col("lowest")
+    before = Window.partitionBy(*same).orderBy(*order)
+    is_unmatched = (F.col("step") == -1) & (F.col("lowest") < F.coalesce(F.lag("lowest").over(before), F.lit(0)))
+    levels = counted.withColumn("is_unmatched", is_unmatched).withColumn("level", F.when(F.col("step") == 1, open_sales).otherwise(open_sales + 1))
+    pairs = Window.partitionBy(*same, "level").orderBy(*order)
+    paired = levels.where(~F.col("is_unmatched")).select(
+        "line_id",
+        F.when(
+            F.col("step") == 1,
+            F.when(F.lead("step").over(pairs) == -1, F.lead("line_id").over(pairs)),
+        )
+        .otherwise(F.lag("line_id").over(pairs))
+        .alias("matched_line_id"),
+    )
+    return lines.join(paired, "line_id", "left").select(*SILVER_SALES_ORDERS.column_names)
+
+
+def rejected_lines(disposed: DataFrame) -> DataFrame:
+    """Rows of silver.rejected_lines from disposed lines: everything that was not accepted."""
+    return (
+        disposed.where("disposition <> 'accepted'")
+        .drop("part_number", "order_date", "quantity", "unit_price")
+        .withColumnsRenamed({f"{name}_text": name for name in ("part_number", "order_date", "quantity", "unit_price")})
+        .select(*REJECTED_LINES.column_names)
+    )
+
+
+def parts(sales: DataFrame, announced: DataFrame) -> DataFrame:
+    """Rows of silver.parts from silver.sales_orders and announced parts (part_number, announced_month, description)."""
+    sold = sales.where("line_type = 'sale'")
+    facts = sold.groupBy("part_number").agg(
+        F.min("yyyymm").alias("first_sale_month"),
+        F.max_by("description", F.when(F.col("description").isNotNull(), F.struct("order_date", "line_id"))).alias("line_description"),
+        F.max_by("unit_price", F.struct("order_date", "line_id")).cast("double").alias("last_unit_price"),
+    )
+    master = announced.groupBy("part_number").agg(
+        F.min("announced_month").alias("announced_month"), F.min("description").alias("master_description")
+    )
+    return (
+        facts.join(master, "part_number", "full")
+        .withColumn("yyyymm", F.least("first_sale_month", "announced_month"))
+        .withColumn("description", F.coalesce("master_description", "line_description"))
+        .select(*PARTS.column_names)
+    )
+
+
+def monthly_demand(sales: DataFrame, parts: DataFrame, months: Sequence[int], complete: Iterable[int]) -> DataFrame:
+    """Rows of silver.monthly_demand for the months, dense: one per part known by then.
+
+    Sums are taken over decimals, so that neither the order of lines nor the number of partitions changes a digit.
+    """
+    is_demand = (F.col("line_type") == "sale") & F.col("matched_line_id").isNull()
+    is_taken_back = (F.col("line_type") == "sale") & F.col("matched_line_id").isNotNull()
+    is_return = (F.col("line_type") != "sale") & F.col("matched_line_id").isNull()
+    total = F.sum(F.when(is_demand, F.col("quantity")))
+    value = F.sum(F.when(is_demand, (F.col("quantity") * F.col("unit_price")).cast("decimal(38,6)")))
+    sold = sales.groupBy("part_number", "yyyymm").agg(
+        total.cast("double").alias("demand_qty"),
+        F.sum(F.when(F.col("line_type") == "sale", F.col("quantity"))).cast("double").alias("sold_qty"),
+        F.sum(F.when(is_taken_back, F.col("quantity"))).cast("double").alias("cancelled_qty"),
+        F.sum(F.when(is_return, -F.col("quantity"))).cast("double").alias("returned_qty"),
+        F.countDistinct(F.when(is_demand, F.col("order_id"))).alias("order_count"),
+        F.countDistinct(F.when(is_demand, F.col("customer_id"))).alias("customer_count"),
+        value.cast("double").alias("revenue"),
+        (value.cast("double") / total.cast("double")).alias("unit_price"),
+    )
+    by_region = sales.where(is_demand).groupBy("part_number", "yyyymm", "region").agg(F.sum("quantity").alias("region_qty"))
+    regions = by_region.groupBy("part_number", "yyyymm").agg(F.max_by("region", F.struct("region_qty", "region")).alias("region"))
+    calendar = parts.select(F.explode(F.array(*[F.lit(month) for month in months])).alias("yyyymm"), "part_number", F.col("yyyymm").alias("since"))
+    dense = calendar.where("yyyymm >= since").drop("since")
+    filled = dense.join(sold, ["part_number", "yyyymm"], "left").join(regions, ["part_number", "yyyymm"], "left")
+    return (
+        filled.fillna(0.0, ["demand_qty", "sold_qty", "cancelled_qty", "returned_qty", "revenue"])
+        .fillna(0, ["order_count", "customer_count"])
+        .withColumn("is_complete", F.col("yyyymm").isin(sorted(complete)) if complete else F.lit(False))
+        .select(*MONTHLY_DEMAND.column_names)
+    )
+
+
+def demand_features(demand: DataFrame, parts: DataFrame, months: Sequence[int], settings: ForecastSettings) -> DataFrame:
+    """Rows of silver.demand_features for the complete origins among the months.
+
+    demand: silver.monthly_demand of the months and the ``RECENT_MONTHS`` before them. Windows run over the month number, so a month
+    that is not stored counts as missing and shifts no lag. Nothing after the origin is in a window.
+    """
+    known = demand.where("is_complete").withColumn("month_number", _month_number(F.col("yyyymm")))
+    by_part = Window.partitionBy("part_number").orderBy("month_number")
+
+    def last(n: int) -> Window:
+        return by_part.rangeBetween(1 - n, 0)
+
+    quantity, has_demand = F.col("demand_qty"), F.col("demand_qty") > 0
+    recent = last(RECENT_MONTHS)
+    demands = F.count(F.when(has_demand, 1)).over(recent)
+    nonzero_mean = F.avg(F.when(has_demand, quantity)).over(recent)
+    nonzero_std = F.coalesce(F.stddev_pop(F.when(has_demand, quantity)).over(recent), F.lit(0.0))
+    latest = F.last(F.when(has_demand, F.col("month_number")), ignorenulls=True).over(recent)
+    price = F.last("unit_price", ignorenulls=True).over(recent)
+    change = quantity - F.lag("demand_qty").over(by_part)
+    yearly = quantity - F.first("demand_qty").over(by_part.rangeBetween(-12, -12))
+    windowed = (
+        known.withColumns(
+            {
+                **{f"demand_lag_{lag}": F.first("demand_qty").over(by_part.rangeBetween(-lag, -lag)) for lag in LAGS},
+                **{f"demand_mean_{n}": F.avg("demand_qty").over(last(n)) for n in (3, 6, 12, 24)},
+                **{f"demand_std_{n}": F.stddev_pop("demand_qty").over(last(n)) for n in (6, 12, 24)},
+                "demand_max_12": F.max("demand_qty").over(last(12)),
+                "nonzero_share_12": F.avg(has_demand.cast("double")).over(last(12)),
+                "months_seen": F.count("*").over(recent),
+                "demand_count": demands,
+                "nonzero_mean_24": nonzero_mean,
+                "cv2": (nonzero_std / nonzero_mean) * (nonzero_std / nonzero_mean),
+                "latest_number": latest,
+                "order_count_12": F.sum("order_count").over(last(12)),
+                "customer_count_12": F.avg("customer_count").over(last(12)),
+                "sold_12": F.sum("sold_qty").over(last(12)),
+                "returned_12": F.sum("returned_qty").over(last(12)),
+                "last_price": price,
+                "mean_price_12": F.avg("unit_price").over(last(12)),
+                "revenue_12": F.sum("revenue").over(last(12)),
+                "last_region": F.last("region", ignorenulls=True).over(recent),
+                "change": change,
+                "yearly_change": yearly,
+            }
+        )
+        .withColumns(
+            {
+                "naive_rmse_scale": F.sqrt(F.avg(F.col("change") * F.col("change")).over(recent)),
+                "seasonal_mae_scale": F.avg(F.abs("yearly_change")).over(recent),
+            }
+        )
+        .where(F.col("yyyymm").isin(list(months)))
+    )
+    joined = windowed.drop("region", "unit_price").join(
+        parts.select("part_number", F.col("yyyymm").alias("since"), "first_sale_month", "announced_month"), "part_number"
+    )
+    number = F.col("month_number")
+    first_sale = F.when(F.col("first_sale_month") <= F.col("yyyymm"), _month_number(F.col("first_sale_month")))
+    featured = joined.withColumns(
+        {
+            "history_months": (number - _month_number(F.col("since")) + 1).cast("int"),
+            "months_since_first_sale": (number - first_sale).cast("int"),
+            "months_since_last_sale": (number - F.col("latest_number")).cast("int"),
+            "adi": F.when(F.col("demand_count") > 0, F.col("months_seen") / F.col("demand_count")),
+            "returned_share_12": F.when(F.col("sold_12") > 0, F.col("returned_12") / F.col("sold_12")),
+            "unit_price": F.col("last_price"),
+            "price_ratio_12": F.col("last_price") / F.col("mean_price_12"),
+            "region": F.col("last_region"),
+            "month_of_year": F.col("yyyymm") % 100,
+        }
+    )
+    classified = featured.withColumns({"demand_class": _demand_class(settings), "is_active": _is_active(settings)})
+    return _with_abc(classified).select(*DEMAND_FEATURES.column_names)
+
+
+def _month_number(yyyymm: Column) -> Column:
+    return F.floor(yyyymm / 100).cast("int") * 12 + yyyymm % 100 - 1
+
+
+def _demand_class(settings: ForecastSettings) -> Column:
+    since_sale = F.col("months_since_first_sale")
+    is_new = F.when(since_sale.isNull(), F.col("history_months") <= settings.new_part_months).otherwise(since_sale < settings.new_part_months)
+    is_frequent = F.coalesce(F.col("adi") < ADI_LIMIT, F.lit(False))
+    is_steady = F.coalesce(F.col("cv2") < CV2_LIMIT, F.lit(True))
+    return (
+        F.when(is_new, "new")
+        .when(is_frequent & is_steady, "smooth")
+        .when(is_frequent, "erratic")
+        .when(is_steady, "intermittent")
+        .otherwise("lumpy")
+    )
+
+
+def _is_active(settings: ForecastSettings) -> Column:
+    """A sale within active_months through the origin, or announced."""
+    sold = F.coalesce(F.col("months_since_last_sale") < settings.active_months, F.lit(False))
+    announced = F.col("announced_month").isNotNull() & (F.col("announced_month") <= F.col("yyyymm"))
+    return sold | announced
+
+
+def _with_abc(features: DataFrame) -> DataFrame:
+    """ABC class by cumulated share of the last 12 months' revenue within each origin: A to 80 %, B to 95 %, C the rest."""
+    revenue = F.col("revenue_12").cast("decimal(38,6)")
+    order = Window.partitionBy("yyyymm").orderBy(revenue.desc(), "part_number").rowsBetween(Window.unboundedPreceding, -1)
+    total = F.sum(revenue).over(Window.partitionBy("yyyymm"))
+    share_before = F.coalesce(F.sum(revenue).over(order), F.lit(0)) / F.when(total > 0, total)
+    label = F.when(revenue <= 0, "C").when(share_before < 0.8, "A").when(share_before < 0.95, "B").otherwise("C")
+    return features.withColumn("abc_class", F.coalesce(label, F.lit("C")))
+
+
+def feature_months(month: int, first_month: int) -> list[int]:
+    """Months of demand that the features of an origin read."""
+    first = max(month_index(first_month), month_index(month) - RECENT_MONTHS + 1 - 12)
+    return [add_months(month, -back) for back in range(month_index(month) - first, -1, -1)]
+
+
+__all__ = [
+    "NO_MONTH",
+    "canonical_lines",
+    "demand_features",
+    "disposed_lines",
+    "feature_months",
+    "monthly_demand",
+    "parts",
+    "rejected_lines",
+    "sales_orders",
+]

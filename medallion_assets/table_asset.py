@@ -1,0 +1,292 @@
+"""The one factory of table assets: read months -> pure transform -> write months -> result, with metadata per month.
+
+A month whose inputs, code and configuration are what its stored slice was made from is neither read nor written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import dagster as dg
+
+from medallion_assets import policies, tables
+from medallion_assets.monitoring.completeness import complete_months_of
+from medallion_assets.partitions import add_months, month_partitions, month_range
+from resources.lakehouse import ConcurrentWrite, Lakehouse, MonthWritten, Slice, TableSpec
+from resources.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import DataFrame, SparkSession
+
+ATTEMPTS_ON_CONFLICT = 3
+REACH_BACK = 3
+
+
+@dataclass(frozen=True)
+class Input:
+    """A table that an asset reads, and which of its months for a month of the asset (none: the table as a whole)."""
+
+    spec: TableSpec
+    months: Callable[[int, Settings], Sequence[int]] | None = None
+
+    @staticmethod
+    def same_month(month: int, settings: Settings) -> list[int]:
+        """The month itself."""
+        return [month]
+
+    @staticmethod
+    def through(months_back: int) -> Callable[[int, Settings], list[int]]:
+        """The month and so many before it."""
+        return lambda month, settings: month_range(max(settings.first_month, add_months(month, -months_back)), month)
+
+
+class Months(NamedTuple):
+    """What a transform may know of months: those to make, and those that are complete."""
+
+    wanted: list[int]
+    complete: frozenset[int]
+
+
+class Reader:
+    """What a transform may read: the declared inputs, cut to the months it needs, the register of deliveries, adopted tables."""
+
+    def __init__(self, lakehouse: Lakehouse, settings: Settings, inputs: Sequence[Input], months: Sequence[int], deliveries: pd.DataFrame):
+        self._lakehouse, self._settings = lakehouse, settings
+        self._inputs = {i.spec.id: i for i in inputs}
+        self._months = months
+        self.deliveries = deliveries
+
+    def __call__(self, spec: TableSpec) -> DataFrame:
+        """A declared input; KeyError for another table."""
+        declared = self._inputs[spec.id]
+        if declared.months is None:
+            return self._lakehouse.read(spec)
+        read = {month for wanted in self._months for month in declared.months(wanted, self._settings)}
+        return self._lakehouse.read(spec, sorted(read))
+
+    def external(self, table: str) -> DataFrame:
+        """A table that is not ours."""
+        return self._lakehouse.read_external(table)
+
+    @property
+    def spark(self) -> SparkSession:
+        return self._lakehouse.spark
+
+
+Transform = Callable[[Reader, Months, Settings], "DataFrame"]
+
+
+def asset_key(spec: TableSpec) -> dg.AssetKey:
+    """Key of the asset of a table: layer and name."""
+    return dg.AssetKey([spec.layer, spec.name])
+
+
+def version_of(*parts: object) -> str:
+    """A short hash of values that have a stable text."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def asset_options(spec: TableSpec, settings: Settings, lakehouse_name: str, lineage: Sequence[TableSpec] = ()) -> dict[str, Any]:
+    """Options that all assets of the lakehouse share: group, owner, partitions, schema, policies."""
+    return {
+        "key": asset_key(spec),
+        "group_name": spec.layer,
+        "owners": [spec.owner],
+        "partitions_def": month_partitions(settings.first_month),
+        "backfill_policy": dg.BackfillPolicy.single_run(),
+        "description": f"{spec.comment}\n\nGrain: {spec.grain}.",
+        "code_version": spec.code_version,
+        "kinds": {"delta", "spark"},
+        "metadata": {
+            "dagster/table_name": lakehouse_name,
+            "dagster/column_schema": column_schema(spec),
+            **({"dagster/column_lineage": column_lineage(spec, lineage)} if lineage else {}),
+        },
+        "freshness_policy": policies.monthly_freshness(spec.layer),
+        "retry_policy": policies.retry_transient(),
+        "tags": {"medallion/layer": spec.layer} | ({"medallion/data": "simulated"} if settings.is_simulated else {}),
+    }
+
+
+def column_schema(spec: TableSpec) -> dg.TableSchema:
+    """The column schema shown in the UI."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(c.name, c.type.lower(), c.comment, dg.TableColumnConstraints(nullable=c.is_nullable, unique=spec.key == (c.name,)))
+            for c in spec.columns
+        ],
+        constraints=dg.TableConstraints(other=[f"key: {', '.join(spec.key)}", *(f"{c.name}: {c.sql}" for c in spec.constraints)]),
+    )
+
+
+def column_lineage(spec: TableSpec, upstream: Sequence[TableSpec]) -> dg.TableColumnLineage:
+    """Columns that keep their name from a table upstream, with where they come from."""
+    found: dict[str, list[dg.TableColumnDep]] = {}
+    for table in upstream:
+        for name in table.column_names:
+            if name in spec.column_names:
+                found.setdefault(name, []).append(dg.TableColumnDep(asset_key(table), name))
+    return dg.TableColumnLineage(found)
+
+
+def table_asset(
+    spec: TableSpec,
+    settings: Settings,
+    lakehouse_name: str,
+    inputs: Sequence[Input],
+    transform: Transform,
+    configuration: Mapping[str, Any],
+    only_complete: bool = False,
+    with_no_month: bool = False,
+    is_whole: bool = False,
+    outside_version: Callable[[Settings], object] = lambda settings: None,
+    plot: Callable[[Lakehouse, Sequence[int], Settings], Mapping[str, dg.MetadataValue]] | None = None,
+    extra_deps: Sequence[dg.AssetKey] = (),
+) -> dg.AssetsDefinition:
+    """The asset of a table that is a pure function of other tables.
+
+    ``configuration`` holds the settings that the transform depends on: a change makes its months stale. ``only_complete``
+    leaves slices of partial months empty; ``with_no_month`` also makes slice 0, of lines without a month; ``is_whole`` makes every
+    month of the table when one is stale; ``outside_version`` identifies what is read from outside; ``plot`` adds pictures.
+    """
+
+    @dg.asset(
+        **asset_options(spec, settings, lakehouse_name, [i.spec for i in inputs]),
+        deps=[*(asset_key(i.spec) for i in inputs), *extra_deps],
+    )
+    @policies.clear_refusals
+    def _table(context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.MaterializeResult:
+        requested = [int(key) for key in context.partition_keys]
+        asked = sorted({*requested, *_reached_back(lakehouse, spec, requested), *([0] if with_no_month else [])})
+        build = TableBuild(spec, inputs, transform, configuration, only_complete, is_whole, outside_version)
+        outcome = retry_on_conflict(lambda: build.run(lakehouse, settings, asked, context.run_id, context.log.info))
+        pictures = plot(lakehouse, requested, settings) if plot else {}
+        return report(context, spec, requested, outcome, pictures)
+
+    return _table
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an examination of months did: what is stored for each now, what was written, and which were left as they were."""
+
+    slices: Mapping[int, Slice]
+    written: Mapping[int, MonthWritten]
+    seconds: float
+
+    @property
+    def unchanged(self) -> list[int]:
+        return sorted(set(self.slices) - {m for m, w in self.written.items() if w.is_changed})
+
+
+@dataclass(frozen=True)
+class TableBuild:
+    """Reading, transforming and writing of one table, apart from Dagster."""
+
+    spec: TableSpec
+    inputs: Sequence[Input]
+    transform: Transform
+    configuration: Mapping[str, Any]
+    only_complete: bool = False
+    is_whole: bool = False
+    outside_version: Callable[[Settings], object] = lambda settings: None
+
+    def run(self, lakehouse: Lakehouse, settings: Settings, asked: Sequence[int], run_id: str, log: Callable[[str], None]) -> Outcome:
+        """Bring the slices of the months up to date; those whose inputs did not change are not touched."""
+        started = time.monotonic()
+        deliveries = lakehouse.rows(tables.DELIVERIES)
+        complete = frozenset(complete_months_of(deliveries, settings))
+        stored = lakehouse.slices(self.spec)
+        upstream = {i.spec.id: lakehouse.slices(i.spec) for i in self.inputs}
+        if self.is_whole:
+            asked = month_range(settings.first_month, max({*asked, *stored, *(m for slices in upstream.values() for m in slices)}))
+        versions = {month: self.input_version(upstream, settings, month, month in complete) for month in asked}
+        stale = [month for month in asked if month not in stored or stored[month].input_version != versions[month]]
+        written: Mapping[int, MonthWritten] = {}
+        slices = {month: stored[month] for month in asked if month not in stale}
+        if stale:
+            log(f"{self.spec.id}: {len(stale)} of {len(asked)} months to make ({stale[0]} to {stale[-1]})")
+            made_from = [month for month in stale if month in complete] if self.only_complete else stale
+            reader = Reader(lakehouse, settings, self.inputs, made_from, deliveries)
+            details = {"inputs": {i.spec.id: lakehouse.version(i.spec) for i in self.inputs}}
+            result = lakehouse.merge(self.spec, self.transform(reader, Months(made_from, complete), settings), stale)
+            written = result.months
+            made = [
+                Slice(month, "", w.data_version, versions[month], w.row_count, result.delta_version, {**details, "is_complete": month in complete})
+                for month, w in written.items()
+            ]
+            lakehouse.record(self.spec, made, run_id)
+            slices |= {s.yyyymm: s for s in made}
+        return Outcome(slices, written, time.monotonic() - started)
+
+    def input_version(self, upstream: Mapping[str, Mapping[int, Slice]], settings: Settings, month: int, is_complete: bool) -> str:
+        """Hash of everything a month's slice is made from."""
+        read = [
+            [i.spec.id, [[m, s.data_version] for m, s in sorted(upstream[i.spec.id].items()) if self._is_read(i, m, month, settings)]]
+            for i in self.inputs
+        ]
+        return version_of(self.spec.code_version, self.configuration, is_complete, self.outside_version(settings), read)
+
+    def _is_read(self, table: Input, candidate: int, month: int, settings: Settings) -> bool:
+        return table.months is None or candidate in table.months(month, settings)
+
+
+def _reached_back(lakehouse: Lakehouse, spec: TableSpec, requested: Sequence[int]) -> list[int]:
+    """Stored months just before the requested ones: lines of a later month may have completed them."""
+    stored = lakehouse.slices(spec)
+    before = {add_months(month, -back) for month in requested for back in range(1, REACH_BACK + 1)}
+    return [month for month in before if month in stored and not stored[month].details.get("is_complete", True)]
+
+
+def retry_on_conflict(attempt: Callable[[], Outcome]) -> Outcome:
+    """Read, transform and write again when another writer was faster; three times at most."""
+    for remaining in reversed(range(ATTEMPTS_ON_CONFLICT)):
+        try:
+            return attempt()
+        except ConcurrentWrite:
+            if not remaining:
+                raise
+    raise AssertionError("unreachable")
+
+
+def report(
+    context: dg.AssetExecutionContext, spec: TableSpec, requested: Sequence[int], outcome: Outcome, extra: Mapping[str, Any] | None = None
+) -> dg.MaterializeResult:
+    """Metadata for every month of the run; months made beyond the requested ones become materializations of their own."""
+    for month, stored in outcome.slices.items():
+        written = outcome.written.get(month, MonthWritten())
+        metadata = {
+            "dagster/partition_row_count": stored.row_count,
+            "data_version": stored.data_version,
+            "delta_version": stored.delta_version,
+            "inserted": written.inserted,
+            "updated": written.updated,
+            "deleted": written.deleted,
+            "result": "written" if written.is_changed else "unchanged",
+        }
+        if month in requested:
+            context.add_asset_metadata(metadata, partition_key=str(month))
+        elif month and written.is_changed:
+            context.log_event(dg.AssetMaterialization(asset_key(spec), partition=str(month), metadata=metadata))
+    changed = sorted(m for m, w in outcome.written.items() if w.is_changed)
+    context.log.info(f"{spec.id}: {_listed(changed) or 'no month'} written, {_listed(outcome.unchanged) or 'none'} unchanged, {outcome.seconds:.1f} s")
+    versions = [outcome.slices[month].data_version for month in sorted(outcome.slices) if month in requested]
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(versions[0] if len(versions) == 1 else version_of(versions)),
+        metadata={"months_written": len(changed), "seconds": round(outcome.seconds, 2), **(extra or {})},
+    )
+
+
+def _listed(months: Sequence[int]) -> str:
+    return f"{len(months)} months ({months[0]} to {months[-1]})" if len(months) > 2 else ", ".join(map(str, months))
+
+
+def recorded(stored: Slice, **details: Any) -> Slice:
+    """A slice with more details for the ledger."""
+    return replace(stored, details={**stored.details, **details})

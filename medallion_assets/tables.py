@@ -1,0 +1,525 @@
+"""The TableSpec of every table: each column name once, with type and comment.
+
+DDL, column schemas in the UI, blocking checks and docs/tables.md are made from these. How tables are written lies in
+resources/lakehouse.py, how their rows are made in the transforms of each layer.
+"""
+
+from __future__ import annotations
+
+from resources.lakehouse import LEDGER, Column, Constraint, TableSpec
+
+DATA_OWNER = "team:data-platform"
+MODEL_OWNER = "team:forecasting"
+BY_MONTH = "writers of different months never touch each other's files, and a month is read without its neighbours"
+
+DECILES = ("q10", "q20", "q30", "q40", "q50", "q60", "q70", "q80", "q90")
+LEVELS = tuple(i / 10 for i in range(1, 10))
+DEMAND_CLASSES = ("smooth", "erratic", "intermittent", "lumpy", "new")
+LAGS = tuple(range(13))
+
+_IN_ORDER = " AND ".join(f"{a} <= {b}" for a, b in zip(DECILES, DECILES[1:], strict=False))
+
+
+def _month(comment: str) -> Column:
+    return Column("yyyymm", "INT", comment, is_nullable=False)
+
+
+def _key(name: str, type_: str, comment: str) -> Column:
+    return Column(name, type_, comment, is_nullable=False)
+
+
+def _deciles(what: str) -> tuple[Column, ...]:
+    return tuple(Column(name, "DOUBLE", f"{int(name[1:])} % quantile of {what}, units") for name in DECILES)
+
+
+DELIVERIES = TableSpec(
+    layer="bronze",
+    name="deliveries",
+    comment="Every file (or version of a source table) that was ever taken in, by content, and what it held. The auditor's list of what came when.",
+    grain="one file by content hash, or one version of an adopted table",
+    key=("delivery_id",),
+    columns=(
+        _key("delivery_id", "STRING", "first 16 hex digits of a hash of source and content"),
+        _key("sequence", "BIGINT", "order of registration, rising; a snapshot with a higher number replaces a lower one"),
+        _key("source", "STRING", "name of the source in the configuration"),
+        _key("file_name", "STRING", "file name without its folder, or name of the adopted table"),
+        Column("content_hash", "STRING", "SHA-256 of the file's bytes, or version of the adopted table"),
+        Column("byte_count", "BIGINT", "size of the file, bytes"),
+        Column("modified_at", "TIMESTAMP", "modification time of the file (UTC)"),
+        Column("column_names", "ARRAY<STRING>", "columns as the source spells them"),
+        Column("new_columns", "ARRAY<STRING>", "columns that no earlier delivery of the source had"),
+        Column("line_count", "BIGINT", "lines read, the header not counted, unreadable lines included"),
+        Column("unreadable_line_count", "BIGINT", "lines with a wrong number of fields or broken text"),
+        Column(
+            "months",
+            "ARRAY<STRUCT<yyyymm: INT, line_count: BIGINT, last_day: INT, content_version: STRING>>",
+            "lines, last day and a hash of the lines per month; month 0 holds lines of no month; a replaced file's months are listed with 0 lines",
+        ),
+        Column("status", "STRING", "complete, or has_unreadable_lines"),
+        Column("registered_at", "TIMESTAMP", "when it was registered (UTC)"),
+        Column("run_id", "STRING", "Dagster run that registered it"),
+    ),
+    write="append",
+    code_version="1",
+    owner=DATA_OWNER,
+    constraints=(Constraint("counts_add_up", "line_count = aggregate(months, 0L, (total, m) -> total + m.line_count)"),),
+)
+
+BRONZE_SALES_ORDERS = TableSpec(
+    layer="bronze",
+    name="sales_orders",
+    comment="Order lines exactly as delivered, all as text, with the source's own columns. Nothing is ever removed here.",
+    grain="one line as delivered",
+    key=("_delivery_id", "_line_number"),
+    columns=(
+        _month("month of the order date; 0 where the date can't be read or is out of range"),
+        _key("_source", "STRING", "name of the source in the configuration"),
+        _key("_delivery_id", "STRING", "delivery that brought the line"),
+        _key("_line_number", "BIGINT", "line in the file; the first line after a header is 2, in files without one 1"),
+        _key("_row_hash", "STRING", "hash of the line's text"),
+        _key("_occurrence", "INT", "the n-th identical line within its file and month"),
+        Column("_problem", "STRING", "why the line is unreadable or has no month"),
+        Column("_raw", "STRING", "text of an unreadable line"),
+        Column("_ingested_at", "TIMESTAMP", "when its delivery was registered (UTC)"),
+    ),
+    write="append",
+    code_version="1",
+    owner=DATA_OWNER,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+    has_source_columns=True,
+)
+
+SILVER_SALES_ORDERS = TableSpec(
+    layer="silver",
+    name="sales_orders",
+    comment="Accepted order lines, typed, under one set of names: what was sold, cancelled and returned.",
+    grain="one accepted order line",
+    key=("line_id",),
+    columns=(
+        _month("month of the order date"),
+        _key("line_id", "STRING", "hash of source, canonical text and occurrence"),
+        _key("source", "STRING", "name of the source"),
+        _key("delivery_id", "STRING", "delivery that brought the line first"),
+        _key("line_number", "BIGINT", "line in that delivery"),
+        Column("order_id", "STRING", "order or invoice number"),
+        _key("part_number", "STRING", "part, trimmed and upper-cased"),
+        Column("customer_id", "STRING", "customer; NULL where the source names none"),
+        Column("region", "STRING", "region or country of the customer"),
+        _key("order_date", "TIMESTAMP", "date and time of the order (UTC as delivered)"),
+        _key("quantity", "DECIMAL(24,6)", "units; negative for cancellations and returns"),
+        Column("unit_price", "DECIMAL(24,6)", "price of one unit, in the source's currency"),
+        Column("description", "STRING", "part description on the line"),
+        _key("line_type", "STRING", "sale, cancellation or return"),
+        Column("matched_line_id", "STRING", "of a cancellation the sale it takes back, of that sale the cancellation; same month only"),
+    ),
+    write="merge",
+    code_version="1",
+    owner=DATA_OWNER,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+    constraints=(
+        Constraint("line_type_known", "line_type IN ('sale', 'cancellation', 'return')"),
+        Constraint("quantity_has_sign_of_type", "(line_type = 'sale') = (quantity > 0)"),
+    ),
+)
+
+REJECTED_LINES = TableSpec(
+    layer="silver",
+    name="rejected_lines",
+    comment="Every order line that is not counted, and why: rejected by a rule, a duplicate of an earlier delivery, or superseded by a newer one.",
+    grain="one line as delivered that is not in silver.sales_orders",
+    key=("delivery_id", "line_number"),
+    columns=(
+        _month("month of the order date; 0 where it has none"),
+        _key("delivery_id", "STRING", "delivery that brought the line"),
+        _key("line_number", "BIGINT", "line in that delivery"),
+        _key("source", "STRING", "name of the source"),
+        _key("line_id", "STRING", "hash of source, canonical text and occurrence"),
+        _key("disposition", "STRING", "rejected, duplicate or superseded"),
+        _key("reasons", "ARRAY<STRING>", "names of the rules it broke, or the delivery that holds the line now"),
+        Column("order_id", "STRING", "as delivered"),
+        Column("part_number", "STRING", "as delivered"),
+        Column("customer_id", "STRING", "as delivered"),
+        Column("order_date", "STRING", "as delivered"),
+        Column("quantity", "STRING", "as delivered"),
+        Column("unit_price", "STRING", "as delivered"),
+    ),
+    write="merge",
+    code_version="1",
+    owner=DATA_OWNER,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+    constraints=(
+        Constraint("disposition_known", "disposition IN ('rejected', 'duplicate', 'superseded')"),
+        Constraint("has_reason", "size(reasons) > 0"),
+    ),
+)
+
+PARTS = TableSpec(
+    layer="silver",
+    name="parts",
+    comment="The parts that were ever sold or announced, and since when.",
+    grain="one part",
+    key=("part_number",),
+    columns=(
+        _month("month of the first sale or of the announcement, whichever is earlier"),
+        _key("part_number", "STRING", "part, trimmed and upper-cased"),
+        Column("first_sale_month", "INT", "month of the first sale; NULL before it"),
+        Column("announced_month", "INT", "month announced in the parts master"),
+        Column("description", "STRING", "from the parts master, else from the latest line that has one", is_versioned=False),
+        Column("last_unit_price", "DOUBLE", "price on the latest sale; for display only, models read the price known at the origin", is_versioned=False),
+    ),
+    write="merge",
+    code_version="1",
+    owner=DATA_OWNER,
+)
+
+MONTHLY_DEMAND = TableSpec(
+    layer="silver",
+    name="monthly_demand",
+    comment="Demand of every part in every month since its first sale or announcement, months without demand included as zero.",
+    grain="part_number x month, dense",
+    key=("part_number", "yyyymm"),
+    columns=(
+        _month("month"),
+        _key("part_number", "STRING", "part"),
+        _key("demand_qty", "DOUBLE", "sold units less units cancelled in the same month"),
+        _key("sold_qty", "DOUBLE", "units on sale lines"),
+        _key("cancelled_qty", "DOUBLE", "units of sales that a cancellation in the same month takes back"),
+        _key("returned_qty", "DOUBLE", "units on all other cancellations and returns"),
+        _key("order_count", "BIGINT", "orders with demand"),
+        _key("customer_count", "BIGINT", "known customers with demand"),
+        _key("revenue", "DOUBLE", "demand valued at the price of each line, in the source's currency"),
+        Column("unit_price", "DOUBLE", "revenue / demand_qty; NULL without demand"),
+        Column("region", "STRING", "region with the largest demand of the month; NULL without demand"),
+        _key("is_complete", "BOOLEAN", "false for a month whose orders are not all there: no feature, model or evaluation reads it"),
+    ),
+    write="merge",
+    code_version="1",
+    owner=DATA_OWNER,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+    constraints=(Constraint("demand_not_negative", "demand_qty >= 0"), Constraint("cancelled_within_sold", "cancelled_qty <= sold_qty")),
+)
+
+DEMAND_FEATURES = TableSpec(
+    layer="silver",
+    name="demand_features",
+    comment="What is known of every part at the end of a month, and nothing later: lags, rolling statistics, price, intermittency, class and ABC.",
+    grain="part_number x origin (complete months only)",
+    key=("part_number", "yyyymm"),
+    columns=(
+        _month("origin: the features know everything dated by its end"),
+        _key("part_number", "STRING", "part"),
+        _key("demand_class", "STRING", "smooth, erratic, intermittent or lumpy (ADI 1.32, CV2 0.49; Syntetos, Boylan and Croston 2005), or new"),
+        _key("abc_class", "STRING", "A: parts that make the first 80 % of the last 12 months' revenue, B: to 95 %, C: the rest"),
+        Column("region", "STRING", "region of the latest month with demand"),
+        _key("is_active", "BOOLEAN", "a sale within active_months through the origin, or announced and never sold"),
+        _key("history_months", "INT", "months since first sale or announcement, the origin included"),
+        Column("months_since_first_sale", "INT", "0 in the month of the first sale; NULL before it"),
+        Column("months_since_last_sale", "INT", "0 when the origin has demand; NULL before the first sale"),
+        *(
+            Column(f"demand_lag_{lag}", "DOUBLE", f"demand {lag} months before the origin, units; NULL before the part existed")
+            for lag in LAGS
+        ),
+        *(Column(f"demand_mean_{n}", "DOUBLE", f"mean monthly demand of the last {n} months, units") for n in (3, 6, 12, 24)),
+        *(Column(f"demand_std_{n}", "DOUBLE", f"standard deviation of monthly demand in the last {n} months, units") for n in (6, 12, 24)),
+        Column("demand_max_12", "DOUBLE", "largest monthly demand in the last 12 months, units"),
+        Column("nonzero_share_12", "DOUBLE", "share of the last 12 months with demand"),
+        Column("adi", "DOUBLE", "average demand interval: months per month with demand, in the last 24 months"),
+        Column("cv2", "DOUBLE", "squared coefficient of variation of non-zero demand in the last 24 months"),
+        Column("nonzero_mean_24", "DOUBLE", "mean of the months with demand in the last 24, units"),
+        Column("order_count_12", "BIGINT", "orders in the last 12 months"),
+        Column("customer_count_12", "DOUBLE", "mean number of customers a month in the last 12 months"),
+        Column("returned_share_12", "DOUBLE", "returned units over sold units in the last 12 months"),
+        Column("unit_price", "DOUBLE", "price in the latest month with demand"),
+        Column("price_ratio_12", "DOUBLE", "that price over the mean price of the last 12 months"),
+        Column("revenue_12", "DOUBLE", "revenue of the last 12 months"),
+        _key("month_of_year", "INT", "1 to 12, of the origin"),
+        Column("naive_rmse_scale", "DOUBLE", "root mean squared month-to-month change in the last 24 months: the scale of RMSSE, units"),
+        Column("seasonal_mae_scale", "DOUBLE", "mean absolute change against the same month of the year before, last 24 months: the scale of MASE, units"),
+    ),
+    write="merge",
+    code_version="1",
+    owner=DATA_OWNER,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+    constraints=(
+        Constraint("demand_class_known", f"demand_class IN ({', '.join(repr(c) for c in DEMAND_CLASSES)})"),
+        Constraint("abc_class_known", "abc_class IN ('A', 'B', 'C')"),
+    ),
+)
+
+_FORECAST = (
+    Column("forecast_qty", "DOUBLE", "expected demand, units; sums over parts", is_nullable=False),
+    *_deciles("demand"),
+)
+
+ZOO_FORECAST = TableSpec(
+    layer="gold",
+    name="zoo_forecast",
+    comment="What each model of the zoo said at the end of each month. Its past months are the backtest.",
+    grain="model x origin x part_number x target month",
+    key=("yyyymm", "model", "part_number", "horizon"),
+    columns=(
+        _month("origin"),
+        _key("model", "STRING", "name of the model in the zoo"),
+        _key("part_number", "STRING", "part"),
+        _key("horizon", "INT", "months after the origin"),
+        _key("target_yyyymm", "INT", "month forecast"),
+        *_FORECAST,
+        _key("is_fallback", "BOOLEAN", "the model could not forecast this series; a plain mean stands in"),
+        Column("fit_seconds", "DOUBLE", "seconds this model needed for the origin, all parts, seconds", is_volatile=True),
+        Column("run_id", "STRING", "MLflow run of the fit", is_volatile=True),
+    ),
+    write="merge",
+    code_version="1",
+    owner=MODEL_OWNER,
+    partition_by=("yyyymm", "model"),
+    partition_reason="every model writes its own months: two models never conflict, one model's month is read alone",
+    writer_column="model",
+    constraints=(Constraint("forecast_not_negative", "forecast_qty >= 0 AND q10 >= 0"), Constraint("deciles_in_order", _IN_ORDER)),
+)
+
+ZOO_RESULT = TableSpec(
+    layer="gold",
+    name="zoo_result",
+    comment="The evidence of a month's decision: every model's forecast beside what was then sold, on identical cells.",
+    grain="decision month x model x cell (part_number, origin, target month)",
+    key=("yyyymm", "model", "origin", "part_number", "horizon"),
+    columns=(
+        _month("decision month"),
+        _key("model", "STRING", "name of the model"),
+        _key("origin", "INT", "month the forecast was made at the end of"),
+        _key("part_number", "STRING", "part"),
+        _key("horizon", "INT", "months after the origin"),
+        _key("target_yyyymm", "INT", "month forecast"),
+        *_FORECAST,
+        _key("actual_qty", "DOUBLE", "demand_qty of the target month, units"),
+        _key("is_fallback", "BOOLEAN", "a plain mean stood in for the model"),
+        _key("demand_class", "STRING", "class of the part as of the origin"),
+        _key("abc_class", "STRING", "ABC class of the part as of the origin"),
+        Column("region", "STRING", "region of the part as of the origin"),
+        Column("unit_price", "DOUBLE", "last known price as of the origin"),
+        Column("naive_rmse_scale", "DOUBLE", "scale of RMSSE as of the origin, units"),
+        Column("seasonal_mae_scale", "DOUBLE", "scale of MASE as of the origin, units"),
+    ),
+    write="merge",
+    code_version="1",
+    owner=MODEL_OWNER,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+    constraints=(Constraint("forecast_not_negative", "forecast_qty >= 0"), Constraint("target_known_by_then", "target_yyyymm <= yyyymm")),
+)
+
+MODEL_EVALUATION = TableSpec(
+    layer="gold",
+    name="model_evaluation",
+    comment="How well each model forecast, by segment and horizon, on the same cells.",
+    grain="decision month x model x segment x horizon (0: all horizons)",
+    key=("yyyymm", "model", "segment_kind", "segment", "horizon"),
+    columns=(
+        _month("decision month"),
+        _key("model", "STRING", "name of the model"),
+        _key("segment_kind", "STRING", "all, demand_class, abc_class or region"),
+        _key("segment", "STRING", "value of the segment"),
+        _key("horizon", "INT", "months after the origin; 0: all"),
+        _key("cell_count", "BIGINT", "cells evaluated"),
+        _key("part_count", "BIGINT", "parts in them"),
+        _key("origin_count", "BIGINT", "origins in them"),
+        _key("missing_cell_count", "BIGINT", "cells that another model has and this one lacks; more than 0 can't win"),
+        _key("actual_qty", "DOUBLE", "demand of the cells, units"),
+        Column("mae", "DOUBLE", "mean absolute error of q50, units"),
+        Column("rmse", "DOUBLE", "root mean squared error of forecast_qty, pooled over cells, units"),
+        Column("mape", "DOUBLE", "mean absolute percentage error of q50 over cells with demand"),
+        Column("mape_share", "DOUBLE", "share of cells that have demand"),
+        Column("wape", "DOUBLE", "sum of absolute errors of q50 over sum of demand"),
+        Column("mase", "DOUBLE", "mean absolute error of q50 over the scale of seasonal naive, mean over cells with a scale"),
+        Column("rmsse", "DOUBLE", "root mean squared scaled error per part of forecast_qty, mean over parts"),
+        Column("wql", "DOUBLE", "mean over the deciles of 2 * pinball loss over sum of demand"),
+        Column("bias", "DOUBLE", "sum of (forecast_qty - demand) over sum of demand"),
+        Column("coverage_80", "DOUBLE", "share of cells within [q10, q90]"),
+        Column("calibration_80", "DOUBLE", "share of randomised PIT values within [.1, .9]; a perfect forecaster has .8"),
+        Column("revenue_weighted_error", "DOUBLE", "absolute error of q50 valued at price, over demand valued at price"),
+        Column("stock_cost", "DOUBLE", "cost of units too many and too few at the configured rates, in the source's currency"),
+        Column("fallback_share", "DOUBLE", "share of cells with a stand-in forecast"),
+        Column("fit_seconds", "DOUBLE", "seconds for one origin, mean over origins", is_volatile=True),
+    ),
+    write="merge",
+    code_version="1",
+    owner=MODEL_OWNER,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+)
+
+CHAMPION = TableSpec(
+    layer="gold",
+    name="champion",
+    comment="Which model serves each class since when, on what evidence, decided by whom. The newest row is the truth; the registry follows it.",
+    grain="one decision",
+    key=("decision_number",),
+    columns=(
+        _month("decision month"),
+        _key("decision_number", "BIGINT", "rising without gaps"),
+        _key("demand_class", "STRING", "class the decision is about"),
+        _key("decision", "STRING", "promoted, refreshed, kept, denied, restated, rolled_back"),
+        Column("champion", "STRING", "model that serves the class after this row"),
+        Column("challenger", "STRING", "best other candidate"),
+        Column("actor", "STRING", "who decided: policy, or a person"),
+        Column("champion_wql", "DOUBLE", "WQL of the champion on the evidence"),
+        Column("challenger_wql", "DOUBLE", "WQL of the challenger on the same cells"),
+        Column("baseline_wql", "DOUBLE", "WQL of seasonal_naive on the same cells"),
+        Column("difference_low", "DOUBLE", "lower end of the 95 % bootstrap interval of winner's WQL less the incumbent's"),
+        Column("difference_high", "DOUBLE", "upper end of it"),
+        Column("champion_bias", "DOUBLE", "bias of the champion on the evidence"),
+        Column("oracle_wql", "DOUBLE", "WQL of the best model per part in hindsight: the floor no champion reaches"),
+        Column("cell_count", "BIGINT", "cells of the evidence"),
+        Column("part_count", "BIGINT", "parts in it"),
+        Column("origin_count", "INT", "origins in it"),
+        Column("pooled", "BOOLEAN", "the class was too small and took the decision of all classes"),
+        Column("reason", "STRING", "why, in one sentence"),
+        Column("champion_trained_yyyymm", "INT", "month the serving fit of the champion was trained in"),
+        Column("registry_version", "INT", "version of the registered model served after this row"),
+        Column("candidate_version", "INT", "version registered by this training"),
+        Column("run_id", "STRING", "MLflow run of the training", is_volatile=True),
+        Column("decided_at", "TIMESTAMP", "when (UTC)", is_volatile=True),
+    ),
+    write="append",
+    code_version="1",
+    owner=MODEL_OWNER,
+)
+
+DEMAND_FORECAST = TableSpec(
+    layer="gold",
+    name="demand_forecast",
+    comment="The forecast that purchasing reads: for every active part and each coming month the expected demand and its deciles. Published numbers stay; corrections add a vintage.",
+    grain="origin x vintage x part_number x target month; an excluded part has one row with horizon 0, no numbers and the reason",
+    key=("yyyymm", "vintage", "part_number", "horizon"),
+    columns=(
+        _month("origin"),
+        _key("vintage", "INT", "1 is what was published first for this origin; the highest is current"),
+        _key("part_number", "STRING", "part"),
+        _key("horizon", "INT", "months after the origin"),
+        _key("target_yyyymm", "INT", "month forecast"),
+        Column("forecast_qty", "DOUBLE", "expected demand, units; sums over parts"),
+        *_deciles("demand"),
+        _key("status", "STRING", "forecast, fallback, new_part or excluded"),
+        Column("reason", "STRING", "why a fallback, an exclusion or a later vintage"),
+        _key("demand_class", "STRING", "class of the part as of the origin"),
+        Column("model", "STRING", "model that made the row"),
+        Column("registry_version", "INT", "version of the registered model; NULL where none was trained by then"),
+        Column("trained_yyyymm", "INT", "month the model was trained in"),
+        Column("model_run_id", "STRING", "MLflow run of the model's fit"),
+        Column("input_versions", "STRING", "Delta versions of the tables read, as JSON"),
+        Column("run_id", "STRING", "Dagster run that published the row"),
+        Column("published_at", "TIMESTAMP", "when (UTC)"),
+    ),
+    write="append",
+    code_version="1",
+    owner=MODEL_OWNER,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+    constraints=(
+        Constraint("numbers_unless_excluded", "(status = 'excluded') = (forecast_qty IS NULL)"),
+        Constraint("forecast_not_negative", "forecast_qty IS NULL OR (forecast_qty >= 0 AND q10 >= 0 AND NOT isnan(forecast_qty))"),
+        Constraint("deciles_in_order", f"forecast_qty IS NULL OR ({_IN_ORDER})"),
+        Constraint("status_known", "status IN ('forecast', 'fallback', 'new_part', 'excluded')"),
+    ),
+)
+
+FORECAST_ACCURACY = TableSpec(
+    layer="gold",
+    name="forecast_accuracy",
+    comment="How the forecasts that were served turned out, by lag and segment, and what they added over seasonal naive.",
+    grain="target month x lag x segment",
+    key=("yyyymm", "lag", "segment_kind", "segment"),
+    columns=(
+        _month("target month"),
+        _key("lag", "INT", "months between origin and target"),
+        _key("segment_kind", "STRING", "all, demand_class or status"),
+        _key("segment", "STRING", "value of the segment"),
+        _key("cell_count", "BIGINT", "parts compared"),
+        _key("actual_qty", "DOUBLE", "demand, units"),
+        _key("forecast_qty", "DOUBLE", "expected demand as served, units"),
+        Column("mae", "DOUBLE", "mean absolute error of q50, units"),
+        Column("rmse", "DOUBLE", "root mean squared error of forecast_qty, units"),
+        Column("wape", "DOUBLE", "sum of absolute errors of q50 over sum of demand"),
+        Column("bias", "DOUBLE", "sum of (forecast_qty - demand) over sum of demand"),
+        Column("wql", "DOUBLE", "mean over the deciles of 2 * pinball loss over sum of demand"),
+        Column("coverage_80", "DOUBLE", "share of parts within [q10, q90]"),
+        Column("naive_wape", "DOUBLE", "WAPE of the same month a year before, on the same parts"),
+        Column("value_added", "DOUBLE", "1 - wape / naive_wape: above 0 the forecast was worth having"),
+        Column("mean_absolute_change", "DOUBLE", "mean absolute change against the origin before for the same target, over mean forecast; NULL without one"),
+        _key("is_backfilled", "BOOLEAN", "the forecast was published after the month began"),
+    ),
+    write="merge",
+    code_version="1",
+    owner=MODEL_OWNER,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+)
+
+DEMAND_DRIFT = TableSpec(
+    layer="gold",
+    name="demand_drift",
+    comment="Whether a month's demand looks like the past: each figure against its own history, season taken out.",
+    grain="month x feature",
+    key=("yyyymm", "feature"),
+    columns=(
+        _month("month"),
+        _key("feature", "STRING", "what is compared, for instance total_demand_qty"),
+        Column("value", "DOUBLE", "figure of the month"),
+        Column("expected", "DOUBLE", "figure expected from the past"),
+        Column("statistic", "DOUBLE", "robust z-score of the difference"),
+        Column("threshold", "DOUBLE", "absolute statistic from which it counts as drift"),
+        _key("history_months", "INT", "months the expectation rests on"),
+        _key("is_drift", "BOOLEAN", "statistic beyond the threshold"),
+        _key("reason", "STRING", "verdict in one sentence"),
+    ),
+    write="merge",
+    code_version="1",
+    owner=MODEL_OWNER,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+)
+
+DATA_QUALITY = TableSpec(
+    layer="gold",
+    name="data_quality",
+    comment="How every line of a month was accounted for, and which data rules it kept.",
+    grain="month x rule",
+    key=("yyyymm", "rule"),
+    columns=(
+        _month("month; 0 for lines of no month"),
+        _key("rule", "STRING", "what is counted, for instance lines_read or rejected:quantity_unreadable"),
+        _key("value", "DOUBLE", "count or share"),
+        Column("threshold", "DOUBLE", "limit, where the rule has one"),
+        _key("is_ok", "BOOLEAN", "within the limit"),
+        _key("detail", "STRING", "what the figure means"),
+    ),
+    write="merge",
+    code_version="1",
+    owner=DATA_OWNER,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+)
+
+TABLES: tuple[TableSpec, ...] = (
+    DELIVERIES,
+    BRONZE_SALES_ORDERS,
+    SILVER_SALES_ORDERS,
+    REJECTED_LINES,
+    PARTS,
+    MONTHLY_DEMAND,
+    DEMAND_FEATURES,
+    ZOO_FORECAST,
+    ZOO_RESULT,
+    MODEL_EVALUATION,
+    CHAMPION,
+    DEMAND_FORECAST,
+    FORECAST_ACCURACY,
+    DEMAND_DRIFT,
+    DATA_QUALITY,
+    LEDGER,
+)

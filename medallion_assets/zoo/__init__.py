@@ -1,0 +1,1 @@
+"""The model zoo: families of forecasters behind one protocol, how they are contested and served."""

@@ -1,0 +1,444 @@
+"""Evidence and its figures: forecasts beside what was then sold, errors by segment, losses per part.
+
+Pure DataFrame to DataFrame, nothing is collected. Every figure is taken on identical cells and is bit-identical however the
+rows are partitioned. Who wins on these figures is decided in promotion.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import reduce
+from itertools import pairwise
+from operator import and_
+from typing import Protocol
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from medallion_assets.partitions import add_months, month_range
+from medallion_assets.tables import DECILES, DEMAND_CLASSES, LEVELS, MODEL_EVALUATION, ZOO_RESULT
+
+MAX_MISSING_SHARE_PCT = 1
+MAX_REGIONS = 20
+HORIZON_GROUPS = ("short", "mid", "long")
+ABC_CLASSES = ("A", "B", "C")
+LOSS_GROUPS = (*HORIZON_GROUPS, *ABC_CLASSES)
+
+Classes = Mapping[str, Collection[str]]
+"""Contestants: model -> the demand classes it is asked for."""
+
+_CELL = ("yyyymm", "origin", "part_number", "horizon")
+_MODEL_BITS = 62  # a cell's holders are the bits of one BIGINT
+
+
+class StockRates(Protocol):
+    """Cost of one unit too many (for a month) and too few, as shares of its price; PromotionSettings has them."""
+
+    @property
+    def over_rate(self) -> float: ...
+    @property
+    def under_rate(self) -> float: ...
+
+
+def zoo_result(
+    zoo_forecast: DataFrame,
+    monthly_demand: DataFrame,
+    demand_features: DataFrame,
+    months: Mapping[int, Sequence[int]],
+    classes: Classes | None = None,
+) -> DataFrame:
+    """gold.zoo_result of the decision months in ``months`` (decision month -> its evidence origins).
+
+    Of the listed origins every cell of every model is kept whose target month is complete and not after the decision month. Origins
+    younger than the newest listed one add the cells that every model has which appears in the month's evidence and is asked for the
+    cell's class. Class, ABC, region, price and scales are those of the origin. Without listed origins a month has no evidence.
+    ``classes`` limits the rows to the named models and to the classes they are asked for; without it every model is asked for all.
+    """
+    session = zoo_forecast.sparkSession
+    schedule = session.createDataFrame(_schedule(months), "yyyymm int, origin int, is_listed boolean")
+    forecasts = zoo_forecast.withColumnRenamed("yyyymm", "origin").where(F.col("origin").isin(*_all_origins(months)))
+    evidence = forecasts.join(F.broadcast(schedule), "origin").where("target_yyyymm <= yyyymm")
+    features = demand_features.where(F.col("yyyymm").isin(*_all_origins(months))).select(
+        F.col("yyyymm").alias("origin"),
+        *("part_number", "demand_class", "abc_class", "region", "unit_price", "naive_rmse_scale", "seasonal_mae_scale"),
+    )
+    actuals = monthly_demand.where("is_complete").select(
+        F.col("yyyymm").alias("target_yyyymm"), "part_number", F.col("demand_qty").alias("actual_qty")
+    )
+    rows = evidence.join(features, ["origin", "part_number"]).join(actuals, ["target_yyyymm", "part_number"])
+    if classes is not None:
+        rows = _asked(rows, classes)
+    appearing = evidence.select("yyyymm", "model").distinct()
+    if classes is None:
+        expected = appearing.groupBy("yyyymm").agg(F.count("*").alias("expected_count"))
+        keys = ["yyyymm"]
+    else:
+        expected = appearing.join(F.broadcast(_asked_classes(rows, classes)), "model")
+        expected = expected.groupBy("yyyymm", "demand_class").agg(F.count("*").alias("expected_count"))
+        keys = ["yyyymm", "demand_class"]
+    held = F.count("*").over(Window.partitionBy(*_CELL))
+    younger = rows.where("NOT is_listed").withColumn("held_count", held).join(F.broadcast(expected), keys)
+    kept = rows.where("is_listed").unionByName(younger.where("held_count = expected_count"), allowMissingColumns=True)
+    return kept.select(*ZOO_RESULT.column_names)
+
+
+def fit_seconds(zoo_forecast: DataFrame, months: Mapping[int, Sequence[int]]) -> DataFrame:
+    """Seconds a model needed for one origin, mean over the evidence origins: yyyymm (decision month), model, fit_seconds."""
+    rows = [(month, origin) for month, origins in months.items() for origin in origins]
+    schedule = zoo_forecast.sparkSession.createDataFrame(rows, "yyyymm int, origin int")
+    by_origin = zoo_forecast.groupBy(F.col("yyyymm").alias("origin"), "model").agg(F.max("fit_seconds").alias("fit_seconds"))
+    joined = by_origin.join(F.broadcast(schedule), "origin")
+    mean = joined.groupBy("yyyymm", "model").agg(*_exact_sums("fit_seconds", F.col("fit_seconds")), F.count("fit_seconds").alias("n"))
+    return mean.select("yyyymm", "model", F.try_divide(_total("fit_seconds"), F.col("n")).alias("fit_seconds"))
+
+
+def compared_cells(zoo_result: DataFrame, classes: Classes) -> DataFrame:
+    """The rows of ``zoo_result`` that count: identical cells for all models compared.
+
+    A cell of a class counts when every model compared in that class has it, with finite numbers. A model is compared in a class it is
+    asked for unless it lacks more than 1 % of the cells that any contestant has there: a model that leaves out many cells drops out
+    instead of choosing the cells on which the others are compared. Raises ValueError for more than 62 contestants.
+    """
+    rows = _usable(_asked(zoo_result, classes))
+    cells = _cells(rows)
+    compared = _compared_models(_cell_counts(cells), classes)
+    required = compared.groupBy("yyyymm", "demand_class").agg(F.bit_or("model_bit").alias("required"))
+    lacking = cells.join(F.broadcast(required), ["yyyymm", "demand_class"]).where("(holders & required) != required").select(*_CELL)
+    counted = rows.where("is_usable").join(F.broadcast(compared.drop("model_bit")), ["yyyymm", "demand_class", "model"])
+    return counted.join(lacking, list(_CELL), "left_anti")
+
+
+def model_evaluation(zoo_result: DataFrame, fit_seconds: DataFrame, classes: Classes, settings: StockRates) -> DataFrame:
+    """gold.model_evaluation: every figure by decision month, model, segment and horizon (0: all), on the cells of ``compared_cells``.
+
+    Segments are all, each demand class, each ABC class, and the 20 regions with most demand. A model asked for some classes only has
+    rows for those classes and none for the other segments, where it could not be compared on identical cells. missing_cell_count are
+    the cells that some contestant has and this one lacks or has without finite numbers; a model that is not compared on all cells of a
+    row has no figures there and cell_count 0. Definitions: docs/accuracy.md (MASE and RMSSE: Hyndman and Koehler 2006, on the scale as
+    of each cell's origin; WQL: the quantile loss of the fev benchmark; PIT: Czado, Gneiting and Held 2009). Figures whose denominator
+    is zero are NULL. ``fit_seconds``: yyyymm, model, fit_seconds. ``zoo_result`` is read several times: give the stored table.
+    """
+    keys = ["yyyymm", "model", "segment_kind", "segment", "horizon"]
+    general = [model for model, asked in classes.items() if set(DEMAND_CLASSES) <= set(asked)]
+    counts = _cell_counts(_cells(_usable(_asked(zoo_result, classes))))
+    counted = _cell_figures(compared_cells(zoo_result, classes), settings)
+    availability = (
+        _by_segment(_availability(counts, classes), general).groupBy(*keys).agg(F.sum("lacking_count").alias("missing_cell_count"))
+    )
+    regions = _largest_regions(counts)
+    joined = (
+        availability.join(_sums_by_segment(counted, general), keys, "left")
+        .join(_parts_by_segment(counted, general), keys, "left")
+        .join(fit_seconds, ["yyyymm", "model"], "left")
+        .join(F.broadcast(regions), ["yyyymm", "segment_kind", "segment"], "left")
+        .where("segment_kind != 'region' OR is_largest")
+    )
+    compared = F.max("cells").over(Window.partitionBy("yyyymm", "segment_kind", "segment", "horizon"))
+    with_all = joined.withColumn("has_all", F.coalesce(F.col("cells") == compared, F.lit(False)))
+    figures = {name: F.when(F.col("has_all"), figure) for name, figure in _figures().items()}
+    zero = {name: F.coalesce(figures[name], F.lit(0)) for name in ("cell_count", "part_count", "origin_count", "actual_qty")}
+    columns = {**figures, **zero}
+    return with_all.select(
+        *(columns.get(c.name, F.col(c.name)).cast(c.type).alias(c.name) for c in MODEL_EVALUATION.columns),
+    )
+
+
+def part_losses(zoo_result: DataFrame, classes: Classes, horizon: int, max_parts: int = 20_000) -> DataFrame:
+    """What the paired bootstrap reads: one row per decision month, demand class, part and model compared there.
+
+    cell_count, loss_qty (2 * pinball loss, mean over the deciles: WQL = sum(loss_qty) / sum(actual_qty)), actual_qty, bias_qty
+    (forecast_qty less demand), units; and cell_count, loss_qty and actual_qty again with a suffix for each third of the ``horizon``
+    (short, mid, long) and each ABC class. Of classes with more than ``max_parts`` parts those with the smallest hash are kept.
+    """
+    rows = compared_cells(zoo_result, classes).select(
+        *("yyyymm", "demand_class", "part_number", "model", "actual_qty"),
+        F.col("abc_class").alias("abc"),
+        F.element_at(
+            F.array(*(F.lit(group) for group in HORIZON_GROUPS)), F.floor((F.col("horizon") - 1) * 3 / horizon).cast("int") + 1
+        ).alias("third"),
+        _quantile_loss().alias("loss_qty"),
+        (F.col("forecast_qty") - F.col("actual_qty")).alias("bias_qty"),
+    )
+    within = {group: F.col("third" if group in HORIZON_GROUPS else "abc") == group for group in LOSS_GROUPS}
+    sums = [
+        F.count("*").alias("cell_count"),
+        *(column for name in ("loss_qty", "actual_qty", "bias_qty") for column in _exact_sums(name, F.col(name))),
+        *(F.count(F.when(inside, 1)).alias(f"cell_count_{group}") for group, inside in within.items()),
+        *(
+            column
+            for group, inside in within.items()
+            for name in ("loss_qty", "actual_qty")
+            for column in _exact_sums(f"{name}_{group}", F.when(inside, F.col(name)))
+        ),
+    ]
+    by_part = rows.groupBy("yyyymm", "demand_class", "part_number", "model").agg(*sums)
+    order = F.dense_rank().over(Window.partitionBy("yyyymm", "demand_class").orderBy(F.xxhash64("part_number"), "part_number"))
+    sampled = by_part.withColumn("part_rank", order).where(F.col("part_rank") <= max_parts)
+    return sampled.select(
+        *("yyyymm", "demand_class", "part_number", "model", "cell_count"),
+        *(_total(name).alias(name) for name in ("loss_qty", "actual_qty", "bias_qty")),
+        *(
+            F.col(name) if name.startswith("cell_count") else F.coalesce(_total(name), F.lit(0.0)).alias(name)
+            for group in LOSS_GROUPS
+            for name in (f"cell_count_{group}", f"loss_qty_{group}", f"actual_qty_{group}")
+        ),
+    )
+
+
+def monthly_totals(zoo_result: DataFrame) -> DataFrame:
+    """Totals of all parts one month ahead, for a plot: yyyymm, model, target_yyyymm, actual_qty, forecast_qty, q10, q90, units.
+
+    q10 and q90 are sums of the parts' quantiles, which lie further apart than the quantiles of the total.
+    """
+    names = ("actual_qty", "forecast_qty", "q10", "q90")
+    sums = [column for name in names for column in _exact_sums(name, F.col(name))]
+    totals = _usable(zoo_result).where("horizon = 1 AND is_usable").groupBy("yyyymm", "model", "target_yyyymm").agg(*sums)
+    return totals.select("yyyymm", "model", "target_yyyymm", *(_total(name).alias(name) for name in names))
+
+
+def pit_histogram(zoo_result: DataFrame) -> DataFrame:
+    """Cells by tenth of the randomised PIT, for a plot: yyyymm, model, tenth (1 ... 10), cell_count. Even tenths are calibrated."""
+    tenth = F.least(F.floor(_pit() * 10) + 1, F.lit(10)).cast("int").alias("tenth")
+    return _usable(zoo_result).where("is_usable").groupBy("yyyymm", "model", tenth).agg(F.count("*").alias("cell_count"))
+
+
+def _all_origins(months: Mapping[int, Sequence[int]]) -> list[int]:
+    return sorted({origin for _, origin, _ in _schedule(months)})
+
+
+def _schedule(months: Mapping[int, Sequence[int]]) -> list[tuple[int, int, bool]]:
+    listed = [(month, origin, True) for month, origins in months.items() for origin in origins]
+    younger = [
+        (month, origin, False)
+        for month, origins in months.items()
+        if origins
+        for origin in month_range(add_months(max(origins), 1), add_months(month, -1))
+    ]
+    return listed + younger
+
+
+def _asked_classes(rows: DataFrame, classes: Classes) -> DataFrame:
+    """model, demand_class, model_bit: one row per class a model is asked for."""
+    if len(classes) > _MODEL_BITS:
+        raise ValueError(f"{len(classes)} contestants; at most {_MODEL_BITS} can be compared")
+    asked = [(model, name, 1 << bit) for bit, model in enumerate(sorted(classes)) for name in classes[model]]
+    return rows.sparkSession.createDataFrame(asked, "model string, demand_class string, model_bit bigint")
+
+
+def _asked(rows: DataFrame, classes: Classes) -> DataFrame:
+    return rows.join(F.broadcast(_asked_classes(rows, classes)), ["model", "demand_class"])
+
+
+def _usable(rows: DataFrame) -> DataFrame:
+    # NaN is larger than infinity in Spark, so one comparison finds NaN, infinity and, coalesced, NULL.
+    finite = (F.coalesce(F.abs(name) < float("inf"), F.lit(False)) for name in ("forecast_qty", *DECILES))
+    return rows.withColumn("is_usable", reduce(and_, finite))
+
+
+def _cells(rows: DataFrame) -> DataFrame:
+    """One row per cell with the bits of the models that have it."""
+    holder = F.when(F.col("is_usable"), F.col("model_bit")).otherwise(F.lit(0).cast("bigint"))
+    return rows.groupBy(*_CELL, "demand_class", "abc_class", "region", "actual_qty").agg(F.bit_or(holder).alias("holders"))
+
+
+def _cell_counts(cells: DataFrame) -> DataFrame:
+    """Cells by segment, horizon and holders: small, whatever the number of parts."""
+    keys = ("yyyymm", "demand_class", "abc_class", "region", "horizon", "holders")
+    return cells.groupBy(*keys).agg(F.count("*").alias("universe_count"), *_exact_sums("actual_qty", F.col("actual_qty")))
+
+
+def _availability(counts: DataFrame, classes: Classes) -> DataFrame:
+    """``counts`` for every model that is asked for the class, with lacking_count."""
+    asked = counts.join(F.broadcast(_asked_classes(counts, classes)), "demand_class")
+    lacks = F.col("holders").bitwiseAND(F.col("model_bit")) == 0
+    return asked.withColumn("lacking_count", F.when(lacks, F.col("universe_count")).otherwise(F.lit(0)))
+
+
+def _compared_models(counts: DataFrame, classes: Classes) -> DataFrame:
+    """yyyymm, demand_class, model, model_bit of the models that lack at most 1 % of the class's cells."""
+    totals = (
+        _availability(counts, classes)
+        .groupBy("yyyymm", "demand_class", "model", "model_bit")
+        .agg(F.sum("lacking_count").alias("lacking"), F.sum("universe_count").alias("universe"))
+    )
+    return totals.where(F.col("lacking") * 100 <= F.col("universe") * MAX_MISSING_SHARE_PCT).drop("lacking", "universe")
+
+
+def _by_segment(rows: DataFrame, general: Iterable[str]) -> DataFrame:
+    """``rows`` once for each segment they belong to and for their horizon and horizon 0."""
+    covers_all = F.col("model").isin(*general) if (general := list(general)) else F.lit(False)
+    segments = [("all", F.lit("all"), covers_all), ("demand_class", F.col("demand_class"), F.lit(True))]
+    segments += [("abc_class", F.col("abc_class"), covers_all), ("region", F.col("region"), covers_all)]
+    choices = F.array(*(F.struct(F.lit(kind).alias("kind"), F.when(holds, value).alias("value")) for kind, value, holds in segments))
+    return (
+        rows.withColumn("of", F.explode(choices))
+        .where("of.value IS NOT NULL")
+        .withColumns({"segment_kind": F.col("of.kind"), "segment": F.col("of.value")})
+        .withColumn("horizon", F.explode(F.array(F.lit(0), F.col("horizon"))))
+        .drop("of")
+    )
+
+
+def _largest_regions(counts: DataFrame) -> DataFrame:
+    by_region = counts.where("region IS NOT NULL").groupBy("yyyymm", "region").agg(*_exact_sums_again("actual_qty"))
+    order = F.row_number().over(Window.partitionBy("yyyymm").orderBy(_total("actual_qty").desc(), "region"))
+    largest = by_region.withColumn("place", order).where(F.col("place") <= MAX_REGIONS)
+    return largest.select(
+        "yyyymm", F.lit("region").alias("segment_kind"), F.col("region").alias("segment"), F.lit(True).alias("is_largest")
+    )
+
+
+_SUMMED = (
+    *("actual_qty", "abs_error", "squared_error", "pct_error", "scaled_error", "loss_qty", "bias_qty"),
+    *("priced_error", "priced_actual", "stock_cost"),
+)
+_COUNTED = ("has_demand", "has_scale", "is_within_80", "is_pit_within_80", "is_fallback")
+
+
+def _cell_figures(counted: DataFrame, settings: StockRates) -> DataFrame:
+    """What each cell adds to the sums; NULL where it does not count for a figure."""
+    y, mean, median = F.col("actual_qty"), F.col("forecast_qty"), F.col("q50")
+    error = F.abs(y - median)
+    price = F.when(F.abs("unit_price") < float("inf"), F.col("unit_price"))
+    mae_scale, rmse_scale = (
+        F.when((F.col(n) > 0) & (F.col(n) < float("inf")), F.col(n)) for n in ("seasonal_mae_scale", "naive_rmse_scale")
+    )
+    cost = settings.over_rate * F.greatest(mean - y, F.lit(0.0)) + settings.under_rate * F.greatest(y - mean, F.lit(0.0))
+    pit = _pit()
+    return counted.select(
+        *(*_CELL, "model", "demand_class", "abc_class", "region", "actual_qty"),
+        error.alias("abs_error"),
+        ((y - mean) * (y - mean)).alias("squared_error"),
+        F.when(y > 0, F.try_divide(error, y)).alias("pct_error"),
+        F.try_divide(error, mae_scale).alias("scaled_error"),
+        F.try_divide((y - mean) * (y - mean), rmse_scale * rmse_scale).alias("scaled_squared_error"),
+        _quantile_loss().alias("loss_qty"),
+        (mean - y).alias("bias_qty"),
+        (error * price).alias("priced_error"),
+        (y * price).alias("priced_actual"),
+        (cost * price).alias("stock_cost"),
+        (y > 0).alias("has_demand"),
+        mae_scale.isNotNull().alias("has_scale"),
+        ((y >= F.col("q10")) & (y <= F.col("q90"))).alias("is_within_80"),
+        ((pit >= LEVELS[0]) & (pit <= LEVELS[-1])).alias("is_pit_within_80"),
+        "is_fallback",
+    )
+
+
+def _sums_by_segment(figures: DataFrame, general: Sequence[str]) -> DataFrame:
+    # First the finest groups, then segments: the many rows are read once, and a segment is a sum of few.
+    finest = figures.groupBy("yyyymm", "model", "demand_class", "abc_class", "region", "horizon", "origin").agg(
+        F.count("*").alias("cells"),
+        *(column for name in _SUMMED for column in _exact_sums(name, F.col(name))),
+        *(F.count(F.when(F.col(name), 1)).alias(name) for name in _COUNTED),
+    )
+    return (
+        _by_segment(finest, general)
+        .groupBy("yyyymm", "model", "segment_kind", "segment", "horizon")
+        .agg(
+            F.sum("cells").alias("cells"),
+            F.size(F.collect_set("origin")).alias("origins"),
+            *(column for name in _SUMMED for column in _exact_sums_again(name)),
+            *(F.sum(name).alias(name) for name in _COUNTED),
+        )
+    )
+
+
+def _parts_by_segment(figures: DataFrame, general: Sequence[str]) -> DataFrame:
+    """Figures that are means over parts: the number of parts and the sum of their RMSSE."""
+    keys = ("yyyymm", "model", "segment_kind", "segment", "horizon")
+    scaled = F.col("scaled_squared_error")
+    finest = figures.groupBy("yyyymm", "model", "part_number", "demand_class", "abc_class", "region", "horizon").agg(
+        *_exact_sums("scaled", scaled), F.count(scaled).alias("scaled_cells")
+    )
+    by_part = (
+        _by_segment(finest, general)
+        .groupBy(*keys, "part_number")
+        .agg(*_exact_sums_again("scaled"), F.sum("scaled_cells").alias("scaled_cells"))
+    )
+    rmsse = F.sqrt(F.try_divide(_total("scaled"), F.col("scaled_cells")))
+    return by_part.groupBy(*keys).agg(F.count("*").alias("parts"), *_exact_sums("part_rmsse", rmsse), F.count(rmsse).alias("scaled_parts"))
+
+
+def _figures() -> dict[str, Column]:
+    def ratio(numerator: str, denominator: Column) -> Column:
+        return F.try_divide(_total(numerator), denominator.cast("double"))
+
+    def share(count: str) -> Column:
+        return F.try_divide(F.col(count).cast("double"), F.col("cells").cast("double"))
+
+    cells, demand = F.col("cells"), _total("actual_qty")
+    return {
+        "cell_count": cells,
+        "part_count": F.col("parts"),
+        "origin_count": F.col("origins"),
+        "actual_qty": demand,
+        "mae": ratio("abs_error", cells),
+        "rmse": F.sqrt(ratio("squared_error", cells)),
+        "mape": ratio("pct_error", F.col("has_demand")),
+        "mape_share": share("has_demand"),
+        "wape": ratio("abs_error", demand),
+        "mase": ratio("scaled_error", F.col("has_scale")),
+        "rmsse": ratio("part_rmsse", F.col("scaled_parts")),
+        "wql": ratio("loss_qty", demand),
+        "bias": ratio("bias_qty", demand),
+        "coverage_80": share("is_within_80"),
+        "calibration_80": share("is_pit_within_80"),
+        "revenue_weighted_error": ratio("priced_error", _total("priced_actual")),
+        "stock_cost": _total("stock_cost"),
+        "fallback_share": share("is_fallback"),
+    }
+
+
+def _quantile_loss() -> Column:
+    """Twice the pinball loss, mean over the deciles, of one cell, units."""
+    y = F.col("actual_qty")
+    losses = (
+        F.when(y >= F.col(name), level * (y - F.col(name))).otherwise((1 - level) * (F.col(name) - y))
+        for name, level in zip(DECILES, LEVELS, strict=True)
+    )
+    return F.lit(2 / len(DECILES)) * reduce(lambda total, loss: total + loss, losses)
+
+
+def _probability(y: Column) -> Column:
+    """F(y), linear between the deciles; on a step its upper end; 0 below q10 and 1 above q90."""
+    knots = list(zip(DECILES, LEVELS, strict=True))
+    top, top_level = knots[-1]
+    # The branches are tried from the top down, so that of equal deciles the highest holds.
+    probability = F.when(y > F.col(top), F.lit(1.0)).when(y >= F.col(top), F.lit(top_level))
+    for (low, low_level), (high, high_level) in reversed(list(pairwise(knots))):
+        share = F.try_divide(y - F.col(low), F.col(high) - F.col(low))
+        probability = probability.when(y >= F.col(low), low_level + (high_level - low_level) * share)
+    return probability.otherwise(F.lit(0.0))
+
+
+def _pit() -> Column:
+    """A point drawn in [F(y - 1), F(y)] by a hash of the cell: the same for every model, run and order of rows."""
+    y = F.col("actual_qty")
+    low, high = _probability(y - 1), _probability(y)
+    uniform = F.shiftrightunsigned(F.xxhash64("origin", "part_number", "horizon"), 11) * F.lit(2.0**-53)
+    return low + uniform * (high - low)
+
+
+# Sums of doubles depend on their order, and sums of decimals cost twenty times as much. Each value is split into whole multiples of
+# _BASE and a rest counted in units of 1 / _RESOLUTION: two sums of integers, exact in any order for up to four million rows a group.
+_BASE = 4096.0
+_RESOLUTION = 1e9
+_LARGEST = 1e16
+
+
+def _exact_sums(name: str, value: Column) -> list[Column]:
+    """Two sums that ``_total`` puts together; a value beyond 1e16 counts as 1e16, NULL does not count."""
+    bounded = F.when(value > _LARGEST, F.lit(_LARGEST)).when(value < -_LARGEST, F.lit(-_LARGEST)).otherwise(value.cast("double"))
+    whole = F.rint(bounded / _BASE)
+    rest = F.rint((bounded - whole * _BASE) * _RESOLUTION)
+    return [F.sum(whole.cast("bigint")).alias(f"{name}_whole"), F.sum(rest.cast("bigint")).alias(f"{name}_rest")]
+
+
+def _exact_sums_again(name: str) -> list[Column]:
+    """Sums of such sums, as decimals: few rows, and no limit to what they add up to."""
+    return [F.sum(F.col(f"{name}_{half}").cast("decimal(20,0)")).alias(f"{name}_{half}") for half in ("whole", "rest")]
+
+
+def _total(name: str) -> Column:
+    return F.col(f"{name}_whole").cast("double") * _BASE + F.col(f"{name}_rest").cast("double") / _RESOLUTION

@@ -1,0 +1,451 @@
+"""Delta tables: what one is (TableSpec), how its months are read and written (Lakehouse), and the record of every slice.
+
+The rules that keep other months untouched live here and nowhere else. Contents of the tables do not belong here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import pyarrow as pa
+
+from resources.errors import Refused
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import DataFrame, SparkSession
+
+Layer = Literal["bronze", "silver", "gold"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. A volatile column (a time, a run id) is stored but never makes a row count as changed.
+
+    A column that is not versioned is kept up to date, but what is made from the table does not depend on it.
+    """
+
+    name: str
+    type: str
+    comment: str
+    is_nullable: bool = True
+    is_volatile: bool = False
+    is_versioned: bool = True
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A rule that every row must obey, as SQL over the table's columns."""
+
+    name: str
+    sql: str
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One table: everything that DDL, the UI's column schema, asset checks and docs/tables.md are made from."""
+
+    layer: Layer
+    name: str
+    comment: str
+    grain: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    write: Literal["append", "merge"]
+    code_version: str
+    owner: str
+    partition_by: tuple[str, ...] = ()
+    partition_reason: str = "small: one file is read faster than many"
+    writer_column: str | None = None
+    month_column: str = "yyyymm"
+    constraints: tuple[Constraint, ...] = ()
+    has_source_columns: bool = False
+
+    @property
+    def id(self) -> str:
+        return f"{self.layer}.{self.name}"
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def compared_columns(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns if not column.is_volatile)
+
+    @property
+    def versioned_columns(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns if column.is_versioned and not column.is_volatile)
+
+
+LEDGER = TableSpec(
+    layer="gold",
+    name="slice_ledger",
+    comment="The newest row of a table, month and writer says which inputs, code and configuration its stored slice was made from.",
+    grain="one examination of one table's month that stored or confirmed it",
+    key=("table_id", "yyyymm", "writer", "recorded_at"),
+    columns=(
+        Column("table_id", "STRING", "layer.table", is_nullable=False),
+        Column("yyyymm", "INT", "month of the slice", is_nullable=False),
+        Column("writer", "STRING", "second writer key, for instance the model; empty where a table has one writer", is_nullable=False),
+        Column("data_version", "STRING", "hash of the slice's rows, unversioned columns left out", is_nullable=False),
+        Column("input_version", "STRING", "hash of the versions of all inputs, the code version and the configuration", is_nullable=False),
+        Column("row_count", "BIGINT", "rows of the slice", is_nullable=False),
+        Column("delta_version", "BIGINT", "version of the Delta table that holds the slice", is_nullable=False),
+        Column("details", "STRING", "JSON: inputs with their Delta versions and what the writer adds", is_nullable=False),
+        Column("run_id", "STRING", "Dagster run", is_nullable=False),
+        Column("recorded_at", "TIMESTAMP", "when it was recorded (UTC)", is_nullable=False),
+    ),
+    write="append",
+    code_version="1",
+    owner="team:data-platform",
+)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What the ledger knows of one stored slice."""
+
+    yyyymm: int
+    writer: str
+    data_version: str
+    input_version: str
+    row_count: int
+    delta_version: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MonthWritten:
+    """Rows of one month's slice after a write, and how many the write inserted, updated and deleted."""
+
+    row_count: int = 0
+    data_version: str = "0-0"
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+    @property
+    def is_changed(self) -> bool:
+        return bool(self.inserted or self.updated or self.deleted)
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """What a write did, by month. ``delta_version`` is the table's version that holds the result."""
+
+    delta_version: int
+    months: Mapping[int, MonthWritten]
+
+    @property
+    def is_changed(self) -> bool:
+        return any(month.is_changed for month in self.months.values())
+
+
+class RemovalRefused(Refused):
+    """A write would remove more of a slice than the configuration allows; nothing was written."""
+
+
+class ConcurrentWrite(Exception):
+    """Another writer changed the same slice in between; read, transform and write again."""
+
+
+class Lakehouse(Protocol):
+    """Reads and writes of tables by month. Implementations: DeltaLakehouse, and a fake in tests."""
+
+    def name(self, spec: TableSpec) -> str: ...
+
+    def path(self, spec: TableSpec) -> str: ...
+
+    def read(self, spec: TableSpec, months: Sequence[int] | None = None, version: int | None = None) -> DataFrame: ...
+
+    def read_external(self, table: str) -> DataFrame: ...
+
+    def create_frame(self, spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> DataFrame: ...
+
+    def merge(self, spec: TableSpec, rows: DataFrame, months: Sequence[int], writer: str = "") -> WriteResult: ...
+
+    def append(self, spec: TableSpec, rows: DataFrame) -> int: ...
+
+    def version(self, spec: TableSpec) -> int: ...
+
+    def rows(self, spec: TableSpec, columns: Sequence[str] | None = None) -> pd.DataFrame: ...
+
+    def slices(self, spec: TableSpec, writer: str = "") -> dict[int, Slice]: ...
+
+    def record(self, spec: TableSpec, slices: Sequence[Slice], run_id: str) -> None: ...
+
+
+class DeltaLakehouse:
+    """Delta tables under one root, written by Spark; small facts about them are read without it.
+
+    ``spark`` is called when a table is first needed, so that what never needs Spark never starts it.
+    """
+
+    def __init__(self, spark: Any, root: str, catalog: str, schemas: Mapping[str, str], max_removed_share: float, retention_months: int):
+        self._session = spark
+        self._root, self._catalog, self._schemas = root, catalog, dict(schemas)
+        self._max_removed_share, self._retention_days = max_removed_share, retention_months * 31
+        self._registered: set[str] = set()
+
+    @property
+    def spark(self) -> SparkSession:
+        return self._session()
+
+    def name(self, spec: TableSpec) -> str:
+        """Three-level name of the table."""
+        return f"{self._catalog}.{self._schemas[spec.layer]}.{spec.name}"
+
+    def path(self, spec: TableSpec) -> str:
+        """Folder of the table."""
+        return f"{self._root}/{self._schemas[spec.layer]}/{spec.name}"
+
+    def read(self, spec: TableSpec, months: Sequence[int] | None = None, version: int | None = None) -> DataFrame:
+        """The table, or only the slices of ``months``; a pinned ``version`` is read by time travel."""
+        self._ensure(spec)
+        if version is None:
+            frame = self.spark.table(self.name(spec))
+        else:
+            frame = self.spark.sql(f"SELECT * FROM {self.name(spec)} VERSION AS OF {int(version)}")
+        if months is None:
+            return frame
+        return frame.where(_in_months(spec, months))
+
+    def read_external(self, table: str) -> DataFrame:
+        """A table that is not ours: the company's own bronze. Never written."""
+        return self.spark.table(table)
+
+    def create_frame(self, spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> DataFrame:
+        """A frame with the table's columns from a few rows on the driver; columns not given are NULL."""
+        schema = ", ".join(f"`{column.name}` {column.type}" for column in spec.columns)
+        return self.spark.createDataFrame([tuple(row.get(name) for name in spec.column_names) for row in rows], schema)
+
+    def merge(self, spec: TableSpec, rows: DataFrame, months: Sequence[int], writer: str = "") -> WriteResult:
+        """Make the slices of ``months`` (of ``writer``, in a table of several writers) equal to ``rows``, in one commit.
+
+        Rows are compared with what is stored first; where nothing differs nothing is written. Raises RemovalRefused when more
+        than the configured share of a slice would vanish, ConcurrentWrite when another writer was faster, ValueError when a
+        row lies outside the months.
+        """
+        from pyspark.sql import functions as F
+
+        self._ensure(spec)
+        months = sorted(set(months))
+        scope = _in_months(spec, months)
+        if spec.writer_column:
+            scope += f" AND `{spec.writer_column}` = '{_literal(writer)}'"
+        new = rows.select(*spec.column_names).persist()
+        changes = None
+        try:
+            written = _slice_versions(spec, new)
+            self._refuse_outside(spec, written, months)
+            old = self.spark.table(self.name(spec)).where(scope).select(*spec.column_names)
+            changes = _changes(spec, new, old).persist()
+            counted = {
+                (row["_month"], row["_action"]): row["n"]
+                for row in changes.groupBy(F.col(spec.month_column).alias("_month"), "_action").agg(F.count("*").alias("n")).collect()
+            }
+            result = {
+                month: MonthWritten(*written.get(month, (0, "0-0")), *(counted.get((month, action), 0) for action in ("insert", "update", "delete")))
+                for month in months
+            }
+            self._refuse_removal(spec, result)
+            if counted:
+                self._execute_merge(spec, changes, scope)
+        finally:
+            new.unpersist()
+            if changes is not None:
+                changes.unpersist()
+        return WriteResult(self.version(spec), result)
+
+    def append(self, spec: TableSpec, rows: DataFrame) -> int:
+        """Append rows in one commit, adding columns the table lacks where the spec allows it. Returns the Delta version."""
+        self._ensure(spec)
+        writer = rows.writeTo(self.name(spec))
+        if spec.has_source_columns:
+            writer = writer.option("mergeSchema", "true")
+        with _concurrency(spec):
+            writer.append()
+        return self.version(spec)
+
+    def version(self, spec: TableSpec) -> int:
+        """Version of the Delta table; -1 while it does not exist."""
+        from deltalake import DeltaTable
+
+        return DeltaTable(self.path(spec)).version() if self._exists(spec) else -1
+
+    def rows(self, spec: TableSpec, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A small table as pandas, read without Spark."""
+        import pandas as pd
+        from deltalake import DeltaTable
+
+        if not self._exists(spec):
+            return pd.DataFrame(columns=list(columns or spec.column_names))
+        return DeltaTable(self.path(spec)).to_pandas(columns=list(columns) if columns else None)
+
+    def slices(self, spec: TableSpec, writer: str = "") -> dict[int, Slice]:
+        """Newest ledger row of each stored month of the table (and writer)."""
+        from deltalake import DeltaTable
+
+        if not self._exists(LEDGER):
+            return {}
+        filters = [("table_id", "=", spec.id), ("writer", "=", writer)]
+        found = DeltaTable(self.path(LEDGER)).to_pandas(filters=filters).sort_values("recorded_at", kind="stable")
+        newest = found.drop_duplicates("yyyymm", keep="last")
+        return {
+            int(row.yyyymm): Slice(
+                int(row.yyyymm), row.writer, row.data_version, row.input_version, int(row.row_count), int(row.delta_version), json.loads(row.details)
+            )
+            for row in newest.itertuples()
+        }
+
+    def record(self, spec: TableSpec, slices: Sequence[Slice], run_id: str) -> None:
+        """Append to the ledger what the slices were made from; done after their write, so a crash in between only costs a repeat."""
+        from deltalake import write_deltalake
+
+        if not slices:
+            return
+        now = datetime.now(UTC)
+        rows = [
+            {
+                "table_id": spec.id,
+                "yyyymm": s.yyyymm,
+                "writer": s.writer,
+                "data_version": s.data_version,
+                "input_version": s.input_version,
+                "row_count": s.row_count,
+                "delta_version": s.delta_version,
+                "details": json.dumps(dict(s.details), sort_keys=True, default=str),
+                "run_id": run_id,
+                "recorded_at": now,
+            }
+            for s in slices
+        ]
+        write_deltalake(self.path(LEDGER), pa.Table.from_pylist(rows, schema=_LEDGER_SCHEMA), mode="append")
+
+    def _exists(self, spec: TableSpec) -> bool:
+        from deltalake import DeltaTable
+
+        return DeltaTable.is_deltatable(self.path(spec))
+
+    def _ensure(self, spec: TableSpec) -> None:
+        """Create the table, or register the one that lies at its path, when it is first used in this session."""
+        if spec.id in self._registered:
+            return
+        schema = f"{self._catalog}.{self._schemas[spec.layer]}"
+        self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        self.spark.sql(self.ddl(spec))
+        self._registered.add(spec.id)
+
+    def ddl(self, spec: TableSpec) -> str:
+        """The CREATE TABLE statement of a spec; of an existing table its own schema is taken."""
+        location = f"USING DELTA LOCATION '{_literal(self.path(spec))}'"
+        if self._exists(spec):
+            return f"CREATE TABLE IF NOT EXISTS {self.name(spec)} {location}"
+        columns = ", ".join(
+            f"`{c.name}` {c.type}{'' if c.is_nullable else ' NOT NULL'} COMMENT '{_literal(c.comment)}'" for c in spec.columns
+        )
+        partition = f" PARTITIONED BY ({', '.join(spec.partition_by)})" if spec.partition_by else ""
+        kept = f"interval {self._retention_days} days"
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self.name(spec)} ({columns}) USING DELTA{partition}"
+            f" LOCATION '{_literal(self.path(spec))}' COMMENT '{_literal(spec.comment)}'"
+            f" TBLPROPERTIES ('delta.logRetentionDuration' = '{kept}', 'delta.deletedFileRetentionDuration' = '{kept}')"
+        )
+
+    def _refuse_outside(self, spec: TableSpec, written: Mapping[int, Any], months: Sequence[int]) -> None:
+        if outside := sorted(set(written) - set(months)):
+            raise ValueError(f"{spec.id}: rows of {outside} in a write of {months[0]} to {months[-1]}; nothing was written")
+
+    def _refuse_removal(self, spec: TableSpec, result: Mapping[int, MonthWritten]) -> None:
+        for month, written in result.items():
+            stored = written.row_count - written.inserted + written.deleted
+            if written.deleted > max(1, self._max_removed_share * stored):
+                raise RemovalRefused(
+                    f"{self.name(spec)}: writing {month} would remove {written.deleted} of {stored} rows, more than the share of "
+                    f"{self._max_removed_share:.0%} that writes.max_removed_share allows. Nothing was written. If the removal is meant, "
+                    f"raise writes.max_removed_share for this run; the rows stay readable at version {self.version(spec)}."
+                )
+
+    def _execute_merge(self, spec: TableSpec, changes: DataFrame, scope: str) -> None:
+        view = f"changes_{uuid.uuid4().hex}"
+        changes.createOrReplaceTempView(view)
+        target_scope = re.sub(r"`(\w+)`", r"target.`\1`", scope)
+        keys = " AND ".join(f"target.`{name}` = source.`{name}`" for name in spec.key)
+        assignments = ", ".join(f"target.`{name}` = source.`{name}`" for name in spec.column_names)
+        names = ", ".join(f"`{name}`" for name in spec.column_names)
+        values = ", ".join(f"source.`{name}`" for name in spec.column_names)
+        try:
+            with _concurrency(spec):
+                self.spark.sql(
+                    f"MERGE INTO {self.name(spec)} AS target USING {view} AS source ON {target_scope} AND {keys}"
+                    f" WHEN MATCHED AND source._action = 'delete' THEN DELETE"
+                    f" WHEN MATCHED THEN UPDATE SET {assignments}"
+                    f" WHEN NOT MATCHED AND source._action <> 'delete' THEN INSERT ({names}) VALUES ({values})"
+                )
+        finally:
+            self.spark.catalog.dropTempView(view)
+
+
+_LEDGER_SCHEMA = pa.schema(
+    [
+        pa.field(c.name, {"STRING": pa.string(), "INT": pa.int32(), "BIGINT": pa.int64(), "TIMESTAMP": pa.timestamp("us", "UTC")}[c.type], nullable=False)
+        for c in LEDGER.columns
+    ]
+)
+
+
+class _concurrency:
+    """Turns Delta's concurrency errors into ConcurrentWrite."""
+
+    def __init__(self, spec: TableSpec):
+        self._spec = spec
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and re.search(r"DELTA_CONCURRENT|ConcurrentModification|ConcurrentAppend|ConcurrentDelete|DELTA_METADATA_CHANGED", str(error)):
+            raise ConcurrentWrite(f"{self._spec.id}: another writer changed the same slice") from error
+
+
+def _literal(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("'", "\\'")
+
+
+def _in_months(spec: TableSpec, months: Sequence[int]) -> str:
+    listed = ", ".join(str(int(month)) for month in sorted(set(months)))
+    return f"`{spec.month_column}` IN ({listed})" if listed else "false"
+
+
+def _slice_versions(spec: TableSpec, rows: DataFrame) -> dict[int, tuple[int, str]]:
+    """Row count and an order-independent hash of the versioned columns, by month."""
+    from pyspark.sql import functions as F
+
+    row_hash = F.xxhash64(*[F.col(name) for name in spec.versioned_columns]).cast("decimal(38,0)")
+    counted = rows.groupBy(F.col(spec.month_column).alias("_month")).agg(F.count("*").alias("n"), F.sum(row_hash).alias("h")).collect()
+    return {row["_month"]: (row["n"], f"{row['n']}-{int(row['h']) & (2**64 - 1):016x}") for row in counted}
+
+
+def _changes(spec: TableSpec, new: DataFrame, old: DataFrame) -> DataFrame:
+    """Rows to insert, update or delete, with ``_action``; rows to delete carry the stored values."""
+    from pyspark.sql import functions as F
+
+    names = spec.column_names
+    key = spec.key
+    left = new.select(*[F.col(k).alias(f"k{i}") for i, k in enumerate(key)], F.struct(*names).alias("new"))
+    right = old.select(*[F.col(k).alias(f"k{i}") for i, k in enumerate(key)], F.struct(*names).alias("old"))
+    joined = left.join(right, [f"k{i}" for i in range(len(key))], "full")
+    differs = F.lit(False)
+    for name in spec.compared_columns:
+        if name not in key:
+            differs = differs | ~F.col(f"new.`{name}`").eqNullSafe(F.col(f"old.`{name}`"))
+    action = F.when(F.col("old").isNull(), "insert").when(F.col("new").isNull(), "delete").when(differs, "update")
+    return joined.withColumn("_action", action).where("_action IS NOT NULL").select(F.coalesce("new", "old").alias("row"), "_action").select("row.*", "_action")

@@ -1,0 +1,382 @@
+"""The one configuration: a YAML file, validated when loaded, every mistake named with its key.
+
+Settings are frozen values; nothing here touches Spark, MLflow or the network. What an engine needs lies in
+resources/spark.py; what a month is lies in medallion_assets/partitions.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from resources.errors import Refused
+
+REQUIRED_COLUMNS = ("order_id", "part_number", "order_date", "quantity", "unit_price")
+OPTIONAL_COLUMNS = ("customer_id", "region", "description")
+CANONICAL_COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
+DEFAULT_MISSING = ("", "nan", "NaN", "null", "NULL", "None", "N/A", "n/a", "<NA>", "Unknown")
+
+
+class ConfigurationError(Refused):
+    """The configuration can't be used; the message names the file, each key and what to do."""
+
+
+def _month(value: object) -> object:
+    text = str(value)
+    if not re.fullmatch(r"\d{6}", text) or not 1 <= int(text[4:]) <= 12 or int(text[:4]) < 1900:
+        raise ValueError(f"'{value}' is not a month; write yyyymm, for instance 201109")
+    return int(text)
+
+
+def _identifier(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", value):
+        raise ValueError(f"'{value}' is not a valid name; use letters, digits and underscores, starting with a letter")
+    return value
+
+
+def _regular_expression(value: object) -> object:
+    if value is not None:
+        try:
+            re.compile(str(value))
+        except re.error as error:
+            raise ValueError(f"'{value}' is not a regular expression: {error}") from error
+    return value
+
+
+Month = Annotated[int, BeforeValidator(_month)]
+Identifier = Annotated[str, BeforeValidator(_identifier)]
+Pattern = Annotated[str, BeforeValidator(_regular_expression)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Schemas(_Section):
+    bronze: Identifier = "my_bronze"
+    silver: Identifier = "my_silver"
+    gold: Identifier = "my_gold"
+
+
+class CsvDialect(_Section):
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    quote: str = Field('"', min_length=1, max_length=1)
+    encoding: str = "utf-8"
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        try:
+            "".encode(value)
+        except LookupError as error:
+            raise ValueError(f"'{value}' is not an encoding Python knows, for instance utf-8 or latin-1") from error
+        return value
+
+
+class JoinedColumns(_Section):
+    """One canonical column made of several source columns, for instance a date and a time."""
+
+    join: tuple[str, ...] = Field(min_length=2)
+    separator: str = " "
+
+
+class Rules(_Section):
+    """What the order lines of one source mean.
+
+    Lines whose part number does not match ``product_pattern`` are no products; an order id that matches
+    ``cancellation_pattern`` (its match is the marker that is removed to find the cancelled order) is a cancellation.
+    """
+
+    product_pattern: Pattern | None = None
+    cancellation_pattern: Pattern | None = None
+    price: Literal["positive", "any"] = "positive"
+
+
+class Source(_Section):
+    """Where order lines come from and how their columns are called there."""
+
+    name: Identifier
+    mode: Literal["append", "snapshot", "adopt"] = "append"
+    files: str | None = None
+    format: Literal["csv", "parquet", "jsonl"] = "csv"
+    csv: CsvDialect = CsvDialect()
+    table: str | None = None
+    replaces: Literal["file", "month"] = "file"
+    closed_through: Month | None = None
+    columns: dict[str, str | tuple[str, ...] | JoinedColumns]
+    date_formats: tuple[str, ...] = ("yyyy-MM-dd HH:mm:ss", "yyyy-MM-dd'T'HH:mm:ss", "yyyy-MM-dd")
+    decimal_separator: Literal[".", ","] = "."
+    thousands_separator: str = Field("", max_length=1)
+    missing: tuple[str, ...] = DEFAULT_MISSING
+    upper_case_parts: bool = True
+    identical_lines: Literal["keep", "drop"] = Field("keep", description="whether a line repeated within one file counts again")
+    rules: Rules = Rules()
+
+    @field_validator("columns")
+    @classmethod
+    def _canonical_columns(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if name not in CANONICAL_COLUMNS:
+                raise ValueError(f"unknown column '{name}'{_suggestion(name, CANONICAL_COLUMNS)}")
+        if absent := [name for name in REQUIRED_COLUMNS if name not in value]:
+            raise ValueError(f"no source column named for {', '.join(absent)}")
+        return value
+
+    @model_validator(mode="after")
+    def _files_or_table(self) -> Source:
+        if self.mode == "adopt":
+            if self.files or not self.table:
+                raise ValueError("mode adopt reads an existing table: give table (catalog.schema.table) and no files")
+            if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){2}", self.table):
+                raise ValueError(f"table '{self.table}' is not of the form catalog.schema.table")
+        elif not self.files or self.table:
+            raise ValueError(f"mode {self.mode} reads files: give files (a path or glob) and no table")
+        if self.thousands_separator == self.decimal_separator:
+            raise ValueError("thousands_separator and decimal_separator are the same sign")
+        return self
+
+    def candidates(self, canonical: str) -> tuple[str, ...]:
+        """Source columns that may hold a canonical column; of alternatives the first that a file has is read."""
+        named = self.columns.get(canonical, ())
+        if isinstance(named, JoinedColumns):
+            return named.join
+        return (named,) if isinstance(named, str) else named
+
+
+class PartsMaster(_Section):
+    """Optional list of parts: announces parts before their first sale. One CSV or Parquet file, or a glob of them."""
+
+    files: str
+    format: Literal["csv", "parquet"] = "csv"
+    part_number: str
+    announced: str | None = None
+    description: str | None = None
+    date_formats: tuple[str, ...] = ("yyyy-MM-dd", "dd/MM/yyyy", "yyyyMM")
+
+
+class ForecastSettings(_Section):
+    horizon: int = Field(6, ge=1, le=24, description="months forecast, H")
+    origins: int = Field(6, ge=1, le=36, description="evidence origins, K")
+    k_min: int = Field(3, ge=1, description="fewer evidence origins than this promote nobody")
+    min_history: int = Field(12, ge=1, description="months before an origin without which it is no evidence")
+    active_months: int = Field(24, ge=1, description="a part is active with a sale within so many months")
+    training_months: int = Field(60, ge=12, description="months of history a model sees")
+    new_part_months: int = Field(6, ge=1)
+    seed: int = 7
+
+    @model_validator(mode="after")
+    def _k_min_within_origins(self) -> ForecastSettings:
+        if self.k_min > self.origins:
+            raise ValueError(f"k_min ({self.k_min}) is larger than origins ({self.origins}): nobody could ever be promoted")
+        return self
+
+
+class FeatureSettings(_Section):
+    """Feature groups that the global models read; off means no model sees them. docs/features.md lists the columns."""
+
+    lags: bool = True
+    rolling: bool = True
+    calendar: bool = True
+    intermittency: bool = True
+    price: bool = True
+    activity: bool = True
+
+
+class ZooSettings(_Section):
+    models: tuple[str, ...] | None = Field(None, description="names of the models to run; none named: all")
+    parameters: dict[str, dict[str, bool | int | float | str]] = {}
+    buckets: int = Field(16, ge=1, description="groups of parts that one Python call forecasts")
+    max_fit_rows: int = Field(240_000, ge=1_000, description="part-months a global model is fitted on; whole parts are sampled")
+    restate_share: float = Field(0.01, ge=0, le=1, description="changed share of demand from which stored evidence is fitted again")
+
+
+class SparkSettings(_Section):
+    master: str = "local[*]"
+    conf: dict[str, str | int | float | bool] = {}
+
+
+class MlflowSettings(_Section):
+    tracking_uri: str | None = Field(None, description="default: a SQLite file under the lakehouse root")
+    registry_uri: str | None = Field(None, description="default: the tracking server")
+    experiment: str = "demand_forecasting"
+    timeout_seconds: float = Field(10, gt=0)
+
+
+class PromotionSettings(_Section):
+    mode: Literal["act", "off"] = "act"
+    min_parts: int = Field(30, ge=1, description="a class with fewer parts takes the decision of all classes together")
+    min_cells: int = Field(200, ge=1)
+    over_rate: float = Field(0.02, ge=0, description="cost of one unit too many for a month, as a share of its price")
+    under_rate: float = Field(0.25, ge=0, description="cost of one unit too few, as a share of its price")
+
+
+class MonitoringSettings(_Section):
+    max_training_lag_months: int = Field(3, ge=1, description="months the champion's training may lag the newest complete month")
+    drift_threshold: float = Field(4.0, gt=0, description="robust z-score from which a month's figure counts as drift")
+    drift_min_history: int = Field(18, ge=6, description="complete months before a drift test is made")
+    drift_cooldown_months: int = Field(3, ge=0, description="months after a drift retraining in which drift starts no other")
+    max_rejected_share: float = Field(0.05, ge=0, le=1)
+    sensor_interval_seconds: int = Field(60, ge=5)
+    sensors_start_running: bool = False
+
+
+class RetentionSettings(_Section):
+    reproducible_months: int = Field(13, ge=1, description="months for which an old table version stays readable")
+
+
+class WriteSettings(_Section):
+    max_removed_share: float = Field(0.2, gt=0, le=1, description="a write that removes a larger share of a slice stops")
+
+
+class SimulationSettings(_Section):
+    """The simulated wholesaler; its files are written below ``folder`` by `medallion run` and `medallion simulate`."""
+
+    folder: str
+    parts: int = Field(200, ge=1)
+    months: int = Field(60, ge=1)
+    first_month: Month = 202101
+    seed: int = 7
+    shift_month: Month | None = None
+
+
+class RunSettings(_Section):
+    replay_months: int = Field(0, ge=0, description="train also so many months before the newest, to compare forecasts with what came")
+
+
+class Settings(_Section):
+    """The whole configuration. Paths are absolute once loaded."""
+
+    catalog: Identifier = "my_catalog"
+    schemas: Schemas = Schemas()
+    lakehouse_root: str
+    first_month: Month
+    last_month: Month | None = None
+    closing_days: int = Field(10, ge=1, le=28, description="a month is complete with a line in its last so many days and later lines")
+    sources: tuple[Source, ...] = Field(min_length=1)
+    parts_master: PartsMaster | None = None
+    forecast: ForecastSettings = ForecastSettings()
+    features: FeatureSettings = FeatureSettings()
+    zoo: ZooSettings = ZooSettings()
+    spark: SparkSettings = SparkSettings()
+    mlflow: MlflowSettings = MlflowSettings()
+    promotion: PromotionSettings = PromotionSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
+    retention: RetentionSettings = RetentionSettings()
+    writes: WriteSettings = WriteSettings()
+    simulation: SimulationSettings | None = None
+    run: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        names = [source.name for source in self.sources]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"sources: the name {', '.join(repeated)} is used twice")
+        if len({self.schemas.bronze, self.schemas.silver, self.schemas.gold}) < 3:
+            raise ValueError("schemas: bronze, silver and gold need three different names")
+        if self.last_month is not None and self.last_month < self.first_month:
+            raise ValueError(f"last_month {self.last_month} lies before first_month {self.first_month}")
+        return self
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.mlflow.tracking_uri or f"sqlite:///{self.lakehouse_root}/mlflow.db"
+
+    @property
+    def registry_uri(self) -> str:
+        return self.mlflow.registry_uri or self.tracking_uri
+
+    @property
+    def registered_model(self) -> str:
+        return f"{self.catalog}.{self.schemas.gold}.demand_forecaster"
+
+    @property
+    def is_simulated(self) -> bool:
+        return self.simulation is not None
+
+
+def load_settings(path: str | Path, environment: Mapping[str, str]) -> Settings:
+    """Read and validate a configuration file.
+
+    ``${NAME}`` and ``${NAME:-default}`` are taken from ``environment``. Relative paths are relative to the file's folder.
+    Raises ConfigurationError with every mistake and its key.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigurationError(f"{file}: the configuration can't be read ({error.strerror}); set MEDALLION_CONFIG to a YAML file") from error
+    try:
+        content = yaml.safe_load(_with_environment(text, environment, file))
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{file}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{file}: expected keys such as sources and lakehouse_root, found {type(content).__name__}")
+    return parse_settings(content, file)
+
+
+def parse_settings(content: Mapping[str, Any], file: Path) -> Settings:
+    """Validate a configuration given as a mapping; ``file`` names it in errors and anchors relative paths."""
+    try:
+        settings = Settings.model_validate(content)
+    except ValidationError as error:
+        lines = sorted({_describe(entry) for entry in error.errors()})
+        raise ConfigurationError(f"{file}: {len(lines)} mistake(s) in the configuration\n" + "\n".join(f"  {line}" for line in lines)) from None
+    return _with_absolute_paths(settings, file.resolve().parent)
+
+
+def _with_environment(text: str, environment: Mapping[str, str], file: Path) -> str:
+    def value(match: re.Match[str]) -> str:
+        name, default = match.group(1), match.group(2)
+        found = environment.get(name) or default
+        if found is None:
+            raise ConfigurationError(f"{file}: {match.group(0)} has no value; set the environment variable {name}")
+        return found
+
+    lines = [line if line.lstrip().startswith("#") else re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, line) for line in text.splitlines()]
+    return "\n".join(lines)
+
+
+def _with_absolute_paths(settings: Settings, folder: Path) -> Settings:
+    def absolute(path: str) -> str:
+        return path if "://" in path else str((folder / Path(path).expanduser()).absolute().resolve(strict=False))
+
+    sources = tuple(s.model_copy(update={"files": absolute(s.files)}) if s.files else s for s in settings.sources)
+    updates: dict[str, Any] = {"lakehouse_root": absolute(settings.lakehouse_root), "sources": sources}
+    if settings.parts_master:
+        updates["parts_master"] = settings.parts_master.model_copy(update={"files": absolute(settings.parts_master.files)})
+    if settings.simulation:
+        updates["simulation"] = settings.simulation.model_copy(update={"folder": absolute(settings.simulation.folder)})
+    return settings.model_copy(update=updates)
+
+
+def _describe(entry: Any) -> str:
+    location = [part for part in entry["loc"] if not (isinstance(part, str) and part in {"JoinedColumns", "str"}) and "[" not in str(part)]
+    key = ".".join(str(part) for part in location) or "configuration"
+    if entry["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_suggestion(str(location[-1]), _keys_at(location[:-1]))}"
+    if entry["type"] == "missing":
+        return f"{key}: missing"
+    return f"{key}: {entry['msg'].removeprefix('Value error, ')}"
+
+
+def _keys_at(location: list[Any]) -> tuple[str, ...]:
+    """Keys allowed at a place of the configuration, for suggestions."""
+    section: Any = Settings
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else None
+        nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type) and issubclass(a, BaseModel)]
+        section = nested[0] if nested else None
+    return tuple(getattr(section, "model_fields", {}))
+
+
+def _suggestion(word: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else (f"; known: {', '.join(known)}" if known else "")

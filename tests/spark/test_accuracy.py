@@ -1,0 +1,234 @@
+"""The Spark transforms of monitoring: forecast accuracy, data quality and the monthly figures that drift is judged by."""
+
+import os
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, Row, SparkSession
+
+from medallion_assets.monitoring.accuracy import forecast_accuracy
+from medallion_assets.monitoring.drift import monthly_figures
+from medallion_assets.monitoring.quality import data_quality
+from medallion_assets.tables import (
+    DATA_QUALITY,
+    DECILES,
+    DEMAND_FORECAST,
+    FORECAST_ACCURACY,
+    MONTHLY_DEMAND,
+    REJECTED_LINES,
+    SILVER_SALES_ORDERS,
+)
+from resources.lakehouse import TableSpec
+from resources.settings import Settings
+
+pytestmark = pytest.mark.spark
+
+COLUMNS = {"order_id": "o", "part_number": "p", "order_date": "d", "quantity": "q", "unit_price": "u"}
+SETTINGS = Settings(lakehouse_root="lakehouse", first_month=202001, sources=({"name": "orders", "files": "*.csv", "columns": COLUMNS},))
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[SparkSession]:
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").config("spark.sql.session.timeZone", "UTC")
+    yield builder.config("spark.driver.bindAddress", "127.0.0.1").config("spark.sql.shuffle.partitions", "2").getOrCreate()
+
+
+def table(spark: SparkSession, spec: TableSpec, rows: list[dict[str, Any]]) -> DataFrame:
+    schema = ", ".join(f"`{column.name}` {column.type}" for column in spec.columns)
+    return spark.createDataFrame([tuple(row.get(name) for name in spec.column_names) for row in rows], schema)
+
+
+def demand(spark: SparkSession, *rows: tuple[str, int, float], **others: Any) -> DataFrame:
+    """silver.monthly_demand of (part, month, units)."""
+    common = {"order_count": 1, "customer_count": 1, "region": "North", "is_complete": True}
+    return table(
+        spark,
+        MONTHLY_DEMAND,
+        [{"part_number": part, "yyyymm": month, "demand_qty": qty, "revenue": 2 * qty} | common | others for part, month, qty in rows],
+    )
+
+
+def forecast(origin: int, part: str, target: int, qty: float, published: datetime, vintage: int = 1, **others: Any) -> dict[str, Any]:
+    """A row of gold.demand_forecast whose deciles are all the expected demand."""
+    lag = target // 100 * 12 + target % 100 - origin // 100 * 12 - origin % 100
+    row = {"yyyymm": origin, "vintage": vintage, "part_number": part, "horizon": lag, "target_yyyymm": target, "forecast_qty": qty}
+    row |= dict.fromkeys(DECILES, qty) | {"status": "forecast", "demand_class": "smooth", "published_at": published}
+    return row | others
+
+
+def only(rows: DataFrame, **key: Any) -> Row:
+    found = [row for row in rows.collect() if all(row[name] == value for name, value in key.items())]
+    assert len(found) == 1, found
+    return found[0]
+
+
+IN_TIME, LATE = datetime(2024, 2, 20), datetime(2024, 3, 2)
+
+
+def test_accuracy_of_two_parts(spark: SparkSession) -> None:
+    """Two parts, forecast 10 and 6 and sold 8 and 6, against 4 and nothing a year before: every figure by hand."""
+    served = table(spark, DEMAND_FORECAST, [forecast(202402, "A", 202403, 10.0, IN_TIME), forecast(202402, "B", 202403, 6.0, IN_TIME)])
+    sold = demand(spark, ("A", 202403, 8.0), ("B", 202403, 6.0), ("A", 202303, 4.0))
+    rows = forecast_accuracy(served, sold, [202403])
+    assert rows.columns == list(FORECAST_ACCURACY.column_names)
+    row = only(rows, segment_kind="all").asDict()
+    expected = {"yyyymm": 202403, "lag": 1, "cell_count": 2, "actual_qty": 14.0, "forecast_qty": 16.0, "mae": 1.0, "rmse": 2**0.5}
+    expected |= {"wape": 2 / 14, "bias": 2 / 14, "wql": 2 * 2 * 0.5 / 14, "coverage_80": 0.5, "naive_wape": 10 / 14, "value_added": 0.8}
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    assert (row["mean_absolute_change"], row["is_backfilled"]) == (None, False)
+
+
+def test_segments_are_all_class_and_status(spark: SparkSession) -> None:
+    """A row per class and per status beside the row of all parts; excluded parts are in none."""
+    excluded = {"horizon": 0, "forecast_qty": None, "status": "excluded"} | dict.fromkeys(DECILES)
+    served = table(
+        spark,
+        DEMAND_FORECAST,
+        [
+            forecast(202402, "A", 202403, 10.0, IN_TIME),
+            forecast(202402, "B", 202403, 6.0, IN_TIME, demand_class="lumpy", status="fallback"),
+            forecast(202402, "C", 202403, 6.0, IN_TIME, **excluded),
+        ],
+    )
+    sold = demand(spark, ("A", 202403, 8.0), ("B", 202403, 6.0), ("C", 202403, 0.0))
+    segments = {(row.segment_kind, row.segment, row.cell_count) for row in forecast_accuracy(served, sold, [202403]).collect()}
+    assert segments == {
+        ("all", "all", 2),
+        ("demand_class", "smooth", 1),
+        ("demand_class", "lumpy", 1),
+        ("status", "forecast", 1),
+        ("status", "fallback", 1),
+    }
+
+
+def test_the_last_vintage_before_the_month_counts(spark: SparkSession) -> None:
+    """Of three vintages the second was current when March began; the third came too late to be judged."""
+    vintages = [(10.0, IN_TIME, 1), (9.0, datetime(2024, 2, 29, 23, 59), 2), (8.0, LATE, 3)]
+    served = table(spark, DEMAND_FORECAST, [forecast(202402, "A", 202403, qty, published, n) for qty, published, n in vintages])
+    row = only(forecast_accuracy(served, demand(spark, ("A", 202403, 8.0)), [202403]), segment_kind="all")
+    assert (row.forecast_qty, row.is_backfilled) == (9.0, False)
+
+
+def test_a_forecast_published_late_is_marked(spark: SparkSession) -> None:
+    """Where nothing was published in time the first vintage is judged, marked as backfilled."""
+    served = table(spark, DEMAND_FORECAST, [forecast(202402, "A", 202403, 10.0, LATE), forecast(202402, "A", 202403, 8.0, LATE, 2)])
+    row = only(forecast_accuracy(served, demand(spark, ("A", 202403, 8.0)), [202403]), segment_kind="all")
+    assert (row.forecast_qty, row.is_backfilled) == (10.0, True)
+
+
+def test_change_is_against_the_origin_before(spark: SparkSession) -> None:
+    """A forecast of 10 that said 8 a month earlier changed by a fifth."""
+    rows = [forecast(202402, "A", 202403, 10.0, IN_TIME), forecast(202401, "A", 202403, 8.0, IN_TIME)]
+    accuracy = forecast_accuracy(table(spark, DEMAND_FORECAST, rows), demand(spark, ("A", 202403, 8.0)), [202403])
+    assert only(accuracy, lag=1, segment_kind="all").mean_absolute_change == pytest.approx(0.2)
+    assert only(accuracy, lag=2, segment_kind="all").mean_absolute_change is None
+
+
+def test_incomplete_months_are_not_judged(spark: SparkSession) -> None:
+    """A month that is not complete has no actual, and one without a year before it no naive forecast."""
+    served = table(spark, DEMAND_FORECAST, [forecast(202402, "A", 202403, 10.0, IN_TIME)])
+    assert forecast_accuracy(served, demand(spark, ("A", 202403, 8.0), is_complete=False), [202403]).count() == 0
+    row = only(forecast_accuracy(served, demand(spark, ("A", 202403, 8.0)), [202403]), segment_kind="all")
+    assert (row.naive_wape, row.value_added) == (None, None)
+
+
+def test_no_demand_gives_no_ratio(spark: SparkSession) -> None:
+    """Where nothing was sold, errors in units stay and ratios are empty."""
+    served = table(spark, DEMAND_FORECAST, [forecast(202402, "A", 202403, 1.0, IN_TIME)])
+    row = only(forecast_accuracy(served, demand(spark, ("A", 202403, 0.0)), [202403]), segment_kind="all")
+    assert (row.mae, row.wape, row.bias, row.wql) == (1.0, None, None, None)
+
+
+def bronze_lines(spark: SparkSession, *rows: tuple[int, str, int]) -> DataFrame:
+    return spark.createDataFrame(list(rows), "yyyymm INT, delivery_id STRING, line_number BIGINT")
+
+
+def accepted(spark: SparkSession, *rows: tuple[int, str, int, str, str | None]) -> DataFrame:
+    names = ("yyyymm", "delivery_id", "line_number", "line_type", "customer_id")
+    return table(spark, SILVER_SALES_ORDERS, [dict(zip(names, row, strict=True)) for row in rows])
+
+
+def rejected(spark: SparkSession, *rows: tuple[int, str, int, str, list[str]]) -> DataFrame:
+    names = ("yyyymm", "delivery_id", "line_number", "disposition", "reasons")
+    return table(spark, REJECTED_LINES, [dict(zip(names, row, strict=True)) for row in rows])
+
+
+def by_rule(quality: DataFrame, month: int) -> dict[str, tuple[float, bool]]:
+    return {row.rule: (row.value, row.is_ok) for row in quality.where(f"yyyymm = {month}").collect()}
+
+
+def test_every_line_is_accounted_for(spark: SparkSession) -> None:
+    """Five lines: a sale, a cancellation, one that broke two rules, a duplicate and a superseded one."""
+    quality = data_quality(
+        bronze_lines(spark, *((202403, "d1", n) for n in range(2, 7))),
+        accepted(spark, (202403, "d1", 2, "sale", None), (202403, "d1", 3, "cancellation", "C1")),
+        rejected(
+            spark,
+            (202403, "d1", 4, "rejected", ["no_product", "price_not_positive"]),
+            (202403, "d1", 5, "duplicate", ["d0"]),
+            (202403, "d1", 6, "superseded", ["d2"]),
+        ),
+        [202403],
+        SETTINGS,
+    )
+    assert quality.columns == list(DATA_QUALITY.column_names)
+    assert by_rule(quality, 202403) == {
+        "lines_read": (5.0, True),
+        "lines_accepted": (2.0, True),
+        "lines_rejected": (1.0, True),
+        "lines_duplicate": (1.0, True),
+        "lines_superseded": (1.0, True),
+        "lines_unaccounted": (0.0, True),
+        "rejected:no_product": (1.0, True),
+        "rejected:price_not_positive": (1.0, True),
+        "rejected_share": (pytest.approx(1 / 3), False),
+        "cancelled_share": (0.5, True),
+        "missing_customer_share": (0.5, True),
+    }
+
+
+def test_a_lost_line_is_not_hidden_by_one_counted_twice(spark: SparkSession) -> None:
+    """One delivery lost its line, another's stands twice: the month's totals agree, the deliveries do not."""
+    sale = (202403, "d2", 2, "sale", "C1")
+    quality = data_quality(
+        bronze_lines(spark, (202403, "d1", 2), (202403, "d2", 2)), accepted(spark, sale, sale), rejected(spark), [202403], SETTINGS
+    )
+    assert by_rule(quality, 202403)["lines_unaccounted"] == (2.0, False)
+
+
+def test_lines_of_no_month_are_counted_without_shares(spark: SparkSession) -> None:
+    """Month 0 holds rejected lines only, which is no reason for alarm; a month without lines has its zeros; other months are ignored."""
+    lines = bronze_lines(spark, (0, "d1", 2), (202401, "d1", 3))
+    quality = data_quality(lines, accepted(spark), rejected(spark, (0, "d1", 2, "rejected", ["date_unreadable"])), [0, 202403], SETTINGS)
+    no_month = by_rule(quality, 0)
+    assert no_month["lines_rejected"] == no_month["rejected:date_unreadable"] == (1.0, True)
+    assert not any(rule.endswith("_share") for rule in no_month)
+    assert by_rule(quality, 202403)["rejected_share"] == (0.0, True)
+    assert {row.yyyymm for row in quality.collect()} == {0, 202403}
+
+
+def test_monthly_figures_of_complete_months(spark: SparkSession) -> None:
+    """Totals, shares and the regional mix of a month, and the like-for-like change against the year before."""
+    complete = demand(spark, ("A", 202403, 8.0), ("B", 202403, 0.0), ("A", 202303, 4.0))
+    figures = monthly_figures(complete.union(demand(spark, ("A", 202404, 1.0), is_complete=False))).toPandas().set_index("yyyymm")
+    assert list(figures.index) == [202303, 202403]
+    march = figures.loc[202403]
+    assert (march["total_demand_qty"], march["active_part_count"], march["zero_share"], march["mean_unit_price"]) == (8.0, 1, 0.5, 2.0)
+    assert march["region_demand_qty"] == {"North": 8.0}
+    assert march["like_for_like_ratio"] == pytest.approx(2.0)
+
+
+def test_partitioning_does_not_change_a_bit(spark: SparkSession) -> None:
+    """The same rows in one partition or in seven give the same figures to the last bit."""
+    rows = demand(spark, *((f"P{n}", month, 0.1 * n + 1e-6) for n in range(60) for month in (202302, 202303, 202402, 202403)))
+    served = table(spark, DEMAND_FORECAST, [forecast(202402, f"P{n}", 202403, 0.3 * n, IN_TIME) for n in range(60)])
+    one, seven = (monthly_figures(rows.repartition(n)).toPandas() for n in (1, 7))
+    assert one.to_dict("records") == seven.to_dict("records")
+    first, second = (
+        forecast_accuracy(served.repartition(n), rows.repartition(n), [202403]).orderBy("segment_kind").collect() for n in (1, 7)
+    )
+    assert first == second

@@ -1,0 +1,263 @@
+"""Every model of the zoo keeps the Forecaster protocol, on the series that break models."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from medallion_assets.partitions import add_months
+from medallion_assets.tables import DECILES, DEMAND_CLASSES
+from medallion_assets.zoo.registry import BASELINE, ZOO, collect, enabled, model
+from medallion_assets.zoo.spec import FORECAST_COLUMNS, ModelSpec
+from tests.frames import at_origin, demand_frame, feature_frame, past_frame
+
+ORIGIN, HORIZON, SEED = 202306, 4, 7
+EARLIER = add_months(ORIGIN, -HORIZON)
+
+
+def awkward_series() -> dict[str, list[float]]:
+    """One series for each way demand can be difficult."""
+    random = np.random.default_rng(3)
+    season = 100 + 30 * np.sin(np.arange(40) * np.pi / 6)
+    return {
+        "ALL-ZERO": [0] * 30,
+        "CONSTANT": [12] * 30,
+        "ERRATIC": list(random.integers(1, 60, 40) ** 1.5),
+        "HUGE": list(season * 1e9),
+        "INTERMITTENT": list(random.poisson(0.4, 40)),
+        "LUMPY": list(random.poisson(0.3, 40) * random.integers(1, 90, 40)),
+        "ONE-MONTH": [3],
+        "ONE-SALE": [0] * 29 + [5],
+        "SEASONAL": list(season + random.normal(0, 5, 40)),
+        "STOPPED": [20] * 16 + [0] * 14,
+        "THREE-MONTHS": [4, 0, 7],
+        "TINY": list(season[:30] * 1e-6),
+        **{f"PART-{number}": list(random.poisson(2 + number, 36)) for number in range(6)},
+    }
+
+
+SERIES = awkward_series()
+DEMAND = demand_frame(SERIES, ORIGIN)
+FEATURES = feature_frame(DEMAND)
+NOTHING_PAST = past_frame(
+    pd.DataFrame({column: [] for column in FORECAST_COLUMNS}).astype({"part_number": str, "is_fallback": bool}),
+    "",
+    ORIGIN,
+    FEATURES,
+    DEMAND,
+)
+
+
+def forecast(spec: ModelSpec, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int = ORIGIN) -> pd.DataFrame:
+    """What the model says at an origin, its members' forecasts first."""
+    forecaster, fitted = fit(spec, demand, features, past, origin)
+    return forecaster.predict(fitted, demand, at_origin(features, origin), origin, HORIZON)
+
+
+def fit(spec: ModelSpec, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int = ORIGIN):
+    """The Forecaster and what it learned, its members handed over as the runner does."""
+    members = {name: fit(model(name), demand, features, past, origin) for name in spec.members}
+    at_hand = [past, *(own_rows(*pair, name, demand, features, origin) for name, pair in members.items())]
+    past = pd.concat([rows for rows in at_hand if len(rows)], ignore_index=True) if any(map(len, at_hand)) else past
+    past.attrs["members"] = members
+    forecaster = spec.forecaster(quick(spec))
+    return forecaster, forecaster.fit(demand, features, past, origin, HORIZON, SEED)
+
+
+def quick(spec: ModelSpec) -> dict[str, int]:
+    """Few rounds: the contract is about shape, not accuracy."""
+    return {"rounds": 20} if "rounds" in spec.parameters else {}
+
+
+def own_rows(forecaster, fitted, name: str, demand: pd.DataFrame, features: pd.DataFrame, origin: int) -> pd.DataFrame:
+    """A member's rows at this origin, as they stand in ``past``."""
+    rows = forecaster.predict(fitted, demand, at_origin(features, origin), origin, HORIZON)
+    return past_frame(rows, name, origin, features)
+
+
+def evidence(spec: ModelSpec) -> pd.DataFrame:
+    """Forecasts of the model and its members at an earlier origin, with what was then sold."""
+    demand, features = (frame[frame["yyyymm"] <= EARLIER].reset_index(drop=True) for frame in (DEMAND, FEATURES))
+    rows = [
+        past_frame(forecast(model(name), demand, features, NOTHING_PAST, EARLIER), name, EARLIER, features, DEMAND)
+        for name in (*spec.members, spec.name)
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
+@pytest.fixture(scope="module", params=[spec.name for spec in ZOO])
+def spec(request: pytest.FixtureRequest) -> ModelSpec:
+    """Each model of the zoo in turn."""
+    return model(request.param)
+
+
+@pytest.fixture(scope="module")
+def past(spec: ModelSpec) -> pd.DataFrame:
+    """Its evidence from an earlier origin."""
+    return evidence(spec)
+
+
+@pytest.fixture(scope="module")
+def learned(spec: ModelSpec, past: pd.DataFrame):
+    """The Forecaster and what it learned from the awkward series."""
+    return fit(spec, DEMAND, FEATURES, past)
+
+
+@pytest.fixture(scope="module")
+def forecasts(learned) -> pd.DataFrame:
+    """Its forecasts of the awkward series."""
+    forecaster, fitted = learned
+    return forecaster.predict(fitted, DEMAND, at_origin(FEATURES, ORIGIN), ORIGIN, HORIZON)
+
+
+def assert_keeps_protocol(forecasts: pd.DataFrame, parts: list[str]) -> None:
+    assert tuple(forecasts.columns) == FORECAST_COLUMNS
+    cells = forecasts[["part_number", "horizon"]].sort_values(["part_number", "horizon"]).to_numpy().tolist()
+    assert cells == [[part, horizon] for part in sorted(parts) for horizon in range(1, HORIZON + 1)]
+    numbers = forecasts[["forecast_qty", *DECILES]].to_numpy(dtype=float)
+    assert np.isfinite(numbers).all()
+    assert (numbers >= 0).all()
+    assert (np.diff(forecasts[list(DECILES)].to_numpy(dtype=float), axis=1) >= 0).all()
+    assert forecasts["is_fallback"].dtype == bool
+
+
+def test_one_row_per_part_and_horizon_with_sane_numbers(forecasts: pd.DataFrame) -> None:
+    """Every awkward series has finite forecasts, not negative, with deciles in order."""
+    assert_keeps_protocol(forecasts, list(SERIES))
+
+
+def test_forecasts_stay_in_the_range_of_the_series(forecasts: pd.DataFrame) -> None:
+    """A part's forecast is of the size of its own demand, whatever the sizes of the others."""
+    largest = forecasts["part_number"].map({part: max(values) for part, values in SERIES.items()})
+    sold = forecasts["part_number"] != "ALL-ZERO"
+    assert (forecasts["forecast_qty"][sold] <= 5 * largest[sold]).all()
+    huge = forecasts[forecasts["part_number"] == "HUGE"]
+    assert huge["forecast_qty"].min() > 1e10
+
+
+def test_same_arguments_give_the_same_numbers(spec: ModelSpec, past: pd.DataFrame, forecasts: pd.DataFrame) -> None:
+    """Fitting and forecasting twice changes nothing."""
+    assert_frame_equal(forecast(spec, DEMAND, FEATURES, past), forecasts)
+
+
+def test_inputs_are_not_changed(spec: ModelSpec, past: pd.DataFrame) -> None:
+    """Neither fit nor predict touches the frames it is given."""
+    demand, features, given = DEMAND.copy(), FEATURES.copy(), past.copy()
+    newest = at_origin(features, ORIGIN)
+    untouched = newest.copy()
+    forecaster, fitted = fit(spec, demand, features, given)
+    forecaster.predict(fitted, demand, newest, ORIGIN, HORIZON)
+    for changed, original in ((demand, DEMAND), (features, FEATURES), (given, past), (newest, untouched)):
+        assert_frame_equal(changed, original)
+
+
+def test_what_was_learned_survives_pickling(learned, forecasts: pd.DataFrame) -> None:
+    """A Fitted read back from the registry forecasts the same numbers."""
+    forecaster, fitted = learned
+    restored = pickle.loads(pickle.dumps(fitted))
+    assert_frame_equal(forecaster.predict(restored, DEMAND, at_origin(FEATURES, ORIGIN), ORIGIN, HORIZON), forecasts)
+
+
+def test_a_bucket_of_parts_gets_the_rows_of_the_whole(learned, forecasts: pd.DataFrame) -> None:
+    """Forecasting some of the parts, with only their demand, gives the same rows as forecasting all."""
+    forecaster, fitted = learned
+    bucket = sorted(SERIES)[1::3]
+    newest = at_origin(FEATURES, ORIGIN)
+    rows = forecaster.predict(
+        fitted,
+        DEMAND[DEMAND["part_number"].isin(bucket)].reset_index(drop=True),
+        newest[newest["part_number"].isin(bucket)].sample(frac=1, random_state=1),
+        ORIGIN,
+        HORIZON,
+    )
+    whole = forecasts[forecasts["part_number"].isin(bucket)].reset_index(drop=True)
+    assert_frame_equal(rows.sort_values(["part_number", "horizon"], ignore_index=True), whole)
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        {"A": [5]},
+        {"A": [0, 2, 1]},
+        {"A": [0] * 20, "B": [0] * 9},
+        {"A": [7] * 26},
+        {"A": [1, 0, 0, 2, 0, 1, 0, 0, 0, 3, 0, 0, 1, 0]},
+    ],
+    ids=["one month", "three months", "all zero", "constant", "one sparse part"],
+)
+def test_a_nearly_empty_lakehouse_is_forecast(spec: ModelSpec, series: dict[str, list[float]]) -> None:
+    """With next to no parts, months or demand, and nothing past, a model still answers."""
+    demand = demand_frame(series, ORIGIN)
+    assert_keeps_protocol(forecast(spec, demand, feature_frame(demand), NOTHING_PAST), list(series))
+
+
+def test_missing_features_are_borne(spec: ModelSpec) -> None:
+    """Features that are not known (no price, no customers, no spread) stop no model."""
+    features = FEATURES.copy()
+    keys = {"part_number", "yyyymm", "demand_class", "abc_class", "region", "is_active", "history_months", "month_of_year"}
+    features[[column for column in features if column not in keys]] = np.nan
+    assert_keeps_protocol(forecast(spec, DEMAND, features, NOTHING_PAST), list(SERIES))
+
+
+def test_later_months_change_no_forecast(spec: ModelSpec) -> None:
+    """A forecast at an earlier origin is the same whether or not later months lie in the frames of predict."""
+    demand, features = (frame[frame["yyyymm"] <= EARLIER].reset_index(drop=True) for frame in (DEMAND, FEATURES))
+    forecaster, fitted = fit(spec, demand, features, NOTHING_PAST, EARLIER)
+    newest = at_origin(features, EARLIER)
+    assert_frame_equal(
+        forecaster.predict(fitted, DEMAND, newest, EARLIER, HORIZON), forecaster.predict(fitted, demand, newest, EARLIER, HORIZON)
+    )
+
+
+def test_every_model_says_what_it_is(spec: ModelSpec) -> None:
+    """Names, classes and descriptions are fit for tables and the UI, and unknown parameters are refused."""
+    assert spec.name.isidentifier()
+    assert spec.description
+    assert set(spec.classes) <= set(DEMAND_CLASSES)
+    with pytest.raises(ValueError, match="no_such_parameter"):
+        spec.forecaster({"no_such_parameter": 1})
+
+
+def test_feature_importance_names_what_the_model_read(learned) -> None:
+    """A model that explains itself gives shares that sum to one, of features it was given."""
+    forecaster, fitted = learned
+    if not hasattr(forecaster, "feature_importance"):
+        pytest.skip("the model reads no features")
+    importance = forecaster.feature_importance(fitted)
+    assert list(importance.columns) == ["feature", "importance"]
+    assert importance["importance"].sum() == pytest.approx(1)
+    assert (importance["importance"] >= 0).all()
+
+
+def test_feature_groups_can_be_switched_off(spec: ModelSpec) -> None:
+    """A group that is off reaches no learner: changing its columns changes no forecast."""
+    if "use_price" not in spec.parameters:
+        pytest.skip("the model reads no feature groups")
+    forecaster = spec.forecaster({**quick(spec), "use_price": False})
+    changed = FEATURES.assign(unit_price=np.arange(len(FEATURES), dtype=float), price_ratio_12=3.0, revenue_12=1.0)
+    rows = []
+    for features in (FEATURES, changed):
+        fitted = forecaster.fit(DEMAND, features, NOTHING_PAST, ORIGIN, HORIZON, SEED)
+        rows.append(forecaster.predict(fitted, DEMAND, at_origin(features, ORIGIN), ORIGIN, HORIZON))
+    assert_frame_equal(*rows)
+
+
+def test_the_baseline_always_runs() -> None:
+    """Naming one model runs it, what it needs and seasonal_naive; naming none runs the whole zoo."""
+    assert enabled(None) == ZOO
+    assert [spec.name for spec in enabled(["tsb"])] == [BASELINE, "tsb"]
+
+
+def test_an_unknown_model_is_refused_with_a_suggestion() -> None:
+    """A misspelt name says which model was probably meant."""
+    with pytest.raises(ValueError, match="did you mean imapa"):
+        enabled(["impaa"])
+
+
+def test_two_models_of_one_name_are_refused() -> None:
+    """The name is the key of the stored forecasts, so it can't be given twice."""
+    twice = model(BASELINE)
+    with pytest.raises(ValueError, match=BASELINE):
+        collect((twice,), (twice,))
