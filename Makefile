@@ -6,19 +6,16 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 CONFIG ?= config/sample.yaml
-DAGSTER_HOME ?= $(CURDIR)/.dagster
 VENV_PYTHON := .venv/bin/python
 PYTEST := $(VENV_PYTHON) -m pytest --durations=10
 
-export CONFIG ORDERS DAGSTER_HOME
+export CONFIG ORDERS
 
 # A path given on the command line is meant from here, while Dagster's processes may run elsewhere.
 define project_environment
 absolute() { case "$$1" in /*) printf '%s' "$$1" ;; *) printf '%s/%s' "$$PWD" "$$1" ;; esac; }; \
-export DAGSTER_HOME="$$(absolute "$$DAGSTER_HOME")" MEDALLION_CONFIG="$$(absolute "$$CONFIG")"; \
-if [ -n "$$ORDERS" ]; then export MEDALLION_ORDERS="$$(absolute "$$ORDERS")"; fi; \
-mkdir -p "$$DAGSTER_HOME"; \
-[ -e "$$DAGSTER_HOME/dagster.yaml" ] || cp config/dagster.yaml "$$DAGSTER_HOME/dagster.yaml"
+export MEDALLION_CONFIG="$$(absolute "$$CONFIG")"; \
+if [ -n "$$ORDERS" ]; then export MEDALLION_ORDERS="$$(absolute "$$ORDERS")"; fi
 endef
 
 .PHONY: help setup run ui test test-quick test-real lint

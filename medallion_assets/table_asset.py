@@ -3,16 +3,16 @@
 A month whose inputs, code and configuration are what its stored slice was made from is neither read nor written.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
 
 from medallion_assets import policies, tables
 from medallion_assets.monitoring.completeness import complete_months_of
@@ -20,20 +20,17 @@ from medallion_assets.partitions import add_months, month_partitions, month_rang
 from resources.lakehouse import ConcurrentWrite, Lakehouse, MonthWritten, Slice, TableSpec
 from resources.settings import Settings
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from pyspark.sql import DataFrame, SparkSession
-
 ATTEMPTS_ON_CONFLICT = 3
 REACH_BACK = 3
 
 
 @dataclass(frozen=True)
 class Input:
-    """A table that an asset reads, and which of its months for a month of the asset (none: the table as a whole)."""
+    """A table that an asset reads, which of its months for a month of the asset (none: the table as a whole), of which writers."""
 
     spec: TableSpec
     months: Callable[[int, Settings], Sequence[int]] | None = None
+    writers: tuple[str, ...] = ("",)
 
     @staticmethod
     def same_month(month: int, settings: Settings) -> list[int]:
@@ -118,7 +115,9 @@ def column_schema(spec: TableSpec) -> dg.TableSchema:
     """The column schema shown in the UI."""
     return dg.TableSchema(
         columns=[
-            dg.TableColumn(c.name, c.type.lower(), c.comment, dg.TableColumnConstraints(nullable=c.is_nullable, unique=spec.key == (c.name,)))
+            dg.TableColumn(
+                c.name, c.type.lower(), c.comment, dg.TableColumnConstraints(nullable=c.is_nullable, unique=spec.key == (c.name,))
+            )
             for c in spec.columns
         ],
         constraints=dg.TableConstraints(other=[f"key: {', '.join(spec.key)}", *(f"{c.name}: {c.sql}" for c in spec.constraints)]),
@@ -147,7 +146,7 @@ def table_asset(
     is_whole: bool = False,
     outside_version: Callable[[Settings], object] = lambda settings: None,
     plot: Callable[[Lakehouse, Sequence[int], Settings], Mapping[str, dg.MetadataValue]] | None = None,
-    extra_deps: Sequence[dg.AssetKey] = (),
+    deps: Sequence[dg.AssetKey] | None = None,
 ) -> dg.AssetsDefinition:
     """The asset of a table that is a pure function of other tables.
 
@@ -158,7 +157,7 @@ def table_asset(
 
     @dg.asset(
         **asset_options(spec, settings, lakehouse_name, [i.spec for i in inputs]),
-        deps=[*(asset_key(i.spec) for i in inputs), *extra_deps],
+        deps=deps if deps is not None else [asset_key(i.spec) for i in inputs],
     )
     @policies.clear_refusals
     def _table(context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.MaterializeResult:
@@ -203,9 +202,9 @@ class TableBuild:
         deliveries = lakehouse.rows(tables.DELIVERIES)
         complete = frozenset(complete_months_of(deliveries, settings))
         stored = lakehouse.slices(self.spec)
-        upstream = {i.spec.id: lakehouse.slices(i.spec) for i in self.inputs}
+        upstream = {i.spec.id: [s for writer in i.writers for s in lakehouse.slices(i.spec, writer).values()] for i in self.inputs}
         if self.is_whole:
-            asked = month_range(settings.first_month, max({*asked, *stored, *(m for slices in upstream.values() for m in slices)}))
+            asked = month_range(settings.first_month, max({*asked, *stored, *(s.yyyymm for slices in upstream.values() for s in slices)}))
         versions = {month: self.input_version(upstream, settings, month, month in complete) for month in asked}
         stale = [month for month in asked if month not in stored or stored[month].input_version != versions[month]]
         written: Mapping[int, MonthWritten] = {}
@@ -215,20 +214,32 @@ class TableBuild:
             made_from = [month for month in stale if month in complete] if self.only_complete else stale
             reader = Reader(lakehouse, settings, self.inputs, made_from, deliveries)
             details = {"inputs": {i.spec.id: lakehouse.version(i.spec) for i in self.inputs}}
-            result = lakehouse.merge(self.spec, self.transform(reader, Months(made_from, complete), settings), stale)
+            rows = self.transform(reader, Months(made_from, complete), settings) if made_from else lakehouse.create_frame(self.spec, [])
+            result = lakehouse.merge(self.spec, rows, stale)
             written = result.months
             made = [
-                Slice(month, "", w.data_version, versions[month], w.row_count, result.delta_version, {**details, "is_complete": month in complete})
+                Slice(
+                    month,
+                    "",
+                    w.data_version,
+                    versions[month],
+                    w.row_count,
+                    result.delta_version,
+                    {**details, "is_complete": month in complete},
+                )
                 for month, w in written.items()
             ]
             lakehouse.record(self.spec, made, run_id)
             slices |= {s.yyyymm: s for s in made}
         return Outcome(slices, written, time.monotonic() - started)
 
-    def input_version(self, upstream: Mapping[str, Mapping[int, Slice]], settings: Settings, month: int, is_complete: bool) -> str:
+    def input_version(self, upstream: Mapping[str, Sequence[Slice]], settings: Settings, month: int, is_complete: bool) -> str:
         """Hash of everything a month's slice is made from."""
         read = [
-            [i.spec.id, [[m, s.data_version] for m, s in sorted(upstream[i.spec.id].items()) if self._is_read(i, m, month, settings)]]
+            [
+                i.spec.id,
+                sorted([s.yyyymm, s.writer, s.data_version] for s in upstream[i.spec.id] if self._is_read(i, s.yyyymm, month, settings)),
+            ]
             for i in self.inputs
         ]
         return version_of(self.spec.code_version, self.configuration, is_complete, self.outside_version(settings), read)
@@ -256,9 +267,18 @@ def retry_on_conflict(attempt: Callable[[], Outcome]) -> Outcome:
 
 
 def report(
-    context: dg.AssetExecutionContext, spec: TableSpec, requested: Sequence[int], outcome: Outcome, extra: Mapping[str, Any] | None = None
+    context: dg.AssetExecutionContext,
+    spec: TableSpec,
+    requested: Sequence[int],
+    outcome: Outcome,
+    extra: Mapping[str, Any] | None = None,
+    by_month: Mapping[int, Mapping[str, Any]] | None = None,
+    key: dg.AssetKey | None = None,
 ) -> dg.MaterializeResult:
-    """Metadata for every month of the run; months made beyond the requested ones become materializations of their own."""
+    """Metadata for every month of the run; months made beyond the requested ones become materializations of their own.
+
+    ``by_month`` adds metadata to months, ``key`` names the asset where it is not the table's.
+    """
     for month, stored in outcome.slices.items():
         written = outcome.written.get(month, MonthWritten())
         metadata = {
@@ -269,13 +289,16 @@ def report(
             "updated": written.updated,
             "deleted": written.deleted,
             "result": "written" if written.is_changed else "unchanged",
+            **(by_month or {}).get(month, {}),
         }
         if month in requested:
             context.add_asset_metadata(metadata, partition_key=str(month))
         elif month and written.is_changed:
-            context.log_event(dg.AssetMaterialization(asset_key(spec), partition=str(month), metadata=metadata))
+            context.log_event(dg.AssetMaterialization(key or asset_key(spec), partition=str(month), metadata=metadata))
     changed = sorted(m for m, w in outcome.written.items() if w.is_changed)
-    context.log.info(f"{spec.id}: {_listed(changed) or 'no month'} written, {_listed(outcome.unchanged) or 'none'} unchanged, {outcome.seconds:.1f} s")
+    context.log.info(
+        f"{spec.id}: {_listed(changed) or 'no month'} written, {_listed(outcome.unchanged) or 'none'} unchanged, {outcome.seconds:.1f} s"
+    )
     versions = [outcome.slices[month].data_version for month in sorted(outcome.slices) if month in requested]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(versions[0] if len(versions) == 1 else version_of(versions)),

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pyarrow as pa
@@ -253,7 +252,9 @@ class DeltaLakehouse:
                 for row in changes.groupBy(F.col(spec.month_column).alias("_month"), "_action").agg(F.count("*").alias("n")).collect()
             }
             result = {
-                month: MonthWritten(*written.get(month, (0, "0-0")), *(counted.get((month, action), 0) for action in ("insert", "update", "delete")))
+                month: MonthWritten(
+                    *written.get(month, (0, "0-0")), *(counted.get((month, action), 0) for action in ("insert", "update", "delete"))
+                )
                 for month in months
             }
             self._refuse_removal(spec, result)
@@ -301,7 +302,13 @@ class DeltaLakehouse:
         newest = found.drop_duplicates("yyyymm", keep="last")
         return {
             int(row.yyyymm): Slice(
-                int(row.yyyymm), row.writer, row.data_version, row.input_version, int(row.row_count), int(row.delta_version), json.loads(row.details)
+                int(row.yyyymm),
+                row.writer,
+                row.data_version,
+                row.input_version,
+                int(row.row_count),
+                int(row.delta_version),
+                json.loads(row.details),
             )
             for row in newest.itertuples()
         }
@@ -396,7 +403,11 @@ class DeltaLakehouse:
 
 _LEDGER_SCHEMA = pa.schema(
     [
-        pa.field(c.name, {"STRING": pa.string(), "INT": pa.int32(), "BIGINT": pa.int64(), "TIMESTAMP": pa.timestamp("us", "UTC")}[c.type], nullable=False)
+        pa.field(
+            c.name,
+            {"STRING": pa.string(), "INT": pa.int32(), "BIGINT": pa.int64(), "TIMESTAMP": pa.timestamp("us", "UTC")}[c.type],
+            nullable=False,
+        )
         for c in LEDGER.columns
     ]
 )
@@ -412,7 +423,9 @@ class _concurrency:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and re.search(r"DELTA_CONCURRENT|ConcurrentModification|ConcurrentAppend|ConcurrentDelete|DELTA_METADATA_CHANGED", str(error)):
+        if error is not None and re.search(
+            r"DELTA_CONCURRENT|ConcurrentModification|ConcurrentAppend|ConcurrentDelete|DELTA_METADATA_CHANGED", str(error)
+        ):
             raise ConcurrentWrite(f"{self._spec.id}: another writer changed the same slice") from error
 
 
@@ -448,4 +461,9 @@ def _changes(spec: TableSpec, new: DataFrame, old: DataFrame) -> DataFrame:
         if name not in key:
             differs = differs | ~F.col(f"new.`{name}`").eqNullSafe(F.col(f"old.`{name}`"))
     action = F.when(F.col("old").isNull(), "insert").when(F.col("new").isNull(), "delete").when(differs, "update")
-    return joined.withColumn("_action", action).where("_action IS NOT NULL").select(F.coalesce("new", "old").alias("row"), "_action").select("row.*", "_action")
+    return (
+        joined.withColumn("_action", action)
+        .where("_action IS NOT NULL")
+        .select(F.coalesce("new", "old").alias("row"), "_action")
+        .select("row.*", "_action")
+    )

@@ -12,6 +12,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 BATCH_LINES = 50_000
+FIELD_LIMIT = 10_000_000
 RESERVED_NAMES = frozenset({"yyyymm"})
 
 
@@ -79,7 +81,8 @@ class LocalOrderFiles:
                 content_hash = hashlib.file_digest(stream, "sha256").hexdigest()
             columns = _columns(source, path)
         except OSError as error:
-            raise UnreadableFile(f"{path}: can't be read ({error.strerror}); check that the file is there and its permissions") from error
+            reason = error.strerror or _first_line(error)
+            raise UnreadableFile(f"{path}: can't be read ({reason}); check that the file is there, whole, and its permissions") from error
         return OrderFile(source.name, path, facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC), content_hash, columns)
 
     def lines(self, spark: SparkSession, source: Source, files: Sequence[OrderFile]) -> DataFrame:
@@ -95,13 +98,13 @@ class LocalOrderFiles:
         ddl = "_delivery_id STRING, _line_number BIGINT, _problem STRING, _raw STRING" + "".join(f", `{name}` STRING" for name in columns)
         listed = spark.createDataFrame([(file.path, file.delivery_id) for file in files], "path STRING, delivery_id STRING")
         if len(files) > 1:
-            listed = listed.repartition(min(len(files), 64))
+            listed = listed.repartitionByRange(min(len(files), 64), "path")
         format_, dialect = source.format, source.csv
 
         def parse(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
                 for path, delivery_id in zip(batch["path"].to_pylist(), batch["delivery_id"].to_pylist(), strict=True):
-                    for numbers, problems, raws, values in _READERS[format_](path, dialect):
+                    for numbers, problems, raws, values in _read(format_, path, dialect):
                         arrays = {"_line_number": numbers, "_problem": problems, "_raw": raws, **{k.lower(): v for k, v in values.items()}}
                         n = len(numbers)
                         yield pa.RecordBatch.from_arrays(
@@ -115,6 +118,18 @@ class LocalOrderFiles:
                         )
 
         return listed.mapInArrow(parse, ddl)
+
+
+@contextmanager
+def reading_errors() -> Iterator[None]:
+    """Turns an UnreadableFile that a Spark worker raised into one here: Spark hands it on as text within a stack trace."""
+    try:
+        yield
+    except Exception as error:
+        told = None if isinstance(error, Refused) else re.search(r"UnreadableFile: (.+)", str(error))
+        if told is None:
+            raise
+        raise UnreadableFile(told.group(1)) from None
 
 
 def valid_names(column_names: Sequence[str]) -> list[str]:
@@ -140,6 +155,13 @@ def valid_names(column_names: Sequence[str]) -> list[str]:
 _Batch = tuple[list[int], list[str | None], list[str | None], dict[str, Any]]
 
 
+def _read(format_: str, path: str, dialect: CsvDialect) -> Iterator[_Batch]:
+    try:
+        yield from _READERS[format_](path, dialect)
+    except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
+        raise UnreadableFile(f"{path}: can't be read ({_first_line(error)}); deliver it again complete") from error
+
+
 def _as_array(values: Any, type_: pa.DataType, length: int) -> pa.Array:
     if values is None:
         return pa.nulls(length, type_)
@@ -154,17 +176,21 @@ def _columns(source: Source, path: str) -> tuple[str, ...]:
         except (pa.ArrowInvalid, pa.ArrowException, ValueError) as error:
             raise UnreadableFile(f"{path}: not a readable Parquet file ({_first_line(error)}); deliver it again complete") from error
     if source.format == "jsonl":
-        names: dict[str, None] = {}
-        for _, _, _, values in _json_lines(path, source.csv):
-            names.update(dict.fromkeys(values))
+        names = list(dict.fromkeys(name for _, _, _, row in _json_objects(path, source.csv) for name in row))
         if not names:
             raise UnreadableFile(f"{path}: no line holds a JSON object; check the format of source {source.name}")
         return tuple(names)
-    with open(path, encoding=_encoding(source.csv), errors="surrogateescape", newline="") as stream:
-        header = next(csv.reader(stream, delimiter=source.csv.delimiter, quotechar=source.csv.quote), None)
+    csv.field_size_limit(FIELD_LIMIT)
+    try:
+        with open(path, encoding=_encoding(source.csv), errors="surrogateescape", newline="") as stream:
+            header = next(csv.reader(stream, delimiter=source.csv.delimiter, quotechar=source.csv.quote), None)
+    except (csv.Error, UnicodeError) as error:
+        raise UnreadableFile(
+            f"{path}: line 1: {_first_line(error)}; check encoding, delimiter and quote sign of source {source.name}"
+        ) from error
     if not header or not any(name.strip() for name in header):
         raise UnreadableFile(f"{path}: line 1 has no column names; the file is empty or not a CSV with a header")
-    return tuple(name.strip() for name in header)
+    return tuple(_printable(name.strip()) for name in header)
 
 
 def _encoding(dialect: CsvDialect) -> str:
@@ -172,12 +198,12 @@ def _encoding(dialect: CsvDialect) -> str:
 
 
 def _csv_lines(path: str, dialect: CsvDialect) -> Iterator[_Batch]:
-    csv.field_size_limit(10_000_000)
+    csv.field_size_limit(FIELD_LIMIT)
     with open(path, encoding=_encoding(dialect), errors="surrogateescape", newline="") as stream:
         reader = csv.reader(stream, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
         start = 1
         try:
-            names = valid_names([name.strip() for name in next(reader, [])])
+            names = valid_names([_printable(name.strip()) for name in next(reader, [])])
             width = len(names)
             numbers: list[int] = []
             problems: list[str | None] = []
@@ -202,7 +228,7 @@ def _csv_lines(path: str, dialect: CsvDialect) -> Iterator[_Batch]:
                     numbers, problems, raws, rows = [], [], [], []
         except csv.Error as error:
             raise UnreadableFile(
-                f"{path}: line {start}: {error}; a quote that is opened there and not closed, or another delimiter or quote sign than configured"
+                f"{path}: line {start}: {error}; a quote is opened there and not closed, or delimiter or quote sign are other than configured"
             ) from error
         if numbers:
             yield numbers, problems, raws, _by_column(names, rows)
@@ -220,38 +246,52 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _json_lines(path: str, dialect: CsvDialect) -> Iterator[_Batch]:
+def _json_objects(path: str, dialect: CsvDialect) -> Iterator[tuple[int, str | None, str | None, dict[str, Any]]]:
+    """Line number, problem, raw text and object of every line that is not blank."""
     with open(path, encoding=_encoding(dialect), errors="surrogateescape") as stream:
-        numbered = enumerate(stream, 1)
-        while chunk := list(itertools.islice(numbered, BATCH_LINES)):
-            numbers, problems, raws, objects = [], [], [], []
-            for number, text in chunk:
-                if not text.strip():
-                    continue
+        for number, text in enumerate(stream, 1):
+            if not text.strip():
+                continue
+            problem, row = None, {}
+            if not text.isascii() and _is_broken(text):
+                problem = f"unreadable: not {dialect.encoding} text"
+            else:
                 try:
-                    parsed = json.loads(text)
-                    if not isinstance(parsed, dict):
-                        raise ValueError("not a JSON object")
-                    problem, raw = None, None
-                except ValueError as error:
-                    parsed, problem, raw = {}, f"unreadable: {_first_line(error)}", _printable(text.rstrip("\n"))
-                numbers.append(number)
-                problems.append(problem)
-                raws.append(raw)
-                objects.append(parsed)
-            names = list(dict.fromkeys(itertools.chain.from_iterable(objects)))
-            valid = valid_names(names)
-            yield (
-                numbers,
-                problems,
-                raws,
-                {new: [_json_text(row.get(old)) for row in objects] for new, old in zip(valid, names, strict=True)},
-            )
+                    row = json.loads(text, parse_float=_Number)
+                    if not isinstance(row, dict):
+                        problem = "unreadable: not a JSON object"
+                    elif "\\ud" in text.lower():
+                        json.dumps(row, ensure_ascii=False).encode()
+                except (ValueError, RecursionError) as error:
+                    problem = f"unreadable: {_first_line(error)}"
+            yield number, problem, _printable(text.rstrip("\r\n")) if problem else None, {} if problem else row
+
+
+class _Number(float):
+    """A JSON number that keeps its text as delivered."""
+
+    text: str
+
+    def __new__(cls, text: str) -> _Number:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+
+def _json_lines(path: str, dialect: CsvDialect) -> Iterator[_Batch]:
+    lines = _json_objects(path, dialect)
+    while chunk := list(itertools.islice(lines, BATCH_LINES)):
+        numbers, problems, raws, rows = (list(column) for column in zip(*chunk, strict=True))
+        names = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
+        values = {new: [_json_text(row.get(old)) for row in rows] for new, old in zip(valid_names(names), names, strict=True)}
+        yield numbers, problems, raws, values
 
 
 def _json_text(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, _Number):
+        return value.text
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool) else str(value)
 
 
@@ -274,11 +314,17 @@ def _text(column: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
-        return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+        return pa.array([_object_text(value) for value in column.to_pylist()], pa.string())
     text = column.cast(pa.string())
     if pa.types.is_timestamp(column.type):
-        text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")
+        text = pc.replace_substring_regex(text, r"\.0+(Z|[+-]\d{4})?$", r"\1")
     return text
+
+
+def _object_text(value: object) -> str | None:
+    if value is None:
+        return None
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _first_line(error: BaseException) -> str:
@@ -287,4 +333,4 @@ def _first_line(error: BaseException) -> str:
 
 _READERS = {"csv": _csv_lines, "parquet": _parquet_lines, "jsonl": _json_lines}
 
-__all__ = ["LocalOrderFiles", "OrderFile", "OrderFiles", "UnreadableFile", "valid_names"]
+__all__ = ["LocalOrderFiles", "OrderFile", "OrderFiles", "UnreadableFile", "reading_errors", "valid_names"]

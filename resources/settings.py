@@ -20,6 +20,7 @@ from resources.errors import Refused
 REQUIRED_COLUMNS = ("order_id", "part_number", "order_date", "quantity", "unit_price")
 OPTIONAL_COLUMNS = ("customer_id", "region", "description")
 CANONICAL_COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
+ISO_DATES = ("yyyy-MM-dd HH:mm:ss[.SSSSSSSSS][XXX][XX]", "yyyy-MM-dd'T'HH:mm:ss[.SSSSSSSSS][XXX][XX]", "yyyy-MM-dd")
 DEFAULT_MISSING = ("", "nan", "NaN", "null", "NULL", "None", "N/A", "n/a", "<NA>", "Unknown")
 
 
@@ -49,9 +50,22 @@ def _regular_expression(value: object) -> object:
     return value
 
 
+def _date_pattern(value: object) -> object:
+    text = re.sub(r"'[^']*'", "", str(value))
+    if "%" in text:
+        raise ValueError(f"'{value}' is not a date format; write it like dd/MM/yyyy HH:mm, without per cent signs")
+    if wrong := sorted(set(re.findall(r"[YWwuecABbCIijJlNnoPpRrTtUvg]", text))):
+        raise ValueError(
+            f"'{value}' is not a date format: {', '.join(wrong)} is no date field; write yyyy, MM, dd, HH, mm, ss, other letters in quotes"
+        )
+    return value
+
+
 Month = Annotated[int, BeforeValidator(_month)]
 Identifier = Annotated[str, BeforeValidator(_identifier)]
 Pattern = Annotated[str, BeforeValidator(_regular_expression)]
+DatePattern = Annotated[str, BeforeValidator(_date_pattern)]
+Named = Annotated[str, Field(min_length=1)]
 
 
 class _Section(BaseModel):
@@ -82,7 +96,7 @@ class CsvDialect(_Section):
 class JoinedColumns(_Section):
     """One canonical column made of several source columns, for instance a date and a time."""
 
-    join: tuple[str, ...] = Field(min_length=2)
+    join: tuple[Named, ...] = Field(min_length=2)
     separator: str = " "
 
 
@@ -109,8 +123,8 @@ class Source(_Section):
     table: str | None = None
     replaces: Literal["file", "month"] = "file"
     closed_through: Month | None = None
-    columns: dict[str, str | tuple[str, ...] | JoinedColumns]
-    date_formats: tuple[str, ...] = ("yyyy-MM-dd HH:mm:ss", "yyyy-MM-dd'T'HH:mm:ss", "yyyy-MM-dd")
+    columns: dict[str, Named | Annotated[tuple[Named, ...], Field(min_length=1)] | JoinedColumns]
+    date_formats: tuple[DatePattern, ...] = Field(ISO_DATES, min_length=1)
     decimal_separator: Literal[".", ","] = "."
     thousands_separator: str = Field("", max_length=1)
     missing: tuple[str, ...] = DEFAULT_MISSING
@@ -121,11 +135,11 @@ class Source(_Section):
     @field_validator("columns")
     @classmethod
     def _canonical_columns(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in value:
-            if name not in CANONICAL_COLUMNS:
-                raise ValueError(f"unknown column '{name}'{_suggestion(name, CANONICAL_COLUMNS)}")
+        mistakes = [f"unknown column '{name}'{_suggestion(name, CANONICAL_COLUMNS)}" for name in value if name not in CANONICAL_COLUMNS]
         if absent := [name for name in REQUIRED_COLUMNS if name not in value]:
-            raise ValueError(f"no source column named for {', '.join(absent)}")
+            mistakes.append(f"no source column named for {', '.join(absent)}")
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
         return value
 
     @model_validator(mode="after")
@@ -157,7 +171,7 @@ class PartsMaster(_Section):
     part_number: str
     announced: str | None = None
     description: str | None = None
-    date_formats: tuple[str, ...] = ("yyyy-MM-dd", "dd/MM/yyyy", "yyyyMM")
+    date_formats: tuple[DatePattern, ...] = Field(("yyyy-MM-dd", "dd/MM/yyyy", "yyyyMM"), min_length=1)
 
 
 class ForecastSettings(_Section):
@@ -310,7 +324,9 @@ def load_settings(path: str | Path, environment: Mapping[str, str]) -> Settings:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ConfigurationError(f"{file}: the configuration can't be read ({error.strerror}); set MEDALLION_CONFIG to a YAML file") from error
+        raise ConfigurationError(
+            f"{file}: the configuration can't be read ({error.strerror}); set MEDALLION_CONFIG to a YAML file"
+        ) from error
     try:
         content = yaml.safe_load(_with_environment(text, environment, file))
     except yaml.YAMLError as error:
@@ -325,8 +341,9 @@ def parse_settings(content: Mapping[str, Any], file: Path) -> Settings:
     try:
         settings = Settings.model_validate(content)
     except ValidationError as error:
-        lines = sorted({_describe(entry) for entry in error.errors()})
-        raise ConfigurationError(f"{file}: {len(lines)} mistake(s) in the configuration\n" + "\n".join(f"  {line}" for line in lines)) from None
+        lines = _mistakes(error)
+        listed = "\n".join(f"  {line}" for line in lines)
+        raise ConfigurationError(f"{file}: {len(lines)} mistake(s) in the configuration\n{listed}") from None
     return _with_absolute_paths(settings, file.resolve().parent)
 
 
@@ -355,17 +372,41 @@ def _with_absolute_paths(settings: Settings, folder: Path) -> Settings:
     return settings.model_copy(update=updates)
 
 
-def _describe(entry: Any) -> str:
-    location = [part for part in entry["loc"] if not (isinstance(part, str) and part in {"JoinedColumns", "str"}) and "[" not in str(part)]
-    key = ".".join(str(part) for part in location) or "configuration"
+def _mistakes(error: ValidationError) -> list[str]:
+    """One line per key. What pydantic says of a whole is left out where it says something of a part of it."""
+    by_key: dict[tuple[Any, ...], list[Any]] = {}
+    for entry in error.errors():
+        by_key.setdefault(_location(entry["loc"]), []).append(entry)
+    lines = []
+    for location, entries in by_key.items():
+        has_parts = any(other[: len(location)] == location and len(other) > len(location) for other in by_key)
+        if has_parts:
+            entries = [entry for entry in entries if not entry["type"].endswith("_type") and entry["type"] != "too_short"]
+        specific = [entry for entry in entries if not entry["type"].endswith("_type")] or entries
+        if messages := dict.fromkeys(_message(location, entry) for entry in specific):
+            lines.append(f"{'.'.join(map(str, location)) or 'configuration'}: {' or '.join(messages)}")
+    return sorted(lines)
+
+
+def _location(loc: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The keys of a place, without the names that pydantic gives to the alternatives of a value."""
+    alternatives = {"bool", "int", "float", "str", "constrained-str", "JoinedColumns"}
+    return tuple(
+        part
+        for position, part in enumerate(loc)
+        if "[" not in str(part) and part != "JoinedColumns" and not (position == len(loc) - 1 and part in alternatives)
+    )
+
+
+def _message(location: tuple[Any, ...], entry: Any) -> str:
     if entry["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_suggestion(str(location[-1]), _keys_at(location[:-1]))}"
+        return f"unknown key{_suggestion(str(location[-1]), _keys_at(location[:-1]))}"
     if entry["type"] == "missing":
-        return f"{key}: missing"
-    return f"{key}: {entry['msg'].removeprefix('Value error, ')}"
+        return "missing"
+    return str(entry["msg"]).removeprefix("Value error, ")
 
 
-def _keys_at(location: list[Any]) -> tuple[str, ...]:
+def _keys_at(location: tuple[Any, ...]) -> tuple[str, ...]:
     """Keys allowed at a place of the configuration, for suggestions."""
     section: Any = Settings
     for part in location:

@@ -55,7 +55,9 @@ def start_session(master: str, catalog: str, warehouse: str, conf: dict[str, Any
     try:
         session = builder.getOrCreate()
     except Exception as error:
-        raise SparkStartError(f"Spark did not start on {master}: {str(error).splitlines()[0]}; Java 17 or newer must be on the path") from error
+        raise SparkStartError(
+            f"Spark did not start on {master}: {str(error).splitlines()[0]}; Java 17 or newer must be on the path"
+        ) from error
     session.sparkContext.setLogLevel("ERROR")
     _delegate_catalog(session, catalog)
     return session

@@ -3,16 +3,15 @@
 How a file is read lies in resources/orders.py, how lines get their month in transforms.py.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import pandas as pd
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
@@ -22,11 +21,8 @@ from medallion_assets.policies import clear_refusals
 from medallion_assets.table_asset import Outcome, asset_key, asset_options, report, retry_on_conflict, version_of
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
-from resources.orders import OrderFile, OrderFiles, UnreadableFile, valid_names
+from resources.orders import OrderFile, OrderFiles, UnreadableFile, reading_errors, valid_names
 from resources.settings import Settings, Source
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 Log = Callable[[str], None]
 
@@ -52,7 +48,9 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
                 "new_deliveries": len(registered),
                 "new_lines": sum(delivery["line_count"] for delivery in registered),
                 "known_deliveries": len(known),
-                "files": dg.MetadataValue.md("\n".join(f"- {d['file_name']}: {d['line_count']:,} lines" for d in registered) or "nothing new"),
+                "files": dg.MetadataValue.md(
+                    "\n".join(f"- {d['file_name']}: {d['line_count']:,} lines" for d in registered) or "nothing new"
+                ),
             },
         )
 
@@ -100,16 +98,20 @@ class Register:
         known = self.lakehouse.rows(DELIVERIES)
         unknown = self._unknown_files(set(known["delivery_id"]))
         new_rows: list[dict[str, Any]] = []
+        homeless: list[DataFrame] = []
         sequence = int(known["sequence"].max()) + 1 if len(known) else 1
-        now = datetime.now(UTC).replace(tzinfo=None)
+        now = datetime.now(UTC)
         for source in self.settings.sources:
             if source.mode == "adopt":
                 described = self._describe_adopted(source, known)
             else:
-                described = self._describe_files(source, unknown.get(source.name, []), known, now)
+                described, lines = self._describe_files(source, unknown[source.name], known, now)
+                homeless += lines
             for row in described:
                 new_rows.append(row | {"sequence": sequence, "source": source.name, "registered_at": now, "run_id": run_id})
                 sequence += 1
+        for rows in homeless:
+            self.lakehouse.append(BRONZE_SALES_ORDERS, _not_stored(rows, self.lakehouse.read(BRONZE_SALES_ORDERS, [NO_MONTH])))
         if new_rows:
             self.lakehouse.append(DELIVERIES, self.lakehouse.create_frame(DELIVERIES, new_rows))
         return new_rows
@@ -131,25 +133,28 @@ class Register:
                     mistakes.append(str(error))
             found[source.name] = sorted(by_content.values(), key=lambda file: (file.modified_at, file.file_name))
         if mistakes:
-            raise UnreadableFile(f"{len(mistakes)} file(s) can't be taken in; no table was changed\n" + "\n".join(f"  {m}" for m in mistakes))
+            raise UnreadableFile(
+                f"{len(mistakes)} file(s) can't be taken in; no table was changed\n" + "\n".join(f"  {m}" for m in mistakes)
+            )
         return found
 
-    def _describe_files(self, source: Source, files: Sequence[OrderFile], known: pd.DataFrame, now: datetime) -> list[dict[str, Any]]:
+    def _describe_files(
+        self, source: Source, files: Sequence[OrderFile], known: pd.DataFrame, now: datetime
+    ) -> tuple[list[dict[str, Any]], list[DataFrame]]:
+        """The rows of bronze.deliveries for the files, and their lines of no month, to be stored when all sources were read."""
         if not files:
-            return []
+            return [], []
         self.log(f"{source.name}: reading {len(files)} new file(s)")
-        dated = self._dated(source, files).persist()
-        try:
-            facts = transforms.deliveries(dated).toPandas()
-            homeless = dated.where(F.col("yyyymm") == NO_MONTH)
-            if (facts["yyyymm"] == NO_MONTH).any():
-                rows = transforms.sales_orders(homeless, source.name, {file.delivery_id: now for file in files})
-                self.lakehouse.append(BRONZE_SALES_ORDERS, _not_stored(rows, self.lakehouse.read(BRONZE_SALES_ORDERS, [NO_MONTH])))
-        finally:
-            dated.unpersist()
+        with reading_errors():
+            facts = transforms.deliveries(self._dated(source, files)).toPandas()
+        with_homeless = set(facts.loc[facts["yyyymm"] == NO_MONTH, "_delivery_id"])
+        homeless = []
+        if holding := [file for file in files if file.delivery_id in with_homeless]:
+            lines = self._dated(source, holding).where(F.col("yyyymm") == NO_MONTH)
+            homeless.append(transforms.sales_orders(lines, source.name, {file.delivery_id: now for file in holding}))
         former = known[known["source"] == source.name]
-        seen_columns = {name for names in former["column_names"] for name in names}
-        return [self._row(source, file, facts[facts["_delivery_id"] == file.delivery_id], former, seen_columns) for file in files]
+        seen = {name for names in former["column_names"] for name in names}
+        return [self._row(source, file, facts[facts["_delivery_id"] == file.delivery_id], former, seen) for file in files], homeless
 
     def _dated(self, source: Source, files: Sequence[OrderFile]) -> DataFrame:
         now = datetime.now(UTC)
@@ -157,10 +162,13 @@ class Register:
         return transforms.dated_lines(lines, source, self.settings.first_month, now.year * 100 + now.month)
 
     def _row(self, source: Source, file: OrderFile, facts: pd.DataFrame, former: pd.DataFrame, seen_columns: set[str]) -> dict[str, Any]:
-        months = {int(f.yyyymm): (int(f.yyyymm), int(f.line_count), int(f.last_day), f.content_version) for f in facts.itertuples()}
+        months = {
+            int(fact["yyyymm"]): (int(fact["yyyymm"]), int(fact["line_count"]), int(fact["last_day"]), str(fact["content_version"]))
+            for fact in facts.to_dict("records")
+        }
         if source.mode == "adopt" or (source.mode == "snapshot" and source.replaces == "file"):
-            for earlier in former[former["file_name"] == file.file_name].itertuples():
-                for month in earlier.months:
+            for earlier in former.loc[former["file_name"] == file.file_name, "months"]:
+                for month in earlier:
                     months.setdefault(int(month["yyyymm"]), (int(month["yyyymm"]), 0, 0, ""))
         unreadable = int(facts["unreadable_line_count"].sum())
         return {
@@ -168,12 +176,14 @@ class Register:
             "file_name": file.file_name,
             "content_hash": file.content_hash,
             "byte_count": file.byte_count,
-            "modified_at": file.modified_at.replace(tzinfo=None),
+            "modified_at": file.modified_at,
             "column_names": list(file.column_names),
             "new_columns": [name for name in file.column_names if name not in seen_columns] if len(former) else [],
             "line_count": int(facts["line_count"].sum()),
             "unreadable_line_count": unreadable,
-            "months": [dict(zip(("yyyymm", "line_count", "last_day", "content_version"), m, strict=True)) for _, m in sorted(months.items())],
+            "months": [
+                dict(zip(("yyyymm", "line_count", "last_day", "content_version"), m, strict=True)) for _, m in sorted(months.items())
+            ],
             "status": "has_unreadable_lines" if unreadable else "complete",
         }
 
@@ -187,14 +197,26 @@ class Register:
             return []
         file = OrderFile(source.name, str(source.table), 0, datetime.now(UTC), content, tuple(table.columns))
         former = known[known["source"] == source.name]
-        return [self._row(source, file, facts, former, {name for names in former["column_names"] for name in names}) | {"delivery_id": delivery_id}]
+        return [
+            self._row(source, file, facts, former, {name for names in former["column_names"] for name in names})
+            | {"delivery_id": delivery_id}
+        ]
 
 
 def adopted_lines(table: DataFrame, source: Source, settings: Settings) -> DataFrame:
     """Lines of an adopted table in the form of bronze rows: identity by content, since a table has no line numbers."""
     now = datetime.now(UTC)
-    renamed = table.select(*[F.col(f"`{old}`").cast("string").alias(new) for old, new in zip(table.columns, valid_names(table.columns), strict=True)])
-    plain = renamed.withColumns({"_delivery_id": F.lit(f"adopted_{source.name}"), "_line_number": F.lit(0).cast("bigint"), "_problem": F.lit(None).cast("string"), "_raw": F.lit(None).cast("string")})
+    renamed = table.select(
+        *[F.col(f"`{old}`").cast("string").alias(new) for old, new in zip(table.columns, valid_names(table.columns), strict=True)]
+    )
+    plain = renamed.withColumns(
+        {
+            "_delivery_id": F.lit(f"adopted_{source.name}"),
+            "_line_number": F.lit(0).cast("bigint"),
+            "_problem": F.lit(None).cast("string"),
+            "_raw": F.lit(None).cast("string"),
+        }
+    )
     dated = transforms.dated_lines(plain, source, settings.first_month, now.year * 100 + now.month)
     order = Window.partitionBy("yyyymm").orderBy("_row_hash")
     return dated.withColumn("_line_number", F.row_number().over(order).cast("bigint")).withColumn("_source", F.lit(source.name))
@@ -260,7 +282,9 @@ class LineStore:
         now = datetime.now(UTC)
         lines = self.orders.lines(self.lakehouse.spark, source, files)
         wanted = sorted({month for by_month in needed.values() for month in by_month})
-        dated = transforms.dated_lines(lines, source, self.settings.first_month, now.year * 100 + now.month).where(F.col("yyyymm").isin(wanted))
+        dated = transforms.dated_lines(lines, source, self.settings.first_month, now.year * 100 + now.month).where(
+            F.col("yyyymm").isin(wanted)
+        )
         times = dict(zip(own["delivery_id"], pd.to_datetime(own["registered_at"]).dt.tz_localize(None).dt.to_pydatetime(), strict=True))
         rows = transforms.sales_orders(dated, source.name, {file.delivery_id: times[file.delivery_id] for file in files}).persist()
         try:
@@ -285,7 +309,9 @@ class LineStore:
         return [present[delivery_id] for delivery_id in deliveries["delivery_id"]]
 
     def _check_counts(self, rows: DataFrame, needed: Mapping[str, Mapping[int, int]]) -> None:
-        found = {(r["_delivery_id"], r["yyyymm"]): r["n"] for r in rows.groupBy("_delivery_id", "yyyymm").agg(F.count("*").alias("n")).collect()}
+        found = {
+            (r["_delivery_id"], r["yyyymm"]): r["n"] for r in rows.groupBy("_delivery_id", "yyyymm").agg(F.count("*").alias("n")).collect()
+        }
         for delivery_id, by_month in needed.items():
             for month, lines in by_month.items():
                 if found.get((delivery_id, month), 0) != lines:

@@ -52,14 +52,13 @@ MIX = Figure("region_mix", 0.03, is_share=True)
 
 
 def monthly_figures(monthly_demand: DataFrame) -> DataFrame:
-    """One row per complete month, from silver.monthly_demand.
+    """One row per complete month, from silver.monthly_demand, in order.
 
-    Columns: yyyymm; total_demand_qty, units; like_for_like_ratio, median over parts of demand over the geometric mean of their demand in
-    the same month of the last two years (the last one, where that is all there is), which a few large parts can't move;
-    active_part_count, parts with demand; zero_share, share of parts without demand;
-    mean_unit_price, revenue / demand; order_count and customer_count, summed over parts (an order of three parts counts three times);
-    region_demand_qty, a map from region to the units of parts whose main region it is. Sums are taken over decimals: the same
-    rows give the same bits, however they are partitioned.
+    yyyymm; total_demand_qty, units; like_for_like_ratio, the median over parts of demand over the geometric mean of their demand in the
+    same month of the last two years (of one, where there is no other): a few large parts can't move it; active_part_count, parts with
+    demand; zero_share, share of parts without; mean_unit_price, revenue / demand; order_count and customer_count, summed over parts
+    (an order of three parts counts three times); region_demand_qty, a map from region to the units of parts whose main region it is.
+    Sums are taken over decimals: the same rows give the same bits, however they are partitioned.
     """
     complete = monthly_demand.where("is_complete")
     by_region = complete.where(F.col("region").isNotNull() & (F.col("demand_qty") > 0)).groupBy("yyyymm", "region")

@@ -319,7 +319,7 @@ def _partition_keys(settings: Settings) -> list[str]:
 def _touched_months(deliveries: pd.DataFrame, is_new: pd.Series[bool], settings: Settings) -> set[int]:
     """Months that new deliveries speak of, the month before each stretch of them, and months whose completeness changed.
 
-    The last two differ only around months without lines, which become complete long after the month before them.
+    The last matter around months without lines: they, and the month before them, may become complete long after their own delivery.
     """
     named = {int(entry["yyyymm"]) for months in deliveries.loc[is_new, "months"].dropna() for entry in months} - {NO_MONTH}
     month_before = {add_months(first, -1) for first, _ in stretches(named)}

@@ -99,7 +99,9 @@ def _identified(lines: DataFrame, source: Source) -> DataFrame:
         *(F.col(name) for name in ("order_id", "part_number", "customer_id", "region")),
     ]
     text = F.concat_ws(SEPARATOR, *[F.coalesce(value, F.lit("")) for value in values])
-    text = F.when(F.col("problem").startswith("unreadable"), F.concat_ws(SEPARATOR, "delivery_id", F.col("line_number").cast("string"))).otherwise(text)
+    text = F.when(
+        F.col("problem").startswith("unreadable"), F.concat_ws(SEPARATOR, "delivery_id", F.col("line_number").cast("string"))
+    ).otherwise(text)
     order = Window.partitionBy("delivery_id", "yyyymm", "canonical_text").orderBy("line_number")
     identity = F.sha2(F.concat_ws(SEPARATOR, F.lit(source.name), "canonical_text", F.col("occurrence").cast("string")), 256)
     return (
@@ -148,7 +150,11 @@ def disposed_lines(
         .when(F.col("disposition") == "duplicate", F.array(F.concat(F.lit("duplicate_of_delivery_"), "first_delivery")))
         .otherwise(F.col("reasons"))
     )
-    return marked.withColumn("disposition", disposition).withColumn("reasons", reasons).drop("rank", "replaced_by", "counts", "first_delivery", "position")
+    return (
+        marked.withColumn("disposition", disposition)
+        .withColumn("reasons", reasons)
+        .drop("rank", "replaced_by", "counts", "first_delivery", "position")
+    )
 
 
 def sales_orders(disposed: DataFrame) -> DataFrame:
@@ -173,11 +179,15 @@ def sales_orders(disposed: DataFrame) -> DataFrame:
     same = ["yyyymm", "source", "owner", "part_number", "size"]
     order = ["order_date", F.col("step").desc(), "order_id", "line_id"]
     running = Window.partitionBy(*same).orderBy(*order).rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    counted = brackets.withColumn("balance", F.sum("step").over(running)).withColumn("lowest", F.least(F.lit(0), F.min("balance").over(running)))
+    counted = brackets.withColumn("balance", F.sum("step").over(running)).withColumn(
+        "lowest", F.least(F.lit(0), F.min("balance").over(running))
+    )
     open_sales = F.col("balance") - F.col("lowest")
     before = Window.partitionBy(*same).orderBy(*order)
     is_unmatched = (F.col("step") == -1) & (F.col("lowest") < F.coalesce(F.lag("lowest").over(before), F.lit(0)))
-    levels = counted.withColumn("is_unmatched", is_unmatched).withColumn("level", F.when(F.col("step") == 1, open_sales).otherwise(open_sales + 1))
+    levels = counted.withColumn("is_unmatched", is_unmatched).withColumn(
+        "level", F.when(F.col("step") == 1, open_sales).otherwise(open_sales + 1)
+    )
     pairs = Window.partitionBy(*same, "level").orderBy(*order)
     paired = levels.where(~F.col("is_unmatched")).select(
         "line_id",
@@ -242,7 +252,9 @@ def monthly_demand(sales: DataFrame, parts: DataFrame, months: Sequence[int], co
     )
     by_region = sales.where(is_demand).groupBy("part_number", "yyyymm", "region").agg(F.sum("quantity").alias("region_qty"))
     regions = by_region.groupBy("part_number", "yyyymm").agg(F.max_by("region", F.struct("region_qty", "region")).alias("region"))
-    calendar = parts.select(F.explode(F.array(*[F.lit(month) for month in months])).alias("yyyymm"), "part_number", F.col("yyyymm").alias("since"))
+    calendar = parts.select(
+        F.explode(F.array(*[F.lit(month) for month in months])).alias("yyyymm"), "part_number", F.col("yyyymm").alias("since")
+    )
     dense = calendar.where("yyyymm >= since").drop("since")
     filled = dense.join(sold, ["part_number", "yyyymm"], "left").join(regions, ["part_number", "yyyymm"], "left")
     return (
@@ -335,7 +347,9 @@ def _month_number(yyyymm: Column) -> Column:
 
 def _demand_class(settings: ForecastSettings) -> Column:
     since_sale = F.col("months_since_first_sale")
-    is_new = F.when(since_sale.isNull(), F.col("history_months") <= settings.new_part_months).otherwise(since_sale < settings.new_part_months)
+    is_new = F.when(since_sale.isNull(), F.col("history_months") <= settings.new_part_months).otherwise(
+        since_sale < settings.new_part_months
+    )
     is_frequent = F.coalesce(F.col("adi") < ADI_LIMIT, F.lit(False))
     is_steady = F.coalesce(F.col("cv2") < CV2_LIMIT, F.lit(True))
     return (

@@ -1,13 +1,14 @@
 """Gradient-boosted trees trained across all parts, direct over horizons: one row per part, month t and horizon h with t + h known.
 
-Demand is learned relative to a level of the part known at t, so that parts of any size share one model.
+Demand is learned relative to what a part's own history says at t, so that parts of any size share one model: smooth demand as the
+deviation from a seasonal level, all other demand as a multiple of its mean.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 
 from medallion_assets.tables import LAGS
 from medallion_assets.zoo.calibration import Calibration, learn
-from medallion_assets.zoo.series import Floats, demand_matrix, forecast_frame, month_number, recent_mean
+from medallion_assets.zoo.series import Flags, Floats, demand_matrix, forecast_frame, month_number, recent_mean
 from medallion_assets.zoo.spec import ModelSpec, Parameters
 
-DENSE = ("smooth", "erratic")
+Regime = Literal["deviation", "ratio"]
+
 FEATURE_GROUPS: dict[str, tuple[str, ...]] = {
     "lags": tuple(f"demand_lag_{lag}" for lag in LAGS),
     "rolling": (
@@ -32,21 +34,52 @@ FEATURE_GROUPS: dict[str, tuple[str, ...]] = {
     "activity": ("history_months", "months_since_first_sale", "order_count_12", "customer_count_12", "returned_share_12"),
 }
 IN_UNITS = (*FEATURE_GROUPS["lags"], *FEATURE_GROUPS["rolling"], "nonzero_mean_24")
+DEVIATION_CLASS = "smooth"
 THREADS = 2  # fixed: sums in another order would give other numbers
 SMALL_ROWS = 10_000  # up to which one thread is faster than two
 MAX_ROWS = 240_000  # part, month and horizon; more added nothing to accuracy
 MIN_ROWS = 60  # fewer rows than this and a mean says as much
 LARGEST_RATIO = 20.0  # times the level: what a tree may learn from one freak month
+LARGEST_DEVIATION = 10.0  # times the scale
+SMOOTHING = 0.3  # of the deseasonalised level; the trees correct it
+INDEX_PRIOR_YEARS = 1.5  # years of no season that a seasonal index is averaged with
+SEASONAL_WINDOW = 6  # months on each side of the centred yearly mean
 
 
 @dataclass(frozen=True)
 class BoosterFit:
-    """One learner per regime (dense and sparse demand; one for both where the other has too few rows) and the calibration."""
+    """The learner with its columns per regime (one for both where the other has too few rows), and the calibration."""
 
-    learners: dict[str, tuple[Any, list[str]]]
+    learners: dict[Regime, tuple[Any, list[str]]]
     unit: float
     calibration: Calibration
     importance: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SeasonalState:
+    """What a part's own demand says at the end of every month [part, month]: deseasonalised level (units) and seasonal indices.
+
+    ``index`` [part, month, calendar month] is the share by which the calendar month lies above the yearly mean, known at the month.
+    """
+
+    matrix: Floats
+    calendar: NDArray[np.int64]
+    level: Floats
+    index: Floats
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Part, month t and horizon h, with the feature row at t. ``part`` and ``month`` are positions in the demand matrix."""
+
+    rows: pd.DataFrame
+    part: NDArray[np.int64]
+    month: NDArray[np.int64]
+    horizons: NDArray[np.int64]
+
+    def take(self, member: Flags) -> Cells:
+        return Cells(self.rows[member].reset_index(drop=True), self.part[member], self.month[member], self.horizons[member])
 
 
 @dataclass(frozen=True)
@@ -59,12 +92,12 @@ class GlobalBooster(ABC):
     learning_rate: float
 
     @abstractmethod
-    def train(self, regime: str, inputs: pd.DataFrame, ratio: Floats, weight: Floats, seed: int) -> Any:
-        """A learner of demand / level from the inputs."""
+    def train(self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int) -> Any:
+        """A learner of the regime's target from the inputs."""
 
     @abstractmethod
     def apply(self, learner: Any, inputs: pd.DataFrame) -> Floats:
-        """Demand / level of each row."""
+        """The target for each row."""
 
     @abstractmethod
     def importance(self, learner: Any, columns: list[str]) -> dict[str, float]:
@@ -73,37 +106,43 @@ class GlobalBooster(ABC):
     def fit(self, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int, horizon: int, seed: int) -> BoosterFit:
         calibration = learn(past, self.name, features)
         unit = typical_size(features)
-        rows, horizons, actual_qty = training_cells(demand, features, origin, horizon, seed)
-        inputs = design(rows, horizons, self.groups, unit)
-        level = part_level(rows, unit)
-        ratio = np.minimum(actual_qty / level, LARGEST_RATIO)
-        # Of a part selling few units a month a ratio says little: variance of a negative binomial, in units of the level.
-        weight = level / (level + unit)
-        is_dense = rows["demand_class"].isin(DENSE).to_numpy()
-        learners: dict[str, tuple[Any, list[str]]] = {}
+        parts = pd.Series(pd.unique(features["part_number"]))
+        state = seasonal_state(demand_matrix(demand, parts, origin), origin)
+        cells = training_cells(state, parts, features, origin, horizon, seed)
+        actual_qty = np.nan_to_num(state.matrix[cells.part, cells.month + cells.horizons])
+        learners: dict[Regime, tuple[Any, list[str]]] = {}
         importance: dict[str, float] = {}
-        for regime, member in (("dense", is_dense), ("sparse", ~is_dense)):
-            if member.sum() >= MIN_ROWS and actual_qty[member].any():
-                columns = informative(inputs[member])
-                learner = self.train(regime, inputs.loc[member, columns], ratio[member], weight[member], seed)
-                learners[regime] = (learner, columns)
-                for column, value in self.importance(learner, columns).items():
-                    importance[column] = importance.get(column, 0.0) + value * float(member.mean())
+        for regime, member in regimes(cells.rows):
+            if member.sum() < MIN_ROWS or not actual_qty[member].any():
+                continue
+            inputs, base, scale, weight = design(regime, cells.take(member), state, self.groups, unit)
+            limit = LARGEST_DEVIATION if regime == "deviation" else LARGEST_RATIO
+            target = np.clip((actual_qty[member] - base) / scale, -limit, limit)
+            columns = informative(inputs)
+            learner = self.train(regime, inputs[columns], target, weight, seed)
+            learners[regime] = (learner, columns)
+            for column, value in self.importance(learner, columns).items():
+                importance[column] = importance.get(column, 0.0) + value * float(member.mean())
         return BoosterFit(learners, unit, calibration, importance)
 
     def predict(self, fitted: BoosterFit, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
         matrix = demand_matrix(demand, features["part_number"], origin)
-        by_cell = features.iloc[np.repeat(np.arange(len(features)), horizon)].reset_index(drop=True)
-        horizons = np.tile(np.arange(1, horizon + 1), len(features))
-        expected = np.repeat(recent_mean(matrix), horizon)
+        part = np.repeat(np.arange(len(features)), horizon)
+        expected = recent_mean(matrix)[part]
         if fitted.learners:
-            inputs = design(by_cell, horizons, self.groups, fitted.unit)
-            level = part_level(by_cell, fitted.unit)
-            is_dense = by_cell["demand_class"].isin(DENSE).to_numpy()
-            for regime, member in (("dense", is_dense), ("sparse", ~is_dense)):
+            state = seasonal_state(matrix, origin)
+            cells = Cells(
+                features.iloc[part].reset_index(drop=True),
+                part,
+                np.full(len(part), matrix.shape[1] - 1),
+                np.tile(np.arange(1, horizon + 1), len(features)),
+            )
+            for regime, member in regimes(cells.rows):
                 if member.any():
-                    learner, columns = fitted.learners.get(regime) or next(iter(fitted.learners.values()))
-                    expected[member] = self.apply(learner, inputs.loc[member, columns]) * level[member]
+                    learned: Regime = regime if regime in fitted.learners else next(iter(fitted.learners))
+                    learner, columns = fitted.learners[learned]
+                    inputs, base, scale, _ = design(learned, cells.take(member), state, self.groups, fitted.unit)
+                    expected[member] = base + scale * self.apply(learner, inputs[columns])
         forecast_qty = expected.reshape(len(features), horizon)
         return forecast_frame(features, matrix, forecast_qty, np.full(forecast_qty.shape, not fitted.learners), fitted.calibration)
 
@@ -114,43 +153,116 @@ class GlobalBooster(ABC):
         return pd.DataFrame({"feature": [name for name, _ in ranked], "importance": [value / total for _, value in ranked]})
 
 
-def training_cells(
-    demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int, seed: int
-) -> tuple[pd.DataFrame, NDArray[np.int64], Floats]:
-    """Feature rows at month t, horizons h and demand of t + h, for every t + h through the origin.
+def regimes(rows: pd.DataFrame) -> tuple[tuple[Regime, Flags], ...]:
+    """Which rows are learned how."""
+    is_smooth = (rows["demand_class"] == DEVIATION_CLASS).to_numpy()
+    return ("deviation", is_smooth), ("ratio", ~is_smooth)
 
-    At most MAX_ROWS, drawn without replacement.
-    """
-    parts = pd.Series(pd.unique(features["part_number"]))
-    matrix = demand_matrix(demand, parts, origin)
+
+def training_cells(state: SeasonalState, parts: pd.Series, features: pd.DataFrame, origin: int, horizon: int, seed: int) -> Cells:
+    """Every cell whose target lies in the matrix, so no row sees past the origin; at most MAX_ROWS, drawn without replacement."""
+    months = state.matrix.shape[1]
     row = pd.Index(parts).get_indexer(pd.Index(features["part_number"]))
-    column = matrix.shape[1] - 1 - (month_number(origin) - month_number(features["yyyymm"]))
+    month = months - 1 - (month_number(origin) - month_number(features["yyyymm"]))
     position = np.tile(np.arange(len(features)), horizon)
     horizons = np.repeat(np.arange(1, horizon + 1), len(features))
-    target = column[position] + horizons
-    is_known = (column[position] >= 0) & (target < matrix.shape[1])
-    position, horizons, target = position[is_known], horizons[is_known], target[is_known]
+    is_known = (month[position] >= 0) & (month[position] + horizons < months)
+    position, horizons = position[is_known], horizons[is_known]
     if len(position) > MAX_ROWS:
         kept = np.sort(np.random.default_rng(seed).choice(len(position), MAX_ROWS, replace=False))
-        position, horizons, target = position[kept], horizons[kept], target[kept]
-    return features.iloc[position].reset_index(drop=True), horizons, np.nan_to_num(matrix[row[position], target])
+        position, horizons = position[kept], horizons[kept]
+    return Cells(features.iloc[position].reset_index(drop=True), row[position], month[position], horizons)
 
 
-def design(rows: pd.DataFrame, horizons: NDArray[np.int64], groups: tuple[str, ...], unit: float) -> pd.DataFrame:
-    """Inputs of the learners, one row per cell: the features of the groups, quantities relative to the level, and what the horizon adds."""
-    level = part_level(rows, unit)
-    inputs: dict[str, Floats] = {"horizon": horizons.astype(float), "level": np.log(level)}
+def seasonal_state(matrix: Floats, origin: int) -> SeasonalState:
+    """Level and seasonal indices of demand [part, month] at every month, each from nothing later.
+
+    An index is the mean ratio to a centred twelve-month mean, known six months after the month, shrunk towards no season.
+    """
+    parts, months = matrix.shape
+    calendar = (int(month_number(origin)) - np.arange(months)[::-1]) % 12
+    window = np.full(2 * SEASONAL_WINDOW + 1, 1 / 12)
+    window[[0, -1]] /= 2
+    total = np.zeros((parts, 12))
+    count = np.zeros((parts, 12))
+    index = np.zeros((parts, months, 12))
+    level = np.full((parts, months), np.nan)
+    current = np.full(parts, np.nan)
+    for month in range(months):
+        if month >= 2 * SEASONAL_WINDOW:
+            yearly = matrix[:, month - 2 * SEASONAL_WINDOW : month + 1] @ window
+            middle = month - SEASONAL_WINDOW
+            is_known = yearly > 0  # false where NaN
+            ratio = np.clip(matrix[is_known, middle] / yearly[is_known] - 1, -1.0, 3.0)
+            total[is_known, calendar[middle]] += ratio
+            count[is_known, calendar[middle]] += 1
+        shrunk = total / (count + INDEX_PRIOR_YEARS)
+        index[:, month] = np.maximum(shrunk - shrunk.mean(axis=1, keepdims=True), -0.9)
+        value = matrix[:, month] / (1 + index[:, month, calendar[month]])
+        current = np.where(np.isnan(current), value, current + SMOOTHING * (value - current))
+        level[:, month] = current
+    return SeasonalState(matrix, calendar, level, index)
+
+
+def design(
+    regime: Regime, cells: Cells, state: SeasonalState, groups: tuple[str, ...], unit: float
+) -> tuple[pd.DataFrame, Floats, Floats, Floats]:
+    """Inputs of the learner, one row per cell, and base, scale and weight: demand = base + scale * target, units."""
+    return _deviation_design(cells, state, groups) if regime == "deviation" else _ratio_design(cells, groups, unit)
+
+
+def _deviation_design(cells: Cells, state: SeasonalState, groups: tuple[str, ...]) -> tuple[pd.DataFrame, Floats, Floats, Floats]:
+    """Deseasonalised history around its level, in units of the scale of seasonal naive."""
+    rows, part, month = cells.rows, cells.part, cells.month
+    index = state.index[part, month]
+    level = np.maximum(state.level[part, month], 0.0)
+    mean = rows["demand_mean_12"].fillna(0).to_numpy(dtype=float)
+    size = np.maximum(np.maximum(level, mean), 1e-9)
+    scale = rows["seasonal_mae_scale"].fillna(rows["demand_std_12"]).fillna(0).to_numpy(dtype=float)
+    scale = np.maximum(scale, 0.03 * size)
+    target_month = (state.calendar[month] + cells.horizons) % 12
+    season = index[np.arange(len(part)), target_month]
+    base = level * (1 + season)
+    inputs: dict[str, Floats] = {"horizon": cells.horizons.astype(float), "scale": np.log(scale / size)}
     for group in groups:
         for column in FEATURE_GROUPS[group]:
             values = rows[column].to_numpy(dtype=float)
-            inputs[column] = values / level if column in IN_UNITS else values
+            if group == "lags":
+                lag = int(column.rsplit("_", 1)[1])
+                inputs[column] = (values / (1 + index[np.arange(len(part)), (state.calendar[month] - lag) % 12]) - level) / scale
+            elif column.startswith("demand_mean") or column in ("demand_max_12", "nonzero_mean_24"):
+                inputs[column] = (values - level) / scale
+            elif column in IN_UNITS:
+                inputs[column] = values / scale
+            elif column != "month_of_year":
+                inputs[column] = values
     if "lags" in groups:
-        lag = -horizons % 12
-        by_lag = np.column_stack([inputs[f"demand_lag_{number}"] for number in range(12)])
-        inputs["demand_year_before"] = by_lag[np.arange(len(lag)), lag]
+        before = np.column_stack([rows[f"demand_lag_{lag}"].to_numpy(dtype=float) for lag in range(12)])
+        inputs["demand_year_before"] = (before[np.arange(len(part)), -cells.horizons % 12] - base) / scale
     if "calendar" in groups:
-        inputs["target_month_of_year"] = (inputs.pop("month_of_year") - 1 + horizons) % 12 + 1
-    return pd.DataFrame(inputs)
+        inputs["target_month_of_year"] = target_month + 1.0
+        inputs["target_season"] = season * level / scale
+        inputs["origin_season"] = index[np.arange(len(part)), state.calendar[month]] * level / scale
+    return pd.DataFrame(inputs), base, scale, np.ones(len(part))
+
+
+def _ratio_design(cells: Cells, groups: tuple[str, ...], unit: float) -> tuple[pd.DataFrame, Floats, Floats, Floats]:
+    """History as multiples of the mean level; the target is a ratio, so its base is zero."""
+    rows = cells.rows
+    level = part_level(rows, unit)
+    inputs: dict[str, Floats] = {"horizon": cells.horizons.astype(float), "level": np.log(level)}
+    for group in groups:
+        for column in FEATURE_GROUPS[group]:
+            values = rows[column].to_numpy(dtype=float)
+            if column != "month_of_year":
+                inputs[column] = values / level if column in IN_UNITS else values
+    if "lags" in groups:
+        by_lag = np.column_stack([inputs[f"demand_lag_{number}"] for number in range(12)])
+        inputs["demand_year_before"] = by_lag[np.arange(len(rows)), -cells.horizons % 12]
+    if "calendar" in groups:
+        inputs["target_month_of_year"] = (rows["month_of_year"].to_numpy(dtype=float) - 1 + cells.horizons) % 12 + 1
+    # Of a part selling few units a month a ratio says little: variance of a negative binomial, in units of the level.
+    return pd.DataFrame(inputs), np.zeros(len(rows)), level, level / (level + unit)
 
 
 def informative(inputs: pd.DataFrame) -> list[str]:
@@ -174,13 +286,13 @@ def typical_size(features: pd.DataFrame) -> float:
 
 @dataclass(frozen=True)
 class XGBoost(GlobalBooster):
-    """XGBoost: squared error of the deviation from the level for dense demand, Poisson deviance for sparse demand."""
+    """XGBoost: absolute error of the deviation of smooth demand, Poisson deviance of the ratio of all other."""
 
-    def train(self, regime: str, inputs: pd.DataFrame, ratio: Floats, weight: Floats, seed: int) -> Any:
+    def train(self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int) -> Any:
         import xgboost
 
         parameters = {
-            "objective": "reg:squarederror" if regime == "dense" else "count:poisson",
+            "objective": "reg:absoluteerror" if regime == "deviation" else "count:poisson",
             "eta": self.learning_rate,
             "max_depth": 6,
             "min_child_weight": 20,
@@ -192,7 +304,7 @@ class XGBoost(GlobalBooster):
             "nthread": THREADS if len(inputs) > SMALL_ROWS else 1,
             "seed": seed,
         }
-        return xgboost.train(parameters, xgboost.DMatrix(inputs, ratio, weight=weight, nthread=1), self.rounds)
+        return xgboost.train(parameters, xgboost.DMatrix(inputs, target, weight=weight, nthread=1), self.rounds)
 
     def apply(self, learner: Any, inputs: pd.DataFrame) -> Floats:
         import xgboost
@@ -207,14 +319,14 @@ class XGBoost(GlobalBooster):
 
 @dataclass(frozen=True)
 class HistGradient(GlobalBooster):
-    """Scikit-learn's histogram gradient boosting: squared error for dense demand, Poisson deviance for sparse demand."""
+    """Scikit-learn's histogram gradient boosting: squared error of the deviation of smooth demand, Poisson deviance of all other."""
 
-    def train(self, regime: str, inputs: pd.DataFrame, ratio: Floats, weight: Floats, seed: int) -> Any:
+    def train(self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int) -> Any:
         from sklearn.ensemble import HistGradientBoostingRegressor
         from threadpoolctl import threadpool_limits
 
         learner = HistGradientBoostingRegressor(
-            loss="squared_error" if regime == "dense" else "poisson",
+            loss="squared_error" if regime == "deviation" else "poisson",
             learning_rate=self.learning_rate,
             max_iter=self.rounds,
             max_leaf_nodes=31,
@@ -226,7 +338,7 @@ class HistGradient(GlobalBooster):
         )
         # On few rows threads wait for each other longer than they work.
         with threadpool_limits(THREADS if len(inputs) > SMALL_ROWS else 1):
-            return learner.fit(inputs.to_numpy(dtype=float), ratio, sample_weight=weight)
+            return learner.fit(inputs.to_numpy(dtype=float), target, sample_weight=weight)
 
     def apply(self, learner: Any, inputs: pd.DataFrame) -> Floats:
         from threadpoolctl import threadpool_limits

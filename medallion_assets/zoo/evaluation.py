@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
 from operator import and_
-from typing import Protocol
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.tables import DECILES, DEMAND_CLASSES, LEVELS, MODEL_EVALUATION, ZOO_RESULT
+from resources.settings import PromotionSettings
 
 MAX_MISSING_SHARE_PCT = 1
 MAX_REGIONS = 20
@@ -29,15 +29,6 @@ Classes = Mapping[str, Collection[str]]
 
 _CELL = ("yyyymm", "origin", "part_number", "horizon")
 _MODEL_BITS = 62  # a cell's holders are the bits of one BIGINT
-
-
-class StockRates(Protocol):
-    """Cost of one unit too many (for a month) and too few, as shares of its price; PromotionSettings has them."""
-
-    @property
-    def over_rate(self) -> float: ...
-    @property
-    def under_rate(self) -> float: ...
 
 
 def zoo_result(
@@ -108,30 +99,34 @@ def compared_cells(zoo_result: DataFrame, classes: Classes) -> DataFrame:
     return counted.join(lacking, list(_CELL), "left_anti")
 
 
-def model_evaluation(zoo_result: DataFrame, fit_seconds: DataFrame, classes: Classes, settings: StockRates) -> DataFrame:
+def model_evaluation(zoo_result: DataFrame, fit_seconds: DataFrame, classes: Classes, settings: PromotionSettings) -> DataFrame:
     """gold.model_evaluation: every figure by decision month, model, segment and horizon (0: all), on the cells of ``compared_cells``.
 
     Segments are all, each demand class, each ABC class, and the 20 regions with most demand. A model asked for some classes only has
     rows for those classes and none for the other segments, where it could not be compared on identical cells. missing_cell_count are
     the cells that some contestant has and this one lacks or has without finite numbers; a model that is not compared on all cells of a
-    row has no figures there and cell_count 0. Definitions: docs/accuracy.md (MASE and RMSSE: Hyndman and Koehler 2006, on the scale as
-    of each cell's origin; WQL: the quantile loss of the fev benchmark; PIT: Czado, Gneiting and Held 2009). Figures whose denominator
-    is zero are NULL. ``fit_seconds``: yyyymm, model, fit_seconds. ``zoo_result`` is read several times: give the stored table.
+    row has no figures there and cell_count 0. Figures whose denominator is zero are NULL. Absolute errors are those of q50, squared
+    errors, bias and stock cost those of forecast_qty. MASE (Hyndman and Koehler 2006): mean over cells with a scale, RMSSE (M5
+    competition): root of the mean scaled square of a part, mean over parts, both on the scale as of each cell's origin. WQL: mean over
+    the deciles of 2 * sum(pinball) / sum(demand). Calibration by the randomised PIT (Czado, Gneiting and Held 2009). stock_cost: units
+    too many and too few times price and the settings' rates; cells without a price are left out of it.
+
+    ``fit_seconds``: yyyymm, model, fit_seconds. ``zoo_result`` is read several times: give the stored table.
     """
     keys = ["yyyymm", "model", "segment_kind", "segment", "horizon"]
     general = [model for model, asked in classes.items() if set(DEMAND_CLASSES) <= set(asked)]
     counts = _cell_counts(_cells(_usable(_asked(zoo_result, classes))))
     counted = _cell_figures(compared_cells(zoo_result, classes), settings)
     availability = (
-        _by_segment(_availability(counts, classes), general).groupBy(*keys).agg(F.sum("lacking_count").alias("missing_cell_count"))
+        _by_segment(_availability(counts, classes), general)
+        .groupBy(*keys)
+        .agg(F.sum("lacking_count").alias("missing_cell_count"), *_exact_sums_again("known_qty"))
     )
-    regions = _largest_regions(counts)
     joined = (
-        availability.join(_sums_by_segment(counted, general), keys, "left")
+        _largest_regions(availability)
+        .join(_sums_by_segment(counted, general), keys, "left")
         .join(_parts_by_segment(counted, general), keys, "left")
         .join(fit_seconds, ["yyyymm", "model"], "left")
-        .join(F.broadcast(regions), ["yyyymm", "segment_kind", "segment"], "left")
-        .where("segment_kind != 'region' OR is_largest")
     )
     compared = F.max("cells").over(Window.partitionBy("yyyymm", "segment_kind", "segment", "horizon"))
     with_all = joined.withColumn("has_all", F.coalesce(F.col("cells") == compared, F.lit(False)))
@@ -244,7 +239,7 @@ def _cells(rows: DataFrame) -> DataFrame:
 def _cell_counts(cells: DataFrame) -> DataFrame:
     """Cells by segment, horizon and holders: small, whatever the number of parts."""
     keys = ("yyyymm", "demand_class", "abc_class", "region", "horizon", "holders")
-    return cells.groupBy(*keys).agg(F.count("*").alias("universe_count"), *_exact_sums("actual_qty", F.col("actual_qty")))
+    return cells.groupBy(*keys).agg(F.count("*").alias("universe_count"), *_exact_sums("known_qty", F.col("actual_qty")))
 
 
 def _availability(counts: DataFrame, classes: Classes) -> DataFrame:
@@ -279,13 +274,12 @@ def _by_segment(rows: DataFrame, general: Iterable[str]) -> DataFrame:
     )
 
 
-def _largest_regions(counts: DataFrame) -> DataFrame:
-    by_region = counts.where("region IS NOT NULL").groupBy("yyyymm", "region").agg(*_exact_sums_again("actual_qty"))
-    order = F.row_number().over(Window.partitionBy("yyyymm").orderBy(_total("actual_qty").desc(), "region"))
-    largest = by_region.withColumn("place", order).where(F.col("place") <= MAX_REGIONS)
-    return largest.select(
-        "yyyymm", F.lit("region").alias("segment_kind"), F.col("region").alias("segment"), F.lit(True).alias("is_largest")
-    )
+def _largest_regions(rows: DataFrame) -> DataFrame:
+    """``rows`` without the regions beyond the 20 with most demand."""
+    of_region = Window.partitionBy("yyyymm", "segment_kind", "segment")
+    known = rows.withColumn("region_qty", F.max(F.when(F.col("horizon") == 0, _total("known_qty"))).over(of_region))
+    place = F.dense_rank().over(Window.partitionBy("yyyymm", "segment_kind").orderBy(F.col("region_qty").desc(), "segment"))
+    return known.withColumn("place", place).where((F.col("segment_kind") != "region") | (F.col("place") <= MAX_REGIONS))
 
 
 _SUMMED = (
@@ -295,7 +289,7 @@ _SUMMED = (
 _COUNTED = ("has_demand", "has_scale", "is_within_80", "is_pit_within_80", "is_fallback")
 
 
-def _cell_figures(counted: DataFrame, settings: StockRates) -> DataFrame:
+def _cell_figures(counted: DataFrame, settings: PromotionSettings) -> DataFrame:
     """What each cell adds to the sums; NULL where it does not count for a figure."""
     y, mean, median = F.col("actual_qty"), F.col("forecast_qty"), F.col("q50")
     error = F.abs(y - median)
@@ -401,15 +395,20 @@ def _quantile_loss() -> Column:
 
 
 def _probability(y: Column) -> Column:
-    """F(y), linear between the deciles; on a step its upper end; 0 below q10 and 1 above q90."""
+    """F(y), linear between the deciles, 1 above q90, half a tenth below q10 and 0 below zero.
+
+    Where y is a decile F jumps, and lies between the highest level with that decile and the next: half a tenth above it.
+    """
     knots = list(zip(DECILES, LEVELS, strict=True))
-    top, top_level = knots[-1]
-    # The branches are tried from the top down, so that of equal deciles the highest holds.
-    probability = F.when(y > F.col(top), F.lit(1.0)).when(y >= F.col(top), F.lit(top_level))
+    half = LEVELS[0] / 2
+    # From the top down, so that of equal deciles the highest holds.
+    probability = F.when(y > F.col(DECILES[-1]), F.lit(1.0))
+    for name, level in reversed(knots):
+        probability = probability.when(y == F.col(name), F.lit(level + half))
     for (low, low_level), (high, high_level) in reversed(list(pairwise(knots))):
         share = F.try_divide(y - F.col(low), F.col(high) - F.col(low))
-        probability = probability.when(y >= F.col(low), low_level + (high_level - low_level) * share)
-    return probability.otherwise(F.lit(0.0))
+        probability = probability.when(y > F.col(low), low_level + (high_level - low_level) * share)
+    return probability.when(y >= 0, F.lit(half)).otherwise(F.lit(0.0))
 
 
 def _pit() -> Column:

@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -31,10 +30,10 @@ SETTINGS = Settings(lakehouse_root="lakehouse", first_month=202001, sources=({"n
 
 
 @pytest.fixture(scope="module")
-def spark() -> Iterator[SparkSession]:
+def spark() -> SparkSession:
     os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").config("spark.sql.session.timeZone", "UTC")
-    yield builder.config("spark.driver.bindAddress", "127.0.0.1").config("spark.sql.shuffle.partitions", "2").getOrCreate()
+    return builder.config("spark.driver.bindAddress", "127.0.0.1").config("spark.sql.shuffle.partitions", "2").getOrCreate()
 
 
 def table(spark: SparkSession, spec: TableSpec, rows: list[dict[str, Any]]) -> DataFrame:
@@ -66,7 +65,7 @@ def only(rows: DataFrame, **key: Any) -> Row:
     return found[0]
 
 
-IN_TIME, LATE = datetime(2024, 2, 20), datetime(2024, 3, 2)
+IN_TIME, LATE = datetime(2024, 2, 20, tzinfo=UTC), datetime(2024, 3, 2, tzinfo=UTC)
 
 
 def test_accuracy_of_two_parts(spark: SparkSession) -> None:
@@ -107,7 +106,7 @@ def test_segments_are_all_class_and_status(spark: SparkSession) -> None:
 
 def test_the_last_vintage_before_the_month_counts(spark: SparkSession) -> None:
     """Of three vintages the second was current when March began; the third came too late to be judged."""
-    vintages = [(10.0, IN_TIME, 1), (9.0, datetime(2024, 2, 29, 23, 59), 2), (8.0, LATE, 3)]
+    vintages = [(10.0, IN_TIME, 1), (9.0, datetime(2024, 2, 29, 23, 59, tzinfo=UTC), 2), (8.0, LATE, 3)]
     served = table(spark, DEMAND_FORECAST, [forecast(202402, "A", 202403, qty, published, n) for qty, published, n in vintages])
     row = only(forecast_accuracy(served, demand(spark, ("A", 202403, 8.0)), [202403]), segment_kind="all")
     assert (row.forecast_qty, row.is_backfilled) == (9.0, False)
@@ -226,8 +225,8 @@ def test_partitioning_does_not_change_a_bit(spark: SparkSession) -> None:
     """The same rows in one partition or in seven give the same figures to the last bit."""
     rows = demand(spark, *((f"P{n}", month, 0.1 * n + 1e-6) for n in range(60) for month in (202302, 202303, 202402, 202403)))
     served = table(spark, DEMAND_FORECAST, [forecast(202402, f"P{n}", 202403, 0.3 * n, IN_TIME) for n in range(60)])
-    one, seven = (monthly_figures(rows.repartition(n)).toPandas() for n in (1, 7))
-    assert one.to_dict("records") == seven.to_dict("records")
+    one, seven = (monthly_figures(rows.repartition(n)).collect() for n in (1, 7))
+    assert one == seven
     first, second = (
         forecast_accuracy(served.repartition(n), rows.repartition(n), [202403]).orderBy("segment_kind").collect() for n in (1, 7)
     )

@@ -58,6 +58,12 @@ def test_a_shift_is_drift_with_its_figures_in_the_reason() -> None:
     assert "from 202207 and the usual yearly change" in row["reason"]
 
 
+def test_parts_that_sell_more_than_they_did_are_drift() -> None:
+    """The typical part's change against the years before counts where the total, which large parts rule, stays as it was."""
+    row = verdict(figures(43, like_for_like_ratio={202307: 1.4}), 202307, "like_for_like_ratio")
+    assert (row["is_drift"], row["expected"]) == (True, pytest.approx(1, abs=0.02))
+
+
 def test_a_fall_is_drift_too() -> None:
     """The statistic has a sign, and its size counts."""
     row = verdict(figures(43, order_count={202307: 400}), 202307, "order_count")

@@ -1,0 +1,161 @@
+"""The entry point: settings from the environment, resources, assets, checks, jobs and sensors in one Definitions.
+
+The only place that reads the environment.
+"""
+
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_deltalake import DeltaTableResource, LocalConfig
+
+from medallion_assets import tables
+from medallion_assets.bronze import assets as bronze_assets
+from medallion_assets.gold import assets as gold_assets
+from medallion_assets.monitoring.checks import build_checks
+from medallion_assets.monitoring.sensors import build_sensors
+from medallion_assets.silver import assets as silver_assets
+from medallion_assets.table_asset import asset_key
+from medallion_assets.zoo import assets as zoo_assets
+from medallion_assets.zoo.registry import enabled
+from resources.lakehouse import DeltaLakehouse
+from resources.orders import LocalOrderFiles
+from resources.settings import Settings, load_settings
+from resources.spark import SparkResource
+from resources.tracking import MlflowTracking, mlflow_tracking
+
+INSTANCE_YAML = """\
+telemetry:
+  enabled: false
+concurrency:
+  runs:
+    max_concurrent_runs: 1
+"""
+DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "sample.yaml"
+
+
+def current_settings() -> Settings:
+    """The configuration that the environment names."""
+    return load_settings(os.environ.get("MEDALLION_CONFIG", DEFAULT_CONFIG), os.environ)
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Definitions of the configured lakehouse, for Dagster's processes."""
+    settings = current_settings()
+    return build_defs(settings, build_resources(settings))
+
+
+def prepare_dagster_home(settings: Settings) -> str:
+    """Folder of Dagster's own records: DAGSTER_HOME, else one beside the lakehouse, so that two lakehouses never mix."""
+    home = Path(os.environ.get("DAGSTER_HOME") or f"{settings.lakehouse_root}/dagster").absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    instance_file = home / "dagster.yaml"
+    if not instance_file.exists():
+        instance_file.write_text(INSTANCE_YAML, encoding="utf-8")
+    os.environ["DAGSTER_HOME"] = str(home)
+    return str(home)
+
+
+class LakehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The Delta tables of the configuration, over the injected Spark session."""
+
+    spark: dg.ResourceDependency[SparkResource]
+    root: str
+    catalog: str
+    schemas: dict[str, str]
+    max_removed_share: float
+    retention_months: int
+
+    def create_resource(self, context: dg.InitResourceContext) -> DeltaLakehouse:
+        return DeltaLakehouse(
+            lambda: self.spark.spark_session, self.root, self.catalog, self.schemas, self.max_removed_share, self.retention_months
+        )
+
+
+def build_resources(settings: Settings) -> dict[str, Any]:
+    """The real resources: Spark, the lakehouse over it, order files, MLflow, and tables that sensors read without Spark."""
+    spark = SparkResource(
+        spark_config=dict(settings.spark.conf),
+        master=settings.spark.master,
+        catalog=settings.catalog,
+        warehouse=f"{settings.lakehouse_root}/spark-warehouse",
+    )
+
+    @contextmanager
+    def opened(context: dg.InitResourceContext) -> Iterator[MlflowTracking]:
+        with mlflow_tracking(settings, context) as tracking:
+            yield tracking
+
+    @dg.resource(description="MLflow tracking and registry; connected when first used.")
+    def tracking(context: dg.InitResourceContext) -> Iterator[MlflowTracking]:
+        with opened(context) as found:
+            yield found
+
+    layers = settings.schemas.model_dump()
+    return {
+        "spark": spark,
+        "lakehouse": LakehouseResource(
+            spark=spark,
+            root=settings.lakehouse_root,
+            catalog=settings.catalog,
+            schemas=layers,
+            max_removed_share=settings.writes.max_removed_share,
+            retention_months=settings.retention.reproducible_months,
+        ),
+        "orders": dg.ResourceDefinition.hardcoded_resource(LocalOrderFiles()),
+        "tracking": tracking,
+        **{
+            name: DeltaTableResource(url=f"{settings.lakehouse_root}/{layers[spec.layer]}/{spec.name}", storage_options=LocalConfig())
+            for name, spec in (("deliveries_table", tables.DELIVERIES), ("champion_table", tables.CHAMPION), ("drift_table", tables.DEMAND_DRIFT))
+        },
+    }
+
+
+def build_defs(settings: Settings, resources: Mapping[str, Any]) -> dg.Definitions:
+    """All definitions of a configuration over the given resources."""
+    names = {spec.id: f"{settings.catalog}.{settings.schemas.model_dump()[spec.layer]}.{spec.name}" for spec in tables.TABLES}
+    assets = [module.build_assets(settings, names) for module in (bronze_assets, silver_assets, zoo_assets, gold_assets)]
+    model_keys = {spec.name: zoo_assets.model_key(spec.name) for spec in enabled(settings.zoo.models)}
+    jobs = build_jobs(model_keys)
+    return dg.Definitions(
+        assets=[*(asset for group in assets for asset in group), *bronze_assets.external_assets(settings)],
+        asset_checks=build_checks(settings, model_keys),
+        jobs=list(jobs.values()),
+        sensors=build_sensors(settings, jobs["register_deliveries"], jobs["monthly_forecast"], jobs["retraining"]),
+        resources=dict(resources),
+        executor=dg.in_process_executor,
+    )
+
+
+def build_jobs(model_keys: Mapping[str, dg.AssetKey]) -> dict[str, Any]:
+    """The jobs that sensors and people start.
+
+    register_deliveries takes in what landed; monthly_data brings months from bronze to features and their monitoring;
+    monthly_forecast does that and publishes; retraining fits, compares, decides and publishes.
+    """
+
+    def keys(*specs: Any) -> dg.AssetSelection:
+        return dg.AssetSelection.assets(*map(asset_key, specs))
+
+    data = keys(
+        tables.BRONZE_SALES_ORDERS, tables.SILVER_SALES_ORDERS, tables.REJECTED_LINES, tables.PARTS, tables.MONTHLY_DEMAND,
+        tables.DEMAND_FEATURES, tables.DATA_QUALITY, tables.DEMAND_DRIFT,
+    )  # fmt: skip
+    served = keys(tables.DEMAND_FORECAST, tables.FORECAST_ACCURACY)
+    training = dg.AssetSelection.assets(*model_keys.values()) | keys(tables.ZOO_RESULT, tables.MODEL_EVALUATION, tables.CHAMPION)
+    one_at_a_time = {"dagster/concurrency_key": "medallion"}
+    jobs = {
+        "register_deliveries": (keys(tables.DELIVERIES), "Registers files that landed and tells which months they touch."),
+        "monthly_data": (data, "Orders to features and monitoring for the months given."),
+        "monthly_forecast": (data | served, "Orders to features, then the forecast of each month by the version trained by then."),
+        "publish": (served, "The forecast of each month by the version trained by then, and its accuracy."),
+        "retraining": (training | served, "Fits the zoo, compares it on the same evidence, decides the champions, publishes."),
+    }
+    return {
+        name: dg.define_asset_job(name, selection, description=text, tags=one_at_a_time) for name, (selection, text) in jobs.items()
+    }

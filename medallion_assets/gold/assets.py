@@ -1,0 +1,108 @@
+"""Gold assets that are not the zoo's: the served forecast and what is watched. Wiring only."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from medallion_assets.bronze.assets import adopted_lines
+from medallion_assets.gold.publishing import Publication
+from medallion_assets.monitoring import accuracy, drift, quality
+from medallion_assets.partitions import add_months, month_range
+from medallion_assets.policies import clear_refusals
+from medallion_assets.table_asset import Input, Months, Reader, asset_key, asset_options, report, table_asset
+from medallion_assets.tables import (
+    BRONZE_SALES_ORDERS,
+    CHAMPION,
+    DATA_QUALITY,
+    DEMAND_DRIFT,
+    DEMAND_FEATURES,
+    DEMAND_FORECAST,
+    FORECAST_ACCURACY,
+    MONTHLY_DEMAND,
+    REJECTED_LINES,
+    SILVER_SALES_ORDERS,
+)
+from resources.lakehouse import Lakehouse
+from resources.settings import Settings
+from resources.tracking import Tracking
+
+
+def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list[dg.AssetsDefinition]:
+    """The served forecast, its accuracy, drift and data quality."""
+
+    @dg.asset(
+        **asset_options(DEMAND_FORECAST, settings, lakehouse_names[DEMAND_FORECAST.id], [DEMAND_FEATURES, CHAMPION]),
+        deps=[asset_key(CHAMPION), asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES)],
+    )
+    @clear_refusals
+    def demand_forecast(
+        context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], tracking: dg.ResourceParam[Tracking]
+    ) -> dg.MaterializeResult:
+        requested = [int(key) for key in context.partition_keys]
+        outcome = Publication(settings, lakehouse, tracking, context.run_id, context.log.info).run(requested)
+        details = {m: {"vintage": s.details["vintage"], "registry_version": s.details["registry_version"]} for m, s in outcome.slices.items()}
+        return report(context, DEMAND_FORECAST, requested, outcome, by_month=details)
+
+    horizon = settings.forecast.horizon
+    watched = settings.monitoring
+    return [
+        demand_forecast,
+        table_asset(
+            FORECAST_ACCURACY,
+            settings,
+            lakehouse_names[FORECAST_ACCURACY.id],
+            [Input(DEMAND_FORECAST, _origins), Input(MONTHLY_DEMAND, lambda month, s: _known([add_months(month, -12), month], s))],
+            _forecast_accuracy,
+            {"horizon": horizon},
+            only_complete=True,
+        ),
+        table_asset(
+            DEMAND_DRIFT,
+            settings,
+            lakehouse_names[DEMAND_DRIFT.id],
+            [Input(MONTHLY_DEMAND, Input.through(12 * 100))],
+            _demand_drift,
+            watched.model_dump(include={"drift_threshold", "drift_min_history"}),
+            only_complete=True,
+        ),
+        table_asset(
+            DATA_QUALITY,
+            settings,
+            lakehouse_names[DATA_QUALITY.id],
+            [Input(BRONZE_SALES_ORDERS, Input.same_month), Input(SILVER_SALES_ORDERS, Input.same_month), Input(REJECTED_LINES, Input.same_month)],
+            _data_quality,
+            watched.model_dump(include={"max_rejected_share"}),
+            with_no_month=True,
+        ),
+    ]
+
+
+def _known(months: list[int], settings: Settings) -> list[int]:
+    return [month for month in months if month >= settings.first_month]
+
+
+def _origins(month: int, settings: Settings) -> list[int]:
+    return _known(month_range(add_months(month, -settings.forecast.horizon - 1), add_months(month, -1)), settings)
+
+
+def _forecast_accuracy(read: Reader, months: Months, settings: Settings) -> DataFrame:
+    return accuracy.forecast_accuracy(read(DEMAND_FORECAST), read(MONTHLY_DEMAND), months.wanted)
+
+
+def _demand_drift(read: Reader, months: Months, settings: Settings) -> DataFrame:
+    figures = drift.monthly_figures(read(MONTHLY_DEMAND)).toPandas()
+    rows = drift.demand_drift(figures, months.wanted, settings)
+    schema = ", ".join(f"{c.name} {c.type}" for c in DEMAND_DRIFT.columns)
+    return read.spark.createDataFrame([tuple(row[name] for name in DEMAND_DRIFT.column_names) for row in rows], schema)
+
+
+def _data_quality(read: Reader, months: Months, settings: Settings) -> DataFrame:
+    identity = ["yyyymm", F.col("_delivery_id").alias("delivery_id"), F.col("_line_number").alias("line_number")]
+    lines = read(BRONZE_SALES_ORDERS).select(*identity)
+    for source in settings.sources:
+        if source.mode == "adopt":
+            own = adopted_lines(read.external(str(source.table)), source, settings).where(F.col("yyyymm").isin(months.wanted))
+            lines = lines.unionByName(own.select(*identity))
+    return quality.data_quality(lines, read(SILVER_SALES_ORDERS), read(REJECTED_LINES), months.wanted, settings)

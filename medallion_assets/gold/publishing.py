@@ -1,0 +1,137 @@
+"""Publishing: the forecast of an origin by the version that was trained by then, as a new vintage where numbers changed.
+
+Nothing is fitted or chosen here; the model and its version come from the decisions.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from pyspark.sql import functions as F
+
+from medallion_assets.gold import transforms
+from medallion_assets.monitoring.completeness import complete_months_of
+from medallion_assets.table_asset import Outcome, version_of
+from medallion_assets.tables import CHAMPION, DECILES, DELIVERIES, DEMAND_CLASSES, DEMAND_FEATURES, DEMAND_FORECAST, MONTHLY_DEMAND
+from medallion_assets.zoo.backtest import history, in_buckets, window
+from medallion_assets.zoo.registry import BASELINE, model
+from medallion_assets.zoo.serving import DemandForecaster, ServedModel
+from medallion_assets.zoo.training import serving_version, sync_alias
+from resources.lakehouse import Lakehouse, MonthWritten, Slice
+from resources.settings import Settings
+from resources.tracking import Tracking
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+SERVED_DDL = (
+    "part_number STRING, origin INT, horizon INT, target_yyyymm INT, forecast_qty DOUBLE, "
+    + ", ".join(f"{name} DOUBLE" for name in DECILES)
+    + ", demand_class STRING, model STRING, trained_yyyymm INT, model_run_id STRING, is_fallback BOOLEAN"
+)
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Publishes origins, oldest first."""
+
+    settings: Settings
+    lakehouse: Lakehouse
+    tracking: Tracking
+    run_id: str
+    log: Callable[[str], None]
+    _models: dict[int, DemandForecaster] = field(default_factory=dict)
+
+    def run(self, months: Sequence[int]) -> Outcome:
+        """Publish the complete months; an origin whose inputs and version did not change is left as it is."""
+        started = time.monotonic()
+        complete = complete_months_of(self.lakehouse.rows(DELIVERIES), self.settings)
+        decisions = self._decisions()
+        stored = self.lakehouse.slices(DEMAND_FORECAST)
+        demand, features = self.lakehouse.slices(MONTHLY_DEMAND), self.lakehouse.slices(DEMAND_FEATURES)
+        slices: dict[int, Slice] = {}
+        written: dict[int, MonthWritten] = {}
+        for origin in sorted(months):
+            if origin not in complete:
+                self.log(f"demand_forecast: {origin} is not complete, nothing published")
+                continue
+            version = serving_version(decisions, origin) if len(decisions) else None
+            seen = [[m, s.data_version] for m in window(self.settings, origin) for s in (demand.get(m), features.get(m) if m == origin else None) if s]
+            made_from = version_of(DEMAND_FORECAST.code_version, version, seen, self.settings.forecast.horizon)
+            if origin in stored and stored[origin].input_version == made_from:
+                slices[origin] = stored[origin]
+                continue
+            count, vintage, rows = self._publish(origin, version, stored.get(origin))
+            details = {"vintage": vintage, "registry_version": version, "seen": version_of(seen)}
+            slices[origin] = Slice(origin, "", f"{vintage}-{version_of(made_from)}" if count else stored[origin].data_version if origin in stored else "", made_from, rows, self.lakehouse.version(DEMAND_FORECAST), details)
+            written[origin] = MonthWritten(rows, slices[origin].data_version, count)
+            self.lakehouse.record(DEMAND_FORECAST, [slices[origin]], self.run_id)
+        return Outcome(slices, written, time.monotonic() - started)
+
+    def _decisions(self) -> pd.DataFrame:
+        decisions = self.lakehouse.rows(CHAMPION)
+        if len(decisions):
+            self.tracking.check()
+            return sync_alias(self.lakehouse, self.tracking)
+        return decisions
+
+    def _publish(self, origin: int, version: int | None, former: Slice | None) -> tuple[int, int, int]:
+        """Append a vintage where numbers differ; returns rows appended, the current vintage, rows of it."""
+        inputs = {self.lakehouse.name(t): self.lakehouse.version(t) for t in (MONTHLY_DEMAND, DEMAND_FEATURES)}
+        stamps = {
+            "registry_version": F.lit(version).cast("int"),
+            "input_versions": F.lit(json.dumps(inputs, sort_keys=True)),
+            "run_id": F.lit(self.run_id),
+            "published_at": F.lit(datetime.now(UTC).replace(tzinfo=None)),
+        }
+        rows = self._rows(origin, version).withColumns(stamps).persist()
+        try:
+            published = self.lakehouse.read(DEMAND_FORECAST, [origin])
+            newest = published.agg(F.max("vintage").alias("vintage")).collect()[0]["vintage"] or 0
+            count = rows.count()
+            reason = None
+            if newest:
+                changed = transforms.changed_numbers(rows, published.where(F.col("vintage") == newest)).count()
+                if not changed:
+                    return 0, newest, count
+                reason = self._reason(version, former, changed)
+                self.log(f"demand_forecast: origin {origin}, vintage {newest + 1}: {reason}")
+            self.lakehouse.append(DEMAND_FORECAST, transforms.demand_forecast(rows, newest + 1, reason))
+        finally:
+            rows.unpersist()
+        return count, newest + 1, count
+
+    def _reason(self, version: int | None, former: Slice | None, changed: int) -> str:
+        before = former.details.get("registry_version") if former else None
+        if before != version:
+            return f"version {version} serves instead of {before or 'the baseline'}; {changed:,} cells changed"
+        return f"demand known by the origin changed after it was published; {changed:,} cells changed"
+
+    def _rows(self, origin: int, version: int | None) -> DataFrame:
+        model_ = self._model(version, origin)
+        cells = in_buckets(history(self.lakehouse, self.settings, origin), self.settings.zoo.buckets)
+        forecasts = cells.applyInPandas(model_.by_bucket(origin), SERVED_DDL)
+        served = transforms.served_rows(forecasts, BASELINE, version is not None)
+        features = self.lakehouse.read(DEMAND_FEATURES, [origin])
+        return served.unionByName(transforms.excluded_rows(features, self.settings.forecast.active_months), allowMissingColumns=True)
+
+    def _model(self, version: int | None, origin: int) -> DemandForecaster:
+        if version is None:
+            return self._baseline(origin)
+        if version not in self._models:
+            self._models[version] = self.tracking.load_version(version)
+        return self._models[version]
+
+    def _baseline(self, origin: int) -> DemandForecaster:
+        """The baseline without evidence: what serves before the first training."""
+        forecaster = model(BASELINE).forecaster({})
+        nothing = pd.DataFrame()
+        fitted = forecaster.fit(nothing, nothing, nothing, origin, self.settings.forecast.horizon, self.settings.forecast.seed)
+        entry = ServedModel(BASELINE, forecaster, fitted, origin, "")
+        return DemandForecaster(dict.fromkeys(DEMAND_CLASSES, entry), self.settings.forecast.horizon)

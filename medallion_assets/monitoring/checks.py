@@ -1,0 +1,115 @@
+"""Asset checks made from the TableSpecs: key unique, not null, rules kept, months in range, every line accounted for.
+
+They look at the stored table, not at what was written, so that they see what others did to it. A check names the failed months.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from medallion_assets.table_asset import asset_key
+from medallion_assets.tables import DATA_QUALITY, DEMAND_DRIFT, TABLES, ZOO_FORECAST
+from resources.lakehouse import LEDGER, Lakehouse, TableSpec
+from resources.settings import Settings
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: rows that break a rule, by rule and month."""
+
+    rule: str
+    yyyymm: int
+    row_count: int
+
+
+def build_checks(settings: Settings, model_keys: dict[str, dg.AssetKey]) -> list[dg.AssetChecksDefinition]:
+    """One blocking check for each table asset, one for each model's slice, and warnings for drift and rejected lines."""
+    specs = [spec for spec in TABLES if spec not in (LEDGER, ZOO_FORECAST)]
+    blocking = [_table_check(spec, asset_key(spec), "") for spec in specs]
+    blocking += [_table_check(ZOO_FORECAST, key, name) for name, key in model_keys.items()]
+    return [*blocking, _accounting_check(settings), _drift_check()]
+
+
+def findings(spec: TableSpec, table: DataFrame) -> DataFrame:
+    """Rows that break the rules of a spec, counted: rule, yyyymm, row_count."""
+    month = F.col(spec.month_column).alias("yyyymm") if spec.month_column in table.columns else F.lit(0).alias("yyyymm")
+    repeated = table.groupBy(month, *[F.col(k) for k in spec.key if k != spec.month_column]).count().where("count > 1")
+    found = repeated.groupBy("yyyymm").agg(F.sum(F.col("count") - 1).alias("row_count")).select(F.lit("key_unique").alias("rule"), "yyyymm", "row_count")
+    rules = [(f"not_null_{c.name}", F.col(f"`{c.name}`").isNotNull()) for c in spec.columns if not c.is_nullable]
+    rules += [(constraint.name, F.coalesce(F.expr(constraint.sql), F.lit(False))) for constraint in spec.constraints]
+    if spec.month_column in table.columns:
+        rules.append(("month_valid", (month == 0) | ((month % 100).between(1, 12) & (month > 190000))))
+    if not rules:
+        return found
+    broken = table.groupBy(month).agg(*[F.count_if(~rule).alias(name) for name, rule in rules])
+    listed = F.explode(F.array(*[F.struct(F.lit(name).alias("rule"), F.col(name).alias("row_count")) for name, _ in rules]))
+    return found.unionByName(broken.select("yyyymm", listed.alias("f")).select("f.rule", "yyyymm", "f.row_count").where("row_count > 0"))
+
+
+def _table_check(spec: TableSpec, key: dg.AssetKey, writer: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=key,
+        name="rules_kept",
+        blocking=True,
+        description=f"Key ({', '.join(spec.key)}) unique, nothing missing that must be there, {len(spec.constraints)} rules of the table kept.",
+    )
+    def _check(context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.AssetCheckResult:
+        months = _months(context)
+        table = lakehouse.read(spec, months if spec.partition_by else None)
+        if spec.writer_column:
+            table = table.where(F.col(spec.writer_column) == writer)
+        return _result(findings(spec, table), months)
+
+    return _check
+
+
+def _months(context: dg.AssetCheckExecutionContext) -> list[int] | None:
+    step = context.op_execution_context
+    return [int(key) for key in step.partition_keys] if step.has_partition_key or step.has_partition_key_range else None
+
+
+def _result(found: DataFrame, months: Sequence[int] | None) -> dg.AssetCheckResult:
+    rows = [Finding(r["rule"], r["yyyymm"], r["row_count"]) for r in found.orderBy("yyyymm", "rule").limit(100).collect()]
+    told = "\n".join(f"- {f.yyyymm}: {f.row_count:,} rows break {f.rule}" for f in rows)
+    return dg.AssetCheckResult(
+        passed=not rows,
+        metadata={"findings": dg.MetadataValue.md(told or "none"), "months": _span(months), "broken_rows": sum(f.row_count for f in rows)},
+        description=told.replace("- ", "") or None,
+    )
+
+
+def _span(months: Sequence[int] | None) -> str:
+    return "all" if not months else f"{months[0]} to {months[-1]}" if len(months) > 1 else str(months[0])
+
+
+def _accounting_check(settings: Settings) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset_key(DATA_QUALITY),
+        name="every_line_accounted_for",
+        blocking=True,
+        description="Lines read = accepted + rejected + duplicates + superseded, for every delivery and month.",
+    )
+    def _check(context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.AssetCheckResult:
+        months = _months(context)
+        rules = lakehouse.read(DATA_QUALITY, [*months, 0] if months else None).where("rule = 'lines_unaccounted' AND value <> 0")
+        found = rules.select("rule", "yyyymm", F.col("value").cast("bigint").alias("row_count"))
+        return _result(found, months)
+
+    return _check
+
+
+def _drift_check() -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=asset_key(DEMAND_DRIFT), name="no_drift", description="Warns where a month's demand does not look like the past.")
+    def _check(context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.AssetCheckResult:
+        rows = lakehouse.read(DEMAND_DRIFT, _months(context)).where("is_drift").orderBy("yyyymm", "feature").limit(100).collect()
+        told = "\n".join(f"- {r['yyyymm']} {r['feature']}: {r['reason']}" for r in rows)
+        return dg.AssetCheckResult(
+            passed=not rows, severity=dg.AssetCheckSeverity.WARN, metadata={"findings": dg.MetadataValue.md(told or "none")}
+        )
+
+    return _check
+
+

@@ -1,0 +1,88 @@
+"""The command line: run, ui, simulate, status, docs. Each command is a thin front of Dagster jobs and tables.
+
+What the jobs do lies in the assets; what a person reads at the end lies in summary.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from medallion_assets import definitions
+from medallion_assets.operations import documents, runs, servers, simulation, summary
+from resources.errors import Refused
+from resources.settings import Settings
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of the ``medallion`` command; a refusal ends it with its message and exit code 2."""
+    try:
+        commands(standalone_mode=True)
+    except Refused as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]{error}[/red]", markup=True)
+        sys.exit(2)
+
+
+@click.group(help="Raw sales orders in, an evidence-backed monthly forecast by part number out.")
+def commands() -> None:
+    """All commands read the configuration that MEDALLION_CONFIG names."""
+
+
+@commands.command(help="Take in what landed, forecast the newest complete month, and show the result.")
+def run() -> None:
+    """Everything from orders to the served forecast; what is up to date is left as it is."""
+    settings = definitions.current_settings()
+    _simulate(settings)
+    with runs.session(settings, console) as session:
+        is_changed = session.everything()
+    summary.show(settings, console, is_changed)
+
+
+@commands.command(help="Dagster's interface and daemon, and MLflow's interface, on this machine only.")
+@click.option("--port", default=3000, show_default=True, help="Dagster's port")
+@click.option("--mlflow-port", default=5000, show_default=True, help="MLflow's port")
+def ui(port: int, mlflow_port: int) -> None:
+    """Serve until interrupted."""
+    settings = definitions.current_settings()
+    _simulate(settings)
+    servers.serve(settings, definitions.prepare_dagster_home(settings), port, mlflow_port, console)
+
+
+@commands.command(help="Write the files of the simulated wholesaler.")
+def simulate() -> None:
+    """Files that are there already and equal are left alone."""
+    settings = definitions.current_settings()
+    if settings.simulation is None:
+        raise Refused("this configuration has no section simulation; use config/sample.yaml")
+    _simulate(settings)
+
+
+@commands.command(help="Show the newest forecast, champions and accounting without running anything.")
+def status() -> None:
+    """Reads the tables without Spark."""
+    summary.show(definitions.current_settings(), console, is_changed=None)
+
+
+@commands.command(help="Write docs/tables.md and docs/features.md from the table specifications.")
+@click.option("--folder", default="docs", show_default=True, type=click.Path(file_okay=False, path_type=Path))
+def docs(folder: Path) -> None:
+    """Only what differs is written."""
+    for path in documents.write(folder):
+        console.print(f"wrote {path}")
+
+
+def _simulate(settings: Settings) -> None:
+    if settings.simulation is None:
+        return
+    wanted = settings.simulation
+    simulated = simulation.Simulation(
+        parts=wanted.parts, months=wanted.months, first_month=wanted.first_month, seed=wanted.seed, shift_month=wanted.shift_month
+    )
+    written = simulation.write(simulated, Path(wanted.folder))
+    if written:
+        console.print(f"Simulated wholesaler: {len(written)} files of made-up orders written to {wanted.folder}")

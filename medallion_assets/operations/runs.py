@@ -1,0 +1,145 @@
+"""Dagster runs started from the command line, in this process, with progress for the person who waits.
+
+Which assets a job holds lies in definitions.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import dagster as dg
+from rich.console import Console
+
+from medallion_assets import definitions
+from medallion_assets.monitoring.completeness import complete_months_of
+from medallion_assets.partitions import add_months, month_index, month_partitions
+from medallion_assets.tables import DELIVERIES
+from resources.errors import Refused
+from resources.lakehouse import DeltaLakehouse
+from resources.settings import Settings
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class RunFailed(Refused):
+    """A run did not succeed; the message is that of its first failed step."""
+
+
+@contextmanager
+def session(settings: Settings, console: Console) -> Iterator[Session]:
+    """Definitions and instance for several runs of one process; the Spark session is shared by them."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("py4j").setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    home = definitions.prepare_dagster_home(settings)
+    defs = definitions.build_defs(settings, definitions.build_resources(settings))
+    with dg.DagsterInstance.get() as instance:
+        yield Session(settings, defs, instance, console, home)
+
+
+def reader(settings: Settings) -> DeltaLakehouse:
+    """The tables of a configuration for reading without Spark."""
+
+    def refuse() -> None:
+        raise Refused("this command reads tables without Spark")
+
+    w, r = settings.writes.max_removed_share, settings.retention.reproducible_months
+    return DeltaLakehouse(refuse, settings.lakehouse_root, settings.catalog, settings.schemas.model_dump(), w, r)
+
+
+@dataclass
+class Session:
+    """Runs jobs and shows their steps."""
+
+    settings: Settings
+    defs: dg.Definitions
+    instance: dg.DagsterInstance
+    console: Console
+    home: str
+    _started: dict[str, float] = field(default_factory=dict)
+
+    def everything(self) -> bool:
+        """From landed files to the served forecast of the newest complete month; whether anything was written."""
+        today = month_partitions(self.settings.first_month).get_last_partition_key()
+        is_changed = self.execute("register_deliveries", [int(str(today))])
+        months, complete = self._months()
+        if not months:
+            raise Refused(f"no order lines found: {', '.join(str(s.files or s.table) for s in self.settings.sources)}")
+        is_changed |= self.execute("monthly_data", [months[0], months[-1]])
+        if not complete:
+            self.console.print("No month is complete yet, so nothing is forecast: set last_month, or wait for lines of a later month.")
+            return is_changed
+        newest = complete[-1]
+        earlier = add_months(newest, -self.settings.run.replay_months)
+        enough = month_index(earlier) - month_index(self.settings.first_month) >= self.settings.forecast.min_history
+        if self.settings.run.replay_months and enough:
+            is_changed |= self.execute("retraining", [earlier])
+            is_changed |= self.execute("publish", [add_months(earlier, 1), add_months(newest, -1)])
+        is_changed |= self.execute("retraining", [newest])
+        return is_changed
+
+    def execute(self, job_name: str, months: Sequence[int]) -> bool:
+        """Run a job for a month or the range from the first to the last; whether a month was written. Raises RunFailed."""
+        first, last = str(months[0]), str(months[-1])
+        span = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        self.console.print(f"[bold]{job_name}[/bold] {first}" + (f" to {last}" if last != first else ""))
+        started = time.monotonic()
+        run_id = dg.DagsterRun(job_name=job_name).run_id
+        self.instance.add_event_listener(run_id, self._show)
+        result = self.defs.resolve_job_def(job_name).execute_in_process(
+            instance=self.instance, run_id=run_id, tags={**span, "medallion/trigger": "command_line"}, raise_on_error=False, run_config=QUIET
+        )
+        if not result.success:
+            raise RunFailed(self._failure(result))
+        written = sum(_months_written(event) for event in result.get_asset_materialization_events())
+        self.console.print(f"  [green]done[/green] in {time.monotonic() - started:.0f} s")
+        return written > 0
+
+    def _months(self) -> tuple[list[int], list[int]]:
+        deliveries = reader(self.settings).rows(DELIVERIES)
+        touched = {int(m["yyyymm"]) for months in deliveries["months"] for m in months if m["yyyymm"]}
+        return sorted(touched), complete_months_of(deliveries, self.settings)
+
+    def _show(self, entry: dg.EventLogEntry) -> None:
+        event = entry.dagster_event
+        if event is None:
+            if entry.level >= logging.INFO and entry.step_key:
+                self.console.print(f"    [dim]{entry.user_message}[/dim]", markup=True)
+        elif event.is_step_start and not str(event.step_key).endswith(("rules_kept", "no_drift")):
+            self._started[str(event.step_key)] = time.monotonic()
+        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if not check.passed:
+                severity = "[red]failed[/red]" if check.severity == dg.AssetCheckSeverity.ERROR else "[yellow]warns[/yellow]"
+                self.console.print(f"    check {check.asset_key.to_user_string()} {check.check_name} {severity}: {check.description or ''}")
+        elif event.is_step_success and str(event.step_key) in self._started:
+            seconds = time.monotonic() - self._started.pop(str(event.step_key))
+            self.console.print(f"  {str(event.step_key).replace('__', '.', 1)}: {seconds:.1f} s")
+
+    def _failure(self, result: dg.ExecuteInProcessResult) -> str:
+        for event in result.all_events:
+            if event.is_step_failure:
+                data = event.step_failure_data
+                metadata = data.user_failure_data
+                if metadata and metadata.description:
+                    return str(metadata.description)
+                cause = data.error
+                while cause is not None and cause.cause is not None:
+                    cause = cause.cause
+                return f"{event.step_key} failed: {cause.message.strip() if cause else 'no message'}"
+            if event.is_failure and event.message:
+                first = event.message
+        return f"the run failed: {first}"
+
+
+def _months_written(event: dg.DagsterEvent) -> int:
+    metadata = event.materialization.metadata
+    for key in ("inserted", "updated", "deleted", "new_deliveries"):
+        if key in metadata and metadata[key].value:
+            return 1
+    return 0

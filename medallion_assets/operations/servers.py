@@ -1,0 +1,61 @@
+"""The interfaces: Dagster's web server with its daemon, and MLflow's, as child processes on loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from rich.console import Console
+
+from resources.errors import Refused
+from resources.settings import Settings
+
+LOOPBACK = "127.0.0.1"
+
+
+def serve(settings: Settings, dagster_home: str, port: int, mlflow_port: int, console: Console) -> None:
+    """Serve until interrupted or a server ends; all children end with this process. Raises Refused when one does not start."""
+    environment = {**os.environ, "DAGSTER_HOME": dagster_home, "DAGSTER_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    children = [subprocess.Popen(_dagster(port), env=environment, start_new_session=True)]
+    if settings.tracking_uri.startswith("sqlite"):
+        children.append(subprocess.Popen(_mlflow(settings, mlflow_port), env=environment, start_new_session=True))
+    shown = settings.tracking_uri if len(children) == 1 else f"http://{LOOPBACK}:{mlflow_port}"
+    console.print(f"Dagster: http://{LOOPBACK}:{port}   MLflow: {shown}   (Ctrl-C ends both)")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        while all(child.poll() is None for child in children):
+            time.sleep(0.5)
+        raise Refused(f"a server ended by itself; is port {port} or {mlflow_port} taken? Give others with --port and --mlflow-port")
+    except KeyboardInterrupt:
+        console.print("Ending.")
+    finally:
+        for child in children:
+            _end(child)
+
+
+def _dagster(port: int) -> list[str]:
+    return [sys.executable, "-m", "dagster", "dev", "-m", "medallion_assets.definitions", "-h", LOOPBACK, "-p", str(port)]
+
+
+def _mlflow(settings: Settings, port: int) -> list[str]:
+    store = ["--backend-store-uri", settings.tracking_uri, "--default-artifact-root", f"{settings.lakehouse_root}/mlartifacts"]
+    return [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1", *store]
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End a child and what it started: both have the child's process group."""
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        if child.poll() is not None:
+            return
+        os.killpg(child.pid, sign)
+        try:
+            child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            continue

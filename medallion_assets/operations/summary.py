@@ -1,0 +1,129 @@
+"""What a planner reads at the end of a run: how lines were accounted for, champions with their evidence, what is forecast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from medallion_assets.operations.runs import reader
+from medallion_assets.tables import CHAMPION, DATA_QUALITY, DEMAND_CLASSES, DEMAND_FORECAST, FORECAST_ACCURACY, MODEL_EVALUATION
+from medallion_assets.zoo.training import last_decisions
+
+if TYPE_CHECKING:
+    from resources.lakehouse import DeltaLakehouse
+    from resources.settings import Settings
+
+
+def show(settings: Settings, console: Console, is_changed: bool | None) -> None:
+    """Print the state of the lakehouse; ``is_changed`` says whether the run before wrote anything (None: there was none)."""
+    lakehouse = reader(settings)
+    if settings.is_simulated:
+        console.print("\n[bold]All figures are of a simulated wholesaler.[/bold]")
+    if is_changed is False:
+        console.print("\n[bold]Nothing to do:[/bold] no new files, all months, models and forecasts are up to date.")
+    _lines(lakehouse, console)
+    _champions(lakehouse, console)
+    _models(lakehouse, console)
+    _forecast(lakehouse, console)
+    _accuracy(lakehouse, console)
+    console.print(f"\nTables:  {settings.lakehouse_root}/<schema>/<table> as {settings.catalog}.<schema>.<table>")
+    console.print(f"MLflow:  {settings.tracking_uri}, model {settings.registered_model}@champion")
+    console.print("Look:    make ui, then http://127.0.0.1:3000 (Dagster) and http://127.0.0.1:5000 (MLflow)")
+
+
+def _lines(lakehouse: DeltaLakehouse, console: Console) -> None:
+    quality = lakehouse.rows(DATA_QUALITY)
+    if quality.empty:
+        console.print("No order lines yet.")
+        return
+    sums = quality.groupby("rule")["value"].sum()
+    count = {name: int(sums.get(f"lines_{name}", 0)) for name in ("read", "accepted", "rejected", "duplicate", "superseded", "unaccounted")}
+    months = sorted(int(m) for m in quality["yyyymm"].unique() if m)
+    console.print(f"\n[bold]Order lines[/bold], {len(months)} months ({months[0]} to {months[-1]})")
+    console.print(
+        f"  {count['read']:,} read = {count['accepted']:,} accepted + {count['rejected']:,} rejected + {count['duplicate']:,} duplicates"
+        f" + {count['superseded']:,} superseded" + (f"; [red]{count['unaccounted']:,} unaccounted for[/red]" if count["unaccounted"] else "")
+    )
+    reasons = quality[quality["rule"].str.startswith("rejected:")].groupby("rule")["value"].sum().sort_values(ascending=False)
+    if len(reasons):
+        console.print("  rejected for: " + ", ".join(f"{name.removeprefix('rejected:')} {int(n):,}" for name, n in reasons.items()))
+
+
+def _champions(lakehouse: DeltaLakehouse, console: Console) -> None:
+    decisions = lakehouse.rows(CHAMPION)
+    if decisions.empty:
+        console.print("\nNo champion yet: no month was trained.")
+        return
+    newest = last_decisions(decisions)
+    version = int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
+    table = Table(title=f"Champions (registry version {version})", title_justify="left", title_style="bold")
+    for name in ("class", "champion", "decision", "WQL", "baseline", "better by", "bias", "cells", "trained"):
+        table.add_column(name, justify="left" if name in ("class", "champion", "decision") else "right")
+    for demand_class in DEMAND_CLASSES:
+        if demand_class in newest.index:
+            r = newest.loc[demand_class]
+            gain = 1 - r["champion_wql"] / r["baseline_wql"] if r["baseline_wql"] else None
+            name = demand_class + (" (as all classes)" if r["pooled"] else "")
+            table.add_row(
+                name, str(r["champion"]), str(r["decision"]), _number(r["champion_wql"]), _number(r["baseline_wql"]),
+                f"{gain:.0%}" if gain is not None and not pd.isna(gain) else "", _number(r["champion_bias"]),
+                f"{int(r['cell_count'] or 0):,}", str(int(r["champion_trained_yyyymm"])),
+            )  # fmt: skip
+    console.print()
+    console.print(table)
+
+
+def _models(lakehouse: DeltaLakehouse, console: Console) -> None:
+    rows = lakehouse.rows(MODEL_EVALUATION)
+    if rows.empty:
+        return
+    month = int(rows["yyyymm"].max())
+    wanted = rows[(rows["yyyymm"] == month) & (rows["horizon"] == 0) & (rows["segment_kind"] == "demand_class")]
+    table = Table(title=f"Models compared on the evidence of {month}: WQL by class", title_justify="left", title_style="bold")
+    classes = [c for c in DEMAND_CLASSES if c in set(wanted["segment"])]
+    table.add_column("model")
+    for name in [*classes, "s per origin"]:
+        table.add_column(name, justify="right")
+    for model, own in wanted.groupby("model", sort=False):
+        by_class = own.set_index("segment")["wql"].to_dict()
+        table.add_row(str(model), *(_number(by_class.get(c)) for c in classes), f"{own['fit_seconds'].mean():.1f}")
+    console.print()
+    console.print(table)
+
+
+def _forecast(lakehouse: DeltaLakehouse, console: Console) -> None:
+    rows = lakehouse.rows(DEMAND_FORECAST, ["yyyymm", "vintage", "part_number", "horizon", "target_yyyymm", "forecast_qty", "q10", "q90", "status"])
+    if rows.empty:
+        console.print("\nNothing published yet.")
+        return
+    origin = int(rows["yyyymm"].max())
+    rows = rows[rows["yyyymm"] == origin]
+    rows = rows[rows["vintage"] == rows["vintage"].max()]
+    active = rows[rows["horizon"] > 0]
+    parts = active.drop_duplicates("part_number")["status"].value_counts()
+    console.print(
+        f"\n[bold]Forecast[/bold] made at the end of {origin}, vintage {int(rows['vintage'].max())}: {active['part_number'].nunique():,} parts "
+        f"({', '.join(f'{n:,} {s}' for s, n in parts.items())}), {int((rows['horizon'] == 0).sum()):,} excluded"
+    )
+    for target, month in active.groupby("target_yyyymm"):
+        console.print(f"  {target}: {month['forecast_qty'].sum():>12,.0f} units expected")
+
+
+def _accuracy(lakehouse: DeltaLakehouse, console: Console) -> None:
+    rows = lakehouse.rows(FORECAST_ACCURACY)
+    rows = rows[(rows["segment_kind"] == "all") & (rows["lag"] == 1)] if len(rows) else rows
+    if rows.empty:
+        return
+    console.print("\n[bold]Served forecasts, one month ahead, against what was sold[/bold]")
+    for r in rows.sort_values("yyyymm").tail(6).to_dict("records"):
+        naive = f", same month last year {r['naive_wape']:.3f}" if not pd.isna(r["naive_wape"]) else ""
+        console.print(f"  {r['yyyymm']}: WAPE {r['wape']:.3f}{naive}; bias {r['bias']:+.3f}; {r['coverage_80']:.0%} within q10 to q90")
+
+
+def _number(value: object) -> str:
+    return "" if value is None or pd.isna(value) else f"{value:.3f}"
+
+

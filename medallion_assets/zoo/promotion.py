@@ -1,0 +1,436 @@
+"""Who serves each demand class: the verdict on the evidence, with figures and one sentence a person can read.
+
+Pure functions of small frames. How the figures are made lies in evaluation.py; registering, storing and serving lie in assets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from medallion_assets.tables import DEMAND_CLASSES
+from resources.settings import PromotionSettings
+
+BASELINE = "seasonal_naive"
+INTERVAL_PCT = (2.5, 97.5)
+GROUP_TOLERANCE = 0.02
+MIN_GROUP_CELLS = 50
+EQUIVALENCE = 0.005
+BIAS_ALLOWED = 0.25
+BIAS_MARGIN = 0.05
+# The quantile loss of sparse demand rewards forecasting nothing: below a quarter of the demand nobody is promoted, however the
+# incumbent is biased.
+MIN_BIAS = -0.75
+DRAWS = 1_000
+
+_GROUPS = {
+    "short": "the first third of the horizon",
+    "mid": "the middle third of the horizon",
+    "long": "the last third of the horizon",
+    "A": "ABC class A",
+    "B": "ABC class B",
+    "C": "ABC class C",
+}
+_CHUNK_WEIGHTS = 2_000_000  # bootstrap weights held at once: 16 MB
+
+Floats = NDArray[np.float64]
+
+
+class Contender(Protocol):
+    """What a decision needs to know of a model; a ModelSpec has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def classes(self) -> Collection[str]: ...
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model and the demand classes it is asked for."""
+
+    name: str
+    classes: Collection[str] = DEMAND_CLASSES
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One row of gold.champion. What only the training run knows is None until it fills it in.
+
+    champion_trained_yyyymm is the decision month where the champion takes the fit of this training, and None where the fit that
+    served before goes on serving.
+    """
+
+    yyyymm: int
+    demand_class: str
+    decision: str
+    champion: str
+    reason: str
+    challenger: str | None = None
+    actor: str = "policy"
+    champion_wql: float | None = None
+    challenger_wql: float | None = None
+    baseline_wql: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    champion_bias: float | None = None
+    oracle_wql: float | None = None
+    cell_count: int = 0
+    part_count: int = 0
+    origin_count: int = 0
+    pooled: bool = False
+    champion_trained_yyyymm: int | None = None
+    decision_number: int | None = None
+    registry_version: int | None = None
+    candidate_version: int | None = None
+    run_id: str | None = None
+    decided_at: pd.Timestamp | None = None
+
+
+def decide(
+    month: int,
+    evaluation: pd.DataFrame,
+    part_losses: pd.DataFrame,
+    origins_available: int,
+    incumbents: Mapping[str, str | None],
+    contestants: Sequence[Contender],
+    settings: PromotionSettings,
+    k_min: int,
+    draws: int = DRAWS,
+    seed: int = 7,
+) -> list[Decision]:
+    """The decision of ``month`` for each class of ``incumbents`` (class -> model that serves it, None before the first training).
+
+    evaluation: rows of gold.model_evaluation of the month. part_losses: rows of evaluation.part_losses of the month, for the interval
+    of a difference in WQL (paired percentile bootstrap over parts), the groups and the oracle; WQL and bias themselves come from
+    evaluation. ``contestants`` in order of cost, the cheapest first. ``origins_available``: evidence origins, at least ``k_min`` are
+    needed.
+
+    A challenger is eligible when it lacks no cell, its WQL lies below seasonal_naive's, its bias passes the guard, the interval of its
+    difference to the incumbent lies wholly below zero, and in no third of the horizon and no ABC class of 50 cells or more its WQL is
+    more than 2 % above the incumbent's. The guard: abs(bias) at most max(.25, abs(incumbent's bias) + .05), and bias above -.75. The
+    eligible model with the lowest WQL wins; the cheapest whose interval against it lies within .5 % of its WQL is taken instead. Where
+    there is no incumbent to compare with, seasonal_naive stands for it.
+
+    promoted: a challenger serves. refreshed: the incumbent stays and takes the new fit. denied: nobody is promoted for lack of
+    origins, or nobody is eligible and seasonal_naive serves for want of an incumbent. kept: promotion is off, or the incumbent stays
+    with its former fit, because this training has none of it, or one that lacks many cells.
+
+    A class with fewer parts or cells than the settings ask for, or without demand in its cells, takes the decision on the cells of all
+    classes, between the models asked for all of them; an incumbent asked for some classes only can't be compared there and stays.
+    Raises ValueError when part_losses lack rows of a model that evaluation compares.
+    """
+
+    @cache
+    def contest(demand_class: str | None) -> _Contest:
+        return _contest(demand_class, evaluation, part_losses, contestants, draws, seed)
+
+    ordered = sorted(incumbents, key=lambda name: (DEMAND_CLASSES.index(name) if name in DEMAND_CLASSES else len(DEMAND_CLASSES), name))
+    rules = _Rules(month, origins_available, k_min, settings, contestants, contest)
+    return [_decide_class(name, incumbents[name], rules) for name in ordered]
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """What gold.model_evaluation says of one model in one segment; wql and bias None where they are no finite numbers."""
+
+    wql: float | None
+    bias: float | None
+    actual_qty: float
+    cell_count: int
+    part_count: int
+    missing_cell_count: int
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """The models on one set of cells, in order of cost. Arrays have one column per model of ``compared``."""
+
+    figures: Mapping[str, _Figures]
+    compared: tuple[str, ...]
+    sampled_wql: Floats
+    drawn_wql: Floats
+    groups: Mapping[str, tuple[int, Floats]]
+    oracle_wql: float | None
+
+    @property
+    def cells(self) -> int:
+        return max((f.cell_count for f in self.figures.values()), default=0)
+
+    @property
+    def parts(self) -> int:
+        return max((f.part_count for f in self.figures.values()), default=0)
+
+    @property
+    def has_demand(self) -> bool:
+        return any(f.actual_qty > 0 for f in self.figures.values())
+
+    @property
+    def extent(self) -> str:
+        return f"{_count(self.cells, 'cell')} of {_count(self.parts, 'part')}"
+
+    def wql(self, model: str | None) -> float | None:
+        return self.figures[model].wql if model is not None and model in self.figures else None
+
+    def bias(self, model: str) -> float | None:
+        return self.figures[model].bias if model in self.figures else None
+
+    def missing(self, model: str) -> int:
+        return self.figures[model].missing_cell_count if model in self.figures else 0
+
+    def best(self, models: Iterable[str]) -> str | None:
+        """The model with the lowest WQL, the cheaper of two equal ones; where none has a WQL, the cheapest."""
+        return min(models, key=lambda m: np.inf if (wql := self.wql(m)) is None else wql, default=None)
+
+    def difference(self, model: str, other: str) -> tuple[float, float, float]:
+        """WQL of ``model`` less that of ``other``, both compared: the difference and the ends of its interval."""
+        first, second = self.compared.index(model), self.compared.index(other)
+        exact = (self.wql(model) or 0.0) - (self.wql(other) or 0.0)
+        # With very many parts the draws come from a sample of them: its spread, around the difference of all.
+        shift = exact - float(self.sampled_wql[first] - self.sampled_wql[second])
+        low, high = np.nanpercentile(self.drawn_wql[:, first] - self.drawn_wql[:, second], INTERVAL_PCT) + shift
+        return exact, float(low), float(high)
+
+    def comparison(self, model: str, other: str) -> str:
+        difference, low, high = self.difference(model, other)
+        return (
+            f"WQL {self.wql(model):.3f} against {self.wql(other):.3f} of {other} on {self.extent}, "
+            f"difference {difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+        )
+
+    def worse_group(self, model: str, other: str) -> str | None:
+        """The first group in which ``model`` is more than 2 % worse, with both figures."""
+        first, second = self.compared.index(model), self.compared.index(other)
+        for group, (cells, wql) in self.groups.items():
+            if cells >= MIN_GROUP_CELLS and wql[first] > wql[second] * (1 + GROUP_TOLERANCE):
+                return f"WQL {wql[first]:.3f} against {wql[second]:.3f} of {other} in {_GROUPS[group]}"
+        return None
+
+
+@dataclass(frozen=True)
+class _Rules:
+    month: int
+    origins_available: int
+    k_min: int
+    settings: PromotionSettings
+    contestants: Sequence[Contender]
+    contest: Callable[[str | None], _Contest]
+
+    def is_asked(self, model: str, *classes: str) -> bool:
+        return any(c.name == model and set(classes) <= set(c.classes) for c in self.contestants)
+
+
+def _decide_class(demand_class: str, incumbent: str | None, rules: _Rules) -> Decision:
+    own = rules.contest(demand_class)
+    is_small = own.parts < rules.settings.min_parts or own.cells < rules.settings.min_cells
+    is_pooled = is_small or not own.has_demand
+    contest = rules.contest(None) if is_pooled else own
+    champion = incumbent or BASELINE
+    undecided = Decision(
+        yyyymm=rules.month,
+        demand_class=demand_class,
+        decision="denied",
+        champion=champion,
+        reason=f"only {rules.origins_available} of {rules.k_min} required evidence origins: {champion} serves",
+        baseline_wql=contest.wql(BASELINE),
+        oracle_wql=contest.oracle_wql,
+        cell_count=contest.cells,
+        part_count=contest.parts,
+        origin_count=rules.origins_available,
+        pooled=is_pooled,
+        champion_trained_yyyymm=rules.month if incumbent is None or rules.is_asked(incumbent, demand_class) else None,
+    )
+    undecided = _with_models(undecided, contest, champion, contest.best(m for m in contest.figures if m != champion))
+    if rules.settings.mode == "off":
+        how = "stays as it was trained" if incumbent else "serves for want of a champion"
+        trained = None if incumbent else rules.month
+        return replace(undecided, decision="kept", reason=f"promotion is off: {champion} {how}", champion_trained_yyyymm=trained)
+    if rules.origins_available < rules.k_min:
+        return undecided
+    verdict = _verdict(undecided, incumbent, contest, rules)
+    if is_pooled:
+        why = f"{_count(own.parts, 'part')} and {_count(own.cells, 'cell')} are too few" if is_small else "no cell has demand"
+        return replace(verdict, reason=f"{why}, so all classes decide together: {verdict.reason}")
+    return verdict
+
+
+def _verdict(undecided: Decision, incumbent: str | None, contest: _Contest, rules: _Rules) -> Decision:
+    """The decision on a contest's figures, promotion being on and the origins enough."""
+    if undecided.pooled and incumbent in {c.name for c in rules.contestants} and not rules.is_asked(str(incumbent), *DEMAND_CLASSES):
+        return _stay(undecided, incumbent, f"{incumbent} is not asked for all classes and can't be compared on their cells", contest, rules)
+    yardstick = incumbent if incumbent in contest.compared else BASELINE
+    if yardstick not in contest.compared:
+        return _stay(undecided, incumbent, f"there is no WQL of {yardstick} to compare with", contest, rules)
+    refusals = {m: _refusal(m, yardstick, contest) for m in contest.figures if m not in (yardstick, incumbent)}
+    eligible = [m for m, refusal in refusals.items() if refusal is None]
+    best = contest.best(eligible)
+    if best is None:
+        refused = contest.best(refusals)
+        why = f"{refused} {refusals[refused]}" if refused else "there is no other model"
+        return _stay(_with_difference(undecided, contest, refused, yardstick), incumbent, why, contest, rules)
+    winner = _cheapest_equivalent(best, (yardstick, *eligible), contest)
+    closeness = f"{winner} is cheaper and certain to be within {EQUIVALENCE:.1%} of {best} with WQL {contest.wql(best):.3f}"
+    if winner == yardstick:
+        return _stay(_with_difference(undecided, contest, best, yardstick), incumbent, closeness, contest, rules)
+    reason = f"{winner}: {contest.comparison(winner, yardstick)}"
+    if yardstick != BASELINE and undecided.baseline_wql is not None:
+        reason += f", {BASELINE} {undecided.baseline_wql:.3f}"
+    if incumbent not in (None, yardstick):
+        reason += f"; {incumbent}, which served, {_why_not_compared(str(incumbent), undecided.demand_class, rules)}"
+    if winner != best:
+        reason += f"; {closeness}"
+    promoted = _with_difference(undecided, contest, winner, yardstick)
+    promoted = _with_models(promoted, contest, winner, contest.best(m for m in contest.figures if m != winner))
+    return replace(
+        promoted, decision="promoted", reason=reason + _left_out(contest, (winner, incumbent)), champion_trained_yyyymm=rules.month
+    )
+
+
+def _stay(decision: Decision, incumbent: str | None, why: str, contest: _Contest, rules: _Rules) -> Decision:
+    """Nobody is promoted: the incumbent takes the new fit where that can be trusted; without one seasonal_naive serves."""
+    figures = f" with WQL {decision.champion_wql:.3f} on {contest.extent}" if decision.champion_wql is not None else ""
+    because = f", because {why}{_left_out(contest, (decision.challenger, incumbent))}"
+    if incumbent is None:
+        is_alone = not any(m != BASELINE for m in contest.figures)
+        return replace(decision, decision="refreshed" if is_alone else "denied", reason=f"{BASELINE} serves{figures}{because}")
+    own = rules.contest(decision.demand_class)
+    has_sound_fit = incumbent in own.compared or (not own.has_demand and not own.missing(incumbent))
+    if rules.is_asked(incumbent, decision.demand_class) and has_sound_fit:
+        return replace(decision, decision="refreshed", reason=f"{incumbent} stays with the fit of this training{figures}{because}")
+    fault = _why_not_compared(incumbent, decision.demand_class, rules)
+    reason = f"{incumbent} stays with its former fit, since it {fault}{because}"
+    return replace(decision, decision="kept", reason=reason, champion_trained_yyyymm=None)
+
+
+def _refusal(model: str, yardstick: str, contest: _Contest) -> str | None:
+    """Why a model can't be promoted, as what is said of it; None where it can."""
+    wql, bias = contest.wql(model), contest.bias(model)
+    baseline_wql, yardstick_bias = contest.wql(BASELINE), contest.bias(yardstick) or 0.0
+    if missing := contest.missing(model):
+        return f"lacks {_count(missing, 'cell')} that other models have"
+    if wql is None or bias is None:
+        return "has no finite WQL"
+    if model != BASELINE and baseline_wql is not None and wql >= baseline_wql:
+        return f"has WQL {wql:.3f}, not below {baseline_wql:.3f} of {BASELINE}, on {contest.extent}"
+    if abs(bias) > max(BIAS_ALLOWED, abs(yardstick_bias) + BIAS_MARGIN) or bias < MIN_BIAS:
+        return f"has bias {bias:+.2f} against {yardstick_bias:+.2f} of {yardstick}, with WQL {wql:.3f}"
+    if not contest.difference(model, yardstick)[2] < 0:  # NaN, where no sampled part has demand, is no proof either
+        return f"is not certain to be better: {contest.comparison(model, yardstick)}"
+    if worse := contest.worse_group(model, yardstick):
+        return f"is more than {GROUP_TOLERANCE:.0%} worse in a part of the cells: {worse}"
+    return None
+
+
+def _cheapest_equivalent(best: str, candidates: Collection[str], contest: _Contest) -> str:
+    margin = EQUIVALENCE * (contest.wql(best) or 0.0)
+    for model in contest.compared[: contest.compared.index(best)]:
+        _, low, high = contest.difference(model, best)
+        if model in candidates and -margin <= low and high <= margin:
+            return model
+    return best
+
+
+def _why_not_compared(incumbent: str, demand_class: str, rules: _Rules) -> str:
+    """What keeps an incumbent out of the comparison, as what is said of it."""
+    if not rules.is_asked(incumbent):
+        return "is not among the models of this training"
+    if not rules.is_asked(incumbent, demand_class):
+        return "is not asked for this class any more"
+    return f"lacks {_count(rules.contest(demand_class).missing(incumbent), 'cell')} that other models have"
+
+
+def _with_models(decision: Decision, contest: _Contest, champion: str, challenger: str | None) -> Decision:
+    return replace(
+        decision,
+        champion=champion,
+        champion_wql=contest.wql(champion),
+        champion_bias=contest.bias(champion),
+        challenger=challenger,
+        challenger_wql=contest.wql(challenger),
+    )
+
+
+def _with_difference(decision: Decision, contest: _Contest, model: str | None, yardstick: str) -> Decision:
+    """``model`` as the challenger, with the interval of its difference where it can be compared."""
+    decision = replace(decision, challenger=model, challenger_wql=contest.wql(model))
+    if model is None or model not in contest.compared:
+        return decision
+    _, low, high = contest.difference(model, yardstick)
+    return replace(decision, difference_low=low, difference_high=high)
+
+
+def _left_out(contest: _Contest, named: Collection[str | None]) -> str:
+    """The other models that could not win for missing cells: silence about them would look like a defeat."""
+    incomplete = [m for m in contest.figures if m not in named and contest.missing(m)]
+    return "".join(f"; {m} could not win, lacking {_count(contest.missing(m), 'cell')}" for m in incomplete)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _contest(
+    demand_class: str | None, evaluation: pd.DataFrame, part_losses: pd.DataFrame, contestants: Sequence[Contender], draws: int, seed: int
+) -> _Contest:
+    """The contest of one class, or of all classes between the models that are asked for all."""
+    kind, segment, wanted = ("all", "all", set(DEMAND_CLASSES)) if demand_class is None else ("demand_class", demand_class, {demand_class})
+    rows = evaluation[(evaluation["segment_kind"] == kind) & (evaluation["segment"] == segment) & (evaluation["horizon"] == 0)]
+    found = {str(row["model"]): _figures(row) for row in rows.to_dict("records")}
+    figures = {c.name: found[c.name] for c in contestants if wanted <= set(c.classes) and c.name in found}
+    compared = tuple(model for model, f in figures.items() if f.wql is not None)
+    if not compared:
+        return _Contest(figures, (), np.empty(0), np.empty((draws, 0)), {}, None)
+    losses = part_losses[part_losses["model"].isin(compared) & part_losses["demand_class"].isin(wanted)]
+    by_part = losses.groupby(["part_number", "model"]).sum(numeric_only=True)
+
+    def matrix(column: str) -> Floats:
+        wide = by_part[column].unstack("model").reindex(columns=list(compared)).sort_index()
+        if wide.empty or wide.isna().to_numpy().any():
+            raise ValueError(f"part_losses lack rows of models that model_evaluation compares in segment {segment}")
+        return wide.to_numpy(dtype=float)
+
+    def group(suffix: str) -> tuple[int, Floats]:
+        # A group without demand has no WQL: NaN is never worse than anything.
+        demand = matrix(f"actual_qty_{suffix}")[:, 0].sum()
+        wql = matrix(f"loss_qty_{suffix}").sum(axis=0) / (demand if demand > 0 else np.nan)
+        return int(matrix(f"cell_count_{suffix}")[:, 0].sum()), wql
+
+    loss, actual = matrix("loss_qty"), matrix("actual_qty")[:, 0]
+    demand = actual.sum() if actual.sum() > 0 else np.nan
+    return _Contest(
+        figures=figures,
+        compared=compared,
+        sampled_wql=loss.sum(axis=0) / demand,
+        drawn_wql=_bootstrap_wql(loss, actual, draws, seed),
+        groups={suffix: group(suffix) for suffix in _GROUPS},
+        oracle_wql=float(loss.min(axis=1).sum() / demand),
+    )
+
+
+def _figures(row: Mapping[Hashable, Any]) -> _Figures:
+    wql, bias = (float(row[name]) if pd.notna(row[name]) and np.isfinite(row[name]) else None for name in ("wql", "bias"))
+    counts = (int(row[name]) for name in ("cell_count", "part_count", "missing_cell_count"))
+    return _Figures(wql, bias, float(row["actual_qty"]), *counts)
+
+
+def _bootstrap_wql(loss: Floats, actual: Floats, draws: int, seed: int) -> Floats:
+    """WQL of every model (columns) in every draw of as many parts, with replacement; all models see the same draws.
+
+    loss: parts x models, actual: parts, units. A draw without demand is NaN. Paired percentile bootstrap (Efron and Tibshirani 1993).
+    """
+    generator = np.random.default_rng(seed)
+    parts = len(actual)
+    step = max(1, _CHUNK_WEIGHTS // parts)
+    drawn = np.empty((draws, loss.shape[1]))
+    for first in range(0, draws, step):
+        count = min(step, draws - first)
+        weights = np.stack([np.bincount(generator.integers(parts, size=parts), minlength=parts) for _ in range(count)]).astype(float)
+        demand = weights @ actual
+        drawn[first : first + count] = (weights @ loss) / np.where(demand > 0, demand, np.nan)[:, None]
+    return drawn

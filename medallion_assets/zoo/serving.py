@@ -1,0 +1,109 @@
+"""Serving: the history a model reads, and the pyfunc that answers with forecasts for every class.
+
+The same functions forecast in the backtest, in the served table and in a process that has only the installed package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+
+from medallion_assets.partitions import add_months
+from medallion_assets.tables import DECILES, DEMAND_CLASSES, DEMAND_FEATURES
+from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, Forecaster
+
+TEXT_FEATURES = ("demand_class", "abc_class", "region")
+FEATURE_COLUMNS = tuple(name for name in DEMAND_FEATURES.column_names if name not in ("yyyymm", "part_number"))
+HISTORY_COLUMNS = ("part_number", "yyyymm", "demand_qty", *FEATURE_COLUMNS)
+SERVED_COLUMNS = (
+    "part_number", "origin", "horizon", "target_yyyymm", "forecast_qty", *DECILES, "demand_class", "model", "trained_yyyymm", "model_run_id", "is_fallback",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One entry of the manifest: a fitted model, the month it was trained in and its MLflow run."""
+
+    model: str
+    forecaster: Forecaster
+    fitted: Fitted
+    trained_yyyymm: int
+    run_id: str
+
+
+def forecast(forecaster: Forecaster, fitted: Fitted, history: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
+    """Forecast rows (FORECAST_COLUMNS) for every part that has features at the origin.
+
+    history: HISTORY_COLUMNS, one row per part and month through the origin; features stand on the origin's row.
+    """
+    demand, features = split(history, origin)
+    if features.empty:
+        return pd.DataFrame(columns=list(FORECAST_COLUMNS))
+    return forecaster.predict(fitted, demand, features, origin, horizon)[list(FORECAST_COLUMNS)]
+
+
+def split(history: pd.DataFrame, origin: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """History as the demand and features that a Forecaster reads, in one order and with one set of types wherever it came from."""
+    rows = history[history["yyyymm"] <= origin].sort_values(["part_number", "yyyymm"], kind="stable")
+    features = rows[(rows["yyyymm"] == origin) & rows["demand_class"].notna()].drop(columns="demand_qty").reset_index(drop=True)
+    numbers = [name for name in FEATURE_COLUMNS if name not in TEXT_FEATURES]
+    features = features.astype({name: "float64" for name in numbers} | {"yyyymm": "int64"})
+    demand = rows.loc[rows["part_number"].isin(features["part_number"]), ["part_number", "yyyymm", "demand_qty"]]
+    return demand.astype({"yyyymm": "int64", "demand_qty": "float64"}).reset_index(drop=True), features
+
+
+class DemandForecaster(mlflow.pyfunc.PythonModel):
+    """The registered model: a manifest {demand class -> ServedModel}.
+
+    ``predict(history)`` forecasts every active part of a history frame (silver.monthly_demand through the origin joined with
+    silver.demand_features at the origin: HISTORY_COLUMNS); the origin is the newest month in it.
+    """
+
+    def __init__(self, entries: Mapping[str, ServedModel], horizon: int):
+        self.entries = dict(entries)
+        self.horizon = horizon
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """SERVED_COLUMNS, one row per active part and horizon, in order of part and horizon."""
+        if absent := [name for name in ("part_number", "yyyymm", "demand_qty", "demand_class") if name not in model_input]:
+            raise ValueError(f"history lacks {', '.join(absent)}; it holds silver.monthly_demand joined with silver.demand_features at the origin")
+        origin = int(model_input["yyyymm"].max())
+        return self.forecast(model_input, origin)
+
+    def forecast(self, history: pd.DataFrame, origin: int) -> pd.DataFrame:
+        """As predict, with the origin given: a bucket of parts need not hold it."""
+        at_origin = history[(history["yyyymm"] == origin) & history["demand_class"].notna()]
+        active = at_origin[at_origin["is_active"].astype(bool)]
+        frames = []
+        for demand_class in DEMAND_CLASSES:
+            names = active.loc[active["demand_class"] == demand_class, "part_number"]
+            entry = self.entries.get(demand_class)
+            if entry is None or names.empty:
+                continue
+            rows = forecast(entry.forecaster, entry.fitted, history[history["part_number"].isin(names)], origin, self.horizon)
+            labels = {"demand_class": demand_class, "model": entry.model, "trained_yyyymm": entry.trained_yyyymm, "model_run_id": entry.run_id}
+            frames.append(rows.assign(**labels))
+        if not frames:
+            return pd.DataFrame({name: pd.Series(dtype="object") for name in SERVED_COLUMNS})
+        served = pd.concat(frames, ignore_index=True).assign(origin=origin)
+        targets = {h: add_months(origin, h) for h in range(1, self.horizon + 1)}
+        served["horizon"] = served["horizon"].astype(np.int64)
+        served["target_yyyymm"] = served["horizon"].map(targets)
+        return served[list(SERVED_COLUMNS)].sort_values(["part_number", "horizon"], kind="stable").reset_index(drop=True)
+
+    def by_bucket(self, origin: int) -> Any:
+        """The model as a function over buckets of history, for applyInPandas."""
+
+        def forecast_bucket(history: pd.DataFrame) -> pd.DataFrame:
+            return self.forecast(history, origin)
+
+        return forecast_bucket
+
+    def models(self) -> Iterator[tuple[str, ServedModel]]:
+        """Class and entry, in the order of the classes."""
+        return ((name, self.entries[name]) for name in DEMAND_CLASSES if name in self.entries)

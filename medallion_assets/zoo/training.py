@@ -1,0 +1,273 @@
+"""What a training leaves behind: figures in every model's run, one registered version, its decisions, the alias.
+
+Order: register, append the decisions, move the alias. The rows are the truth; every run first sets the alias to the last of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from medallion_assets.monitoring.completeness import complete_months_of
+from medallion_assets.partitions import evidence_origins
+from medallion_assets.table_asset import Outcome, version_of
+from medallion_assets.tables import CHAMPION, DELIVERIES, DEMAND_CLASSES, MODEL_EVALUATION, ZOO_FORECAST, ZOO_RESULT
+from medallion_assets.zoo import evaluation, plots, promotion
+from medallion_assets.zoo.registry import BASELINE
+from medallion_assets.zoo.serving import DemandForecaster, ServedModel
+from medallion_assets.zoo.spec import ModelSpec
+from resources.lakehouse import Lakehouse, MonthWritten, Slice
+from resources.settings import Settings
+from resources.tracking import InputTable, RunContent, Tracking
+
+METRICS = (
+    "mae", "rmse", "mape", "wape", "mase", "rmsse", "wql", "bias", "coverage_80", "calibration_80",
+    "revenue_weighted_error", "stock_cost", "fallback_share", "missing_cell_count",
+)  # fmt: skip
+RESULT_ROWS = 200_000  # rows of the results table that an artifact holds; the table itself holds all
+
+
+@dataclass(frozen=True)
+class EvaluationLog:
+    """Logs a month's evaluation to the runs of the models it compares, and draws it."""
+
+    settings: Settings
+    lakehouse: Lakehouse
+    tracking: Tracking
+    classes: Mapping[str, Sequence[str]]
+
+    def run(self, month: int, is_new: bool) -> dict[str, Any]:
+        """Metadata of the month: the comparison as a table and a picture. Where the evaluation is new, its figures go to MLflow."""
+        rows = self.lakehouse.read(MODEL_EVALUATION, [month]).toPandas()
+        if rows.empty:
+            return {"evidence": "no origin with all horizons known yet"}
+        result = self.lakehouse.read(ZOO_RESULT, [month])
+        if is_new:
+            totals = evaluation.monthly_totals(result).toPandas()
+            pit = evaluation.pit_histogram(result).toPandas()
+            for model in sorted(rows["model"].unique()):
+                if stored := self.lakehouse.slices(ZOO_FORECAST, model).get(month):
+                    self.tracking.log(stored.details["run_id"], self._content(month, model, rows, totals, pit))
+        figure = plots.model_comparison(rows, is_simulated=self.settings.is_simulated)
+        return {"comparison": dg.MetadataValue.md(plots.as_markdown(figure)), "leaders": dg.MetadataValue.md(leader_table(rows))}
+
+    def _content(self, month: int, model: str, rows: pd.DataFrame, totals: pd.DataFrame, pit: pd.DataFrame) -> RunContent:
+        own = rows[rows["model"] == model]
+        pooled = own[own["horizon"] == 0]
+        metrics: dict[str, float | None] = {}
+        for row in pooled.to_dict("records"):
+            if row["segment_kind"] in ("all", "demand_class"):
+                suffix = "" if row["segment_kind"] == "all" else f"_{row['segment']}"
+                metrics |= {f"{name}{suffix}": row[name] for name in METRICS}
+        shown = {"is_simulated": self.settings.is_simulated}
+        own_result = self.lakehouse.read(ZOO_RESULT, [month]).where(f"model = '{model}'")
+        count = own_result.count()
+        sample = own_result if count <= RESULT_ROWS else own_result.where(f"pmod(xxhash64(part_number), 10000) < {int(10_000 * RESULT_ROWS / count)}")
+        figures = {
+            "plots/error_by_segment.png": plots.error_by_segment(rows, model, BASELINE, **shown),
+            "plots/forecast_against_actual.png": plots.forecast_against_actual(totals[totals["model"] == model], model, **shown),
+            "plots/calibration.png": plots.calibration(pit[pit["model"] == model], model, **shown),
+        }
+        inputs = [
+            InputTable(self.lakehouse.name(table), self.lakehouse.path(table), self.lakehouse.version(table), self._data_version(table, month))
+            for table in (ZOO_RESULT, MODEL_EVALUATION)
+        ]
+        return RunContent(
+            metrics=metrics,
+            figures=figures,
+            inputs=inputs,
+            tables={"evaluation/model_evaluation.csv": own, "evaluation/results.parquet": sample.toPandas()},
+        )
+
+    def _data_version(self, table: Any, month: int) -> str:
+        stored = self.lakehouse.slices(table).get(month)
+        return stored.data_version if stored else ""
+
+
+def leader_table(rows: pd.DataFrame) -> str:
+    """The models of each class by WQL, as a markdown table."""
+    pooled = rows[(rows["horizon"] == 0) & rows["segment_kind"].isin(["all", "demand_class"])]
+    lines = ["| class | model | WQL | bias | RMSE | cells | missing |", "|---|---|---|---|---|---|---|"]
+    for (kind, segment), group in pooled.groupby(["segment_kind", "segment"], sort=True):
+        for row in group.sort_values("wql").head(5).to_dict("records"):
+            name = "all classes" if kind == "all" else segment
+            figures = " | ".join("" if pd.isna(row[k]) else f"{row[k]:.3f}" for k in ("wql", "bias", "rmse"))
+            lines.append(f"| {name} | {row['model']} | {figures} | {row['cell_count']:,} | {row['missing_cell_count']:,} |")
+    return "\n".join(lines)
+
+
+def last_decisions(decisions: pd.DataFrame) -> pd.DataFrame:
+    """The newest decision of each class, by demand_class."""
+    return decisions.sort_values("decision_number").drop_duplicates("demand_class", keep="last").set_index("demand_class")
+
+
+def serving_version(decisions: pd.DataFrame, month: int) -> int | None:
+    """Registry version that forecasts at an origin: of the last decisions whose trained months are all through it; None without one.
+
+    decisions: gold.champion. Rows of one training share their registry version.
+    """
+    trained: dict[str, int] = {}
+    found = None
+    ordered = decisions[decisions["decision"] != "restated"].sort_values("decision_number")
+    for version, rows in ordered.groupby((ordered["registry_version"] != ordered["registry_version"].shift()).cumsum(), sort=True):
+        trained |= {row["demand_class"]: int(row["champion_trained_yyyymm"]) for row in rows.to_dict("records")}
+        if max(trained.values()) <= month:
+            found = int(rows["registry_version"].iloc[-1])
+        del version
+    return found
+
+
+def sync_alias(lakehouse: Lakehouse, tracking: Tracking) -> pd.DataFrame:
+    """Set the alias to what the last decision says; returns all decisions."""
+    decisions = lakehouse.rows(CHAMPION)
+    if len(decisions):
+        tracking.set_alias(int(decisions.sort_values("decision_number")["registry_version"].iloc[-1]))
+    return decisions
+
+
+@dataclass(frozen=True)
+class Training:
+    """Decides the classes of a month on its evidence, and makes the decision good."""
+
+    settings: Settings
+    specs: Sequence[ModelSpec]
+    lakehouse: Lakehouse
+    tracking: Tracking
+    tags: Mapping[str, str]
+    dagster_run_id: str
+    log: Callable[[str], None]
+
+    def run(self, months: Sequence[int]) -> tuple[Outcome, dict[int, dict[str, Any]]]:
+        """Decide the months in ascending order; a month whose evidence did not change since its decision is left as it is."""
+        started = time.monotonic()
+        complete = complete_months_of(self.lakehouse.rows(DELIVERIES), self.settings)
+        stored = self.lakehouse.slices(CHAMPION)
+        slices: dict[int, Slice] = {}
+        written: dict[int, MonthWritten] = {}
+        told: dict[int, dict[str, Any]] = {}
+        for month in sorted(months):
+            decisions = sync_alias(self.lakehouse, self.tracking)
+            if month not in complete:
+                self.log(f"champion: {month} is not complete, nothing decided")
+                continue
+            version = self._evidence_version(month)
+            if month in stored and stored[month].input_version == version:
+                slices[month] = stored[month]
+            else:
+                count = self._decide(month, complete, decisions)
+                slices[month] = Slice(month, "", version, version, count, self.lakehouse.version(CHAMPION))
+                written[month] = MonthWritten(count, version, count)
+                self.lakehouse.record(CHAMPION, [slices[month]], self.dagster_run_id)
+            told[month] = self._told(month)
+        return Outcome(slices, written, time.monotonic() - started), told
+
+    def _evidence_version(self, month: int) -> str:
+        evidence = self.lakehouse.slices(MODEL_EVALUATION).get(month)
+        fits = {spec.name: s.data_version for spec in self.specs if (s := self.lakehouse.slices(ZOO_FORECAST, spec.name).get(month))}
+        return version_of(CHAMPION.code_version, evidence.data_version if evidence else "", fits, self.settings.promotion.model_dump())
+
+    def _decide(self, month: int, complete: Sequence[int], decisions: pd.DataFrame) -> int:
+        f = self.settings.forecast
+        origins = [o for o in evidence_origins(month, f.horizon, f.origins, self.settings.first_month, f.min_history) if o in complete]
+        classes = {spec.name: tuple(spec.classes) for spec in self.specs}
+        rows = self.lakehouse.read(MODEL_EVALUATION, [month]).toPandas()
+        losses = evaluation.part_losses(self.lakehouse.read(ZOO_RESULT, [month]), classes, f.horizon).toPandas()
+        serving = last_decisions(decisions)["champion"].to_dict() if len(decisions) else {}
+        incumbents = {name: None if serving.get(name) == BASELINE else serving.get(name) for name in DEMAND_CLASSES}
+        verdicts = promotion.decide(month, rows, losses, len(origins), incumbents, self.specs, self.settings.promotion, f.k_min)
+        if len(decisions) and month < int(decisions["yyyymm"].max()):
+            self._append(month, self._restated(verdicts, decisions), decisions)
+            return len(verdicts)
+        run_id = self.tracking.start(f"champion {month}", {"month": str(month), "kind": "training", **self.tags})
+        try:
+            manifest = self._manifest(month, verdicts, decisions)
+            self.tracking.log(run_id, self._content(month, verdicts, manifest, rows))
+            version = self.tracking.register(run_id, {"month": str(month), **{name: entry.model for name, entry in manifest.entries.items()}})
+            made = [
+                dataclasses.replace(v, registry_version=version, candidate_version=version, run_id=run_id, champion=manifest.entries[v.demand_class].model,
+                                    champion_trained_yyyymm=manifest.entries[v.demand_class].trained_yyyymm)
+                for v in verdicts
+            ]  # fmt: skip
+            self._append(month, made, decisions)
+            self.tracking.commit(run_id)
+        except BaseException:
+            self.tracking.fail(run_id)
+            raise
+        self.tracking.set_alias(version)
+        for verdict in made:
+            self.log(f"{month} {verdict.demand_class}: {verdict.decision}. {verdict.reason}")
+        return len(made)
+
+    def _restated(self, verdicts: Sequence[promotion.Decision], decisions: pd.DataFrame) -> list[promotion.Decision]:
+        """What the evidence of a past month says now; it changes nothing that is served."""
+        serving = last_decisions(decisions)
+        version = int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
+        return [
+            dataclasses.replace(
+                v,
+                decision="restated",
+                champion=serving["champion"][v.demand_class],
+                challenger=v.champion,
+                champion_trained_yyyymm=int(serving["champion_trained_yyyymm"][v.demand_class]),
+                registry_version=version,
+                reason=f"a past month computed again; what is served stays. On its evidence today: {v.reason}",
+            )
+            for v in verdicts
+        ]
+
+    def _append(self, month: int, made: Sequence[promotion.Decision], decisions: pd.DataFrame) -> None:
+        first = int(decisions["decision_number"].max()) + 1 if len(decisions) else 1
+        now = datetime.now(UTC).replace(tzinfo=None)
+        rows = [{**dataclasses.asdict(v), "decision_number": first + i, "decided_at": now} for i, v in enumerate(made)]
+        self.lakehouse.append(CHAMPION, self.lakehouse.create_frame(CHAMPION, rows))
+
+    def _manifest(self, month: int, verdicts: Sequence[promotion.Decision], decisions: pd.DataFrame) -> DemandForecaster:
+        """Each class with the fit it is served by: this training's where the verdict takes it, else the former entry."""
+        former: Mapping[str, ServedModel] = {}
+        if len(decisions):
+            former = self.tracking.load_version(int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])).entries
+        loaded: dict[str, DemandForecaster] = {}
+
+        def fit_of(model: str) -> ServedModel:
+            if model not in loaded:
+                loaded[model] = self.tracking.load(self.lakehouse.slices(ZOO_FORECAST, model)[month].details["run_id"])
+            return next(iter(loaded[model].entries.values()))
+
+        entries = {}
+        for verdict in verdicts:
+            kept = former.get(verdict.demand_class)
+            takes_new = verdict.champion_trained_yyyymm == month or kept is None
+            entries[verdict.demand_class] = fit_of(verdict.champion) if takes_new or kept is None else kept
+        return DemandForecaster(entries, self.settings.forecast.horizon)
+
+    def _content(self, month: int, verdicts: Sequence[promotion.Decision], manifest: DemandForecaster, rows: pd.DataFrame) -> RunContent:
+        table = pd.DataFrame([dataclasses.asdict(v) for v in verdicts])
+        metrics = {f"{name}_{v.demand_class}": getattr(v, name) for v in verdicts for name in ("champion_wql", "baseline_wql", "oracle_wql", "champion_bias")}
+        evidence = {"model_comparison.png": plots.model_comparison(rows, is_simulated=self.settings.is_simulated)} if len(rows) else {}
+        return RunContent(
+            parameters={f"champion_{name}": entry.model for name, entry in manifest.entries.items()},
+            metrics=metrics,
+            inputs=[
+                InputTable(self.lakehouse.name(t), self.lakehouse.path(t), self.lakehouse.version(t), f"month-{month}") for t in (MODEL_EVALUATION, ZOO_RESULT)
+            ],
+            figures=evidence,
+            tables={"decisions.csv": table},
+            texts={"why.md": "\n".join(f"- {v.demand_class}: **{v.decision}** {v.champion}. {v.reason}" for v in verdicts)},
+            model=manifest,
+        )
+
+    def _told(self, month: int) -> dict[str, Any]:
+        rows = self.lakehouse.rows(CHAMPION)
+        rows = rows[rows["yyyymm"] == month].sort_values("decision_number").drop_duplicates("demand_class", keep="last")
+        lines = ["| class | decision | champion | why |", "|---|---|---|---|"]
+        lines += [f"| {r['demand_class']} | {r['decision']} | {r['champion']} | {r['reason']} |" for r in rows.to_dict("records")]
+        runs = [run for run in rows["run_id"] if isinstance(run, str)]
+        link = {"mlflow_run": dg.MetadataValue.url(self.tracking.url(runs[-1]))} if runs else {}
+        return {"decisions": dg.MetadataValue.md("\n".join(lines)), **link}

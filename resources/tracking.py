@@ -1,0 +1,315 @@
+"""MLflow: the run that stands for a Dagster run, nested runs of our own, registered versions and the alias.
+
+All calls go through a client with explicit run ids. What is logged is decided by the assets; how lies here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlparse
+
+import requests
+
+from resources.errors import Refused
+from resources.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from dagster import InitResourceContext
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+
+ALIAS = "champion"
+COMMITTED = "medallion.committed"
+
+
+class TrackingUnavailable(Refused):
+    """MLflow does not answer; the message names the address and what to do."""
+
+
+@dataclass(frozen=True)
+class InputTable:
+    """A table that a run read."""
+
+    name: str
+    path: str
+    delta_version: int
+    data_version: str
+
+
+@dataclass
+class RunContent:
+    """What one run logs. Figures, tables and files are artifacts by path; ``model`` is a pyfunc, logged as ``model``."""
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    inputs: Sequence[InputTable] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    model: Any = None
+
+
+class Tracking(Protocol):
+    """Where runs and model versions are kept. Implementations: MlflowTracking, and a fake in tests."""
+
+    def check(self) -> None: ...
+
+    def start(self, name: str, tags: Mapping[str, str]) -> str: ...
+
+    def log(self, run_id: str, content: RunContent) -> None: ...
+
+    def commit(self, run_id: str) -> None: ...
+
+    def fail(self, run_id: str) -> None: ...
+
+    def end_killed(self, tags: Mapping[str, str]) -> list[str]: ...
+
+    def load(self, run_id: str) -> Any: ...
+
+    def register(self, run_id: str, tags: Mapping[str, str]) -> int: ...
+
+    def load_version(self, version: int) -> Any: ...
+
+    def alias(self) -> int | None: ...
+
+    def set_alias(self, version: int) -> None: ...
+
+    def url(self, run_id: str) -> str: ...
+
+
+class MlflowTracking:
+    """MLflow tracking and registry by the configured addresses.
+
+    ``parent`` gives the id of the run that stands for the Dagster run; it is asked for when the first run is started.
+    """
+
+    def __init__(self, settings: Settings, dagster_run_id: str, parent: Callable[[], str | None]):
+        self._settings = settings
+        self._dagster_run_id = dagster_run_id
+        self._parent = parent
+        self._client: MlflowClient | None = None
+        self._experiment = ""
+
+    def check(self) -> None:
+        """Make sure that tracking and registry answer. Raises TrackingUnavailable."""
+        for what, uri in (("tracking", self._settings.tracking_uri), ("registry", self._settings.registry_uri)):
+            if urlparse(uri).scheme in {"http", "https"}:
+                try:
+                    requests.get(f"{uri.rstrip('/')}/health", timeout=self._settings.mlflow.timeout_seconds).raise_for_status()
+                except requests.RequestException as error:
+                    raise TrackingUnavailable(
+                        f"MLflow's {what} server at {uri} does not answer ({type(error).__name__}); start it or set mlflow.{what}_uri. "
+                        "Nothing was fitted and no table was changed."
+                    ) from error
+        self._connected()
+
+    def start(self, name: str, tags: Mapping[str, str]) -> str:
+        """Start a run nested under the Dagster run's own; returns its id."""
+        client = self._connected()
+        nested = {"mlflow.parentRunId": parent} if (parent := self._parent()) else {}
+        fixed = {"mlflow.runName": name, "dagster_run_id": self._dagster_run_id, "git_commit": git_commit(), **nested}
+        return client.create_run(self._experiment, tags={**fixed, **tags}).info.run_id
+
+    def log(self, run_id: str, content: RunContent) -> None:
+        """Log everything that the content holds; metrics without a value are left out."""
+        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.utils.time import get_current_time_millis
+
+        client = self._connected()
+        now = get_current_time_millis()
+        metrics = [Metric(key, float(value), now, 0) for key, value in content.metrics.items() if value is not None and value == value]
+        parameters = [Param(key, str(value)[:6000]) for key, value in content.parameters.items()]
+        for start in range(0, max(len(metrics), len(parameters), 1), 100):
+            chunk = slice(start, start + 100)
+            tags = [RunTag(key, str(value)[:5000]) for key, value in content.tags.items()] if not start else []
+            client.log_batch(run_id, metrics[chunk], parameters[chunk], tags)
+        if content.inputs:
+            client.log_inputs(run_id, [_dataset(table) for table in content.inputs])
+        for path, figure in content.figures.items():
+            client.log_figure(run_id, figure, path)
+        for path, text in content.texts.items():
+            client.log_text(run_id, text, path)
+        if content.tables or content.model is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                for path, table in content.tables.items():
+                    file = Path(folder) / "artifacts" / path
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    table.to_csv(file, index=False) if file.suffix == ".csv" else table.to_parquet(file, index=False)
+                if content.tables:
+                    client.log_artifacts(run_id, f"{folder}/artifacts")
+                if content.model is not None:
+                    _save_model(content.model, f"{folder}/model")
+                    client.log_artifacts(run_id, f"{folder}/model", "model")
+
+    def commit(self, run_id: str) -> None:
+        """Mark a run as one whose slice is stored, and end it."""
+        client = self._connected()
+        client.set_tag(run_id, COMMITTED, "true")
+        client.set_terminated(run_id, "FINISHED")
+
+    def fail(self, run_id: str) -> None:
+        """End a run that did not come to its slice."""
+        self._connected().set_terminated(run_id, "FAILED")
+
+    def end_killed(self, tags: Mapping[str, str]) -> list[str]:
+        """End runs with these tags that still count as running although their process is gone; returns their ids."""
+        client = self._connected()
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        found = client.search_runs([self._experiment], f"attributes.status = 'RUNNING' and {wanted}")
+        killed = [run.info.run_id for run in found if COMMITTED not in run.data.tags]
+        for run_id in killed:
+            client.set_terminated(run_id, "KILLED")
+        return killed
+
+    def load(self, run_id: str) -> Any:
+        """The python model that a run logged."""
+        import mlflow
+
+        self._connected()
+        return mlflow.pyfunc.load_model(f"runs:/{run_id}/model").unwrap_python_model()
+
+    def register(self, run_id: str, tags: Mapping[str, str]) -> int:
+        """Register the model of a run as a new version; returns its number."""
+        from mlflow.exceptions import MlflowException
+
+        client, name = self._connected(), self._settings.registered_model
+        try:
+            client.get_registered_model(name)
+        except MlflowException:
+            client.create_registered_model(name, description="Monthly demand forecast by part number: one model for each demand class.")
+        version = client.create_model_version(name, f"runs:/{run_id}/model", run_id, tags=dict(tags))
+        return int(version.version)
+
+    def load_version(self, version: int) -> Any:
+        """The python model of a registered version."""
+        import mlflow
+
+        self._connected()
+        return mlflow.pyfunc.load_model(f"models:/{self._settings.registered_model}/{version}").unwrap_python_model()
+
+    def alias(self) -> int | None:
+        """Version that the alias points to; None without one."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return int(self._connected().get_model_version_by_alias(self._settings.registered_model, ALIAS).version)
+        except MlflowException:
+            return None
+
+    def set_alias(self, version: int) -> None:
+        """Point the alias to a version, if it does not yet."""
+        if self.alias() != version:
+            self._connected().set_registered_model_alias(self._settings.registered_model, ALIAS, str(version))
+
+    def url(self, run_id: str) -> str:
+        """Address of a run in MLflow's interface, for a server; else the address below which `medallion ui` shows it."""
+        base = self._settings.tracking_uri if self._settings.tracking_uri.startswith("http") else "http://127.0.0.1:5000"
+        self._connected()
+        return f"{base.rstrip('/')}/#/experiments/{self._experiment}/runs/{run_id}"
+
+    def _connected(self) -> MlflowClient:
+        if self._client is None:
+            import mlflow
+            from mlflow.exceptions import MlflowException
+
+            uri = self._settings.tracking_uri
+            _ensure_folder(uri)
+            mlflow.set_tracking_uri(uri)
+            mlflow.set_registry_uri(self._settings.registry_uri)
+            client = mlflow.MlflowClient(uri, self._settings.registry_uri)
+            try:
+                self._experiment = ensure_experiment(client, self._settings)
+            except MlflowException as error:
+                raise TrackingUnavailable(f"MLflow at {uri} refuses: {str(error).splitlines()[0]}. Nothing was fitted.") from error
+            self._client = client
+        return self._client
+
+
+def ensure_experiment(client: MlflowClient, settings: Settings) -> str:
+    """Id of the configured experiment; made, with its artifacts beside the lakehouse where the store is a file, if it is missing."""
+    found = client.get_experiment_by_name(settings.mlflow.experiment)
+    if found is not None:
+        return found.experiment_id
+    is_file = settings.tracking_uri.startswith("sqlite")
+    location = f"{settings.lakehouse_root}/mlartifacts" if is_file else None
+    return client.create_experiment(settings.mlflow.experiment, artifact_location=location)
+
+
+def git_commit() -> str:
+    """Commit of the code, with ``+`` where files differ from it; the package's version outside a checkout."""
+    folder = Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("medallion-forecasting")
+        except PackageNotFoundError:
+            return "unknown"
+
+
+@contextlib.contextmanager
+def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterator[MlflowTracking]:
+    """Tracking for one Dagster run: its own MLflow run is dagster-mlflow's, begun when first needed and ended with its outcome."""
+    opened: list[Any] = []
+
+    def parent() -> str | None:
+        if not opened:
+            from dagster_mlflow.resources import MlFlow
+
+            configured = {
+                "experiment_name": settings.mlflow.experiment,
+                "mlflow_tracking_uri": settings.tracking_uri,
+                "extra_tags": {"medallion.kind": "dagster_run"},
+            }
+            opened.append(MlFlow(context.replace_config(configured)))
+        return str(opened[0].active_run().info.run_id) if opened[0].active_run() else str(opened[0].mlflow_run_id)
+
+    try:
+        yield MlflowTracking(settings, context.run_id or "", parent)
+    finally:
+        if opened:
+            import mlflow
+
+            failed = context.instance is not None and context.run_id and _has_failed_step(context)
+            mlflow.end_run("FAILED" if failed else "FINISHED")
+
+
+def _has_failed_step(context: InitResourceContext) -> bool:
+    from dagster import DagsterEventType
+
+    return bool(
+        context.instance and context.instance.get_records_for_run(str(context.run_id), of_type=DagsterEventType.STEP_FAILURE).records
+    )
+
+
+def _ensure_folder(uri: str) -> None:
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _dataset(table: InputTable) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = {"path": table.path, "delta_table_name": table.name, "delta_table_version": table.delta_version}
+    entity = Dataset(
+        name=table.name, digest=f"v{table.delta_version}-{table.data_version}"[:36], source_type="delta_table", source=json.dumps(source)
+    )
+    return DatasetInput(entity, [InputTag("mlflow.data.context", "training"), InputTag("delta_version", str(table.delta_version))])
+
+
+def _save_model(model: Any, path: str) -> None:
+    import mlflow
+
+    mlflow.pyfunc.save_model(path, python_model=model, pip_requirements=["medallion-forecasting"])

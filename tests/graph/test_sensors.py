@@ -1,0 +1,334 @@
+"""Sensors: each fires once for its cause and says why it doesn't otherwise, on real Delta tables and without Spark."""
+
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from dagster_deltalake import DeltaTableResource, LocalConfig
+from deltalake import write_deltalake
+
+from medallion_assets.monitoring.sensors import RANGE_END_TAG, RANGE_START_TAG, SETTLE_SECONDS, build_sensors, trained_months
+from medallion_assets.partitions import add_months, month_partitions
+from resources.settings import Settings
+
+COLUMNS = {"order_id": "o", "part_number": "p", "order_date": "d", "quantity": "q", "unit_price": "u"}
+FIRST_MONTH = 202101
+MONTH = pa.struct([("yyyymm", pa.int32()), ("line_count", pa.int64()), ("last_day", pa.int32())])
+DELIVERIES = pa.schema(
+    [
+        ("delivery_id", pa.string()),
+        ("sequence", pa.int64()),
+        ("source", pa.string()),
+        ("file_name", pa.string()),
+        ("months", pa.list_(MONTH)),
+        ("registered_at", pa.timestamp("us", "UTC")),
+    ]
+)
+CHAMPION = pa.schema(
+    [
+        ("yyyymm", pa.int32()),
+        ("decision_number", pa.int64()),
+        ("demand_class", pa.string()),
+        ("decision", pa.string()),
+        ("champion_trained_yyyymm", pa.int32()),
+    ]
+)
+DRIFT = pa.schema(
+    [("yyyymm", pa.int32()), ("feature", pa.string()), ("statistic", pa.float64()), ("threshold", pa.float64()), ("is_drift", pa.bool_())]
+)
+
+
+class Watch:
+    """The sensors of one small lakehouse, ticked one at a time as the daemon does: cursors and the instance are kept."""
+
+    def __init__(self, folder: Path, **monitoring: Any):
+        self.landing, self.tables = folder / "landing", folder / "tables"
+        source = {"name": "orders", "files": f"{self.landing}/*.csv", "columns": COLUMNS}
+        self.settings = Settings(lakehouse_root=str(folder), first_month=FIRST_MONTH, sources=(source,), monitoring=monitoring)
+        months = month_partitions(FIRST_MONTH)
+
+        @dg.asset(partitions_def=months)
+        def anything() -> None: ...
+
+        names = ("register_deliveries", "monthly_forecast", "retraining")
+        jobs = {name: dg.define_asset_job(name, selection=[anything]) for name in names}
+        self.sensors = {sensor.name: sensor for sensor in build_sensors(self.settings, **jobs)}
+        self.resources = {
+            f"{name}_table": DeltaTableResource(url=str(self.tables / name), storage_options=LocalConfig())
+            for name in ("deliveries", "champion", "drift")
+        }
+        self.definitions = dg.Definitions(
+            assets=[anything], jobs=list(jobs.values()), sensors=list(self.sensors.values()), resources=self.resources
+        )
+        self.instance = dg.DagsterInstance.ephemeral()
+        self.cursors: dict[str, str | None] = {}
+
+    def tick(self, name: str) -> tuple[list[dg.RunRequest], str]:
+        """Run requests and skip message of one evaluation; the cursor is kept for the next."""
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursors.get(name), definitions=self.definitions, resources=self.resources
+        )
+        result = self.sensors[name].evaluate_tick(context)
+        self.cursors[name] = result.cursor
+        return list(result.run_requests or ()), result.skip_message or ""
+
+    def write(self, name: str, schema: pa.Schema, *rows: dict[str, Any]) -> None:
+        write_deltalake(str(self.tables / name), pa.Table.from_pylist(list(rows), schema=schema), mode="append")
+
+    def deliver(self, sequence: int, *months: int, last_day: int = 28) -> None:
+        """Register a delivery with ten lines in each month."""
+        touched = [{"yyyymm": month, "line_count": 10, "last_day": last_day if month else 0} for month in months]
+        row = {"sequence": sequence, "delivery_id": f"d{sequence}", "source": "orders", "file_name": f"{sequence}.csv", "months": touched}
+        self.write("deliveries", DELIVERIES, row | {"registered_at": datetime.now(UTC)})
+
+    def decide(self, number: int, month: int, trained: int | None, decision: str = "promoted", demand_class: str = "smooth") -> None:
+        row = {"yyyymm": month, "decision_number": number, "decision": decision, "champion_trained_yyyymm": trained}
+        self.write("champion", CHAMPION, row | {"demand_class": demand_class})
+
+    def measure_drift(self, month: int, statistic: float) -> None:
+        row = {"yyyymm": month, "feature": "total_demand_qty", "statistic": statistic, "threshold": 4.0, "is_drift": abs(statistic) >= 4}
+        self.write("drift", DRIFT, row, row | {"feature": "region_mix", "statistic": 0.5, "is_drift": False})
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Watch:
+    return Watch(tmp_path)
+
+
+def land(watch: Watch, name: str, text: str = "line", age_seconds: float = 60) -> Path:
+    watch.landing.mkdir(exist_ok=True)
+    file = watch.landing / name
+    file.write_text(text)
+    written = time.time() - age_seconds
+    os.utime(file, (written, written))
+    return file
+
+
+def partitions(requests: list[dg.RunRequest]) -> list[str | None]:
+    return [request.partition_key for request in requests]
+
+
+def stretches(requests: list[dg.RunRequest]) -> list[tuple[str, str]]:
+    return [(request.tags[RANGE_START_TAG], request.tags[RANGE_END_TAG]) for request in requests]
+
+
+def test_a_new_file_is_registered_once(watch: Watch) -> None:
+    """A landed file asks for the newest partition, and for nothing on the next tick."""
+    land(watch, "march.csv")
+    requests, _ = watch.tick("landing_sensor")
+    assert partitions(requests) == [month_partitions(FIRST_MONTH).get_last_partition_key()]
+    assert requests[0].tags["medallion/trigger"] == "landing"
+    assert requests[0].tags["medallion/evidence"] == "1 new or changed: march.csv"
+    assert watch.tick("landing_sensor") == ([], "1 files are known and none is new")
+
+
+def test_a_changed_file_is_registered_again(watch: Watch) -> None:
+    """A file of the same name with other content asks again, under another run key."""
+    land(watch, "march.csv")
+    first, _ = watch.tick("landing_sensor")
+    land(watch, "march.csv", "line\nline")
+    second, _ = watch.tick("landing_sensor")
+    assert first[0].run_key != second[0].run_key
+
+
+def test_a_half_copied_file_waits(watch: Watch) -> None:
+    """A file that was just written to is left alone while it grows, and taken when it is as it was a tick before."""
+    land(watch, "march.csv", "lin", age_seconds=0)
+    assert watch.tick("landing_sensor") == ([], "0 files are known and none is new; march.csv may still be growing")
+    land(watch, "march.csv", "line\nli", age_seconds=-SETTLE_SECONDS)
+    assert watch.tick("landing_sensor")[0] == []
+    assert len(watch.tick("landing_sensor")[0]) == 1
+
+
+def test_a_missing_folder_is_a_skip(watch: Watch) -> None:
+    """Without its folder the sensor says so, and what it knew of it is kept for its return."""
+    land(watch, "march.csv")
+    watch.tick("landing_sensor")
+    watch.landing.rename(watch.landing.with_name("elsewhere"))
+    requests, reason = watch.tick("landing_sensor")
+    assert requests == []
+    assert f"the folder {watch.landing} does not exist" in reason
+    watch.landing.with_name("elsewhere").rename(watch.landing)
+    assert watch.tick("landing_sensor")[0] == []
+
+
+def test_touched_months_are_forecast_once(watch: Watch) -> None:
+    """A delivery asks for its months and the one before, which it may complete; month 0 is no partition."""
+    watch.deliver(1, 0, 202402, 202403)
+    requests, _ = watch.tick("deliveries_sensor")
+    assert stretches(requests)[-1][1] == "202403"
+    watch.deliver(2, 0, 202404)
+    requests, _ = watch.tick("deliveries_sensor")
+    assert stretches(requests) == [("202403", "202404")]
+    assert requests[0].run_key == "deliveries-2-d2-202403-202404"
+    assert requests[0].tags["medallion/evidence"] == "1 deliveries through number 2 (d2)"
+    assert watch.tick("deliveries_sensor") == ([], "no delivery since number 2")
+
+
+def test_gaps_give_several_runs(watch: Watch) -> None:
+    """Late lines of two far months are two stretches, each with its own run."""
+    watch.deliver(1, 202401, 202402, 202403, 202404, 202405, 202406)
+    watch.tick("deliveries_sensor")
+    watch.deliver(2, 202402, 202406)
+    assert stretches(watch.tick("deliveries_sensor")[0]) == [("202401", "202402"), ("202405", "202406")]
+
+
+def test_months_that_became_complete_are_forecast(watch: Watch) -> None:
+    """Months without lines become complete with the month after them, long after the delivery before."""
+    watch.deliver(1, 202401)
+    watch.deliver(2, 202405)
+    watch.tick("deliveries_sensor")
+    watch.deliver(3, 202406)
+    assert stretches(watch.tick("deliveries_sensor")[0]) == [("202402", "202406")]
+
+
+@pytest.mark.parametrize("name", ["deliveries_sensor", "freshness_sensor", "drift_sensor"])
+def test_a_missing_table_is_a_skip(watch: Watch, name: str) -> None:
+    """Before the first delivery every sensor that reads tables says what it waits for."""
+    requests, reason = watch.tick(name)
+    assert requests == []
+    assert reason.startswith("bronze.deliveries does not exist yet")
+
+
+def test_an_old_champion_is_trained_again_once(watch: Watch) -> None:
+    """Four months behind the newest complete month, with three allowed, the oldest class decides."""
+    watch.deliver(1, 202401, 202404, 202405, 202406)
+    watch.decide(1, 202401, 202401)
+    watch.decide(2, 202405, 202405, demand_class="lumpy")
+    requests, _ = watch.tick("freshness_sensor")
+    assert partitions(requests) == ["202405"]
+    assert requests[0].run_key == "freshness-202405-202401"
+    assert "lag 4 months, limit 3" in requests[0].tags["medallion/evidence"]
+    requests, reason = watch.tick("freshness_sensor")
+    assert requests == []
+    assert "already requested" in reason
+
+
+def test_a_fresh_champion_is_left_alone(watch: Watch) -> None:
+    """Within the allowed lag nothing is trained."""
+    watch.deliver(1, 202404, 202405, 202406)
+    watch.decide(1, 202402, 202402)
+    requests, reason = watch.tick("freshness_sensor")
+    assert requests == []
+    assert reason == "newest complete month 202405, oldest champion trained in 202402: lag 3 months, limit 3"
+
+
+def test_the_first_champion_waits_for_enough_history(watch: Watch) -> None:
+    """Without a champion the first training is asked for as soon as it can promote anybody."""
+    enough = add_months(FIRST_MONTH, 12 + 6 + 2)
+    watch.deliver(1, FIRST_MONTH, enough)
+    requests, reason = watch.tick("freshness_sensor")
+    assert requests == []
+    assert "has 0 evidence origins, 3 are needed" in reason
+    watch.deliver(2, add_months(enough, 1))
+    requests, _ = watch.tick("freshness_sensor")
+    assert requests[0].run_key == f"freshness-{enough}-none"
+
+
+def test_drift_retrains_once(watch: Watch) -> None:
+    """Drift in the newest complete month asks for its training, with the figures that drifted as evidence."""
+    watch.deliver(1, 202405, 202406)
+    watch.decide(1, 202401, 202401)
+    watch.measure_drift(202405, 6.1)
+    requests, _ = watch.tick("drift_sensor")
+    assert partitions(requests) == ["202405"]
+    assert requests[0].run_key == "drift-202405"
+    assert requests[0].tags["medallion/evidence"] == "202405: total_demand_qty z +6.1 (drift from 4)"
+    requests, reason = watch.tick("drift_sensor")
+    assert requests == []
+    assert "already requested" in reason
+
+
+def test_drift_of_a_past_month_is_no_cause(watch: Watch) -> None:
+    """A newer complete month must be measured first; once it is calm, nothing is trained."""
+    watch.deliver(1, 202404, 202405, 202406)
+    watch.decide(1, 202401, 202401)
+    watch.measure_drift(202404, 6.1)
+    assert watch.tick("drift_sensor") == ([], "202405 is complete, but its drift is not computed yet; the monthly job does that")
+    watch.measure_drift(202405, 1.0)
+    assert watch.tick("drift_sensor") == ([], "no drift in 202405: 2 figures looked at")
+
+
+def test_drift_waits_out_the_cooldown(watch: Watch) -> None:
+    """A champion trained three months ago is not trained again for drift; the fourth month with drift does it."""
+    watch.deliver(1, 202404, 202405)
+    watch.decide(1, 202401, 202401)
+    watch.measure_drift(202404, 6.1)
+    requests, reason = watch.tick("drift_sensor")
+    assert requests == []
+    assert reason.endswith("the champion was trained in 202401, less than 4 months before")
+    watch.deliver(2, 202406)
+    watch.measure_drift(202405, 6.1)
+    assert partitions(watch.tick("drift_sensor")[0]) == ["202405"]
+
+
+@pytest.mark.parametrize("name", ["freshness_sensor", "drift_sensor"])
+def test_a_training_under_way_is_not_asked_for_again(watch: Watch, name: str) -> None:
+    """A retraining of the month that waits or runs answers both causes; after it the sensor decides anew."""
+    watch.deliver(1, 202405, 202406)
+    watch.decide(1, 202401, 202401)
+    watch.measure_drift(202405, 6.1)
+    retraining = watch.definitions.resolve_job_def("retraining")
+    run = watch.instance.create_run_for_job(retraining, tags={"dagster/partition": "202405"})
+    requests, reason = watch.tick(name)
+    assert requests == []
+    assert reason.endswith("training of 202405 is under way")
+    watch.instance.delete_run(run.run_id)
+    assert partitions(watch.tick(name)[0]) == ["202405"]
+
+
+def test_the_newest_decision_of_a_class_counts(watch: Watch) -> None:
+    """Restated decisions serve nothing, a champion without training counts from its decision, held classes are left out."""
+    watch.decide(1, 202401, 202401)
+    watch.decide(2, 202404, 202404, "refreshed")
+    watch.decide(3, 202402, 202402, "restated")
+    watch.decide(4, 202403, None, "denied", "lumpy")
+    decisions = watch.resources["champion_table"].load().to_pandas()
+    assert trained_months(decisions) == {"smooth": 202404, "lumpy": 202403}
+    assert trained_months(decisions, held=["lumpy"]) == {"smooth": 202404}
+
+
+def test_settings_switch_the_sensors_on(tmp_path: Path) -> None:
+    """Sensors start stopped unless the configuration says otherwise, and tick at its interval."""
+    stopped, running = Watch(tmp_path), Watch(tmp_path, sensors_start_running=True, sensor_interval_seconds=30)
+    assert {sensor.default_status for sensor in stopped.sensors.values()} == {dg.DefaultSensorStatus.STOPPED}
+    assert {sensor.default_status for sensor in running.sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
+    assert {sensor.minimum_interval_seconds for sensor in running.sensors.values()} == {30}
+
+
+def test_an_answer_takes_less_than_a_second_with_60_months(watch: Watch) -> None:
+    """Sixty deliveries, decisions and months of drift are read in less than a second by every sensor."""
+    months = [add_months(FIRST_MONTH, n) for n in range(60)]
+    for n, month in enumerate(months):
+        watch.deliver(n + 1, month)
+        watch.decide(n + 1, month, month)
+        watch.measure_drift(month, 6.1)
+    land(watch, "march.csv")
+    for name in watch.sensors:
+        watch.tick(name)
+        started = time.perf_counter()
+        watch.tick(name)
+        assert time.perf_counter() - started < 1, name
+
+
+def test_no_sensor_imports_spark(watch: Watch) -> None:
+    """A tick of every sensor in a fresh process leaves pyspark unimported."""
+    watch.deliver(1, 202405, 202406)
+    watch.decide(1, 202401, 202401)
+    watch.measure_drift(202405, 6.1)
+    land(watch, "march.csv")
+    script = (
+        "import sys, pathlib; from tests.graph.test_sensors import Watch; watch = Watch(pathlib.Path(sys.argv[1]));"
+        "print(sum(len(watch.tick(name)[0]) for name in watch.sensors), 'pyspark' in sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", script, str(watch.landing.parent)]
+    ticked = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert ticked.stdout.split() == ["4", "False"]

@@ -1,0 +1,298 @@
+"""The evidence of a decision month and the figures made from it: which cells count, what each figure is, that order does not matter."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytest
+from pandas.testing import assert_frame_equal
+from pyspark.sql import DataFrame, SparkSession
+
+from medallion_assets.tables import DECILES, DEMAND_CLASSES, MODEL_EVALUATION, ZOO_RESULT
+from medallion_assets.zoo.evaluation import (
+    compared_cells,
+    fit_seconds,
+    model_evaluation,
+    monthly_totals,
+    part_losses,
+    pit_histogram,
+    zoo_result,
+)
+from medallion_assets.zoo.promotion import Contestant, decide
+from resources.settings import PromotionSettings
+
+pytestmark = pytest.mark.spark
+
+ALL = DEMAND_CLASSES
+RESULT_TYPES = ", ".join(f"{c.name} {c.type}" for c in ZOO_RESULT.columns)
+SETTINGS = PromotionSettings(min_parts=1, min_cells=1, over_rate=0.1, under_rate=0.5)
+
+
+def cell(model: str, part: str, forecast: float | None, actual: float, **other: Any) -> dict[str, Any]:
+    """One row of gold.zoo_result whose deciles all equal the forecast."""
+    row: dict[str, Any] = dict.fromkeys(DECILES, forecast)
+    row |= {"yyyymm": 202401, "model": model, "origin": 202307, "part_number": part, "horizon": 1, "target_yyyymm": 202308}
+    row |= {"forecast_qty": forecast, "actual_qty": actual, "is_fallback": False, "demand_class": "smooth", "abc_class": "A"}
+    row |= {"region": "North", "unit_price": 2.0, "naive_rmse_scale": 4.0, "seasonal_mae_scale": 2.0}
+    return row | other
+
+
+def results(spark: SparkSession, rows: Iterable[Mapping[str, Any]]) -> DataFrame:
+    return spark.createDataFrame([tuple(row[c.name] for c in ZOO_RESULT.columns) for row in rows], RESULT_TYPES)
+
+
+def evaluated(spark: SparkSession, result: DataFrame, classes: Mapping[str, tuple[str, ...]], **keys: Any) -> dict[str, Any]:
+    """The rows of model_evaluation with these keys, by model."""
+    seconds = spark.createDataFrame([(202401, "naive", 3.0)], "yyyymm int, model string, fit_seconds double")
+    found = model_evaluation(result, seconds, classes, SETTINGS).toPandas()
+    keys = {"segment_kind": "all", "segment": "all", "horizon": 0} | keys
+    for name, value in keys.items():
+        found = found[found[name] == value]
+    return {str(row["model"]): row for row in found.to_dict("records")}
+
+
+def forecasts(spark: SparkSession, cells: Iterable[tuple[int, str, str, int, int]]) -> DataFrame:
+    """gold.zoo_forecast of (origin, model, part, horizon, target month), all deciles 1, fitted in as many seconds as the origin's month."""
+    rows = [(*key, *(1.0 for _ in range(10)), False, float(key[0] % 100)) for key in cells]
+    deciles = ", ".join(f"{name} double" for name in DECILES)
+    types = "yyyymm int, model string, part_number string, horizon int, target_yyyymm int, forecast_qty double"
+    return spark.createDataFrame(rows, f"{types}, {deciles}, is_fallback boolean, fit_seconds double")
+
+
+def demand(spark: SparkSession, complete: Iterable[int], partial: Iterable[int] = ()) -> DataFrame:
+    rows = [(month, part, 5.0, month in set(complete)) for month in (*complete, *partial) for part in ("P1", "P2")]
+    return spark.createDataFrame(rows, "yyyymm int, part_number string, demand_qty double, is_complete boolean")
+
+
+def features(spark: SparkSession, origins: Iterable[int], classes: Mapping[str, str]) -> DataFrame:
+    rows = [(origin, part, name, "A", "North", 2.0, 1.0, 1.0) for origin in origins for part, name in classes.items()]
+    types = "yyyymm int, part_number string, demand_class string, abc_class string, region string, unit_price double"
+    return spark.createDataFrame(rows, f"{types}, naive_rmse_scale double, seasonal_mae_scale double")
+
+
+def test_zoo_result_keeps_listed_origins_whole_and_of_younger_ones_the_cells_all_models_have(spark: SparkSession) -> None:
+    """H = 2, decision month 202403: 202401 is listed, 202402 is younger and there only P1 has both models."""
+    made = forecasts(
+        spark,
+        [
+            (202401, "naive", "P1", 1, 202402),
+            (202401, "ets", "P2", 2, 202403),
+            (202402, "naive", "P1", 1, 202403),
+            (202402, "ets", "P1", 1, 202403),
+            (202402, "naive", "P2", 1, 202403),
+            (202402, "naive", "P1", 2, 202404),
+        ],
+    )
+    months = [202401, 202402, 202403, 202404]
+    result = zoo_result(made, demand(spark, months), features(spark, months, {"P1": "smooth", "P2": "lumpy"}), {202403: [202401]})
+    assert result.columns == list(ZOO_RESULT.column_names)
+    kept = {(r.model, r.origin, r.part_number, r.target_yyyymm, r.actual_qty) for r in result.collect()}
+    assert kept == {
+        ("naive", 202401, "P1", 202402, 5.0),
+        ("ets", 202401, "P2", 202403, 5.0),
+        ("naive", 202402, "P1", 202403, 5.0),
+        ("ets", 202402, "P1", 202403, 5.0),
+    }
+
+
+def test_zoo_result_asks_a_restricted_model_only_for_its_classes(spark: SparkSession) -> None:
+    """A younger cell of a lumpy part counts although the model for smooth parts lacks it, and that model's own lumpy cell does not."""
+    made = forecasts(
+        spark,
+        [
+            (202402, "naive", "P1", 1, 202403),
+            (202402, "naive", "P2", 1, 202403),
+            (202402, "ets", "P1", 1, 202403),
+            (202401, "ets", "P2", 1, 202402),
+        ],
+    )
+    known = features(spark, [202401, 202402], {"P1": "smooth", "P2": "lumpy"})
+    classes = {"naive": ALL, "ets": ("smooth",)}
+    result = zoo_result(made, demand(spark, [202402, 202403]), known, {202403: [202401]}, classes)
+    assert {(r.model, r.origin, r.part_number) for r in result.collect()} == {
+        ("naive", 202402, "P1"),
+        ("naive", 202402, "P2"),
+        ("ets", 202402, "P1"),
+    }
+
+
+def test_zoo_result_reads_no_partial_month(spark: SparkSession) -> None:
+    """A target month whose orders are not all there gives no evidence."""
+    made = forecasts(spark, [(202401, "naive", "P1", 1, 202402), (202401, "naive", "P1", 2, 202403)])
+    result = zoo_result(made, demand(spark, [202402], partial=[202403]), features(spark, [202401], {"P1": "new"}), {202403: [202401]})
+    assert [r.target_yyyymm for r in result.collect()] == [202402]
+
+
+def test_fit_seconds_are_the_mean_over_evidence_origins(spark: SparkSession) -> None:
+    """Origins 1 and 3 took one and three seconds; origin 5 is no evidence."""
+    made = forecasts(spark, [(202301 + m, "naive", "P1", 1, 202302 + m) for m in (0, 2, 4)])
+    assert [tuple(row) for row in fit_seconds(made, {202401: [202301, 202303]}).collect()] == [(202401, "naive", 2.0)]
+
+
+def test_each_figure_is_as_defined(spark: SparkSession) -> None:
+    """Two parts, forecasts 4 and 6 against 5 and 0, worked out by hand."""
+    rows = [cell("naive", "P1", 4.0, 5.0), cell("naive", "P2", 6.0, 0.0, naive_rmse_scale=0.0, unit_price=None)]
+    row = evaluated(spark, results(spark, rows), {"naive": ALL})["naive"]
+    expected = {"cell_count": 2, "part_count": 2, "origin_count": 1, "missing_cell_count": 0, "actual_qty": 5.0, "mae": 3.5}
+    expected |= {
+        "rmse": (37 / 2) ** 0.5,
+        "mape": 0.2,
+        "mape_share": 0.5,
+        "wape": 1.4,
+        "mase": 3.5 / 2,
+        "rmsse": 0.25,
+        "wql": 1.4,
+        "bias": 1.0,
+    }
+    expected |= {"coverage_80": 0.0, "revenue_weighted_error": 0.2, "stock_cost": 1.0, "fallback_share": 0.0, "fit_seconds": 3.0}
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+
+
+def test_rmsse_is_a_mean_over_parts_and_not_over_cells(spark: SparkSession) -> None:
+    """P1 errs by 4 and 0 on a scale of 4 (root of 1/2), P2 by 8 once (2)."""
+    rows = [cell("naive", "P1", 4.0, 0.0), cell("naive", "P1", 0.0, 0.0, horizon=2), cell("naive", "P2", 8.0, 0.0)]
+    row = evaluated(spark, results(spark, rows), {"naive": ALL})["naive"]
+    assert row["rmsse"] == pytest.approx((0.5**0.5 + 2) / 2)
+
+
+def test_calibration_of_a_perfect_forecaster_of_counts_is_near_80_percent(spark: SparkSession) -> None:
+    """Demand is 0, 1, 2, 3 or 4 with probability .2 each, 400 times, and the deciles say so; the closed interval covers all of it."""
+    uniform = dict(zip(DECILES, (0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0), strict=True))
+    rows = [cell("naive", f"P{i}", 2.0, float(i % 5), **uniform) for i in range(400)]
+    result = results(spark, rows)
+    row = evaluated(spark, result, {"naive": ALL})["naive"]
+    assert row["coverage_80"] == 1.0
+    assert 0.76 <= row["calibration_80"] <= 0.84
+    assert sum(r.cell_count for r in pit_histogram(result).collect()) == 400
+
+
+def test_a_segment_holds_its_own_cells(spark: SparkSession) -> None:
+    """Class, ABC class, region and horizon each give a row; horizon 0 holds all horizons, a part without region is in none."""
+    rows = [
+        cell("naive", "P1", 4.0, 5.0),
+        cell("naive", "P1", 4.0, 5.0, horizon=2),
+        cell("naive", "P2", 4.0, 5.0, abc_class="C", region=None),
+    ]
+    result = results(spark, rows)
+    seconds = spark.createDataFrame([], "yyyymm int, model string, fit_seconds double")
+    made = model_evaluation(result, seconds, {"naive": ALL}, SETTINGS)
+    assert made.columns == list(MODEL_EVALUATION.column_names)
+    cells = {(r.segment_kind, r.segment, r.horizon): r.cell_count for r in made.collect()}
+    assert cells[("all", "all", 0)] == cells[("demand_class", "smooth", 0)] == 3
+    assert (cells[("all", "all", 1)], cells[("all", "all", 2)]) == (2, 1)
+    assert (cells[("abc_class", "A", 0)], cells[("abc_class", "C", 0)], cells[("region", "North", 0)]) == (2, 1, 2)
+    assert {segment for kind, segment, _ in cells if kind == "region"} == {"North"}
+
+
+def test_a_model_that_leaves_out_half_the_cells_has_no_figures_and_shrinks_nobodys_evidence(spark: SparkSession) -> None:
+    """The model that keeps to the easy part lacks one of two cells; the baseline is still judged on both."""
+    rows = [cell("naive", "P1", 5.0, 5.0), cell("naive", "P2", 0.0, 5.0), cell("half", "P1", 5.0, 5.0)]
+    found = evaluated(spark, results(spark, rows), {"naive": ALL, "half": ALL})
+    assert (found["naive"]["cell_count"], found["naive"]["missing_cell_count"]) == (2, 0)
+    assert (found["half"]["cell_count"], found["half"]["missing_cell_count"]) == (0, 1)
+    assert found["half"]["wql"] is None or found["half"]["wql"] != found["half"]["wql"]
+
+
+def test_a_model_that_lacks_few_cells_is_compared_without_them_and_nobody_has_them(spark: SparkSession) -> None:
+    """One cell of 100 is missing, so that both models are judged on the other 99 and the gap is counted."""
+    rows = [cell(model, f"P{i}", 1.0, 2.0) for model in ("naive", "ets") for i in range(100)]
+    found = evaluated(spark, results(spark, rows[:-1]), {"naive": ALL, "ets": ALL})
+    assert (found["naive"]["cell_count"], found["naive"]["missing_cell_count"]) == (99, 0)
+    assert (found["ets"]["cell_count"], found["ets"]["missing_cell_count"]) == (99, 1)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), None])
+def test_a_number_that_is_none_makes_its_cell_missing(spark: SparkSession, broken: float | None) -> None:
+    """NaN, infinity and NULL in one decile count as no forecast at all."""
+    rows = [cell("naive", "P1", 4.0, 5.0), cell("odd", "P1", 4.0, 5.0, q90=broken)]
+    assert evaluated(spark, results(spark, rows), {"naive": ALL, "odd": ALL})["odd"]["missing_cell_count"] == 1
+
+
+def test_a_contestant_without_any_row_lacks_every_cell(spark: SparkSession) -> None:
+    """A model whose fit failed is named with all its cells missing, not left out."""
+    found = evaluated(spark, results(spark, [cell("naive", "P1", 4.0, 5.0)]), {"naive": ALL, "gone": ALL})
+    assert (found["gone"]["cell_count"], found["gone"]["missing_cell_count"]) == (0, 1)
+
+
+def test_a_restricted_model_is_compared_in_its_classes_only(spark: SparkSession) -> None:
+    """The model for smooth parts lacks no lumpy cell and has no row for all classes together."""
+    rows = [cell("naive", "P1", 4.0, 5.0), cell("naive", "P2", 4.0, 5.0, demand_class="lumpy"), cell("ets", "P1", 4.0, 5.0)]
+    result, classes = results(spark, rows), {"naive": ALL, "ets": ("smooth",)}
+    assert set(evaluated(spark, result, classes)) == {"naive"}
+    assert set(evaluated(spark, result, classes, segment_kind="demand_class", segment="lumpy")) == {"naive"}
+    assert evaluated(spark, result, classes, segment_kind="demand_class", segment="smooth")["ets"]["missing_cell_count"] == 0
+    assert compared_cells(result, classes).count() == 3
+
+
+def test_only_the_twenty_regions_with_most_demand_have_rows(spark: SparkSession) -> None:
+    """Of 22 regions the two with least demand are left out."""
+    rows = [cell("naive", f"P{i}", 1.0, float(i + 1), region=f"R{i:02}") for i in range(22)]
+    seconds = spark.createDataFrame([], "yyyymm int, model string, fit_seconds double")
+    made = model_evaluation(results(spark, rows), seconds, {"naive": ALL}, SETTINGS).where("segment_kind = 'region' AND horizon = 0")
+    assert {r.segment for r in made.collect()} == {f"R{i:02}" for i in range(2, 22)}
+
+
+def test_figures_are_bit_identical_however_the_rows_are_partitioned(spark: SparkSession) -> None:
+    """Sums of doubles of very different size, in one partition and in seven."""
+    rows = [cell("naive", f"P{i}", 10.0 ** (i % 9) / 3, 0.1 * i, region=f"R{i % 3}", unit_price=1 / (i + 1)) for i in range(200)]
+    result = results(spark, rows)
+    seconds = spark.createDataFrame([], "yyyymm int, model string, fit_seconds double")
+    keys = ["segment_kind", "segment", "horizon"]
+    one, seven = (
+        model_evaluation(result.repartition(n), seconds, {"naive": ALL}, SETTINGS).toPandas().sort_values(keys, ignore_index=True)
+        for n in (1, 7)
+    )
+    assert_frame_equal(one, seven, check_exact=True)
+
+
+def test_part_losses_add_up_to_the_wql_of_the_evaluation(spark: SparkSession) -> None:
+    """One row per part and model, split by thirds of the horizon and by ABC class."""
+    rows = [cell("naive", "P1", 4.0, 5.0), cell("naive", "P1", 1.0, 5.0, horizon=6), cell("naive", "P2", 6.0, 0.0, abc_class="B")]
+    result, classes = results(spark, rows), {"naive": ALL}
+    losses = part_losses(result, classes, horizon=6).toPandas().set_index("part_number")
+    wql = losses["loss_qty"].sum() / losses["actual_qty"].sum()
+    assert wql == pytest.approx(evaluated(spark, result, classes)["naive"]["wql"])
+    assert list(losses.loc["P1", ["cell_count_short", "cell_count_mid", "cell_count_long", "cell_count_A"]]) == [1, 0, 1, 2]
+    assert losses.loc["P1", "loss_qty_long"] == pytest.approx(4.0)
+    assert (losses.loc["P2", "actual_qty_A"], losses.loc["P2", "bias_qty"]) == (0.0, 6.0)
+
+
+def test_part_losses_sample_the_same_parts_for_every_model(spark: SparkSession) -> None:
+    """Three parts of ten are kept, by a hash of the part."""
+    rows = [cell(model, f"P{i}", 1.0, 2.0) for model in ("naive", "ets") for i in range(10)]
+    losses = part_losses(results(spark, rows), {"naive": ALL, "ets": ALL}, horizon=6, max_parts=3).toPandas()
+    sampled = losses.groupby("model")["part_number"].agg(sorted)
+    assert len(sampled["naive"]) == 3
+    assert sampled["naive"] == sampled["ets"]
+
+
+def test_monthly_totals_hold_the_first_horizon(spark: SparkSession) -> None:
+    """Two parts one month ahead are added, two months ahead they are not."""
+    rows = [cell("naive", "P1", 4.0, 5.0), cell("naive", "P2", 6.0, 1.0), cell("naive", "P1", 9.0, 9.0, horizon=2, target_yyyymm=202309)]
+    totals = [tuple(row) for row in monthly_totals(results(spark, rows)).collect()]
+    assert totals == [(202401, "naive", 202308, 6.0, 10.0, 10.0, 10.0)]
+
+
+@pytest.mark.parametrize("rigged", ["half", "nan", "zero"])
+def test_no_rigged_model_is_promoted(spark: SparkSession, rigged: str) -> None:
+    """Sparse demand: one that forecasts only the parts without demand, one that returns NaN, one that forecasts zero."""
+    actual = {f"P{i}": 3.0 if i % 4 == 0 else 0.0 for i in range(40)}
+    rows = [cell("seasonal_naive", part, 3.0 - y, y, demand_class="lumpy") for part, y in actual.items()]
+    rows += {
+        "half": [cell("half", part, 0.0, y, demand_class="lumpy") for part, y in actual.items() if y == 0],
+        "nan": [cell("nan", part, float("nan"), y, demand_class="lumpy") for part, y in actual.items()],
+        "zero": [cell("zero", part, 0.0, y, demand_class="lumpy") for part, y in actual.items()],
+    }[rigged]
+    result, classes = results(spark, rows), {"seasonal_naive": ALL, rigged: ALL}
+    seconds = spark.createDataFrame([], "yyyymm int, model string, fit_seconds double")
+    decisions = decide(
+        202401,
+        model_evaluation(result, seconds, classes, SETTINGS).toPandas(),
+        part_losses(result, classes, horizon=1).toPandas(),
+        origins_available=3,
+        incumbents={"lumpy": None},
+        contestants=[Contestant(name, ALL) for name in classes],
+        settings=SETTINGS,
+        k_min=3,
+    )
+    assert [(d.decision, d.champion, d.challenger) for d in decisions] == [("denied", "seasonal_naive", rigged)]
+    assert {"half": "lacks 30", "nan": "lacks 40", "zero": "bias -1.00"}[rigged] in str(decisions[0].reason)

@@ -1,0 +1,241 @@
+"""Who is promoted, who is not and why, on evidence of a few parts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medallion_assets.tables import CHAMPION, DEMAND_CLASSES
+from medallion_assets.zoo.promotion import Contestant, Decision, decide
+from resources.settings import PromotionSettings
+
+MONTH = 202401
+CELLS_PER_PART = 60
+SETTINGS = PromotionSettings(min_parts=3, min_cells=3)
+BASELINE, CHEAP, RICH = "seasonal_naive", "croston", "boosting"
+
+Losses = Mapping[str, Sequence[float]]
+
+
+def part_loss_rows(losses: Losses, demand_class: str, abc: str, bias: Mapping[str, float]) -> pd.DataFrame:
+    """Rows of part_losses: each part has 60 cells and a demand of 100, the losses spread evenly over the horizon."""
+    rows = []
+    for model, values in losses.items():
+        for number, loss in enumerate(values):
+            row: dict[str, Any] = {
+                "yyyymm": MONTH,
+                "demand_class": demand_class,
+                "part_number": f"{demand_class}{abc}{number}",
+                "model": model,
+            }
+            row |= {"cell_count": CELLS_PER_PART, "loss_qty": loss, "actual_qty": 100.0, "bias_qty": bias.get(model, 0.0) * 100}
+            for group, share in {"short": 1 / 3, "mid": 1 / 3, "long": 1 / 3, "A": abc == "A", "B": abc == "B", "C": abc == "C"}.items():
+                row |= {f"cell_count_{group}": round(CELLS_PER_PART * share), f"loss_qty_{group}": loss * share}
+                row |= {f"actual_qty_{group}": 100.0 * share}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def evaluation_rows(losses: pd.DataFrame, missing: Mapping[str, int]) -> pd.DataFrame:
+    """Rows of gold.model_evaluation that belong to these part losses."""
+    segments = [("demand_class", name, rows) for name, rows in losses.groupby("demand_class")] + [("all", "all", losses)]
+    rows = []
+    for kind, segment, cells in segments:
+        for model, own in cells.groupby("model"):
+            demand = own["actual_qty"].sum()
+            figures = {"wql": own["loss_qty"].sum() / demand, "bias": own["bias_qty"].sum() / demand}
+            counts = {"cell_count": own["cell_count"].sum(), "part_count": own["part_number"].nunique(), "actual_qty": demand}
+            key = {"yyyymm": MONTH, "model": model, "segment_kind": kind, "segment": segment, "horizon": 0}
+            rows.append(key | counts | figures | {"missing_cell_count": missing.get(str(model), 0)})
+    return pd.DataFrame(rows)
+
+
+def decided(
+    losses: Losses | pd.DataFrame,
+    incumbents: Mapping[str, str | None] | None = None,
+    bias: Mapping[str, float] | None = None,
+    missing: Mapping[str, int] | None = None,
+    origins: int = 6,
+    settings: PromotionSettings = SETTINGS,
+    contestants: Sequence[Contestant] = (Contestant(BASELINE), Contestant(CHEAP), Contestant(RICH)),
+) -> Decision:
+    """The decision about the one class in question."""
+    rows = losses if isinstance(losses, pd.DataFrame) else part_loss_rows(losses, "lumpy", "A", bias or {})
+    evaluation = evaluation_rows(rows, missing or {})
+    decisions = decide(MONTH, evaluation, rows, origins, incumbents or {"lumpy": None}, contestants, settings, k_min=3, draws=200)
+    return decisions[0]
+
+
+def test_the_model_with_the_lowest_wql_is_promoted() -> None:
+    """Both challengers beat the baseline on every part; the reason gives the figures."""
+    decision = decided({BASELINE: [60, 70, 80], CHEAP: [50, 60, 70], RICH: [40, 50, 60]})
+    assert (decision.decision, decision.champion, decision.challenger) == ("promoted", RICH, CHEAP)
+    assert decision.reason == (
+        "boosting: WQL 0.500 against 0.700 of seasonal_naive on 180 cells of 3 parts, difference -0.200 [-0.200, -0.200]"
+    )
+    assert (decision.champion_wql, decision.baseline_wql, decision.champion_trained_yyyymm) == (0.5, 0.7, MONTH)
+    assert decision.difference_high == pytest.approx(-0.2)
+
+
+def test_a_decision_has_the_columns_of_the_table() -> None:
+    """A decision is a row of gold.champion."""
+    assert {f.name for f in fields(Decision)} == set(CHAMPION.column_names)
+
+
+def test_the_same_evidence_gives_the_same_decision() -> None:
+    """The bootstrap is drawn from a fixed seed, whatever the order of the rows."""
+    rows = part_loss_rows({BASELINE: [60, 70, 80, 20], RICH: [50, 50, 90, 10]}, "lumpy", "A", {})
+    assert decided(rows) == decided(rows[::-1])
+
+
+def test_a_model_with_a_missing_cell_is_denied() -> None:
+    """However good it is, the number of cells it lacks is the reason."""
+    decision = decided({BASELINE: [60, 70, 80], RICH: [10, 10, 10]}, missing={RICH: 4})
+    assert (decision.decision, decision.champion, decision.challenger) == ("denied", BASELINE, RICH)
+    assert "boosting lacks 4 cells that other models have" in decision.reason
+
+
+def test_a_model_without_figures_does_not_stop_the_others() -> None:
+    """One whose numbers are all NaN has no losses and no WQL; the winner is promoted and its absence is told."""
+    rows = part_loss_rows({BASELINE: [60, 70, 80], CHEAP: [50, 60, 70]}, "lumpy", "A", {})
+    evaluation = evaluation_rows(rows, {})
+    broken = evaluation[evaluation["model"] == CHEAP].assign(model=RICH, wql=np.nan, bias=np.nan, cell_count=0, missing_cell_count=180)
+    contestants = [Contestant(BASELINE), Contestant(CHEAP), Contestant(RICH)]
+    decision = decide(MONTH, pd.concat([evaluation, broken]), rows, 6, {"lumpy": None}, contestants, SETTINGS, k_min=3, draws=100)[0]
+    assert (decision.decision, decision.champion) == ("promoted", CHEAP)
+    assert "boosting could not win, lacking 180 cells" in decision.reason
+
+
+def test_a_model_worse_than_the_baseline_is_denied() -> None:
+    """Better than the incumbent is not enough: seasonal_naive must be beaten too."""
+    losses = {BASELINE: [60, 60, 60], CHEAP: [90, 90, 90], RICH: [70, 70, 70]}
+    assert "boosting has WQL 0.700, not below 0.600 of seasonal_naive" in decided({**losses}, bias={BASELINE: 0.9}).reason
+    decision = decided(losses, {"lumpy": CHEAP}, bias={BASELINE: 0.9})
+    assert (decision.decision, decision.champion) == ("refreshed", CHEAP)
+
+
+def test_the_baseline_takes_over_from_an_incumbent_that_is_certainly_worse() -> None:
+    """A champion must beat seasonal_naive on WQL, also one that once did."""
+    decision = decided({BASELINE: [60, 60, 60], CHEAP: [90, 90, 90]}, {"lumpy": CHEAP})
+    assert (decision.decision, decision.champion, decision.challenger) == ("promoted", BASELINE, CHEAP)
+
+
+def test_too_few_origins_promote_nobody() -> None:
+    """Two of three origins are no evidence, however clear the figures."""
+    decision = decided({BASELINE: [60, 70, 80], RICH: [10, 10, 10]}, origins=2)
+    assert (decision.decision, decision.champion) == ("denied", BASELINE)
+    assert decision.reason == "only 2 of 3 required evidence origins: seasonal_naive serves"
+
+
+def test_no_evidence_at_all_is_a_decision_too() -> None:
+    """A young lakehouse has no rows; its classes are served by seasonal_naive."""
+    rows = part_loss_rows({BASELINE: [60], RICH: [10]}, "lumpy", "A", {})
+    evaluation = evaluation_rows(rows, {})
+    incumbents = dict.fromkeys(DEMAND_CLASSES)
+    decisions = decide(MONTH, evaluation[:0], rows[:0], 0, incumbents, [Contestant(BASELINE)], SETTINGS, k_min=3)
+    assert [d.demand_class for d in decisions] == list(DEMAND_CLASSES)
+    assert {(d.decision, d.champion) for d in decisions} == {("denied", BASELINE)}
+
+
+def test_a_difference_that_may_be_none_promotes_nobody() -> None:
+    """Better on the whole, but by one part of four: the interval reaches zero."""
+    decision = decided({BASELINE: [60, 60, 60, 60], RICH: [61, 61, 61, 20]})
+    assert decision.decision == "denied"
+    assert "boosting is not certain to be better" in decision.reason
+    assert decision.difference_high is not None
+    assert decision.difference_high > 0
+
+
+@pytest.mark.parametrize("baseline_bias", [0.0, 2.0])
+def test_a_forecaster_of_zero_is_never_promoted(baseline_bias: float) -> None:
+    """On sparse demand the quantile loss favours it; its bias stops it, even beside a baseline further off."""
+    decision = decided({BASELINE: [160, 170, 180], RICH: [100, 100, 100]}, bias={RICH: -1.0, BASELINE: baseline_bias})
+    assert (decision.decision, decision.champion) == ("denied", BASELINE)
+    assert "boosting has bias -1.00" in decision.reason
+
+
+def test_a_model_good_on_the_easy_half_only_does_not_win() -> None:
+    """Much better on A parts, a little worse on the others: one ABC class more than 2 % worse is enough."""
+    easy = part_loss_rows({BASELINE: [60] * 8, RICH: [10] * 8}, "lumpy", "A", {})
+    hard = part_loss_rows({BASELINE: [60] * 2, RICH: [62] * 2}, "lumpy", "C", {})
+    decision = decided(pd.concat([easy, hard], ignore_index=True))
+    assert decision.decision == "denied"
+    assert (
+        "boosting is more than 2% worse in a part of the cells: WQL 0.620 against 0.600 of seasonal_naive in ABC class C" in decision.reason
+    )
+
+
+def test_of_equivalent_models_the_cheaper_is_promoted() -> None:
+    """Within half a per cent of the best, certain by the bootstrap, the model listed first is taken."""
+    decision = decided({BASELINE: [60, 70, 80], CHEAP: [50.1, 60.1, 70.1], RICH: [50, 60, 70]})
+    assert (decision.decision, decision.champion, decision.challenger) == ("promoted", CHEAP, RICH)
+    assert "croston is cheaper and certain to be within 0.5% of boosting with WQL 0.600" in decision.reason
+
+
+def test_a_cheaper_model_that_is_not_equivalent_is_left() -> None:
+    """One per cent worse is too much."""
+    assert decided({BASELINE: [60, 70, 80], CHEAP: [50.6, 60.6, 70.6], RICH: [50, 60, 70]}).champion == RICH
+
+
+def test_an_incumbent_that_nobody_beats_is_refreshed() -> None:
+    """It takes the fit of this training, and the best challenger's refusal is told."""
+    decision = decided({BASELINE: [80, 80, 80], CHEAP: [50, 60, 70], RICH: [49, 62, 70]}, {"lumpy": CHEAP})
+    assert (decision.decision, decision.champion, decision.challenger) == ("refreshed", CHEAP, RICH)
+    assert decision.champion_trained_yyyymm == MONTH
+    assert "croston stays with the fit of this training with WQL 0.600" in decision.reason
+
+
+def test_the_difference_is_taken_to_the_incumbent() -> None:
+    """Beating the baseline is not enough where another model serves."""
+    decision = decided({BASELINE: [80, 80, 80], CHEAP: [50, 60, 70], RICH: [45, 55, 65]}, {"lumpy": CHEAP})
+    assert (decision.decision, decision.champion) == ("promoted", RICH)
+    assert decision.difference_low == pytest.approx(-0.05)
+    assert "against 0.600 of croston" in decision.reason
+
+
+def test_a_small_class_takes_the_decision_of_all_classes() -> None:
+    """One new part is too little to say anything; on all parts together the booster wins."""
+    few = part_loss_rows({BASELINE: [60], CHEAP: [10], RICH: [59]}, "new", "A", {})
+    many = part_loss_rows({BASELINE: [60, 70, 80], CHEAP: [60, 70, 80], RICH: [30, 40, 50]}, "lumpy", "A", {})
+    decision = decided(pd.concat([few, many], ignore_index=True), {"new": None})
+    assert (decision.demand_class, decision.champion, decision.part_count, decision.pooled) == ("new", RICH, 4, True)
+    assert decision.reason.startswith("1 part and 60 cells are too few, so all classes decide together: boosting: WQL 0.448")
+
+
+def test_a_model_for_some_classes_takes_no_part_when_all_decide_together() -> None:
+    """The pooled winner must be able to serve every class; a restricted incumbent stays."""
+    rows = part_loss_rows({BASELINE: [60, 70], CHEAP: [10, 10], RICH: [30, 40]}, "new", "A", {})
+    contestants = (Contestant(BASELINE), Contestant(CHEAP, ("new", "smooth")), Contestant(RICH))
+    assert decided(rows, {"new": None}, contestants=contestants).champion == RICH
+    decision = decided(rows, {"new": CHEAP}, contestants=contestants)
+    assert (decision.decision, decision.champion) == ("refreshed", CHEAP)
+
+
+def test_with_promotion_off_everything_is_kept() -> None:
+    """The incumbent keeps its fit too."""
+    off = PromotionSettings(mode="off", min_parts=1, min_cells=1)
+    decision = decided({BASELINE: [60, 70, 80], CHEAP: [50, 60, 70], RICH: [10, 10, 10]}, {"lumpy": CHEAP}, settings=off)
+    assert (decision.decision, decision.champion, decision.champion_trained_yyyymm) == ("kept", CHEAP, None)
+
+
+def test_an_incumbent_that_is_no_longer_trained_keeps_its_former_fit() -> None:
+    """It left the zoo and nobody is eligible: what served before goes on serving."""
+    decision = decided({BASELINE: [60, 70, 80], RICH: [61, 71, 81]}, {"lumpy": "retired"})
+    assert (decision.decision, decision.champion, decision.champion_trained_yyyymm) == ("kept", "retired", None)
+    assert "retired stays with its former fit, since it is not among the models of this training" in decision.reason
+
+
+def test_the_oracle_takes_the_best_model_of_each_part() -> None:
+    """In hindsight the first part goes to one model and the second to the other."""
+    assert decided({BASELINE: [80, 80, 80], CHEAP: [20, 60, 70], RICH: [70, 10, 70]}).oracle_wql == pytest.approx((20 + 10 + 70) / 300)
+
+
+def test_losses_that_do_not_fit_the_evaluation_are_refused() -> None:
+    """A compared model without losses is a mistake of the caller, not a loss of zero."""
+    rows = part_loss_rows({BASELINE: [60, 70, 80], RICH: [10, 10, 10]}, "lumpy", "A", {})
+    contestants = [Contestant(BASELINE), Contestant(RICH)]
+    with pytest.raises(ValueError, match="part_losses lack rows"):
+        decide(MONTH, evaluation_rows(rows, {}), rows[rows["model"] == BASELINE], 6, {"lumpy": None}, contestants, SETTINGS, k_min=3)
