@@ -27,7 +27,7 @@ setup:  ## .venv with the pinned packages and Delta's jars
 	@command -v "$(PYTHON)" >/dev/null || { echo "Python 3.11 or newer is needed, and $(PYTHON) is not on PATH." >&2; exit 1; }
 	@"$(PYTHON)" scripts/setup_env.py
 
-run: setup  ## orders to forecast: CONFIG=file.yaml ORDERS=folder-or-file
+run: setup  ## orders to forecast: CONFIG=file.yaml ORDERS=folder
 	@$(project_environment); .venv/bin/medallion run
 
 ui: setup  ## Dagster's web interface and daemon: CONFIG=file.yaml

@@ -124,7 +124,7 @@ def build_defs(settings: Settings, resources: Mapping[str, Any]) -> dg.Definitio
     jobs = build_jobs(model_keys)
     return dg.Definitions(
         assets=[*(asset for group in assets for asset in group), *bronze_assets.external_assets(settings)],
-        asset_checks=build_checks(settings, model_keys),
+        asset_checks=build_checks(settings, model_keys, has_own_bronze=any(source.mode != "adopt" for source in settings.sources)),
         jobs=list(jobs.values()),
         sensors=build_sensors(settings, jobs["register_deliveries"], jobs["monthly_forecast"], jobs["retraining"]),
         resources=dict(resources),

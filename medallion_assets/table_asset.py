@@ -164,7 +164,7 @@ def table_asset(
         requested = [int(key) for key in context.partition_keys]
         asked = sorted({*requested, *_reached_back(lakehouse, spec, requested), *([0] if with_no_month else [])})
         build = TableBuild(spec, inputs, transform, configuration, only_complete, is_whole, outside_version)
-        outcome = retry_on_conflict(lambda: build.run(lakehouse, settings, asked, context.run_id, context.log.info))
+        outcome = retry_on_conflict(lambda: build.run(lakehouse, settings, asked, context.run.run_id, context.log.info))
         pictures = plot(lakehouse, requested, settings) if plot else {}
         return report(context, spec, requested, outcome, pictures)
 

@@ -215,10 +215,10 @@ DEMAND_FEATURES = TableSpec(
         _key("demand_class", "STRING", "smooth, erratic, intermittent or lumpy (ADI 1.32, CV2 0.49; Syntetos, Boylan and Croston 2005), or new"),
         _key("abc_class", "STRING", "A: parts that make the first 80 % of the last 12 months' revenue, B: to 95 %, C: the rest"),
         Column("region", "STRING", "region of the latest month with demand"),
-        _key("is_active", "BOOLEAN", "a sale within active_months through the origin, or announced and never sold"),
+        _key("is_active", "BOOLEAN", "a sale within active_months through the origin, or announced in the parts master"),
         _key("history_months", "INT", "months since first sale or announcement, the origin included"),
         Column("months_since_first_sale", "INT", "0 in the month of the first sale; NULL before it"),
-        Column("months_since_last_sale", "INT", "0 when the origin has demand; NULL before the first sale"),
+        Column("months_since_last_sale", "INT", "0 when the origin has demand; NULL without a sale in the last 24 months (active_months, if more)"),
         *(
             Column(f"demand_lag_{lag}", "DOUBLE", f"demand {lag} months before the origin, units; NULL before the part existed")
             for lag in LAGS
@@ -363,7 +363,7 @@ CHAMPION = TableSpec(
         _month("decision month"),
         _key("decision_number", "BIGINT", "rising without gaps"),
         _key("demand_class", "STRING", "class the decision is about"),
-        _key("decision", "STRING", "promoted, refreshed, kept, denied, restated, rolled_back"),
+        _key("decision", "STRING", "promoted, refreshed, kept, denied or restated"),
         Column("champion", "STRING", "model that serves the class after this row"),
         Column("challenger", "STRING", "best other candidate"),
         Column("actor", "STRING", "who decided: policy, or a person"),
@@ -382,6 +382,7 @@ CHAMPION = TableSpec(
         Column("champion_trained_yyyymm", "INT", "month the serving fit of the champion was trained in"),
         Column("registry_version", "INT", "version of the registered model served after this row"),
         Column("candidate_version", "INT", "version registered by this training"),
+        Column("evidence_version", "STRING", "hash of the evidence, the fits and the promotion settings that were decided on"),
         Column("run_id", "STRING", "MLflow run of the training", is_volatile=True),
         Column("decided_at", "TIMESTAMP", "when (UTC)", is_volatile=True),
     ),

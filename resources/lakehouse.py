@@ -175,7 +175,15 @@ class Lakehouse(Protocol):
 
     def version(self, spec: TableSpec) -> int: ...
 
-    def rows(self, spec: TableSpec, columns: Sequence[str] | None = None) -> pd.DataFrame: ...
+    def rows(
+        self, spec: TableSpec, columns: Sequence[str] | None = None, months: Sequence[int] | None = None, writers: Sequence[str] | None = None
+    ) -> pd.DataFrame: ...
+
+    def share_of_parts(self, spec: TableSpec, months: Sequence[int], max_rows: int) -> float: ...
+
+    def sample(
+        self, spec: TableSpec, columns: Sequence[str], months: Sequence[int], share: float, writers: Sequence[str] | None = None
+    ) -> pd.DataFrame: ...
 
     def slices(self, spec: TableSpec, writer: str = "") -> dict[int, Slice]: ...
 
@@ -218,7 +226,19 @@ class DeltaLakehouse:
         return frame.where(_in_months(spec, months))
 
     def read_external(self, table: str) -> DataFrame:
-        """A table that is not ours: the company's own bronze. Never written."""
+        """A table that is not ours: the company's own bronze. Never written. Raises Refused where there is none.
+
+        One that the session's catalog does not know, but that lies where a table of its name would, is registered, not changed.
+        """
+        from deltalake import DeltaTable
+
+        if not self.spark.catalog.tableExists(table):
+            catalog, schema, name = table.split(".")
+            path = f"{self._root}/{schema}/{name}"
+            if not DeltaTable.is_deltatable(path):
+                raise Refused(f"table {table} is neither in the catalog nor a Delta table at {path}; name an existing table in sources")
+            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {catalog}.{schema}")
+            self.spark.sql(f"CREATE TABLE IF NOT EXISTS {table} USING DELTA LOCATION '{_literal(path)}'")
         return self.spark.table(table)
 
     def create_frame(self, spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> DataFrame:
@@ -245,6 +265,11 @@ class DeltaLakehouse:
         try:
             written = _slice_versions(spec, new)
             self._refuse_outside(spec, written, months)
+            if self._is_empty(spec, months, writer):
+                result = {m: MonthWritten(n := written.get(m, (0, "0-0"))[0], written.get(m, (0, "0-0"))[1], n) for m in months}
+                if written:
+                    self._fill(spec, new, scope)
+                return WriteResult(self.version(spec), result)
             old = self.spark.table(self.name(spec)).where(scope).select(*spec.column_names)
             changes = _changes(spec, new, old).persist()
             counted = {
@@ -282,14 +307,47 @@ class DeltaLakehouse:
 
         return DeltaTable(self.path(spec)).version() if self._exists(spec) else -1
 
-    def rows(self, spec: TableSpec, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """A small table as pandas, read without Spark."""
+    def rows(
+        self, spec: TableSpec, columns: Sequence[str] | None = None, months: Sequence[int] | None = None, writers: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """A small table, or small slices of one, as pandas, read without Spark."""
         import pandas as pd
         from deltalake import DeltaTable
 
         if not self._exists(spec):
             return pd.DataFrame(columns=list(columns or spec.column_names))
-        return DeltaTable(self.path(spec)).to_pandas(columns=list(columns) if columns else None)
+        filters: list[tuple[str, str, Any]] = []
+        if months is not None:
+            filters.append((spec.month_column, "in", [int(month) for month in months]))
+        if writers is not None:
+            filters.append((str(spec.writer_column), "in", list(writers)))
+        return DeltaTable(self.path(spec)).to_pandas(columns=list(columns) if columns else None, filters=filters or None)
+
+    def share_of_parts(self, spec: TableSpec, months: Sequence[int], max_rows: int) -> float:
+        """Share of the parts whose rows in these months stay within ``max_rows``, told from the log; 1 where all do."""
+        import pyarrow.compute as pc
+        from deltalake import DeltaTable
+
+        if not self._exists(spec):
+            return 1.0
+        files = pa.table(DeltaTable(self.path(spec)).get_add_actions(flatten=True))
+        if spec.month_column in spec.partition_by:
+            files = files.filter(pc.is_in(files[f"partition.{spec.month_column}"].cast(pa.int64()), pa.array([int(m) for m in months], pa.int64())))
+        stored = pc.sum(files["num_records"]).as_py() or 0
+        return min(1.0, max_rows / stored) if stored else 1.0
+
+    def sample(
+        self, spec: TableSpec, columns: Sequence[str], months: Sequence[int], share: float, writers: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """Slices of a table with part_number as pandas: a ``share`` of whole parts, drawn by a hash of their number by Spark; all for 1."""
+        if share >= 1 or not self._exists(spec):
+            return self.rows(spec, columns, months, writers)
+        kept = self.read(spec, months).where(f"pmod(xxhash64(part_number), 1000000) < {int(1_000_000 * share)}")
+        if writers is not None:
+            from pyspark.sql import functions as F
+
+            kept = kept.where(F.col(str(spec.writer_column)).isin(list(writers)))
+        return kept.select(*columns).toPandas()
 
     def slices(self, spec: TableSpec, writer: str = "") -> dict[int, Slice]:
         """Newest ledger row of each stored month of the table (and writer)."""
@@ -380,6 +438,28 @@ class DeltaLakehouse:
                     f"{self._max_removed_share:.0%} that writes.max_removed_share allows. Nothing was written. If the removal is meant, "
                     f"raise writes.max_removed_share for this run; the rows stay readable at version {self.version(spec)}."
                 )
+
+    def _is_empty(self, spec: TableSpec, months: Sequence[int], writer: str) -> bool:
+        """Whether no file holds rows of these slices, told from the log alone; only tables partitioned by month can say so."""
+        from deltalake import DeltaTable
+
+        if spec.month_column not in spec.partition_by:
+            return False
+        filters: list[tuple[str, str, Any]] = [(spec.month_column, "in", [str(month) for month in months])]
+        if spec.writer_column:
+            filters.append((spec.writer_column, "=", writer))
+        return not DeltaTable(self.path(spec)).file_uris(partition_filters=filters)
+
+    def _fill(self, spec: TableSpec, rows: DataFrame, scope: str) -> None:
+        """Write slices that hold nothing yet. Replacing them, not appending, makes a second writer of the same slice fail."""
+        view = f"rows_{uuid.uuid4().hex}"
+        rows.repartition(*spec.partition_by).createOrReplaceTempView(view)
+        names = ", ".join(f"`{name}`" for name in spec.column_names)
+        try:
+            with _concurrency(spec):
+                self.spark.sql(f"INSERT INTO {self.name(spec)} REPLACE WHERE {scope} SELECT {names} FROM {view}")
+        finally:
+            self.spark.catalog.dropTempView(view)
 
     def _execute_merge(self, spec: TableSpec, changes: DataFrame, scope: str) -> None:
         view = f"changes_{uuid.uuid4().hex}"

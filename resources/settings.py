@@ -291,6 +291,9 @@ class Settings(_Section):
         names = [source.name for source in self.sources]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"sources: the name {', '.join(repeated)} is used twice")
+        own = f"{self.catalog}.{self.schemas.bronze}.sales_orders"
+        if own in {s.table for s in self.sources} and any(s.mode != "adopt" for s in self.sources):
+            raise ValueError(f"sources: {own} is adopted, so lines of files can't be stored there too; name another schemas.bronze")
         if len({self.schemas.bronze, self.schemas.silver, self.schemas.gold}) < 3:
             raise ValueError("schemas: bronze, silver and gold need three different names")
         if self.last_month is not None and self.last_month < self.first_month:

@@ -273,6 +273,7 @@ def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterato
                 "mlflow_tracking_uri": settings.tracking_uri,
                 "extra_tags": {"medallion.kind": "dagster_run"},
             }
+            _end_abandoned(settings, context)
             opened.append(MlFlow(context.replace_config(configured)))
         return str(opened[0].active_run().info.run_id) if opened[0].active_run() else str(opened[0].mlflow_run_id)
 
@@ -284,6 +285,18 @@ def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterato
 
             failed = context.instance is not None and context.run_id and _has_failed_step(context)
             mlflow.end_run("FAILED" if failed else "FINISHED")
+
+
+def _end_abandoned(settings: Settings, context: InitResourceContext) -> None:
+    """End the MLflow runs of Dagster runs that are over, or that nobody knows, but never came to end their own."""
+    import mlflow
+
+    client = mlflow.MlflowClient(settings.tracking_uri, settings.registry_uri)
+    experiment = ensure_experiment(client, settings)
+    for run in client.search_runs([experiment], "attributes.status = 'RUNNING' and tags.`medallion.kind` = 'dagster_run'"):
+        dagster_run = context.instance.get_run_by_id(run.data.tags["dagster_run_id"]) if context.instance else None
+        if dagster_run is None or dagster_run.is_finished:
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _has_failed_step(context: InitResourceContext) -> bool:

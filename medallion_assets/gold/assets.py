@@ -1,6 +1,7 @@
 """Gold assets that are not the zoo's: the served forecast and what is watched. Wiring only."""
 
 from collections.abc import Mapping
+from functools import reduce
 
 import dagster as dg
 from pyspark.sql import DataFrame
@@ -41,7 +42,7 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], tracking: dg.ResourceParam[Tracking]
     ) -> dg.MaterializeResult:
         requested = [int(key) for key in context.partition_keys]
-        outcome = Publication(settings, lakehouse, tracking, context.run_id, context.log.info).run(requested)
+        outcome = Publication(settings, lakehouse, tracking, context.run.run_id, context.log.info).run(requested)
         details = {m: {"vintage": s.details["vintage"], "registry_version": s.details["registry_version"]} for m, s in outcome.slices.items()}
         return report(context, DEMAND_FORECAST, requested, outcome, by_month=details)
 
@@ -100,9 +101,12 @@ def _demand_drift(read: Reader, months: Months, settings: Settings) -> DataFrame
 
 def _data_quality(read: Reader, months: Months, settings: Settings) -> DataFrame:
     identity = ["yyyymm", F.col("_delivery_id").alias("delivery_id"), F.col("_line_number").alias("line_number")]
-    lines = read(BRONZE_SALES_ORDERS).select(*identity)
-    for source in settings.sources:
-        if source.mode == "adopt":
-            own = adopted_lines(read.external(str(source.table)), source, settings).where(F.col("yyyymm").isin(months.wanted))
-            lines = lines.unionByName(own.select(*identity))
+    adopted = [source for source in settings.sources if source.mode == "adopt"]
+    read_lines = [
+        adopted_lines(read.external(str(source.table)), source, settings).where(F.col("yyyymm").isin(months.wanted)).select(*identity)
+        for source in adopted
+    ]
+    if len(adopted) < len(settings.sources):
+        read_lines.append(read(BRONZE_SALES_ORDERS).select(*identity))
+    lines = reduce(DataFrame.unionByName, read_lines)
     return quality.data_quality(lines, read(SILVER_SALES_ORDERS), read(REJECTED_LINES), months.wanted, settings)

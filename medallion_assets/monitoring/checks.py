@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from medallion_assets.table_asset import asset_key
-from medallion_assets.tables import DATA_QUALITY, DEMAND_DRIFT, TABLES, ZOO_FORECAST
+from medallion_assets.tables import BRONZE_SALES_ORDERS, DATA_QUALITY, DEMAND_DRIFT, TABLES, ZOO_FORECAST
 from resources.lakehouse import LEDGER, Lakehouse, TableSpec
 from resources.settings import Settings
 
@@ -25,9 +25,13 @@ class Finding:
     row_count: int
 
 
-def build_checks(settings: Settings, model_keys: dict[str, dg.AssetKey]) -> list[dg.AssetChecksDefinition]:
-    """One blocking check for each table asset, one for each model's slice, and warnings for drift and rejected lines."""
-    specs = [spec for spec in TABLES if spec not in (LEDGER, ZOO_FORECAST)]
+def build_checks(settings: Settings, model_keys: dict[str, dg.AssetKey], has_own_bronze: bool = True) -> list[dg.AssetChecksDefinition]:
+    """One blocking check for each table asset, one for each model's slice, the accounting of lines, and a warning of drift.
+
+    Where all order lines come from adopted tables there is no bronze.sales_orders of our own to check.
+    """
+    without = (LEDGER, ZOO_FORECAST) if has_own_bronze else (LEDGER, ZOO_FORECAST, BRONZE_SALES_ORDERS)
+    specs = [spec for spec in TABLES if spec not in without]
     blocking = [_table_check(spec, asset_key(spec), "") for spec in specs]
     blocking += [_table_check(ZOO_FORECAST, key, name) for name, key in model_keys.items()]
     return [*blocking, _accounting_check(settings), _drift_check()]

@@ -24,7 +24,7 @@ def main() -> None:
     try:
         commands(standalone_mode=True)
     except Refused as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]{error}[/red]", markup=True)
+        Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(str(error), style="red", markup=False)
         sys.exit(2)
 
 
@@ -68,7 +68,7 @@ def status() -> None:
     summary.show(definitions.current_settings(), console, is_changed=None)
 
 
-@commands.command(help="Write docs/tables.md and docs/features.md from the table specifications.")
+@commands.command(help="Write docs/tables.md from the table specifications.")
 @click.option("--folder", default="docs", show_default=True, type=click.Path(file_okay=False, path_type=Path))
 def docs(folder: Path) -> None:
     """Only what differs is written."""

@@ -109,7 +109,7 @@ class Session:
         event = entry.dagster_event
         if event is None:
             if entry.level >= logging.INFO and entry.step_key:
-                self.console.print(f"    [dim]{entry.user_message}[/dim]", markup=True)
+                self.console.print(f"    {entry.user_message}", style="dim", markup=False, emoji=False)
         elif event.is_step_start and not str(event.step_key).endswith(("rules_kept", "no_drift")):
             self._started[str(event.step_key)] = time.monotonic()
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:

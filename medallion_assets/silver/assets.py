@@ -53,7 +53,7 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         asset(MONTHLY_DEMAND, [Input(SILVER_SALES_ORDERS, Input.same_month), Input(PARTS, _through)], _monthly_demand, {}),
         asset(
             DEMAND_FEATURES,
-            [Input(MONTHLY_DEMAND, lambda month, s: transforms.feature_months(month, s.first_month)), Input(PARTS, _through)],
+            [Input(MONTHLY_DEMAND, lambda month, s: transforms.feature_months(month, s.first_month, s.forecast)), Input(PARTS, _through)],
             _demand_features,
             settings.forecast.model_dump(include={"active_months", "new_part_months"}),
             only_complete=True,
@@ -66,14 +66,13 @@ def _through(month: int, settings: Settings) -> list[int]:
 
 
 def _disposed(read: Reader, months: Months, settings: Settings) -> DataFrame:
-    bronze = read(BRONZE_SALES_ORDERS)
     sources = settings.sources
     lines = []
     for source in sources:
         if source.mode == "adopt":
             own = adopted_lines(read.external(str(source.table)), source, settings).where(F.col("yyyymm").isin(months.wanted))
         else:
-            own = bronze.where(F.col("_source") == source.name)
+            own = read(BRONZE_SALES_ORDERS).where(F.col("_source") == source.name)
         lines.append(transforms.canonical_lines(own, source))
     together = lines[0]
     for more in lines[1:]:

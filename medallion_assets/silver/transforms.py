@@ -282,9 +282,9 @@ def demand_features(demand: DataFrame, parts: DataFrame, months: Sequence[int], 
     demands = F.count(F.when(has_demand, 1)).over(recent)
     nonzero_mean = F.avg(F.when(has_demand, quantity)).over(recent)
     nonzero_std = F.coalesce(F.stddev_pop(F.when(has_demand, quantity)).over(recent), F.lit(0.0))
-    latest = F.last(F.when(has_demand, F.col("month_number")), ignorenulls=True).over(recent)
+    latest = F.last(F.when(has_demand, F.col("month_number")), ignorenulls=True).over(last(memory(settings)))
     price = F.last("unit_price", ignorenulls=True).over(recent)
-    change = quantity - F.lag("demand_qty").over(by_part)
+    change = quantity - F.first("demand_qty").over(by_part.rangeBetween(-1, -1))
     yearly = quantity - F.first("demand_qty").over(by_part.rangeBetween(-12, -12))
     windowed = (
         known.withColumns(
@@ -378,9 +378,14 @@ def _with_abc(features: DataFrame) -> DataFrame:
     return features.withColumn("abc_class", F.coalesce(label, F.lit("C")))
 
 
-def feature_months(month: int, first_month: int) -> list[int]:
+def memory(settings: ForecastSettings) -> int:
+    """Months back in which a last sale is looked for."""
+    return max(RECENT_MONTHS, settings.active_months)
+
+
+def feature_months(month: int, first_month: int, settings: ForecastSettings) -> list[int]:
     """Months of demand that the features of an origin read."""
-    first = max(month_index(first_month), month_index(month) - RECENT_MONTHS + 1 - 12)
+    first = max(month_index(first_month), month_index(month) - memory(settings) + 1 - 12)
     return [add_months(month, -back) for back in range(month_index(month) - first, -1, -1)]
 
 

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from medallion_assets.partitions import add_months, evidence_origins, month_range
 from medallion_assets.policies import clear_refusals
-from medallion_assets.table_asset import Input, Months, Reader, TableBuild, asset_key, asset_options, report, retry_on_conflict, table_asset
+from medallion_assets.table_asset import Input, Months, Reader, TableBuild, asset_key, asset_options, recorded, report, retry_on_conflict, table_asset
 from medallion_assets.tables import CHAMPION, DEMAND_FEATURES, MODEL_EVALUATION, MONTHLY_DEMAND, ZOO_FORECAST, ZOO_RESULT
 from medallion_assets.zoo import evaluation
 from medallion_assets.zoo.backtest import Backtest
@@ -59,7 +59,7 @@ def _model_asset(spec: ModelSpec, settings: Settings, lakehouse_names: Mapping[s
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], tracking: dg.ResourceParam[Tracking]
     ) -> dg.MaterializeResult:
         requested = [int(key) for key in context.partition_keys]
-        backtest = Backtest(spec, settings, lakehouse, tracking, run_tags(context, settings), context.run_id, context.log.info)
+        backtest = Backtest(spec, settings, lakehouse, tracking, run_tags(context, settings), context.run.run_id, context.log.info)
         outcome = retry_on_conflict(lambda: backtest.run(requested))
         links = {
             month: {"mlflow_run": dg.MetadataValue.url(tracking.url(s.details["run_id"])), "fallback_share": s.details["fallback_share"] or 0.0}
@@ -111,10 +111,13 @@ def _evidence_assets(specs: Sequence[ModelSpec], settings: Settings, lakehouse_n
     ) -> dg.MaterializeResult:
         tracking.check()
         requested = [int(key) for key in context.partition_keys]
-        outcome = retry_on_conflict(lambda: build.run(lakehouse, settings, requested, context.run_id, context.log.info))
+        outcome = retry_on_conflict(lambda: build.run(lakehouse, settings, requested, context.run.run_id, context.log.info))
         log = EvaluationLog(settings, lakehouse, tracking, classes)
-        changed = [month for month, written in outcome.written.items() if written.is_changed]
-        return report(context, MODEL_EVALUATION, requested, outcome, by_month={m: log.run(m, is_new=m in changed) for m in requested})
+        unlogged = [s for s in outcome.slices.values() if s.yyyymm in requested and not s.details.get("is_logged")]
+        told = {month: log.run(month, is_new=month in {s.yyyymm for s in unlogged}) for month in requested}
+        # Marked after logging: a process that dies in between logs the figures again, which changes nothing.
+        lakehouse.record(MODEL_EVALUATION, [recorded(s, is_logged=True) for s in unlogged], context.run_id)
+        return report(context, MODEL_EVALUATION, requested, outcome, by_month=told)
 
     @dg.asset(
         **asset_options(CHAMPION, settings, lakehouse_names[CHAMPION.id], [MODEL_EVALUATION]),
@@ -126,7 +129,7 @@ def _evidence_assets(specs: Sequence[ModelSpec], settings: Settings, lakehouse_n
     ) -> dg.MaterializeResult:
         tracking.check()
         requested = [int(key) for key in context.partition_keys]
-        training = Training(settings, specs, lakehouse, tracking, run_tags(context, settings), context.run_id, context.log.info)
+        training = Training(settings, specs, lakehouse, tracking, run_tags(context, settings), context.run.run_id, context.log.info)
         outcome, told = training.run(requested)
         return report(context, CHAMPION, requested, outcome, by_month=told)
 

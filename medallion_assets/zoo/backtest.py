@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 from pyspark.sql import functions as F
 
 from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import add_months, evidence_origins, month_range
 from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import DECILES, DELIVERIES, DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST, TableSpec
+from medallion_assets.zoo import plots
 from medallion_assets.zoo.serving import HISTORY_COLUMNS, DemandForecaster, ServedModel, forecast
 from medallion_assets.zoo.spec import Fitted, Forecaster, ModelSpec, Parameters
+from resources.errors import Refused
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
 from resources.settings import Settings
 from resources.tracking import InputTable, RunContent, Tracking
@@ -96,7 +99,8 @@ class Backtest:
         f = self.settings.forecast
         configured = [self.spec.code_version, self.parameters(), f.horizon, f.training_months, f.active_months, f.new_part_months, f.seed]
         made_by = version_of(*configured, DEMAND_FEATURES.code_version, MONTHLY_DEMAND.code_version, self.settings.zoo.max_fit_rows)
-        seen = version_of([[m, demand_slices[m].data_version] for m in window(self.settings, origin) if m in demand_slices])
+        members = [s.data_version for name in self.spec.members if (s := self.lakehouse.slices(ZOO_FORECAST, name).get(origin))]
+        seen = version_of([[m, demand_slices[m].data_version] for m in window(self.settings, origin) if m in demand_slices], members)
         return made_by, seen
 
     def _is_due(self, stored: Slice | None, versions: tuple[str, str], origin: int, is_training: bool) -> bool:
@@ -162,55 +166,51 @@ class Backtest:
             "fit_seconds": round(seconds, 2),
         }
         made = Slice(origin, self.spec.name, month.data_version, version_of(*versions), month.row_count, result.delta_version, details)
-        self.lakehouse.record(ZOO_FORECAST, [made], self.dagster_run_id)
+        # Recorded last: a process that dies before leaves the origin due, and the next run ends the run it left open.
         self.tracking.commit(run_id)
+        self.lakehouse.record(ZOO_FORECAST, [made], self.dagster_run_id)
         self.log(f"{self.spec.name} {origin}: {month.row_count:,} rows in {seconds:.1f} s, {figures['fallback'] or 0:.1%} fallback")
         return made, month
 
     def _sample(self, origin: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Demand and features that fit sees: whole parts, at most max_fit_rows part-months; of a local model only the origin's features."""
-        months = window(self.settings, origin)
-        features = self.lakehouse.read(DEMAND_FEATURES, months if self.spec.is_global else [origin])
-        if not self.spec.is_global:
-            # A local model learns nothing from other parts' demand; one row of features per part would still grow with the parts.
-            features = features.where("is_active").where(self._kept_share(features.count()))
-            return pd.DataFrame({"part_number": [], "yyyymm": [], "demand_qty": []}), features.toPandas()
-        demand = self.lakehouse.read(MONTHLY_DEMAND, months).where("is_complete").select("part_number", "yyyymm", "demand_qty")
-        share = self._kept_share(features.count())
-        demand, features = demand.where(share), features.where(share)
-        order = ["part_number", "yyyymm"]
-        return (
-            demand.toPandas().sort_values(order, ignore_index=True),
-            features.toPandas().sort_values(order, ignore_index=True),
-        )
+        """Demand and features that fit sees: whole parts, at most max_fit_rows part-months; of a local model only the origin's features.
 
-    def _kept_share(self, rows: int) -> str:
-        """A condition that keeps as many whole parts, drawn by a hash of their number, as the row limit allows."""
+        A local model learns nothing from other parts' demand.
+        """
+        order = ["part_number", "yyyymm"]
         limit = self.settings.zoo.max_fit_rows
-        return "true" if rows <= limit else f"pmod(xxhash64(part_number), 10000) < {int(10_000 * limit / rows)}"
+        months = window(self.settings, origin) if self.spec.is_global else [origin]
+        share = self.lakehouse.share_of_parts(DEMAND_FEATURES, months, limit)
+        features = self.lakehouse.sample(DEMAND_FEATURES, DEMAND_FEATURES.column_names, months, share).sort_values(order, ignore_index=True)
+        if not self.spec.is_global:
+            return pd.DataFrame({"part_number": [], "yyyymm": [], "demand_qty": []}), features[features["is_active"]]
+        demand = self.lakehouse.sample(MONTHLY_DEMAND, [*order, "demand_qty", "is_complete"], months, share)
+        demand = demand[demand["is_complete"]].drop(columns="is_complete")
+        return demand.sort_values(order, ignore_index=True), features
 
     def _past(self, origin: int) -> pd.DataFrame:
         """Stored forecasts of this model and its members at earlier origins with their actuals, and members' rows at this origin."""
         earlier = month_range(max(self.settings.first_month, add_months(origin, -PAST_ORIGINS)), add_months(origin, -1))
-        names = [self.spec.name, *self.spec.members]
-        columns = ["model", F.col("yyyymm").alias("origin"), "part_number", "horizon", "target_yyyymm", "forecast_qty", *DECILES, "is_fallback"]
-        stored = self.lakehouse.read(ZOO_FORECAST, [*earlier, origin]).where(F.col("model").isin(names)).select(*columns)
-        known = stored.where((F.col("origin") < origin) & (F.col("target_yyyymm") <= origin))
-        own = stored.where((F.col("origin") == origin) & (F.col("model") != self.spec.name))
-        actual = self.lakehouse.read(MONTHLY_DEMAND, month_range(earlier[0], origin) if earlier else [origin]).where("is_complete")
-        actual = actual.select("part_number", F.col("yyyymm").alias("target_yyyymm"), F.col("demand_qty").alias("actual_qty"))
-        facts = self.lakehouse.read(DEMAND_FEATURES, [*earlier, origin]).select(
-            "part_number", F.col("yyyymm").alias("origin"), "demand_class", "demand_mean_12", "demand_std_12"
-        )
-        with_actual = known.join(actual, ["part_number", "target_yyyymm"])
-        rows = with_actual.unionByName(own, allowMissingColumns=True).join(facts, ["part_number", "origin"])
-        limited = rows.where(self._kept_share(rows.count() // max(1, len(names))))
-        order = ["model", "origin", "part_number", "horizon"]
-        return limited.toPandas().sort_values(order, ignore_index=True)
+        months, names = [*earlier, origin], [self.spec.name, *self.spec.members]
+        limit = self.settings.zoo.max_fit_rows * (len(names) + 1)
+        share = self.lakehouse.share_of_parts(DEMAND_FEATURES, months, limit // self.settings.forecast.horizon)
+        columns = ["model", "yyyymm", "part_number", "horizon", "target_yyyymm", "forecast_qty", *DECILES, "is_fallback"]
+        stored = self.lakehouse.sample(ZOO_FORECAST, columns, months, share, names).rename(columns={"yyyymm": "origin"})
+        known = stored[(stored["origin"] < origin) & (stored["target_yyyymm"] <= origin)]
+        own = stored[(stored["origin"] == origin) & (stored["model"] != self.spec.name)]
+        actual = self.lakehouse.sample(MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty", "is_complete"], months, share)
+        actual = actual.loc[actual["is_complete"], ["part_number", "yyyymm", "demand_qty"]]
+        facts = self.lakehouse.sample(DEMAND_FEATURES, ["part_number", "yyyymm", "demand_class", "demand_mean_12", "demand_std_12"], months, share)
+        known = known.merge(actual.set_axis(["part_number", "target_yyyymm", "actual_qty"], axis=1), on=["part_number", "target_yyyymm"])
+        rows = known if own.empty else pd.concat([known, own], ignore_index=True)
+        past = rows.merge(facts.rename(columns={"yyyymm": "origin"}), on=["part_number", "origin"])
+        return past.sort_values(["model", "origin", "part_number", "horizon"], ignore_index=True)
 
     def _members(self, origin: int) -> Iterator[tuple[str, tuple[Forecaster, Fitted]]]:
         for name in self.spec.members:
-            stored = self.lakehouse.slices(ZOO_FORECAST, name)[origin]
+            stored = self.lakehouse.slices(ZOO_FORECAST, name).get(origin)
+            if stored is None:
+                raise Refused(f"{self.spec.name} combines {name}, which has no forecast of {origin} yet; materialize {name} first")
             (_, entry), *_ = self.tracking.load(stored.details["run_id"]).models()
             yield name, (entry.forecaster, entry.fitted)
 
@@ -242,8 +242,12 @@ class Backtest:
         }
         entry = ServedModel(self.spec.name, forecaster, fitted, origin, run_id)
         tables: dict[str, pd.DataFrame] = {}
+        figures_: dict[str, Figure] = {}
         if hasattr(forecaster, "feature_importance"):
-            tables["feature_importance.csv"] = forecaster.feature_importance(fitted)
+            importance = forecaster.feature_importance(fitted)
+            tables["feature_importance.csv"] = importance
+            if len(importance):
+                figures_["plots/feature_importance.png"] = plots.feature_importance(importance, self.spec.name, self.settings.is_simulated)
         return RunContent(
             parameters=parameters,
             metrics={
@@ -255,6 +259,7 @@ class Backtest:
             },
             inputs=self.input_tables(origin),
             tables=tables,
+            figures=figures_,
             model=DemandForecaster({name: entry for name in self.spec.classes}, f.horizon),
         )
 

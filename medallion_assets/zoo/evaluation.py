@@ -28,7 +28,7 @@ Classes = Mapping[str, Collection[str]]
 """Contestants: model -> the demand classes it is asked for."""
 
 _CELL = ("yyyymm", "origin", "part_number", "horizon")
-_MODEL_BITS = 62  # a cell's holders are the bits of one BIGINT
+_MAX_BITS = 62  # of a BIGINT that holds a set of models or origins
 
 
 def zoo_result(
@@ -96,7 +96,8 @@ def compared_cells(zoo_result: DataFrame, classes: Classes) -> DataFrame:
     required = compared.groupBy("yyyymm", "demand_class").agg(F.bit_or("model_bit").alias("required"))
     lacking = cells.join(F.broadcast(required), ["yyyymm", "demand_class"]).where("(holders & required) != required").select(*_CELL)
     counted = rows.where("is_usable").join(F.broadcast(compared.drop("model_bit")), ["yyyymm", "demand_class", "model"])
-    return counted.join(lacking, list(_CELL), "left_anti")
+    # Broadcast, because there are few: each compared model lacks 1 % at most. The alternative shuffles every row.
+    return counted.join(F.broadcast(lacking), list(_CELL), "left_anti")
 
 
 def model_evaluation(zoo_result: DataFrame, fit_seconds: DataFrame, classes: Classes, settings: PromotionSettings) -> DataFrame:
@@ -214,8 +215,8 @@ def _schedule(months: Mapping[int, Sequence[int]]) -> list[tuple[int, int, bool]
 
 def _asked_classes(rows: DataFrame, classes: Classes) -> DataFrame:
     """model, demand_class, model_bit: one row per class a model is asked for."""
-    if len(classes) > _MODEL_BITS:
-        raise ValueError(f"{len(classes)} contestants; at most {_MODEL_BITS} can be compared")
+    if len(classes) > _MAX_BITS:
+        raise ValueError(f"{len(classes)} contestants; at most {_MAX_BITS} can be compared")
     asked = [(model, name, 1 << bit) for bit, model in enumerate(sorted(classes)) for name in classes[model]]
     return rows.sparkSession.createDataFrame(asked, "model string, demand_class string, model_bit bigint")
 
@@ -300,7 +301,9 @@ def _cell_figures(counted: DataFrame, settings: PromotionSettings) -> DataFrame:
     cost = settings.over_rate * F.greatest(mean - y, F.lit(0.0)) + settings.under_rate * F.greatest(y - mean, F.lit(0.0))
     pit = _pit()
     return counted.select(
-        *(*_CELL, "model", "demand_class", "abc_class", "region", "actual_qty"),
+        *("yyyymm", "model", "part_number", "horizon", "demand_class", "abc_class", "region", "actual_qty"),
+        # Evidence spans H + K - 1 months, 59 at most: a bit per origin counts them without a set.
+        F.expr(f"shiftleft(1L, pmod(origin div 100 * 12 + origin % 100, {_MAX_BITS}))").alias("origin_bit"),
         error.alias("abs_error"),
         ((y - mean) * (y - mean)).alias("squared_error"),
         F.when(y > 0, F.try_divide(error, y)).alias("pct_error"),
@@ -321,8 +324,9 @@ def _cell_figures(counted: DataFrame, settings: PromotionSettings) -> DataFrame:
 
 def _sums_by_segment(figures: DataFrame, general: Sequence[str]) -> DataFrame:
     # First the finest groups, then segments: the many rows are read once, and a segment is a sum of few.
-    finest = figures.groupBy("yyyymm", "model", "demand_class", "abc_class", "region", "horizon", "origin").agg(
+    finest = figures.groupBy("yyyymm", "model", "demand_class", "abc_class", "region", "horizon").agg(
         F.count("*").alias("cells"),
+        F.bit_or("origin_bit").alias("origin_bits"),
         *(column for name in _SUMMED for column in _exact_sums(name, F.col(name))),
         *(F.count(F.when(F.col(name), 1)).alias(name) for name in _COUNTED),
     )
@@ -331,7 +335,7 @@ def _sums_by_segment(figures: DataFrame, general: Sequence[str]) -> DataFrame:
         .groupBy("yyyymm", "model", "segment_kind", "segment", "horizon")
         .agg(
             F.sum("cells").alias("cells"),
-            F.size(F.collect_set("origin")).alias("origins"),
+            F.bit_count(F.bit_or("origin_bits")).alias("origins"),
             *(column for name in _SUMMED for column in _exact_sums_again(name)),
             *(F.sum(name).alias(name) for name in _COUNTED),
         )
@@ -419,24 +423,24 @@ def _pit() -> Column:
     return low + uniform * (high - low)
 
 
-# Sums of doubles depend on their order, and sums of decimals cost twenty times as much. Each value is split into whole multiples of
-# _BASE and a rest counted in units of 1 / _RESOLUTION: two sums of integers, exact in any order for up to four million rows a group.
-_BASE = 4096.0
+# Sums of doubles depend on their order, and sums of decimals cost ten times as much. Each value is split into whole multiples of _BASE
+# and a rest counted in units of 1 / _RESOLUTION: two sums of integers, exact in any order for up to 18 million rows a group.
+_BASE = 1024.0
 _RESOLUTION = 1e9
 _LARGEST = 1e16
 
 
 def _exact_sums(name: str, value: Column) -> list[Column]:
-    """Two sums that ``_total`` puts together; a value beyond 1e16 counts as 1e16, NULL does not count."""
+    """Two sums that ``_total`` puts together; a value beyond 1e16 counts as 1e16, NULL does not count; NULL if they overflow."""
     bounded = F.when(value > _LARGEST, F.lit(_LARGEST)).when(value < -_LARGEST, F.lit(-_LARGEST)).otherwise(value.cast("double"))
     whole = F.rint(bounded / _BASE)
     rest = F.rint((bounded - whole * _BASE) * _RESOLUTION)
-    return [F.sum(whole.cast("bigint")).alias(f"{name}_whole"), F.sum(rest.cast("bigint")).alias(f"{name}_rest")]
+    return [F.try_sum(whole.cast("bigint")).alias(f"{name}_whole"), F.try_sum(rest.cast("bigint")).alias(f"{name}_rest")]
 
 
 def _exact_sums_again(name: str) -> list[Column]:
-    """Sums of such sums, as decimals: few rows, and no limit to what they add up to."""
-    return [F.sum(F.col(f"{name}_{half}").cast("decimal(20,0)")).alias(f"{name}_{half}") for half in ("whole", "rest")]
+    """Sums of such sums."""
+    return [F.try_sum(f"{name}_{half}").alias(f"{name}_{half}") for half in ("whole", "rest")]
 
 
 def _total(name: str) -> Column:

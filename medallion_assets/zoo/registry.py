@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from medallion_assets.zoo import boosting, intermittent, naive, statistical
+from medallion_assets.zoo import boosting, combination, intermittent, naive, statistical
 from medallion_assets.zoo.spec import ModelSpec
 
 BASELINE = "seasonal_naive"
@@ -28,7 +28,7 @@ def collect(*families: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
 
 
 # Cheapest first, so that a broken input shows after seconds; combinations last, because they read their members.
-ZOO = collect(naive.MODELS, intermittent.MODELS, statistical.MODELS, boosting.MODELS)
+ZOO = collect(naive.MODELS, intermittent.MODELS, statistical.MODELS, boosting.MODELS, combination.MODELS)
 
 
 def model(name: str) -> ModelSpec:

@@ -29,7 +29,7 @@ from resources.tracking import InputTable, RunContent, Tracking
 
 METRICS = (
     "mae", "rmse", "mape", "wape", "mase", "rmsse", "wql", "bias", "coverage_80", "calibration_80",
-    "revenue_weighted_error", "stock_cost", "fallback_share", "missing_cell_count",
+    "revenue_weighted_error", "stock_cost", "missing_cell_count",
 )  # fmt: skip
 RESULT_ROWS = 200_000  # rows of the results table that an artifact holds; the table itself holds all
 
@@ -148,7 +148,6 @@ class Training:
         """Decide the months in ascending order; a month whose evidence did not change since its decision is left as it is."""
         started = time.monotonic()
         complete = complete_months_of(self.lakehouse.rows(DELIVERIES), self.settings)
-        stored = self.lakehouse.slices(CHAMPION)
         slices: dict[int, Slice] = {}
         written: dict[int, MonthWritten] = {}
         told: dict[int, dict[str, Any]] = {}
@@ -158,13 +157,12 @@ class Training:
                 self.log(f"champion: {month} is not complete, nothing decided")
                 continue
             version = self._evidence_version(month)
-            if month in stored and stored[month].input_version == version:
-                slices[month] = stored[month]
-            else:
-                count = self._decide(month, complete, decisions)
-                slices[month] = Slice(month, "", version, version, count, self.lakehouse.version(CHAMPION))
+            own = decisions[decisions["yyyymm"] == month].sort_values("decision_number").drop_duplicates("demand_class", keep="last")
+            count = len(own)
+            if own.empty or set(own["evidence_version"]) != {version}:
+                count = self._decide(month, version, complete, decisions)
                 written[month] = MonthWritten(count, version, count)
-                self.lakehouse.record(CHAMPION, [slices[month]], self.dagster_run_id)
+            slices[month] = Slice(month, "", version, version, count, self.lakehouse.version(CHAMPION))
             told[month] = self._told(month)
         return Outcome(slices, written, time.monotonic() - started), told
 
@@ -173,7 +171,7 @@ class Training:
         fits = {spec.name: s.data_version for spec in self.specs if (s := self.lakehouse.slices(ZOO_FORECAST, spec.name).get(month))}
         return version_of(CHAMPION.code_version, evidence.data_version if evidence else "", fits, self.settings.promotion.model_dump())
 
-    def _decide(self, month: int, complete: Sequence[int], decisions: pd.DataFrame) -> int:
+    def _decide(self, month: int, evidence_version: str, complete: Sequence[int], decisions: pd.DataFrame) -> int:
         f = self.settings.forecast
         origins = [o for o in evidence_origins(month, f.horizon, f.origins, self.settings.first_month, f.min_history) if o in complete]
         classes = {spec.name: tuple(spec.classes) for spec in self.specs}
@@ -183,9 +181,11 @@ class Training:
         incumbents = {name: None if serving.get(name) == BASELINE else serving.get(name) for name in DEMAND_CLASSES}
         verdicts = promotion.decide(month, rows, losses, len(origins), incumbents, self.specs, self.settings.promotion, f.k_min)
         if len(decisions) and month < int(decisions["yyyymm"].max()):
-            self._append(month, self._restated(verdicts, decisions), decisions)
+            self._append(self._restated(verdicts, decisions), evidence_version, decisions)
             return len(verdicts)
-        run_id = self.tracking.start(f"champion {month}", {"month": str(month), "kind": "training", **self.tags})
+        identity = {"month": str(month), "kind": "training"}
+        self.tracking.end_killed(identity)
+        run_id = self.tracking.start(f"champion {month}", {**identity, **self.tags})
         try:
             manifest = self._manifest(month, verdicts, decisions)
             self.tracking.log(run_id, self._content(month, verdicts, manifest, rows))
@@ -195,7 +195,7 @@ class Training:
                                     champion_trained_yyyymm=manifest.entries[v.demand_class].trained_yyyymm)
                 for v in verdicts
             ]  # fmt: skip
-            self._append(month, made, decisions)
+            self._append(made, evidence_version, decisions)
             self.tracking.commit(run_id)
         except BaseException:
             self.tracking.fail(run_id)
@@ -222,10 +222,10 @@ class Training:
             for v in verdicts
         ]
 
-    def _append(self, month: int, made: Sequence[promotion.Decision], decisions: pd.DataFrame) -> None:
+    def _append(self, made: Sequence[promotion.Decision], evidence_version: str, decisions: pd.DataFrame) -> None:
         first = int(decisions["decision_number"].max()) + 1 if len(decisions) else 1
         now = datetime.now(UTC).replace(tzinfo=None)
-        rows = [{**dataclasses.asdict(v), "decision_number": first + i, "decided_at": now} for i, v in enumerate(made)]
+        rows = [{**dataclasses.asdict(v), "decision_number": first + i, "decided_at": now, "evidence_version": evidence_version} for i, v in enumerate(made)]
         self.lakehouse.append(CHAMPION, self.lakehouse.create_frame(CHAMPION, rows))
 
     def _manifest(self, month: int, verdicts: Sequence[promotion.Decision], decisions: pd.DataFrame) -> DemandForecaster:

@@ -1,0 +1,533 @@
+"""Resources in memory for tests without a JVM or a server: tables over pandas, MLflow and order files in dictionaries.
+
+FakeFrame and ``functions`` hold the little of Spark's API that the wiring of assets uses; transforms are replaced in such tests.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from resources.lakehouse import ConcurrentWrite, MonthWritten, RemovalRefused, Slice, TableSpec, WriteResult
+from resources.orders import OrderFile, UnreadableFile
+from resources.settings import Source
+from resources.tracking import COMMITTED, RunContent, TrackingUnavailable
+
+Record = dict[str, Any]
+
+
+class Crash(Exception):
+    """The process ended here."""
+
+
+class Journal(list[str]):
+    """What was done in which order, by all fakes that share it; ``crash_before`` an entry the process ends, once."""
+
+    crash_before: str | None = None
+
+    def note(self, entry: str) -> None:
+        if entry == self.crash_before:
+            self.crash_before = None
+            raise Crash(entry)
+        self.append(entry)
+
+
+class FakeColumn:
+    """A named function of a pandas frame: a value per row, or one per group where it aggregates."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, name: str, of: Callable[[pd.DataFrame], Any]):
+        self.name, self.of = name, of
+
+    def alias(self, name: str) -> FakeColumn:
+        return FakeColumn(name, self.of)
+
+    def cast(self, type_: str) -> FakeColumn:
+        kinds = {"int": "Int64", "bigint": "Int64", "double": "float64", "string": "object"}
+        return self._then(lambda value: value.astype(kinds[type_]) if isinstance(value, pd.Series) else value)
+
+    def isin(self, values: Sequence[Any]) -> FakeColumn:
+        return self._then(lambda value: value.isin(list(values)))
+
+    def __getitem__(self, key: FakeColumn) -> FakeColumn:
+        return FakeColumn(self.name, lambda frame: key.of(frame).map(self.of(frame)))
+
+    def __eq__(self, other: object) -> FakeColumn:  # type: ignore[override]
+        return self._with(other, lambda left, right: left == right)
+
+    def __ne__(self, other: object) -> FakeColumn:  # type: ignore[override]
+        return self._with(other, lambda left, right: left != right)
+
+    def __lt__(self, other: object) -> FakeColumn:
+        return self._with(other, lambda left, right: left < right)
+
+    def __gt__(self, other: object) -> FakeColumn:
+        return self._with(other, lambda left, right: left > right)
+
+    def __le__(self, other: object) -> FakeColumn:
+        return self._with(other, lambda left, right: left <= right)
+
+    def __and__(self, other: object) -> FakeColumn:
+        return self._with(other, lambda left, right: left & right)
+
+    def __sub__(self, other: object) -> FakeColumn:
+        return self._with(other, lambda left, right: left - right)
+
+    def _then(self, change: Callable[[Any], Any]) -> FakeColumn:
+        return FakeColumn(self.name, lambda frame: change(self.of(frame)))
+
+    def _with(self, other: object, operation: Callable[[Any, Any], Any]) -> FakeColumn:
+        return FakeColumn(self.name, lambda frame: operation(self.of(frame), other.of(frame) if isinstance(other, FakeColumn) else other))
+
+
+def _column(name: str | FakeColumn) -> FakeColumn:
+    return name if isinstance(name, FakeColumn) else FakeColumn(name, lambda frame: frame[name])
+
+
+def _aggregate(statistic: str) -> Callable[[str | FakeColumn], FakeColumn]:
+    return lambda column: _column(column)._then(lambda values: getattr(values, statistic)() if len(values) else None)
+
+
+def _hash(column: str | FakeColumn) -> FakeColumn:
+    return _column(column)._then(lambda values: values.map(lambda value: zlib.crc32(str(value).encode())))
+
+
+def _map(*pairs: FakeColumn) -> FakeColumn:
+    return FakeColumn("map", lambda frame: {key.of(frame): value.of(frame) for key, value in zip(pairs[::2], pairs[1::2], strict=True)})
+
+
+functions = SimpleNamespace(
+    col=_column,
+    lit=lambda value: value if isinstance(value, FakeColumn) else FakeColumn(str(value), lambda frame: value),
+    count=lambda name: FakeColumn("count", lambda frame: len(frame)),
+    sum=_aggregate("sum"),
+    avg=_aggregate("mean"),
+    max=_aggregate("max"),
+    abs=lambda column: column._then(abs),
+    pmod=lambda left, right: left._with(right, lambda value, divisor: value % divisor),
+    xxhash64=_hash,
+    create_map=_map,
+)
+"""Stands for ``pyspark.sql.functions``, whose columns need a running session."""
+
+
+class FakeFrame:
+    """A pandas frame behind the methods of a Spark DataFrame that wiring uses; what is not here is not used there."""
+
+    def __init__(self, rows: pd.DataFrame | Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None):
+        self._rows = (rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows), columns=columns)).reset_index(drop=True)
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self._rows.columns)
+
+    def toPandas(self) -> pd.DataFrame:
+        return self._rows.copy(deep=True)
+
+    def collect(self) -> list[Record]:
+        return self._rows.to_dict("records")
+
+    def count(self) -> int:
+        return len(self._rows)
+
+    def select(self, *columns: Any) -> FakeFrame:
+        wanted = [_column(c) for group in columns for c in (group if isinstance(group, list) else [group])]
+        return FakeFrame(pd.DataFrame({c.name: c.of(self._rows) for c in wanted}, index=self._rows.index))
+
+    def where(self, condition: str | FakeColumn) -> FakeFrame:
+        kept = condition.of(self._rows) if isinstance(condition, FakeColumn) else self._rows.eval(_as_python(condition))
+        return FakeFrame(self._rows if kept is True else self._rows[pd.Series(kept, self._rows.index, dtype="bool")])
+
+    def join(self, other: FakeFrame, on: str | Sequence[str], how: str = "inner") -> FakeFrame:
+        on = [on] if isinstance(on, str) else list(on)
+        if how in ("left_semi", "left_anti"):
+            known = pd.MultiIndex.from_frame(other._rows[on])
+            return FakeFrame(self._rows[pd.MultiIndex.from_frame(self._rows[on]).isin(known) == (how == "left_semi")])
+        if twice := set(self.columns) & set(other.columns) - set(on):
+            raise ValueError(f"both frames have {', '.join(sorted(twice))}")
+        return FakeFrame(self._rows.merge(other._rows, on=on, how={"full": "outer"}.get(how, how)))
+
+    def groupBy(self, *columns: str | FakeColumn) -> FakeGroups:
+        return FakeGroups(self._rows, [_column(c) for c in columns])
+
+    def agg(self, *columns: FakeColumn) -> FakeFrame:
+        return FakeFrame([{c.name: c.of(self._rows) for c in columns}])
+
+    def withColumn(self, name: str, column: FakeColumn) -> FakeFrame:
+        return self.withColumns({name: column})
+
+    def withColumns(self, columns: Mapping[str, FakeColumn]) -> FakeFrame:
+        return FakeFrame(self._rows.assign(**{name: column.of(self._rows) for name, column in columns.items()}))
+
+    def unionByName(self, other: FakeFrame, allowMissingColumns: bool = False) -> FakeFrame:
+        if not allowMissingColumns and set(self.columns) != set(other.columns):
+            raise ValueError(f"columns differ: {sorted(set(self.columns) ^ set(other.columns))}")
+        filled = [part for part in (self._rows, other._rows) if len(part)] or [self._rows]
+        return FakeFrame(pd.concat(filled).reindex(columns=list(dict.fromkeys([*self.columns, *other.columns]))))
+
+    def fillna(self, value: Any, columns: Sequence[str]) -> FakeFrame:
+        return FakeFrame(self._rows.assign(**{name: self._rows[name].fillna(value) for name in columns}))
+
+    def orderBy(self, *columns: str) -> FakeFrame:
+        return FakeFrame(self._rows.sort_values(list(columns), kind="stable"))
+
+    def limit(self, count: int) -> FakeFrame:
+        return FakeFrame(self._rows.head(count))
+
+    def repartition(self, *_: Any) -> FakeFrame:
+        return self
+
+    def persist(self) -> FakeFrame:
+        return self
+
+    def unpersist(self) -> FakeFrame:
+        return self
+
+
+class FakeGroups:
+    """What groupBy gives."""
+
+    def __init__(self, rows: pd.DataFrame, keys: Sequence[FakeColumn]):
+        self._names = [key.name for key in keys]
+        self._rows = rows.assign(**{key.name: key.of(rows) for key in keys})
+
+    def agg(self, *columns: FakeColumn) -> FakeFrame:
+        names = [*self._names, *(column.name for column in columns)]
+        return FakeFrame([dict(zip(names, [*key, *(c.of(own) for c in columns)], strict=True)) for key, own in self._groups()], names)
+
+    def applyInPandas(self, function: Callable[[pd.DataFrame], pd.DataFrame], schema: str) -> FakeFrame:
+        """As in Spark the function sees the grouping columns, and what it returns must have the columns of the schema."""
+        names, made = ddl_names(schema), []
+        for _, own in self._groups():
+            made.append(function(own.reset_index(drop=True)))
+            if set(made[-1].columns) != set(names):
+                raise ValueError(f"columns of the result and its schema differ: {sorted(set(made[-1].columns) ^ set(names))}")
+        filled = [part[names] for part in made if len(part)]
+        return FakeFrame(pd.concat(filled) if filled else pd.DataFrame(columns=names))
+
+    def _groups(self) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+        return iter(self._rows.groupby(self._names, dropna=False))
+
+
+def ddl_names(schema: str) -> list[str]:
+    """Column names of a DDL text; commas within types do not count."""
+    flat = re.sub(r"<[^<>]*>|\([^()]*\)", "", schema)
+    return [column.split()[0].strip("`") for column in flat.split(",")]
+
+
+def _as_python(sql: str) -> str:
+    plain = re.sub(r"\b(AND|OR|NOT)\b", lambda match: match.group().lower(), sql).replace("<>", "!=")
+    return re.sub(r"(?<![<>!=])=(?!=)", "==", plain) if plain != "true" else "True"
+
+
+class FakeSpark:
+    """What little of a session wiring asks for."""
+
+    def createDataFrame(self, rows: Iterable[tuple[Any, ...]], schema: str) -> FakeFrame:
+        return FakeFrame(pd.DataFrame(list(rows), columns=ddl_names(schema)))
+
+
+_FILLERS: dict[str, Any] = {"STRING": "x", "INT": 1, "BIGINT": 1, "DOUBLE": 1.0, "BOOLEAN": True, "TIMESTAMP": datetime(2024, 1, 1)}
+
+
+def filled(spec: TableSpec, **values: Any) -> Record:
+    """A row of a table: what is given, a plausible value where one is required, and nothing elsewhere."""
+    required = {c.name: _FILLERS.get(c.type, ["x"] if c.type.startswith("ARRAY") else 1) for c in spec.columns if not c.is_nullable}
+    return {name: None for name in spec.column_names} | required | values
+
+
+class FakeLakehouse:
+    """Tables in memory with every version kept. ``conflicts`` makes so many merges lose against another writer first."""
+
+    def __init__(self, journal: Journal | None = None, max_removed_share: float = 0.2):
+        self.journal = Journal() if journal is None else journal
+        self.spark = FakeSpark()
+        self.external: dict[str, FakeFrame] = {}
+        self.conflicts = 0
+        self._max_removed_share = max_removed_share
+        self._versions: dict[str, list[list[Record]]] = {}
+        self._ledger: dict[tuple[str, str], dict[int, Slice]] = {}
+
+    def name(self, spec: TableSpec) -> str:
+        return f"my_catalog.my_{spec.layer}.{spec.name}"
+
+    def path(self, spec: TableSpec) -> str:
+        return f"memory/{spec.layer}/{spec.name}"
+
+    def read(self, spec: TableSpec, months: Sequence[int] | None = None, version: int | None = None) -> FakeFrame:
+        rows = self._table(spec)[-1 if version is None else version]
+        wanted = rows if months is None else [row for row in rows if row[spec.month_column] in set(months)]
+        return FakeFrame(_typed(spec, wanted, self._columns(spec)))
+
+    def read_external(self, table: str) -> FakeFrame:
+        return self.external[table]
+
+    def create_frame(self, spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> FakeFrame:
+        return FakeFrame([{name: row.get(name) for name in spec.column_names} for row in rows], spec.column_names)
+
+    def merge(self, spec: TableSpec, rows: FakeFrame, months: Sequence[int], writer: str = "") -> WriteResult:
+        new = _records(spec, rows.select(list(spec.column_names)))
+        if outside := sorted({row[spec.month_column] for row in new} - set(months)):
+            raise ValueError(f"{spec.id}: rows of {outside} in a write of {min(months)} to {max(months)}; nothing was written")
+        stored = self._table(spec)[-1]
+        own = [row for row in stored if row[spec.month_column] in months and (not spec.writer_column or row[spec.writer_column] == writer)]
+        result = {month: self._month_written(spec, new, own, month) for month in sorted(set(months))}
+        for month, written in result.items():
+            before = written.row_count - written.inserted + written.deleted
+            if written.deleted > max(1, self._max_removed_share * before):
+                raise RemovalRefused(f"{self.name(spec)}: writing {month} would remove {written.deleted} of {before} rows")
+        if any(written.is_changed for written in result.values()):
+            if self.conflicts:
+                self.conflicts -= 1
+                raise ConcurrentWrite(f"{spec.id}: another writer changed the same slice")
+            self.journal.note(f"merge {spec.id}")
+            kept = [row for row in stored if not any(row is other for other in own)]
+            self._versions[spec.id].append(kept + new)
+        return WriteResult(self.version(spec), result)
+
+    def append(self, spec: TableSpec, rows: FakeFrame) -> int:
+        new = _records(spec, rows)
+        stored = self._table(spec)[-1]
+        self.journal.note(f"append {spec.id}")
+        self._versions[spec.id].append(stored + new)
+        return self.version(spec)
+
+    def version(self, spec: TableSpec) -> int:
+        return len(self._versions.get(spec.id, ())) - 1
+
+    def rows(
+        self,
+        spec: TableSpec,
+        columns: Sequence[str] | None = None,
+        months: Sequence[int] | None = None,
+        writers: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        wanted = list(columns or self._columns(spec))
+        if self.version(spec) < 0:
+            return pd.DataFrame(columns=wanted)
+        rows = self.read(spec, months).toPandas()
+        return rows.loc[rows[spec.writer_column].isin(writers) if writers is not None else rows.index, wanted].reset_index(drop=True)
+
+    def share_of_parts(self, spec: TableSpec, months: Sequence[int], max_rows: int) -> float:
+        return min(1.0, max_rows / (len(self.rows(spec, months=months)) or 1))
+
+    def sample(
+        self, spec: TableSpec, columns: Sequence[str], months: Sequence[int], share: float, writers: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        rows = self.rows(spec, None, months, writers)
+        return rows.loc[
+            rows["part_number"].map(lambda part: zlib.crc32(str(part).encode()) % 1000 < share * 1000).astype(bool), list(columns)
+        ]
+
+    def slices(self, spec: TableSpec, writer: str = "") -> dict[int, Slice]:
+        return dict(self._ledger.get((spec.id, writer), {}))
+
+    def record(self, spec: TableSpec, slices: Sequence[Slice], run_id: str) -> None:
+        for s in slices:
+            details = json.loads(json.dumps(dict(s.details), default=str))
+            made = Slice(s.yyyymm, s.writer, s.data_version, s.input_version, s.row_count, s.delta_version, details)
+            self._ledger.setdefault((spec.id, s.writer), {})[s.yyyymm] = made
+
+    def forget(self, spec: TableSpec, *months: int, writer: str = "") -> None:
+        """Take months out of the ledger, as if the process had ended before they were recorded."""
+        for month in months or list(self._ledger[spec.id, writer]):
+            del self._ledger[spec.id, writer][month]
+
+    def _table(self, spec: TableSpec) -> list[list[Record]]:
+        return self._versions.setdefault(spec.id, [[]])
+
+    def _columns(self, spec: TableSpec) -> list[str]:
+        return list(dict.fromkeys([*spec.column_names, *(name for row in self._versions.get(spec.id, [[]])[-1] for name in row)]))
+
+    def _month_written(self, spec: TableSpec, new: list[Record], old: list[Record], month: int) -> MonthWritten:
+        after, before = (_by_key(spec, [row for row in rows if row[spec.month_column] == month]) for rows in (new, old))
+        changed = [key for key in after.keys() & before.keys() if _differ(after[key], before[key], spec.compared_columns)]
+        counts = len(after.keys() - before.keys()), len(changed), len(before.keys() - after.keys())
+        return MonthWritten(len(after), _data_version(spec, after.values()), *counts)
+
+
+def _records(spec: TableSpec, rows: FakeFrame) -> list[Record]:
+    """Rows as plain values, checked as Delta does: known columns only, nothing missing that is required."""
+    types = {c.name: c.type for c in spec.columns}
+    if (unknown := sorted(set(rows.columns) - set(types))) and not spec.has_source_columns:
+        raise ValueError(f"{spec.id} has no column {', '.join(unknown)}")
+    records = [{name: _plain(value, types.get(name)) for name, value in row.items()} for row in rows.toPandas().to_dict("records")]
+    for row in records:
+        if absent := [c.name for c in spec.columns if not c.is_nullable and row.get(c.name) is None]:
+            raise ValueError(f"{spec.id}: {', '.join(absent)} must not be NULL")
+    return records
+
+
+def _typed(spec: TableSpec, records: list[Record], columns: Sequence[str]) -> pd.DataFrame:
+    """Rows with the types that a Delta table's have in pandas: whole numbers that may be missing are floats."""
+    rows = pd.DataFrame(copy.deepcopy(records), columns=list(columns))
+    types = {"INT": "int32", "BIGINT": "int64", "DOUBLE": "float64", "BOOLEAN": "bool"}
+    return rows.astype(
+        {c.name: types[c.type] for c in spec.columns if c.type in types and (c.type == "DOUBLE" or not rows[c.name].hasnans)}
+    )
+
+
+def _plain(value: Any, type_: str | None) -> Any:
+    if isinstance(value, list | tuple | np.ndarray | dict):
+        return value
+    if value is None or pd.isna(value):
+        return None
+    kinds: dict[str | None, Callable[[Any], Any]] = {"INT": int, "BIGINT": int, "DOUBLE": float, "BOOLEAN": bool}
+    return kinds.get(type_, lambda same: same)(value)
+
+
+def _by_key(spec: TableSpec, rows: list[Record]) -> dict[tuple[Any, ...], Record]:
+    found = {tuple(row[name] for name in spec.key): row for row in rows}
+    if len(found) < len(rows):
+        raise ValueError(f"{spec.id}: a key is there twice")
+    return found
+
+
+def _differ(left: Record, right: Record, columns: Iterable[str]) -> bool:
+    return any(repr(left[name]) != repr(right[name]) for name in columns)
+
+
+def _data_version(spec: TableSpec, rows: Iterable[Record]) -> str:
+    texts = sorted(repr([row[name] for name in spec.versioned_columns]) for row in rows)
+    return f"{len(texts)}-{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]}" if texts else "0-0"
+
+
+@dataclass
+class FakeRun:
+    """One run: what was logged, and how it ended."""
+
+    name: str
+    tags: dict[str, str]
+    status: str = "RUNNING"
+    parameters: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    artifacts: dict[str, Any] = field(default_factory=dict)
+    inputs: list[Any] = field(default_factory=list)
+    model: Any = None
+
+
+class FakeTracking:
+    """Runs, model versions and the alias in memory. ``unreachable`` makes every call fail as a server that is not there does."""
+
+    def __init__(self, journal: Journal | None = None, unreachable: bool = False):
+        self.journal = Journal() if journal is None else journal
+        self.unreachable = unreachable
+        self.runs: dict[str, FakeRun] = {}
+        self.versions: dict[int, FakeRun] = {}
+        self._alias: int | None = None
+
+    def check(self) -> None:
+        if self.unreachable:
+            raise TrackingUnavailable("MLflow's tracking server does not answer. Nothing was fitted and no table was changed.")
+
+    def start(self, name: str, tags: Mapping[str, str]) -> str:
+        self.check()
+        run_id = f"run-{len(self.runs) + 1}"
+        self.journal.note(f"start {name}")
+        self.runs[run_id] = FakeRun(name, dict(tags))
+        return run_id
+
+    def log(self, run_id: str, content: RunContent) -> None:
+        run = self._run(run_id)
+        if changed := [key for key in content.parameters if run.parameters.get(key, content.parameters[key]) != content.parameters[key]]:
+            raise ValueError(f"parameters {', '.join(changed)} were logged with other values")
+        run.parameters |= content.parameters
+        run.metrics |= {key: float(value) for key, value in content.metrics.items() if value is not None and value == value}
+        run.tags |= content.tags
+        run.inputs += content.inputs
+        run.artifacts |= {**content.figures, **content.tables, **content.texts}
+        run.model = copy.deepcopy(content.model) if content.model is not None else run.model
+
+    def commit(self, run_id: str) -> None:
+        run = self._run(run_id)
+        self.journal.note(f"commit {run.name}")
+        run.tags[COMMITTED] = "true"
+        run.status = "FINISHED"
+
+    def fail(self, run_id: str) -> None:
+        self._run(run_id).status = "FAILED"
+
+    def end_killed(self, tags: Mapping[str, str]) -> list[str]:
+        self.check()
+        killed = [run_id for run_id, run in self.runs.items() if run.status == "RUNNING" and tags.items() <= run.tags.items()]
+        for run_id in killed:
+            self.runs[run_id].status = "KILLED"
+        return killed
+
+    def load(self, run_id: str) -> Any:
+        return _model_of(self._run(run_id))
+
+    def register(self, run_id: str, tags: Mapping[str, str]) -> int:
+        run = self._run(run_id)
+        _model_of(run)
+        version = len(self.versions) + 1
+        self.journal.note(f"register {version}")
+        self.versions[version] = run
+        return version
+
+    def load_version(self, version: int) -> Any:
+        self.check()
+        return _model_of(self.versions[version])
+
+    def alias(self) -> int | None:
+        self.check()
+        return self._alias
+
+    def set_alias(self, version: int) -> None:
+        self.check()
+        if version not in self.versions:
+            raise KeyError(f"no version {version}")
+        if self._alias != version:
+            self.journal.note(f"alias {version}")
+            self._alias = version
+
+    def url(self, run_id: str) -> str:
+        self.check()
+        return f"http://mlflow.invalid/runs/{run_id}"
+
+    def _run(self, run_id: str) -> FakeRun:
+        self.check()
+        return self.runs[run_id]
+
+
+def _model_of(run: FakeRun) -> Any:
+    if run.model is None:
+        raise ValueError(f"run {run.name} logged no model")
+    return copy.deepcopy(run.model)
+
+
+class FakeOrderFiles:
+    """Order files in memory: {source name: {path: lines, or None for a file that can't be read}}."""
+
+    def __init__(self, files: Mapping[str, Mapping[str, Sequence[Record] | None]]):
+        self.files = {source: dict(by_path) for source, by_path in files.items()}
+
+    def paths(self, source: Source) -> list[str]:
+        return sorted(self.files.get(source.name, {}))
+
+    def describe(self, source: Source, path: str) -> OrderFile:
+        lines = self.files[source.name][path]
+        if not lines:
+            raise UnreadableFile(f"{path}: can't be read")
+        text = json.dumps(list(lines), default=str)
+        content_hash = hashlib.sha256(text.encode()).hexdigest()
+        return OrderFile(source.name, path, len(text), datetime(2024, 1, 1, tzinfo=UTC), content_hash, tuple(lines[0]))
+
+    def lines(self, spark: object, source: Source, files: Sequence[OrderFile]) -> FakeFrame:
+        return FakeFrame(
+            {"_delivery_id": file.delivery_id, "_line_number": number, "_problem": None, "_raw": None, **line}
+            for file in files
+            for number, line in enumerate(self.files[source.name][file.path] or (), 2)
+        )

@@ -1,0 +1,458 @@
+"""Every asset body over resources in memory: jobs of the project run for ranges and single months, transforms replaced."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from medallion_assets.bronze import assets as bronze_assets
+from medallion_assets.definitions import build_defs, build_resources
+from medallion_assets.gold import assets as gold_assets
+from medallion_assets.gold import publishing
+from medallion_assets.monitoring import checks
+from medallion_assets.operations.runs import QUIET
+from medallion_assets.silver import assets as silver_assets
+from medallion_assets.table_asset import asset_key
+from medallion_assets.tables import (
+    CHAMPION,
+    DATA_QUALITY,
+    DELIVERIES,
+    DEMAND_CLASSES,
+    DEMAND_DRIFT,
+    DEMAND_FEATURES,
+    DEMAND_FORECAST,
+    FORECAST_ACCURACY,
+    MODEL_EVALUATION,
+    MONTHLY_DEMAND,
+    PARTS,
+    REJECTED_LINES,
+    SILVER_SALES_ORDERS,
+    TABLES,
+    ZOO_FORECAST,
+    ZOO_RESULT,
+    TableSpec,
+)
+from medallion_assets.zoo import assets as zoo_assets
+from medallion_assets.zoo import backtest, training
+from resources.errors import Refused
+from resources.lakehouse import LEDGER
+from resources.settings import Settings
+from tests import fakes
+from tests.conftest import SOURCE
+from tests.fakes import FakeFrame, FakeLakehouse, FakeOrderFiles, FakeTracking, filled
+from tests.frames import feature_frame
+
+NAIVE = "seasonal_naive"
+MODEL_KEY = zoo_assets.model_key(NAIVE)
+KEYS = {MODEL_KEY if spec is ZOO_FORECAST else asset_key(spec): spec for spec in TABLES if spec is not LEDGER}
+AFTER_TRAINING = (ZOO_FORECAST, ZOO_RESULT, MODEL_EVALUATION, CHAMPION, DEMAND_FORECAST, FORECAST_ACCURACY)
+PLOTS = ("model_comparison", "as_markdown", "error_by_segment", "forecast_against_actual", "calibration")
+# The file of the first run ends with LAST, which is complete only when lines of NEXT are there.
+FIRST, EVIDENCE, TRAINED, LAST, NEXT = 202101, 202104, (202105, 202106), 202107, 202108
+ALL_MONTHS = range(FIRST, LAST + 1)
+SETTINGS = Settings(
+    lakehouse_root="nowhere",
+    first_month=FIRST,
+    sources=(SOURCE,),
+    forecast={"horizon": 2, "origins": 2, "k_min": 1, "min_history": 3},
+    zoo={"models": (NAIVE,), "buckets": 2},
+)
+
+
+def order_lines(*months: int) -> list[dict[str, str]]:
+    """Two parts sold late in each month."""
+    line = {"Order": "1", "Customer": "c", "Region": "North", "Qty": "3", "Price": "2"}
+    return [{**line, "Part": part, "Date": f"{m // 100}-{m % 100:02}-28"} for m in months for part in ("P1", "P2")]
+
+
+@dataclass
+class Execution:
+    """One run of a job: what it reported, by asset."""
+
+    events: Sequence[dg.DagsterEvent]
+    success: bool
+
+    def months(self, key: dg.AssetKey) -> dict[str, dict[str, Any]]:
+        """Metadata of each materialized month of an asset."""
+        found: dict[str, dict[str, Any]] = {}
+        for event in self.events:
+            if event.is_step_materialization and event.asset_key == key:
+                metadata = {name: value.value for name, value in event.step_materialization_data.materialization.metadata.items()}
+                found.setdefault(str(event.partition), {}).update(metadata)
+        return found
+
+    def failure(self) -> str:
+        failed = next(event for event in self.events if event.is_step_failure).step_failure_data
+        return str(failed.user_failure_data.description if failed.user_failure_data else failed.error)
+
+    def count(self, kind: dg.DagsterEventType) -> int:
+        return sum(event.event_type == kind for event in self.events)
+
+
+@dataclass
+class World:
+    """The definitions of a small configuration over resources in memory."""
+
+    lakehouse: FakeLakehouse = field(default_factory=FakeLakehouse)
+    orders: FakeOrderFiles = field(default_factory=lambda: FakeOrderFiles({"shop": {}}))
+    tracking: FakeTracking = field(default_factory=FakeTracking)
+    defs: dg.Definitions = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.journal = self.tracking.journal = self.lakehouse.journal
+        fake = {"lakehouse": self.lakehouse, "tracking": self.tracking, "orders": self.orders}
+        self.defs = build_defs(SETTINGS, build_resources(SETTINGS) | fake)
+
+    def copied(self) -> World:
+        """A world of its own with the same tables, files and runs, and an empty journal."""
+        made = World(*(copy.deepcopy(fake) for fake in (self.lakehouse, self.orders, self.tracking)))
+        made.journal.clear()
+        return made
+
+    def run(self, job: str, first: int, last: int | None = None) -> Execution:
+        """Run a job for a single month, or for a range in one run."""
+        span = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)} if last else {}
+        single = {} if last else {"partition_key": str(first)}
+        result = self.defs.resolve_job_def(job).execute_in_process(tags=span, raise_on_error=False, run_config=QUIET, **single)
+        return Execution(result.all_events, result.success)
+
+    def versions(self) -> dict[str, int]:
+        return {spec.id: self.lakehouse.version(spec) for spec in KEYS.values()}
+
+
+def rows_by_month(spec: TableSpec, months: Iterable[int]) -> FakeFrame:
+    return FakeFrame([filled(spec, yyyymm=month) for month in months], spec.column_names)
+
+
+def dated(lines: FakeFrame, *_: Any) -> FakeFrame:
+    rows = lines.toPandas()
+    month = (rows["Date"].str[:4] + rows["Date"].str[5:7]).astype(int)
+    return FakeFrame(rows.assign(yyyymm=month, _day=28, _row_hash=rows["Date"] + rows["Part"]))
+
+
+def described(lines: FakeFrame) -> FakeFrame:
+    counted = lines.toPandas().groupby(["_delivery_id", "yyyymm"], as_index=False)
+    return FakeFrame(counted.agg(line_count=("_day", "size"), last_day=("_day", "max"), content_version=("_row_hash", "sum"))).withColumns(
+        {"unreadable_line_count": fakes.functions.lit(0)}
+    )
+
+
+def stored_lines(lines: FakeFrame, source_name: str, ingested_at: Mapping[str, Any]) -> FakeFrame:
+    rows = lines.toPandas().drop(columns="_day")
+    return FakeFrame(rows.assign(_source=source_name, _occurrence=1, _ingested_at=rows["_delivery_id"].map(ingested_at)))
+
+
+def accepted(lines: FakeFrame) -> FakeFrame:
+    sold = (
+        filled(SILVER_SALES_ORDERS, yyyymm=r["yyyymm"], line_id=f"{r['_delivery_id']}{r['_line_number']}", part_number=r["Part"])
+        for r in lines.collect()
+    )
+    return FakeFrame(sold, SILVER_SALES_ORDERS.column_names)
+
+
+def sold_parts(sales: FakeFrame, announced: FakeFrame) -> FakeFrame:
+    first = sales.toPandas().groupby("part_number")["yyyymm"].min()
+    return FakeFrame([filled(PARTS, part_number=part, yyyymm=month) for part, month in first.items()], PARTS.column_names)
+
+
+def demand(sales: FakeFrame, parts: FakeFrame, months: Sequence[int], complete: Iterable[int]) -> FakeFrame:
+    counted = sales.toPandas().groupby(["part_number", "yyyymm"]).size()
+    rows = [
+        filled(MONTHLY_DEMAND, part_number=part, yyyymm=month, demand_qty=float(n), is_complete=month in complete)
+        for (part, month), n in counted.items()
+        if month in months
+    ]
+    return FakeFrame(rows, MONTHLY_DEMAND.column_names)
+
+
+def features(demand: FakeFrame, parts: FakeFrame, months: Sequence[int], settings: Any) -> FakeFrame:
+    known = feature_frame(demand.toPandas()[["part_number", "yyyymm", "demand_qty"]])
+    return FakeFrame(known[known["yyyymm"].isin(months)])
+
+
+def result(forecasts: FakeFrame, demand: FakeFrame, features: FakeFrame, origins: Mapping[int, Sequence[int]], classes: Any) -> FakeFrame:
+    rows = [
+        filled(ZOO_RESULT, **{name: r[name] for name in ("model", "part_number", "horizon")}, yyyymm=month, origin=r["yyyymm"])
+        for month, wanted in origins.items()
+        for r in forecasts.collect()
+        if r["yyyymm"] in wanted
+    ]
+    return FakeFrame(rows, ZOO_RESULT.column_names)
+
+
+def evaluation(results: FakeFrame, seconds: FakeFrame, classes: Any, settings: Any) -> FakeFrame:
+    segments = [("all", "all"), *(("demand_class", name) for name in DEMAND_CLASSES)]
+    rows = [
+        filled(MODEL_EVALUATION, yyyymm=month, model=NAIVE, segment_kind=kind, segment=segment, horizon=0)
+        for month in results.toPandas()["yyyymm"].unique()
+        for kind, segment in segments
+    ]
+    return FakeFrame(rows, MODEL_EVALUATION.column_names)
+
+
+def served(forecasts: FakeFrame, baseline: str, has_version: bool) -> FakeFrame:
+    return FakeFrame(forecasts.toPandas().drop(columns="is_fallback").rename(columns={"origin": "yyyymm"}).assign(status="forecast"))
+
+
+def published(rows: FakeFrame, vintage: int, reason: str | None) -> FakeFrame:
+    return FakeFrame(rows.toPandas().assign(vintage=vintage, reason=reason)[list(DEMAND_FORECAST.column_names)])
+
+
+def no_rows(*columns: str) -> Any:
+    return lambda *args: FakeFrame(pd.DataFrame(columns=list(columns)))
+
+
+def repeated_keys(spec: TableSpec, table: FakeFrame) -> FakeFrame:
+    rows = table.toPandas()
+    twice = rows[rows.duplicated(list(spec.key))]
+    found = [{"rule": "key_unique", "yyyymm": row.get("yyyymm", 0), "row_count": 1} for row in twice.to_dict("records")]
+    return FakeFrame(found, ["rule", "yyyymm", "row_count"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
+    """Transforms over pandas in place of Spark's, for all tests of this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (bronze_assets, silver_assets, gold_assets, publishing, zoo_assets, backtest, checks):
+            patch.setattr(module, "F", fakes.functions)
+        replacements = {
+            bronze_assets.transforms: {"dated_lines": dated, "deliveries": described, "sales_orders": stored_lines},
+            silver_assets.transforms: {
+                "canonical_lines": lambda lines, source: lines,
+                "disposed_lines": lambda lines, *args: lines,
+                "sales_orders": accepted,
+                "rejected_lines": no_rows(*REJECTED_LINES.column_names),
+                "parts": sold_parts,
+                "monthly_demand": demand,
+                "demand_features": features,
+            },
+            zoo_assets.evaluation: {
+                "zoo_result": result,
+                "model_evaluation": evaluation,
+                "fit_seconds": no_rows(),
+                "part_losses": no_rows("model", "demand_class"),
+                "monthly_totals": no_rows("model"),
+                "pit_histogram": no_rows("model"),
+            },
+            publishing.transforms: {
+                "served_rows": served,
+                "excluded_rows": no_rows(),
+                "changed_numbers": no_rows(),
+                "demand_forecast": published,
+            },
+            gold_assets.accuracy: {"forecast_accuracy": lambda forecasts, demand, months: rows_by_month(FORECAST_ACCURACY, months)},
+            gold_assets.drift: {
+                "monthly_figures": lambda demand: demand,
+                "demand_drift": lambda figures, months, settings: rows_by_month(DEMAND_DRIFT, months).collect(),
+            },
+            gold_assets.quality: {"data_quality": lambda lines, sales, rejected, months, settings: rows_by_month(DATA_QUALITY, months)},
+            checks: {"findings": repeated_keys},
+            training: {"plots": SimpleNamespace(**dict.fromkeys(PLOTS, lambda *args, **options: "a figure"))},
+        }
+        for module, by_name in replacements.items():
+            for name, replacement in by_name.items():
+                patch.setattr(module, name, replacement)
+        yield patch
+
+
+@dataclass
+class Stage:
+    """What some runs told of each asset's months, and the tables' versions afterwards."""
+
+    told: dict[dg.AssetKey, dict[str, dict[str, Any]]]
+    versions: dict[str, int]
+
+
+@dataclass
+class Past:
+    """What one small lakehouse went through: months of one file, the same again, a newer file's month, the month it completed."""
+
+    world: World
+    months: Stage
+    again: Stage
+    newer: Stage
+    completed: Stage
+
+
+@pytest.fixture(scope="module")
+def past() -> Past:
+    world = World()
+    world.orders.files["shop"]["first.csv"] = order_lines(*ALL_MONTHS)
+
+    def after(*runs: tuple[Any, ...]) -> Stage:
+        executions = [world.run(*run) for run in runs]
+        assert all(execution.success for execution in executions), next(e for e in executions if not e.success).failure()
+        return Stage({key: {m: told for e in executions for m, told in e.months(key).items()} for key in KEYS}, world.versions())
+
+    whole = ("register_deliveries", LAST), ("monthly_data", FIRST, LAST), ("retraining", TRAINED[0], LAST)
+    months, again = after(*whole), after(*whole)
+    world.orders.files["shop"]["second.csv"] = order_lines(NEXT)
+    newer = after(("register_deliveries", NEXT), ("monthly_data", NEXT))
+    return Past(world, months, again, newer, after(("retraining", LAST)))
+
+
+@pytest.mark.parametrize("key", KEYS, ids=dg.AssetKey.to_user_string)
+def test_a_range_is_one_run_with_metadata_per_month(past: Past, key: dg.AssetKey) -> None:
+    """Every month asked for is materialized by one run; what was stored for it says so month by month."""
+    spec, told = KEYS[key], past.months.told[key]
+    asked = [*TRAINED, LAST] if spec in AFTER_TRAINING else list(ALL_MONTHS)
+    assert {str(month) for month in asked} <= set(told)
+    if spec is DELIVERIES:
+        return
+    stored = {int(month): facts for month, facts in told.items() if "data_version" in facts}
+    assert set(stored) >= set(TRAINED)
+    rows = past.world.lakehouse.rows(spec)
+    for month in TRAINED:
+        assert stored[month]["dagster/partition_row_count"] == sum(rows["yyyymm"] == month)
+        assert stored[month]["result"] == ("written" if stored[month]["inserted"] else "unchanged")
+    assert past.months.versions[spec.id] > 0 or spec is REJECTED_LINES
+
+
+@pytest.mark.parametrize("key", KEYS, ids=dg.AssetKey.to_user_string)
+def test_the_same_range_again_is_unchanged(past: Past, key: dg.AssetKey) -> None:
+    """Nothing is written, every month says so, and none beyond those asked for is reported."""
+    results = {facts["result"] for facts in past.again.told[key].values() if "result" in facts}
+    assert results == ({"unchanged"} if KEYS[key] is not DELIVERIES else set())
+    assert past.again.versions == past.months.versions
+
+
+@pytest.mark.parametrize("key", KEYS, ids=dg.AssetKey.to_user_string)
+def test_a_single_month_is_told_with_its_figures(past: Past, key: dg.AssetKey) -> None:
+    """A month of its own carries its own metadata: the newest one in the data, the one it completed in what is trained."""
+    spec = KEYS[key]
+    told = past.completed.told[key][str(LAST)] if spec in AFTER_TRAINING else past.newer.told[key][str(NEXT)]
+    if spec is DELIVERIES:
+        assert (told["new_deliveries"], told["new_lines"], told["known_deliveries"]) == (1, 2, 2)
+    else:
+        month = LAST if spec in AFTER_TRAINING else NEXT
+        assert told["dagster/partition_row_count"] == sum(past.world.lakehouse.rows(spec)["yyyymm"] == month)
+        assert told["data_version"] == past.world.lakehouse.slices(spec, NAIVE if spec is ZOO_FORECAST else "")[month].data_version
+
+
+def test_months_that_a_delivery_touches_are_reported(past: Past) -> None:
+    """Registered in the newest partition, a file's other months become materializations with its name."""
+    told = past.months.told[asset_key(DELIVERIES)]
+    assert set(told) == {str(month) for month in ALL_MONTHS}
+    assert (told[str(FIRST)]["file"], told[str(FIRST)]["lines"]) == ("first.csv", 2)
+
+
+@pytest.mark.parametrize("spec", [MONTHLY_DEMAND, DEMAND_FEATURES, DEMAND_DRIFT], ids=lambda spec: spec.id)
+def test_a_month_reached_back_is_a_materialization_of_its_own(past: Past, spec: TableSpec) -> None:
+    """The month before was partial until a later line came: it is made again by the later month's run, and reported."""
+    told = past.newer.told[asset_key(spec)]
+    assert set(told) == {str(LAST), str(NEXT)}
+    assert told[str(LAST)]["result"] == "written"
+
+
+def test_evidence_fitted_on_the_way_is_reported_as_its_own_month(past: Past) -> None:
+    """The origin before the months asked for was missing, was fitted, and is a materialization of the model."""
+    told = past.months.told[MODEL_KEY]
+    assert set(told) == {str(month) for month in (EVIDENCE, *TRAINED, LAST)}
+    assert told[str(EVIDENCE)]["mlflow_run"].startswith("http")
+
+
+def test_an_incomplete_month_is_neither_fitted_nor_published(past: Past) -> None:
+    """Of a partial month bronze and silver are stored; features, models and forecasts are not."""
+    told = past.months.told
+    assert told[asset_key(MONTHLY_DEMAND)][str(LAST)]["dagster/partition_row_count"] == 2
+    assert told[asset_key(DEMAND_FEATURES)][str(LAST)]["dagster/partition_row_count"] == 0
+    assert all("result" not in told[key][str(LAST)] for key in (MODEL_KEY, asset_key(CHAMPION), asset_key(DEMAND_FORECAST)))
+
+
+def test_a_training_is_registered_decided_and_served(past: Past) -> None:
+    """Each trained month has a version, its decisions and a forecast by it; the alias names the last."""
+    lakehouse, tracking = past.world.lakehouse, past.world.tracking
+    assert lakehouse.rows(CHAMPION).groupby("yyyymm")["registry_version"].agg(list).to_dict() == {
+        month: [number] * len(DEMAND_CLASSES) for number, month in enumerate((*TRAINED, LAST), 1)
+    }
+    assert tracking.alias() == len(tracking.versions) == len(TRAINED) + 1
+    served = lakehouse.rows(DEMAND_FORECAST)
+    assert set(zip(served["yyyymm"], served["registry_version"], served["vintage"], strict=True)) == {
+        (month, number, 1) for number, month in enumerate((*TRAINED, LAST), 1)
+    }
+
+
+def test_runs_say_what_they_read_and_are_committed(past: Past) -> None:
+    """A fit's run names its month, model and trigger, the Delta versions it read, and ends committed with its model."""
+    run = next(r for r in past.world.tracking.runs.values() if r.name == f"{NAIVE} {LAST}")
+    assert {"month": str(LAST), "model": NAIVE, "trigger": "person", "medallion.committed": "true"}.items() <= run.tags.items()
+    read = {table.name: table.delta_version for table in run.inputs}
+    assert read["my_catalog.my_silver.monthly_demand"] == past.newer.versions[MONTHLY_DEMAND.id]
+    assert read["my_catalog.my_silver.demand_features"] == past.newer.versions[DEMAND_FEATURES.id]
+    assert (run.status, run.parameters["horizon"], set(run.model.entries)) == ("FINISHED", 2, set(DEMAND_CLASSES))
+    assert "evaluation/model_evaluation.csv" in run.artifacts
+
+
+def test_a_refusal_fails_with_its_message_and_is_not_tried_again(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message is the failure's, there is no retry, and no table has changed."""
+    world = past.world.copied()
+    world.lakehouse.forget(SILVER_SALES_ORDERS, LAST)
+
+    def refuse(lines: FakeFrame) -> FakeFrame:
+        raise Refused("the mapping names no such column")
+
+    monkeypatch.setattr(silver_assets.transforms, "sales_orders", refuse)
+    execution = world.run("monthly_data", LAST)
+    assert not execution.success
+    assert execution.failure() == "the mapping names no such column"
+    assert execution.count(dg.DagsterEventType.STEP_UP_FOR_RETRY) == 0
+    assert (world.versions(), world.journal) == (past.completed.versions, [])
+
+
+def test_a_file_that_can_not_be_read_stops_the_registration(past: Past) -> None:
+    """The broken file is named, and a good one beside it is not taken in either."""
+    world = past.world.copied()
+    world.orders.files["shop"] |= {"good.csv": order_lines(NEXT + 1), "torn.csv": None}
+    execution = world.run("register_deliveries", NEXT)
+    assert not execution.success
+    assert "torn.csv: can't be read" in execution.failure()
+    assert world.journal == []
+
+
+def test_without_mlflow_the_data_go_on_and_training_stops_before_any_write(past: Past) -> None:
+    """Bronze and silver never ask for MLflow; the model's asset fails with its message, and nothing of gold's zoo is written."""
+    world = past.world.copied()
+    world.tracking.unreachable = True
+    world.orders.files["shop"]["third.csv"] = order_lines(NEXT + 1)
+    assert world.run("register_deliveries", NEXT + 1).success
+    assert world.run("monthly_data", NEXT, NEXT + 1).success
+    assert "merge silver.demand_features" in world.journal
+    world.journal.clear()
+    execution = world.run("retraining", NEXT)
+    assert not execution.success
+    assert "MLflow's tracking server does not answer" in execution.failure()
+    assert execution.count(dg.DagsterEventType.STEP_UP_FOR_RETRY) == 0
+    assert world.journal == []
+
+
+def test_another_writer_is_met_by_reading_again(past: Past) -> None:
+    """Two lost races and a third attempt store the month once."""
+    world = past.world.copied()
+    world.orders.files["shop"]["third.csv"] = order_lines(NEXT + 1)
+    world.lakehouse.conflicts = 2
+    assert world.run("register_deliveries", NEXT + 1).success
+    execution = world.run("monthly_data", NEXT + 1)
+    assert execution.success
+    assert world.lakehouse.conflicts == 0
+    assert execution.months(asset_key(SILVER_SALES_ORDERS))[str(NEXT + 1)]["inserted"] == 2
+
+
+def test_a_broken_rule_stops_what_is_downstream(past: Past) -> None:
+    """A key written twice by hand fails the blocking check of its table; the assets below do not run."""
+    world = past.world.copied()
+    order_line = world.lakehouse.rows(SILVER_SALES_ORDERS).iloc[[-1]]
+    world.lakehouse.append(SILVER_SALES_ORDERS, FakeFrame(order_line))
+    execution = world.run("monthly_data", NEXT)
+    assert not execution.success
+    failed = [e.asset_check_evaluation_data for e in execution.events if e.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION]
+    broken = {check.asset_key: check.description for check in failed if not check.passed}
+    assert broken == {asset_key(SILVER_SALES_ORDERS): f"{NEXT}: 1 rows break key_unique"}
+    assert execution.months(asset_key(SILVER_SALES_ORDERS))
+    assert not any(execution.months(asset_key(spec)) for spec in (PARTS, MONTHLY_DEMAND, DEMAND_FEATURES, DATA_QUALITY))

@@ -1,0 +1,190 @@
+"""The asset graph of every configuration: what each table's asset carries, what depends on what, jobs and sensors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from medallion_assets.definitions import build_defs, build_resources
+from medallion_assets.partitions import month_partitions
+from medallion_assets.table_asset import asset_key
+from medallion_assets.tables import (
+    CHAMPION,
+    DELIVERIES,
+    DEMAND_FEATURES,
+    DEMAND_FORECAST,
+    MODEL_EVALUATION,
+    MONTHLY_DEMAND,
+    TABLES,
+    ZOO_FORECAST,
+    ZOO_RESULT,
+)
+from medallion_assets.zoo import registry
+from medallion_assets.zoo.assets import model_key
+from resources.lakehouse import LEDGER, TableSpec
+from resources.settings import Settings, load_settings
+from tests.conftest import SOURCE
+
+CONFIGURATIONS = sorted((Path(__file__).parents[2] / "config").glob("*.yaml"))
+ADOPTED = {"name": "erp", "mode": "adopt", "table": "my_catalog.my_bronze.orders", "columns": SOURCE["columns"]}
+SETTINGS = Settings(
+    lakehouse_root="nowhere", first_month=202201, sources=(SOURCE, ADOPTED), zoo={"models": ("seasonal_naive", "tsb", "xgboost_global")}
+)
+MODELS = ("seasonal_naive", "tsb", "xgboost_global")
+KEYS: dict[dg.AssetKey, TableSpec] = {asset_key(spec): spec for spec in TABLES if spec not in (LEDGER, ZOO_FORECAST)}
+KEYS |= {model_key(name): ZOO_FORECAST for name in MODELS}
+
+
+def defined(settings: Settings) -> dg.Definitions:
+    return build_defs(settings, build_resources(settings))
+
+
+def parents(defs: dg.Definitions, key: dg.AssetKey) -> set[dg.AssetKey]:
+    return set(defs.resolve_asset_graph().get(key).parent_keys)
+
+
+@pytest.fixture(scope="module")
+def defs() -> dg.Definitions:
+    return defined(SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def nodes(defs: dg.Definitions) -> dict[dg.AssetKey, Any]:
+    return {node.key: node for node in defs.resolve_asset_graph().asset_nodes}
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda path: path.stem)
+def test_definitions_load(configuration: Path) -> None:
+    """Every configuration in the repository gives definitions whose jobs, checks and resources fit together."""
+    found = defined(load_settings(configuration, {}))
+    dg.Definitions.validate_loadable(found)
+    assert {asset_key(spec) for spec in TABLES if spec not in (LEDGER, ZOO_FORECAST)} <= set(
+        found.resolve_asset_graph().get_all_asset_keys()
+    )
+
+
+def test_every_table_has_an_asset_and_nothing_else(nodes: dict[dg.AssetKey, Any]) -> None:
+    """The ledger is the lakehouse's own; the forecasts of the zoo are one asset for each model; adopted tables are external."""
+    assert set(nodes) == {*KEYS, dg.AssetKey(["my_catalog", "my_bronze", "orders"])}
+
+
+@pytest.mark.parametrize("key", KEYS, ids=dg.AssetKey.to_user_string)
+def test_an_asset_carries_what_people_see(nodes: dict[dg.AssetKey, Any], key: dg.AssetKey) -> None:
+    """Group by layer, owner, description with the grain, kinds, columns, code version, freshness policy."""
+    node, spec = nodes[key], KEYS[key]
+    is_model = spec is ZOO_FORECAST
+    assert node.group_name == ("zoo" if is_model else spec.layer)
+    assert node.owners == [spec.owner]
+    assert spec.comment in node.description
+    assert "Grain: " in node.description
+    assert node.kinds >= ({"delta", "spark", "mlflow"} if is_model else {"delta", "spark"})
+    assert node.metadata["dagster/table_name"] == f"my_catalog.my_{spec.layer}.{spec.name}"
+    columns = node.metadata["dagster/column_schema"].columns
+    assert [(c.name, c.description) for c in columns] == [(c.name, c.comment) for c in spec.columns]
+    assert node.code_version == (registry.model(key.path[-1]).code_version if is_model else spec.code_version)
+    assert node.freshness_policy is not None
+
+
+@pytest.mark.parametrize("key", KEYS, ids=dg.AssetKey.to_user_string)
+def test_an_asset_is_made_by_month_a_range_in_one_run(nodes: dict[dg.AssetKey, Any], key: dg.AssetKey) -> None:
+    """One start month for all, so that a range over several assets is not split."""
+    assert nodes[key].partitions_def == month_partitions(SETTINGS.first_month)
+    assert nodes[key].backfill_policy == dg.BackfillPolicy.single_run()
+
+
+@pytest.mark.parametrize("key", KEYS, ids=dg.AssetKey.to_user_string)
+def test_an_asset_has_a_blocking_check(defs: dg.Definitions, key: dg.AssetKey) -> None:
+    """The rules of its table are checked before anything downstream runs."""
+    graph = defs.resolve_asset_graph()
+    check = graph.get(dg.AssetCheckKey(key, "rules_kept"))
+    assert check.blocking
+    assert f"{len(KEYS[key].constraints)} rules" in check.description
+
+
+def test_lines_must_add_up_and_drift_only_warns(defs: dg.Definitions) -> None:
+    """The accounting blocks, drift does not."""
+    blocking = {
+        (key.asset_key.path[-1], key.name): defs.resolve_asset_graph().get(key).blocking
+        for key in defs.resolve_asset_graph().asset_check_keys
+        if key.name != "rules_kept"
+    }
+    assert blocking == {("data_quality", "every_line_accounted_for"): True, ("demand_drift", "no_drift"): False}
+
+
+def test_an_adopted_table_is_external(nodes: dict[dg.AssetKey, Any]) -> None:
+    """It is in the graph, upstream of bronze, and nothing here can make it."""
+    adopted = nodes[dg.AssetKey(["my_catalog", "my_bronze", "orders"])]
+    assert adopted.is_external
+    assert adopted.group_name == "external"
+    assert dg.AssetKey(["bronze", "sales_orders"]) in adopted.child_keys
+
+
+def test_the_order_is_data_models_evidence_decision_forecast(defs: dg.Definitions) -> None:
+    """Models wait for features, the evidence for every model, the decision for the evaluation, the forecast for the decision."""
+    for name in MODELS:
+        assert {asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES)} <= parents(defs, model_key(name))
+    assert parents(defs, asset_key(ZOO_RESULT)) >= {model_key(name) for name in MODELS}
+    assert parents(defs, asset_key(MODEL_EVALUATION)) == {asset_key(ZOO_RESULT)}
+    assert parents(defs, asset_key(CHAMPION)) >= {asset_key(MODEL_EVALUATION)}
+    assert parents(defs, asset_key(DEMAND_FORECAST)) >= {asset_key(CHAMPION), asset_key(DEMAND_FEATURES)}
+
+
+def test_only_what_trains_or_serves_needs_mlflow(defs: dg.Definitions) -> None:
+    """No asset or check of bronze and silver asks for the tracking resource, nor do those that watch."""
+    needing = {
+        node.key
+        for node in defs.resolve_asset_graph().asset_nodes
+        if node.is_executable and "tracking" in node.assets_def.required_resource_keys
+    }
+    assert needing == {*map(model_key, MODELS), *map(asset_key, (MODEL_EVALUATION, CHAMPION, DEMAND_FORECAST))}
+    for check in defs.asset_checks or ():
+        assert "tracking" not in check.required_resource_keys
+
+
+def selected(defs: dg.Definitions, job: str) -> set[dg.AssetKey]:
+    return set(defs.resolve_job_def(job).asset_layer.executable_asset_keys)
+
+
+def test_jobs_hold_what_their_sensors_ask_for(defs: dg.Definitions) -> None:
+    """Registration alone, months without training, training with publication; all one at a time in one process."""
+    jobs = {name: selected(defs, name) for name in ("register_deliveries", "monthly_data", "monthly_forecast", "publish", "retraining")}
+    assert jobs["register_deliveries"] == {asset_key(DELIVERIES)}
+    assert jobs["monthly_forecast"] == jobs["monthly_data"] | jobs["publish"]
+    assert not jobs["monthly_forecast"] & {*map(model_key, MODELS), asset_key(CHAMPION)}
+    assert jobs["retraining"] >= {*map(model_key, MODELS), asset_key(CHAMPION), asset_key(DEMAND_FORECAST)}
+    assert jobs["register_deliveries"] | jobs["monthly_data"] | jobs["retraining"] == set(KEYS)
+    assert defs.executor is dg.in_process_executor
+
+
+def test_sensors_ask_for_these_jobs(defs: dg.Definitions) -> None:
+    """Landing files are registered, deliveries forecast, age and drift retrain; each sensor's tables are resources."""
+    asked = {sensor.name: sensor.job_name for sensor in defs.sensors or ()}
+    assert asked == {
+        "landing_sensor": "register_deliveries",
+        "deliveries_sensor": "monthly_forecast",
+        "freshness_sensor": "retraining",
+        "drift_sensor": "retraining",
+    }
+    assert {key for sensor in defs.sensors or () for key in sensor.required_resource_keys} <= set(defs.resources or {})
+
+
+@pytest.fixture
+def with_new_model(monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
+    combined = replace(registry.model("tsb"), name="newcomer", description="Forecasts by hope.", members=("tsb",), code_version="7")
+    monkeypatch.setattr(registry, "ZOO", (*registry.ZOO, combined))
+    return defined(SETTINGS.model_copy(update={"zoo": SETTINGS.zoo.model_copy(update={"models": (*MODELS, "newcomer")})}))
+
+
+def test_a_new_model_is_one_entry_of_the_zoo(with_new_model: dg.Definitions) -> None:
+    """Its asset, what it waits for, its check and its place in evidence, decision and job follow from the ModelSpec alone."""
+    graph, key = with_new_model.resolve_asset_graph(), model_key("newcomer")
+    assert graph.get(key).description.startswith("Forecasts by hope.")
+    assert graph.get(key).code_version == "7"
+    assert parents(with_new_model, key) == {asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES), model_key("tsb")}
+    assert key in parents(with_new_model, asset_key(ZOO_RESULT)) & parents(with_new_model, asset_key(CHAMPION))
+    assert graph.get(dg.AssetCheckKey(key, "rules_kept")).blocking
+    assert key in selected(with_new_model, "retraining")

@@ -1,0 +1,322 @@
+"""What a training leaves behind, what serves when, and what the registered model answers; all in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medallion_assets.tables import CHAMPION, DECILES, DELIVERIES, DEMAND_CLASSES, MODEL_EVALUATION, ZOO_FORECAST
+from medallion_assets.zoo import training
+from medallion_assets.zoo.promotion import Decision
+from medallion_assets.zoo.registry import enabled
+from medallion_assets.zoo.serving import SERVED_COLUMNS, DemandForecaster, ServedModel
+from medallion_assets.zoo.training import Training, last_decisions, leader_table, serving_version, sync_alias
+from resources.lakehouse import Slice
+from resources.settings import Settings
+from tests.fakes import Crash, FakeFrame, FakeLakehouse, FakeTracking, filled
+from tests.frames import demand_frame, feature_frame
+
+NAIVE, RICH = "seasonal_naive", "tsb"
+FIRST, SECOND = 202401, 202404
+
+
+def decisions(*trainings: tuple[int, int, Mapping[str, int], str]) -> pd.DataFrame:
+    """Rows of gold.champion: (month, registry version, {class: trained month}, decision) each, numbered in order."""
+    rows = [
+        (month, version, name, trained, decision) for month, version, by_class, decision in trainings for name, trained in by_class.items()
+    ]
+    frame = pd.DataFrame(rows, columns=["yyyymm", "registry_version", "demand_class", "champion_trained_yyyymm", "decision"])
+    return frame.assign(decision_number=range(1, len(frame) + 1), champion=RICH)
+
+
+def both(smooth: int, lumpy: int) -> dict[str, int]:
+    return {"smooth": smooth, "lumpy": lumpy}
+
+
+@pytest.mark.parametrize(("month", "version"), [(202312, None), (FIRST, 1), (202403, 1), (SECOND, 2), (202512, 2)])
+def test_an_origin_is_served_by_what_was_trained_by_then(month: int, version: int | None) -> None:
+    """Of two trainings the newer one serves from its month on, the older one before it, nothing before both."""
+    rows = decisions((FIRST, 1, both(FIRST, FIRST), "promoted"), (SECOND, 2, both(SECOND, SECOND), "refreshed"))
+    assert serving_version(rows.sample(frac=1, random_state=1), month) == version
+
+
+def test_a_kept_class_keeps_its_older_training() -> None:
+    """A version serves from the newest of its trained months, however old a kept class's fit is."""
+    rows = decisions((FIRST, 1, both(FIRST, FIRST), "promoted"), (SECOND, 2, both(SECOND, FIRST), "kept"))
+    assert [serving_version(rows, month) for month in (202403, SECOND)] == [1, 2]
+
+
+def test_a_rolled_back_version_serves_again() -> None:
+    """The last decision counts, also where it names a version that served before."""
+    rolled_back = (202405, 1, both(FIRST, FIRST), "rolled_back")
+    rows = decisions((FIRST, 1, both(FIRST, FIRST), "promoted"), (SECOND, 2, both(SECOND, SECOND), "promoted"), rolled_back)
+    assert serving_version(rows, 202405) == 1
+
+
+def test_restated_rows_serve_nothing() -> None:
+    """What the evidence of a past month would say today moves nothing."""
+    rows = decisions((SECOND, 1, both(SECOND, SECOND), "promoted"), (FIRST, 9, both(FIRST, FIRST), "restated"))
+    assert [serving_version(rows, month) for month in (FIRST, SECOND)] == [None, 1]
+
+
+def test_without_decisions_nothing_serves() -> None:
+    """Before the first training there is no version."""
+    assert serving_version(decisions(), FIRST) is None
+
+
+def test_the_last_decision_of_a_class_is_the_highest_number() -> None:
+    """Whatever the order of the rows."""
+    rows = decisions((FIRST, 1, both(FIRST, FIRST), "promoted"), (SECOND, 2, {"smooth": SECOND}, "refreshed")).iloc[::-1]
+    newest = last_decisions(rows)
+    assert newest["registry_version"].to_dict() == both(2, 1)
+
+
+def test_leaders_are_listed_by_class_and_wql() -> None:
+    """Pooled horizons of all cells and of each class, best first; a figure that is not there stays empty."""
+    figures = [("all", "all", 0, NAIVE, 0.9), ("all", "all", 0, RICH, 0.5), ("all", "all", 1, RICH, 0.1), ("abc_class", "A", 0, RICH, 0.1)]
+    figures.append(("demand_class", "lumpy", 0, NAIVE, np.nan))
+    rows = pd.DataFrame(figures, columns=["segment_kind", "segment", "horizon", "model", "wql"])
+    lines = leader_table(rows.assign(bias=0.25, rmse=1.0, cell_count=1200, missing_cell_count=0)).splitlines()[2:]
+    assert lines == [
+        f"| all classes | {RICH} | 0.500 | 0.250 | 1.000 | 1,200 | 0 |",
+        f"| all classes | {NAIVE} | 0.900 | 0.250 | 1.000 | 1,200 | 0 |",
+        f"| lumpy | {NAIVE} |  | 0.250 | 1.000 | 1,200 | 0 |",
+    ]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A forecaster that says one number."""
+
+    value: float
+
+    def fit(self, *_: Any) -> None: ...
+
+    def predict(self, fitted: object, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
+        cells = [(part, h) for part in features["part_number"] for h in range(1, horizon + 1)]
+        rows = pd.DataFrame(cells, columns=["part_number", "horizon"])
+        return rows.assign(forecast_qty=self.value, is_fallback=False, **dict.fromkeys(DECILES, self.value))
+
+
+def served(model: str, value: float, month: int = FIRST, run_id: str = "run") -> ServedModel:
+    return ServedModel(model, Constant(value), None, month, run_id)
+
+
+@dataclass
+class Decided:
+    """A lakehouse and a registry in which months were fitted and evaluated, and the verdicts that a training comes to."""
+
+    settings: Settings
+    champions: dict[str, str] = field(default_factory=lambda: dict.fromkeys(DEMAND_CLASSES, RICH))
+    held: tuple[str, ...] = ()
+    lakehouse: FakeLakehouse = field(default_factory=FakeLakehouse)
+    told: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tracking = FakeTracking(self.lakehouse.journal)
+        self.journal = self.lakehouse.journal
+        months = [{"yyyymm": month, "line_count": 1, "last_day": 28} for month in (FIRST, SECOND, 202405)]
+        delivery = filled(DELIVERIES, delivery_id="d", source=self.settings.sources[0].name, months=months)
+        self.lakehouse.append(DELIVERIES, FakeFrame([delivery]))
+
+    def evaluate(self, month: int, version: str = "1") -> None:
+        """Let the month be fitted by all models and evaluated."""
+        self.lakehouse.record(MODEL_EVALUATION, [Slice(month, "", version, version, 1, 1)], "r")
+        for number, model in enumerate((NAIVE, RICH)):
+            run_id = self.tracking.start(f"{model} {month}", {})
+            entry = served(model, number + month % 100, month, run_id)
+            self.tracking.log(run_id, training.RunContent(model=DemandForecaster(dict.fromkeys(DEMAND_CLASSES, entry), 2)))
+            self.lakehouse.record(ZOO_FORECAST, [Slice(month, model, "1", "1", 1, 1, {"run_id": run_id})], "r")
+        self.journal.clear()
+
+    def train(self, *months: int) -> None:
+        specs = enabled((NAIVE, RICH))
+        Training(self.settings, specs, self.lakehouse, self.tracking, {"trigger": "person"}, "r", self.told.append).run(months)
+
+    def verdicts(self, month: int, *_: Any) -> list[Decision]:
+        return [
+            Decision(
+                month,
+                name,
+                "kept" if name in self.held else "promoted",
+                model,
+                "because",
+                champion_trained_yyyymm=None if name in self.held else month,
+            )
+            for name, model in self.champions.items()
+        ]
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        return self.lakehouse.rows(CHAMPION)
+
+
+@pytest.fixture
+def decided(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Decided:
+    made = Decided(settings)
+    monkeypatch.setattr(training.promotion, "decide", made.verdicts)
+    monkeypatch.setattr(training.evaluation, "part_losses", lambda *args: FakeFrame([]))
+    monkeypatch.setattr(training, "plots", SimpleNamespace(model_comparison=lambda *args, **options: "a figure"))
+    made.evaluate(FIRST)
+    return made
+
+
+def test_a_training_registers_then_decides_then_moves_the_alias(decided: Decided) -> None:
+    """One version, its class rows in one commit with number, version and run, and only then the alias."""
+    decided.train(FIRST)
+    assert decided.journal == ["start champion 202401", "register 1", "append gold.champion", "commit champion 202401", "alias 1"]
+    assert decided.rows["decision_number"].tolist() == [1, 2, 3, 4, 5]
+    assert set(decided.rows["registry_version"]) == set(decided.rows["candidate_version"]) == {1}
+    assert set(decided.rows["champion_trained_yyyymm"]) == {FIRST}
+    assert decided.tracking.versions[1].name == "champion 202401"
+
+
+def test_the_same_evidence_decides_nothing_again(decided: Decided) -> None:
+    """A second run of the month neither registers nor appends."""
+    decided.train(FIRST)
+    decided.journal.clear()
+    decided.train(FIRST)
+    assert decided.journal == []
+
+
+def test_a_partial_month_is_not_decided(decided: Decided) -> None:
+    """The newest month of the deliveries is not complete; the log says so."""
+    decided.evaluate(202405)
+    decided.train(202405)
+    assert decided.journal == []
+    assert decided.told == ["champion: 202405 is not complete, nothing decided"]
+
+
+def test_a_crash_before_the_decisions_leaves_the_alias(decided: Decided) -> None:
+    """The version is there and serves nobody; the next run registers its own, decides and serves it."""
+    decided.train(FIRST)
+    decided.evaluate(SECOND)
+    decided.journal.crash_before = "append gold.champion"
+    with pytest.raises(Crash):
+        decided.train(SECOND)
+    assert (decided.tracking.alias(), len(decided.rows), len(decided.tracking.versions)) == (1, 5, 2)
+    assert [run.status for run in decided.tracking.runs.values() if run.name == f"champion {SECOND}"] == ["FAILED"]
+    decided.train(SECOND)
+    assert decided.tracking.alias() == 3
+    assert decided.rows.groupby("yyyymm")["registry_version"].unique().map(list).to_dict() == {FIRST: [1], SECOND: [3]}
+
+
+@pytest.mark.parametrize("mended_by", ["sync_alias", "the next training"])
+def test_a_crash_before_the_alias_is_mended_by_the_rows(decided: Decided, mended_by: str) -> None:
+    """The rows are the truth: whoever comes next first sets the alias to the last of them."""
+    decided.train(FIRST)
+    decided.evaluate(SECOND)
+    decided.journal.crash_before = "alias 2"
+    with pytest.raises(Crash):
+        decided.train(SECOND)
+    assert decided.tracking.alias() == 1
+    decided.journal.clear()
+    if mended_by == "sync_alias":
+        assert sync_alias(decided.lakehouse, decided.tracking)["registry_version"].max() == 2
+    else:
+        decided.train(SECOND)
+    assert decided.journal[0] == "alias 2"
+
+
+def test_without_decisions_no_alias_is_set(decided: Decided) -> None:
+    """Before the first training there is nothing to follow."""
+    assert sync_alias(decided.lakehouse, decided.tracking).empty
+    assert decided.tracking.alias() is None
+
+
+def test_a_kept_class_is_copied_into_the_new_version(decided: Decided) -> None:
+    """The new version holds the former fit of the kept class, and its row the month that fit was trained in."""
+    decided.train(FIRST)
+    decided.evaluate(SECOND)
+    decided.held = ("lumpy",)
+    decided.champions["smooth"] = NAIVE
+    decided.train(SECOND)
+    newest = last_decisions(decided.rows)
+    assert newest["champion_trained_yyyymm"].to_dict() == dict.fromkeys(DEMAND_CLASSES, SECOND) | {"lumpy": FIRST}
+    assert newest["champion"].to_dict() == dict.fromkeys(DEMAND_CLASSES, RICH) | {"smooth": NAIVE}
+    before, after = (decided.tracking.load_version(version).entries for version in (1, 2))
+    assert after["lumpy"] == before["lumpy"]
+    assert after["erratic"].trained_yyyymm == SECOND
+    assert serving_version(decided.rows, SECOND) == 2
+
+
+def test_a_past_month_computed_again_moves_nothing(decided: Decided) -> None:
+    """Changed evidence of an older month appends restated rows; version, alias and what serves stay."""
+    decided.train(FIRST)
+    decided.evaluate(SECOND)
+    decided.train(SECOND)
+    decided.evaluate(FIRST, version="2")
+    decided.champions = dict.fromkeys(DEMAND_CLASSES, NAIVE)
+    decided.train(FIRST)
+    assert decided.journal == ["append gold.champion"]
+    restated = decided.rows[decided.rows["decision"] == "restated"]
+    assert restated["decision_number"].tolist() == [11, 12, 13, 14, 15]
+    assert (set(restated["registry_version"]), set(restated["champion"]), set(restated["challenger"])) == ({2}, {RICH}, {NAIVE})
+    assert restated["reason"].str.contains("what is served stays").all()
+    assert (decided.tracking.alias(), serving_version(decided.rows, FIRST), serving_version(decided.rows, SECOND)) == (2, 1, 2)
+
+
+def history() -> pd.DataFrame:
+    """Four parts through November 2023: smooth, lumpy, erratic, and one that is not active."""
+    origin = 202311
+    demand = demand_frame({"P4": [0] * 12, "P2": [5] * 12, "P1": [5] * 12, "P3": [5] * 12}, origin)
+    features = feature_frame(demand).assign(
+        demand_class=lambda f: f["part_number"].map({"P1": "smooth", "P2": "lumpy", "P3": "erratic", "P4": "smooth"})
+    )
+    features = features[features["yyyymm"] == origin].assign(is_active=lambda f: f["part_number"] != "P4")
+    return demand.merge(features, on=["part_number", "yyyymm"], how="left")
+
+
+MODEL = DemandForecaster({"smooth": served(NAIVE, 1.0, 202310, "a"), "lumpy": served(RICH, 2.0, 202309, "b")}, horizon=2)
+
+
+def test_each_part_is_forecast_by_the_entry_of_its_class() -> None:
+    """Rows say class, model, trained month and run; months after December are those of the next year."""
+    answer = MODEL.predict(None, history())
+    assert tuple(answer.columns) == SERVED_COLUMNS
+    shown = answer[["part_number", "origin", "target_yyyymm", "forecast_qty", "demand_class", "model", "trained_yyyymm", "model_run_id"]]
+    assert shown.to_numpy().tolist() == [
+        ["P1", 202311, 202312, 1.0, "smooth", NAIVE, 202310, "a"],
+        ["P1", 202311, 202401, 1.0, "smooth", NAIVE, 202310, "a"],
+        ["P2", 202311, 202312, 2.0, "lumpy", RICH, 202309, "b"],
+        ["P2", 202311, 202401, 2.0, "lumpy", RICH, 202309, "b"],
+    ]
+
+
+def test_classes_without_an_entry_and_idle_parts_get_no_rows() -> None:
+    """P3 has a class that nothing serves, P4 is not active."""
+    assert set(MODEL.predict(None, history())["part_number"]) == {"P1", "P2"}
+
+
+def test_the_answer_does_not_depend_on_the_order_of_the_history() -> None:
+    """Shuffled rows give equal answers, and the history is left as it was."""
+    shuffled = history().sample(frac=1, random_state=3)
+    before = shuffled.copy(deep=True)
+    pd.testing.assert_frame_equal(MODEL.predict(None, shuffled), MODEL.predict(None, history()))
+    pd.testing.assert_frame_equal(shuffled, before)
+
+
+def test_months_after_the_origin_are_not_read() -> None:
+    """A bucket that reaches further than the origin is cut to it."""
+    later = demand_frame({"P1": [999.0]}, 202312)
+    known = pd.concat([history(), later], ignore_index=True)
+    pd.testing.assert_frame_equal(MODEL.forecast(known, 202311), MODEL.predict(None, history()))
+
+
+def test_nothing_to_forecast_is_an_empty_answer_with_all_columns() -> None:
+    """Where no part is active the columns are there all the same."""
+    idle = history().assign(is_active=False)
+    answer = MODEL.predict(None, idle)
+    assert (len(answer), tuple(answer.columns)) == (0, SERVED_COLUMNS)
+
+
+def test_missing_columns_are_named() -> None:
+    """A frame that is no history is refused with what it lacks and where that comes from."""
+    with pytest.raises(ValueError, match=r"history lacks demand_qty, demand_class; it holds silver\.monthly_demand"):
+        MODEL.predict(None, history().drop(columns=["demand_qty", "demand_class"]))
