@@ -3,7 +3,6 @@
 The only place that reads the environment.
 """
 
-
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from medallion_assets.bronze import assets as bronze_assets
 from medallion_assets.gold import assets as gold_assets
 from medallion_assets.monitoring.checks import build_checks
 from medallion_assets.monitoring.sensors import build_sensors
+from medallion_assets.partitions import month_partitions
 from medallion_assets.silver import assets as silver_assets
 from medallion_assets.table_asset import asset_key
 from medallion_assets.zoo import assets as zoo_assets
@@ -59,6 +59,11 @@ def prepare_dagster_home(settings: Settings) -> str:
         instance_file.write_text(INSTANCE_YAML, encoding="utf-8")
     os.environ["DAGSTER_HOME"] = str(home)
     return str(home)
+
+
+def newest_partition(settings: Settings) -> str:
+    """Key of the running month: where deliveries are registered."""
+    return str(month_partitions(settings.first_month).get_last_partition_key())
 
 
 class LakehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -111,7 +116,11 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "tracking": tracking,
         **{
             name: DeltaTableResource(url=f"{settings.lakehouse_root}/{layers[spec.layer]}/{spec.name}", storage_options=LocalConfig())
-            for name, spec in (("deliveries_table", tables.DELIVERIES), ("champion_table", tables.CHAMPION), ("drift_table", tables.DEMAND_DRIFT))
+            for name, spec in (
+                ("deliveries_table", tables.DELIVERIES),
+                ("champion_table", tables.CHAMPION),
+                ("drift_table", tables.DEMAND_DRIFT),
+            )
         },
     }
 
@@ -156,6 +165,4 @@ def build_jobs(model_keys: Mapping[str, dg.AssetKey]) -> dict[str, Any]:
         "publish": (served, "The forecast of each month by the version trained by then, and its accuracy."),
         "retraining": (training | served, "Fits the zoo, compares it on the same evidence, decides the champions, publishes."),
     }
-    return {
-        name: dg.define_asset_job(name, selection, description=text, tags=one_at_a_time) for name, (selection, text) in jobs.items()
-    }
+    return {name: dg.define_asset_job(name, selection, description=text, tags=one_at_a_time) for name, (selection, text) in jobs.items()}

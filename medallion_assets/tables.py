@@ -6,6 +6,8 @@ resources/lakehouse.py, how their rows are made in the transforms of each layer.
 
 from __future__ import annotations
 
+import itertools
+
 from resources.lakehouse import LEDGER, Column, Constraint, TableSpec
 
 DATA_OWNER = "team:data-platform"
@@ -17,7 +19,7 @@ LEVELS = tuple(i / 10 for i in range(1, 10))
 DEMAND_CLASSES = ("smooth", "erratic", "intermittent", "lumpy", "new")
 LAGS = tuple(range(13))
 
-_IN_ORDER = " AND ".join(f"{a} <= {b}" for a, b in zip(DECILES, DECILES[1:], strict=False))
+_IN_ORDER = " AND ".join(f"{a} <= {b}" for a, b in itertools.pairwise(DECILES))
 
 
 def _month(comment: str) -> Column:
@@ -168,7 +170,12 @@ PARTS = TableSpec(
         Column("first_sale_month", "INT", "month of the first sale; NULL before it"),
         Column("announced_month", "INT", "month announced in the parts master"),
         Column("description", "STRING", "from the parts master, else from the latest line that has one", is_versioned=False),
-        Column("last_unit_price", "DOUBLE", "price on the latest sale; for display only, models read the price known at the origin", is_versioned=False),
+        Column(
+            "last_unit_price",
+            "DOUBLE",
+            "price on the latest sale; for display only, models read the price known at the origin",
+            is_versioned=False,
+        ),
     ),
     write="merge",
     code_version="1",
@@ -212,13 +219,21 @@ DEMAND_FEATURES = TableSpec(
     columns=(
         _month("origin: the features know everything dated by its end"),
         _key("part_number", "STRING", "part"),
-        _key("demand_class", "STRING", "smooth, erratic, intermittent or lumpy (ADI 1.32, CV2 0.49; Syntetos, Boylan and Croston 2005), or new"),
+        _key(
+            "demand_class",
+            "STRING",
+            "smooth, erratic, intermittent or lumpy (ADI 1.32, CV2 0.49; Syntetos, Boylan and Croston 2005), or new",
+        ),
         _key("abc_class", "STRING", "A: parts that make the first 80 % of the last 12 months' revenue, B: to 95 %, C: the rest"),
         Column("region", "STRING", "region of the latest month with demand"),
         _key("is_active", "BOOLEAN", "a sale within active_months through the origin, or announced in the parts master"),
         _key("history_months", "INT", "months since first sale or announcement, the origin included"),
         Column("months_since_first_sale", "INT", "0 in the month of the first sale; NULL before it"),
-        Column("months_since_last_sale", "INT", "0 when the origin has demand; NULL without a sale in the last 24 months (active_months, if more)"),
+        Column(
+            "months_since_last_sale",
+            "INT",
+            "0 when the origin has demand; NULL without a sale in the last 24 months (active_months, if more)",
+        ),
         *(
             Column(f"demand_lag_{lag}", "DOUBLE", f"demand {lag} months before the origin, units; NULL before the part existed")
             for lag in LAGS
@@ -238,7 +253,11 @@ DEMAND_FEATURES = TableSpec(
         Column("revenue_12", "DOUBLE", "revenue of the last 12 months"),
         _key("month_of_year", "INT", "1 to 12, of the origin"),
         Column("naive_rmse_scale", "DOUBLE", "root mean squared month-to-month change in the last 24 months: the scale of RMSSE, units"),
-        Column("seasonal_mae_scale", "DOUBLE", "mean absolute change against the same month of the year before, last 24 months: the scale of MASE, units"),
+        Column(
+            "seasonal_mae_scale",
+            "DOUBLE",
+            "mean absolute change against the same month of the year before, last 24 months: the scale of MASE, units",
+        ),
     ),
     write="merge",
     code_version="1",
@@ -451,7 +470,11 @@ FORECAST_ACCURACY = TableSpec(
         Column("coverage_80", "DOUBLE", "share of parts within [q10, q90]"),
         Column("naive_wape", "DOUBLE", "WAPE of the same month a year before, on the same parts"),
         Column("value_added", "DOUBLE", "1 - wape / naive_wape: above 0 the forecast was worth having"),
-        Column("mean_absolute_change", "DOUBLE", "mean absolute change against the origin before for the same target, over mean forecast; NULL without one"),
+        Column(
+            "mean_absolute_change",
+            "DOUBLE",
+            "mean absolute change against the origin before for the same target, over mean forecast; NULL without one",
+        ),
         _key("is_backfilled", "BOOLEAN", "the forecast was published after the month began"),
     ),
     write="merge",

@@ -159,6 +159,9 @@ class ConcurrentWrite(Exception):
 class Lakehouse(Protocol):
     """Reads and writes of tables by month. Implementations: DeltaLakehouse, and a fake in tests."""
 
+    @property
+    def spark(self) -> SparkSession: ...
+
     def name(self, spec: TableSpec) -> str: ...
 
     def path(self, spec: TableSpec) -> str: ...
@@ -176,7 +179,11 @@ class Lakehouse(Protocol):
     def version(self, spec: TableSpec) -> int: ...
 
     def rows(
-        self, spec: TableSpec, columns: Sequence[str] | None = None, months: Sequence[int] | None = None, writers: Sequence[str] | None = None
+        self,
+        spec: TableSpec,
+        columns: Sequence[str] | None = None,
+        months: Sequence[int] | None = None,
+        writers: Sequence[str] | None = None,
     ) -> pd.DataFrame: ...
 
     def share_of_parts(self, spec: TableSpec, months: Sequence[int], max_rows: int) -> float: ...
@@ -308,7 +315,11 @@ class DeltaLakehouse:
         return DeltaTable(self.path(spec)).version() if self._exists(spec) else -1
 
     def rows(
-        self, spec: TableSpec, columns: Sequence[str] | None = None, months: Sequence[int] | None = None, writers: Sequence[str] | None = None
+        self,
+        spec: TableSpec,
+        columns: Sequence[str] | None = None,
+        months: Sequence[int] | None = None,
+        writers: Sequence[str] | None = None,
     ) -> pd.DataFrame:
         """A small table, or small slices of one, as pandas, read without Spark."""
         import pandas as pd
@@ -332,7 +343,9 @@ class DeltaLakehouse:
             return 1.0
         files = pa.table(DeltaTable(self.path(spec)).get_add_actions(flatten=True))
         if spec.month_column in spec.partition_by:
-            files = files.filter(pc.is_in(files[f"partition.{spec.month_column}"].cast(pa.int64()), pa.array([int(m) for m in months], pa.int64())))
+            files = files.filter(
+                pc.is_in(files[f"partition.{spec.month_column}"].cast(pa.int64()), pa.array([int(m) for m in months], pa.int64()))
+            )
         stored = pc.sum(files["num_records"]).as_py() or 0
         return min(1.0, max_rows / stored) if stored else 1.0
 

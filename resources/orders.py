@@ -228,7 +228,7 @@ def _csv_lines(path: str, dialect: CsvDialect) -> Iterator[_Batch]:
                     numbers, problems, raws, rows = [], [], [], []
         except csv.Error as error:
             raise UnreadableFile(
-                f"{path}: line {start}: {error}; a quote is opened there and not closed, or delimiter or quote sign are other than configured"
+                f"{path}: line {start}: {error}; a quote is opened there and not closed, or another delimiter or quote sign than configured"
             ) from error
         if numbers:
             yield numbers, problems, raws, _by_column(names, rows)

@@ -213,7 +213,6 @@ class MlflowTracking:
     def url(self, run_id: str) -> str:
         """Address of a run in MLflow's interface, for a server; else the address below which `medallion ui` shows it."""
         base = self._settings.tracking_uri if self._settings.tracking_uri.startswith("http") else "http://127.0.0.1:5000"
-        self._connected()
         return f"{base.rstrip('/')}/#/experiments/{self._experiment}/runs/{run_id}"
 
     def _connected(self) -> MlflowClient:
@@ -278,13 +277,12 @@ def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterato
         return str(opened[0].active_run().info.run_id) if opened[0].active_run() else str(opened[0].mlflow_run_id)
 
     try:
-        yield MlflowTracking(settings, context.run_id or "", parent)
+        yield MlflowTracking(settings, context.run.run_id if context.run else "", parent)
     finally:
         if opened:
             import mlflow
 
-            failed = context.instance is not None and context.run_id and _has_failed_step(context)
-            mlflow.end_run("FAILED" if failed else "FINISHED")
+            mlflow.end_run("FAILED" if _has_failed_step(context) else "FINISHED")
 
 
 def _end_abandoned(settings: Settings, context: InitResourceContext) -> None:
@@ -302,9 +300,9 @@ def _end_abandoned(settings: Settings, context: InitResourceContext) -> None:
 def _has_failed_step(context: InitResourceContext) -> bool:
     from dagster import DagsterEventType
 
-    return bool(
-        context.instance and context.instance.get_records_for_run(str(context.run_id), of_type=DagsterEventType.STEP_FAILURE).records
-    )
+    if context.instance is None or context.run is None:
+        return False
+    return bool(context.instance.get_records_for_run(context.run.run_id, of_type=DagsterEventType.STEP_FAILURE).records)
 
 
 def _ensure_folder(uri: str) -> None:

@@ -87,7 +87,9 @@ def install_packages() -> None:
     uv = shutil.which("uv") or str(VENV / "bin" / "uv")
     if not os.path.exists(uv):
         call(*pip_install, "uv", stderr=subprocess.DEVNULL)
-    if os.path.exists(uv) and call(uv, "pip", "install", "-q", "--python", VENV_PYTHON, "-c", "constraints.txt", "-e", ".[dev]"):
+    if os.path.exists(uv) and call(
+        uv, "pip", "install", "-q", "--compile-bytecode", "--python", VENV_PYTHON, "-c", "constraints.txt", "-e", ".[dev]"
+    ):
         return
     # pip knows mirrors and certificates that uv may not have been told about.
     say("Installing with pip instead of uv (a few minutes) ...")

@@ -146,7 +146,7 @@ class Register:
             return [], []
         self.log(f"{source.name}: reading {len(files)} new file(s)")
         with reading_errors():
-            facts = transforms.deliveries(self._dated(source, files)).toPandas()
+            facts: pd.DataFrame = transforms.deliveries(self._dated(source, files)).toPandas()
         with_homeless = set(facts.loc[facts["yyyymm"] == NO_MONTH, "_delivery_id"])
         homeless = []
         if holding := [file for file in files if file.delivery_id in with_homeless]:
@@ -190,7 +190,7 @@ class Register:
     def _describe_adopted(self, source: Source, known: pd.DataFrame) -> list[dict[str, Any]]:
         table = self.lakehouse.read_external(str(source.table))
         transforms.check_columns(source, str(source.table), table.columns)
-        facts = transforms.deliveries(adopted_lines(table, source, self.settings)).toPandas()
+        facts: pd.DataFrame = transforms.deliveries(adopted_lines(table, source, self.settings)).toPandas()
         content = version_of(sorted(zip(facts["yyyymm"].tolist(), facts["content_version"], strict=True)))
         delivery_id = version_of(source.name, content)
         if delivery_id in set(known["delivery_id"]):
@@ -322,7 +322,7 @@ class LineStore:
 
 
 def month_contents(deliveries: pd.DataFrame, month: int, adopted: Sequence[str] = ()) -> list[tuple[str, int, str]]:
-    """What holds lines of a month, in order of registration: (delivery_id, lines, content version); of an adopted source its newest state."""
+    """What holds lines of a month, in order of registration: (delivery_id, lines, version); of an adopted source the newest state."""
     is_adopted = deliveries["source"].isin(list(adopted))
     current = pd.concat([deliveries[~is_adopted], deliveries[is_adopted].sort_values("sequence").drop_duplicates("source", keep="last")])
     return [

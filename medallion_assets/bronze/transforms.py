@@ -83,21 +83,29 @@ def dated_lines(lines: DataFrame, source: Source, first_month: int, newest_month
     """
     own = ("_delivery_id", "_line_number", "_problem", "_raw")
     values = [name for name in lines.columns if name not in own]
-    date = timestamp_of(source, text_of(source, "order_date", values))
-    month = F.year(date) * 100 + F.month(date)
+    month = F.year("_date") * 100 + F.month("_date")
     problem = (
         F.when(F.col("_problem").isNotNull(), F.col("_problem"))
-        .when(date.isNull(), F.lit("order_date_unreadable"))
-        .when(month < first_month, F.lit("order_date_before_first_month"))
-        .when(month > newest_month, F.lit("order_date_after_ingestion"))
+        .when(F.col("_date").isNull(), F.lit("order_date_unreadable"))
+        .when(F.col("_month") < first_month, F.lit("order_date_before_first_month"))
+        .when(F.col("_month") > newest_month, F.lit("order_date_after_ingestion"))
     )
-    row_hash = F.sha2(F.to_json(F.struct("_raw", *[F.col(f"`{name}`") for name in values])), 256)
+    # A column of its own each: written into the expressions that need it, the date would be parsed once for every use.
     return (
-        lines.withColumn("_problem", problem)
-        .withColumn("yyyymm", F.when(F.col("_problem").isNull(), month).otherwise(F.lit(NO_MONTH)).cast("int"))
-        .withColumn("_day", F.when(F.col("yyyymm") != NO_MONTH, F.dayofmonth(date)).otherwise(F.lit(0)))
-        .withColumn("_row_hash", row_hash)
+        lines.withColumn("_date", timestamp_of(source, text_of(source, "order_date", values)))
+        .withColumn("_month", month)
+        .withColumn("_problem", problem)
+        .withColumn("yyyymm", F.when(F.col("_problem").isNull(), F.col("_month")).otherwise(F.lit(NO_MONTH)).cast("int"))
+        .withColumn("_day", F.when(F.col("yyyymm") != NO_MONTH, F.dayofmonth("_date")).otherwise(F.lit(0)))
+        .withColumn("_row_hash", F.sha2(_line_text(values), 256))
+        .drop("_date", "_month")
     )
+
+
+def _line_text(values: Sequence[str]) -> Column:
+    """The line as one text, NULLs left out: a column that only another file has changes nothing."""
+    named = [F.concat(F.lit(f"{name}="), F.col(f"`{name}`")) for name in ("_raw", *values)]
+    return F.concat_ws("\u001f", *named)
 
 
 def deliveries(dated: DataFrame) -> DataFrame:

@@ -43,7 +43,9 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
     ) -> dg.MaterializeResult:
         requested = [int(key) for key in context.partition_keys]
         outcome = Publication(settings, lakehouse, tracking, context.run.run_id, context.log.info).run(requested)
-        details = {m: {"vintage": s.details["vintage"], "registry_version": s.details["registry_version"]} for m, s in outcome.slices.items()}
+        details = {
+            m: {"vintage": s.details["vintage"], "registry_version": s.details["registry_version"]} for m, s in outcome.slices.items()
+        }
         return report(context, DEMAND_FORECAST, requested, outcome, by_month=details)
 
     horizon = settings.forecast.horizon
@@ -72,7 +74,11 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
             DATA_QUALITY,
             settings,
             lakehouse_names[DATA_QUALITY.id],
-            [Input(BRONZE_SALES_ORDERS, Input.same_month), Input(SILVER_SALES_ORDERS, Input.same_month), Input(REJECTED_LINES, Input.same_month)],
+            [
+                Input(BRONZE_SALES_ORDERS, Input.same_month),
+                Input(SILVER_SALES_ORDERS, Input.same_month),
+                Input(REJECTED_LINES, Input.same_month),
+            ],
             _data_quality,
             watched.model_dump(include={"max_rejected_share"}),
             with_no_month=True,
@@ -100,7 +106,7 @@ def _demand_drift(read: Reader, months: Months, settings: Settings) -> DataFrame
 
 
 def _data_quality(read: Reader, months: Months, settings: Settings) -> DataFrame:
-    identity = ["yyyymm", F.col("_delivery_id").alias("delivery_id"), F.col("_line_number").alias("line_number")]
+    identity = [F.col("yyyymm"), F.col("_delivery_id").alias("delivery_id"), F.col("_line_number").alias("line_number")]
     adopted = [source for source in settings.sources if source.mode == "adopt"]
     read_lines = [
         adopted_lines(read.external(str(source.table)), source, settings).where(F.col("yyyymm").isin(months.wanted)).select(*identity)

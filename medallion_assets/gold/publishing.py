@@ -62,14 +62,27 @@ class Publication:
                 self.log(f"demand_forecast: {origin} is not complete, nothing published")
                 continue
             version = serving_version(decisions, origin) if len(decisions) else None
-            seen = [[m, s.data_version] for m in window(self.settings, origin) for s in (demand.get(m), features.get(m) if m == origin else None) if s]
+            seen = [
+                [m, s.data_version]
+                for m in window(self.settings, origin)
+                for s in (demand.get(m), features.get(m) if m == origin else None)
+                if s
+            ]
             made_from = version_of(DEMAND_FORECAST.code_version, version, seen, self.settings.forecast.horizon)
             if origin in stored and stored[origin].input_version == made_from:
                 slices[origin] = stored[origin]
                 continue
             count, vintage, rows = self._publish(origin, version, stored.get(origin))
             details = {"vintage": vintage, "registry_version": version, "seen": version_of(seen)}
-            slices[origin] = Slice(origin, "", f"{vintage}-{version_of(made_from)}" if count else stored[origin].data_version if origin in stored else "", made_from, rows, self.lakehouse.version(DEMAND_FORECAST), details)
+            slices[origin] = Slice(
+                origin,
+                "",
+                f"{vintage}-{version_of(made_from)}" if count else stored[origin].data_version if origin in stored else "",
+                made_from,
+                rows,
+                self.lakehouse.version(DEMAND_FORECAST),
+                details,
+            )
             written[origin] = MonthWritten(rows, slices[origin].data_version, count)
             self.lakehouse.record(DEMAND_FORECAST, [slices[origin]], self.run_id)
         return Outcome(slices, written, time.monotonic() - started)

@@ -30,16 +30,17 @@ def served_rows(forecasts: DataFrame, baseline: str, has_version: bool) -> DataF
         .when(is_baseline, F.lit(f"{baseline} serves: {why}"))
         .otherwise(F.lit(None).cast("string"))
     )
-    status = (
-        F.when(F.col("demand_class") == "new", "new_part").when(F.col("is_fallback") | is_baseline, "fallback").otherwise("forecast")
-    )
+    status = F.when(F.col("demand_class") == "new", "new_part").when(F.col("is_fallback") | is_baseline, "fallback").otherwise("forecast")
     return forecasts.withColumn("status", status).withColumn("reason", reason).withColumnRenamed("origin", "yyyymm").drop("is_fallback")
 
 
 def excluded_rows(features: DataFrame, active_months: int) -> DataFrame:
     """One row without numbers for each part that is not active at its origin, with the reason."""
     idle = features.where("NOT is_active")
-    since = F.coalesce(F.concat(F.lit("no sale in "), F.col("months_since_last_sale").cast("int").cast("string"), F.lit(" months")), F.lit("no sale in the last 24 months"))
+    since = F.coalesce(
+        F.concat(F.lit("no sale in "), F.col("months_since_last_sale").cast("int").cast("string"), F.lit(" months")),
+        F.lit("no sale in the last 24 months"),
+    )
     return idle.select(
         "yyyymm",
         "part_number",

@@ -41,7 +41,11 @@ def findings(spec: TableSpec, table: DataFrame) -> DataFrame:
     """Rows that break the rules of a spec, counted: rule, yyyymm, row_count."""
     month = F.col(spec.month_column).alias("yyyymm") if spec.month_column in table.columns else F.lit(0).alias("yyyymm")
     repeated = table.groupBy(month, *[F.col(k) for k in spec.key if k != spec.month_column]).count().where("count > 1")
-    found = repeated.groupBy("yyyymm").agg(F.sum(F.col("count") - 1).alias("row_count")).select(F.lit("key_unique").alias("rule"), "yyyymm", "row_count")
+    found = (
+        repeated.groupBy("yyyymm")
+        .agg(F.sum(F.col("count") - 1).alias("row_count"))
+        .select(F.lit("key_unique").alias("rule"), "yyyymm", "row_count")
+    )
     rules = [(f"not_null_{c.name}", F.col(f"`{c.name}`").isNotNull()) for c in spec.columns if not c.is_nullable]
     rules += [(constraint.name, F.coalesce(F.expr(constraint.sql), F.lit(False))) for constraint in spec.constraints]
     if spec.month_column in table.columns:
@@ -58,7 +62,7 @@ def _table_check(spec: TableSpec, key: dg.AssetKey, writer: str) -> dg.AssetChec
         asset=key,
         name="rules_kept",
         blocking=True,
-        description=f"Key ({', '.join(spec.key)}) unique, nothing missing that must be there, {len(spec.constraints)} rules of the table kept.",
+        description=f"Key ({', '.join(spec.key)}) unique, nothing missing, {len(spec.constraints)} rules of the table kept.",
     )
     def _check(context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.AssetCheckResult:
         months = _months(context)
@@ -115,5 +119,3 @@ def _drift_check() -> dg.AssetChecksDefinition:
         )
 
     return _check
-
-

@@ -16,7 +16,7 @@ from medallion_assets.operations import documents, runs, servers, simulation, su
 from resources.errors import Refused
 from resources.settings import Settings
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
 def main() -> None:

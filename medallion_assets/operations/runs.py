@@ -17,7 +17,7 @@ from rich.console import Console
 
 from medallion_assets import definitions
 from medallion_assets.monitoring.completeness import complete_months_of
-from medallion_assets.partitions import add_months, month_index, month_partitions
+from medallion_assets.partitions import add_months, month_index
 from medallion_assets.tables import DELIVERIES
 from resources.errors import Refused
 from resources.lakehouse import DeltaLakehouse
@@ -65,8 +65,7 @@ class Session:
 
     def everything(self) -> bool:
         """From landed files to the served forecast of the newest complete month; whether anything was written."""
-        today = month_partitions(self.settings.first_month).get_last_partition_key()
-        is_changed = self.execute("register_deliveries", [int(str(today))])
+        is_changed = self.execute("register_deliveries", [int(definitions.newest_partition(self.settings))])
         months, complete = self._months()
         if not months:
             raise Refused(f"no order lines found: {', '.join(str(s.files or s.table) for s in self.settings.sources)}")
@@ -92,7 +91,11 @@ class Session:
         run_id = dg.DagsterRun(job_name=job_name).run_id
         self.instance.add_event_listener(run_id, self._show)
         result = self.defs.resolve_job_def(job_name).execute_in_process(
-            instance=self.instance, run_id=run_id, tags={**span, "medallion/trigger": "command_line"}, raise_on_error=False, run_config=QUIET
+            instance=self.instance,
+            run_id=run_id,
+            tags={**span, "medallion/trigger": "command_line"},
+            raise_on_error=False,
+            run_config=QUIET,
         )
         if not result.success:
             raise RunFailed(self._failure(result))
@@ -108,7 +111,7 @@ class Session:
     def _show(self, entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
         if event is None:
-            if entry.level >= logging.INFO and entry.step_key:
+            if int(entry.level) >= logging.INFO and entry.step_key:
                 self.console.print(f"    {entry.user_message}", style="dim", markup=False, emoji=False)
         elif event.is_step_start and not str(event.step_key).endswith(("rules_kept", "no_drift")):
             self._started[str(event.step_key)] = time.monotonic()

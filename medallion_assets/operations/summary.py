@@ -45,11 +45,12 @@ def _lines(lakehouse: DeltaLakehouse, console: Console) -> None:
     console.print(f"\n[bold]Order lines[/bold], {len(months)} months ({months[0]} to {months[-1]})")
     console.print(
         f"  {count['read']:,} read = {count['accepted']:,} accepted + {count['rejected']:,} rejected + {count['duplicate']:,} duplicates"
-        f" + {count['superseded']:,} superseded" + (f"; [red]{count['unaccounted']:,} unaccounted for[/red]" if count["unaccounted"] else "")
+        f" + {count['superseded']:,} superseded"
+        + (f"; [red]{count['unaccounted']:,} unaccounted for[/red]" if count["unaccounted"] else "")
     )
     reasons = quality[quality["rule"].str.startswith("rejected:")].groupby("rule")["value"].sum().sort_values(ascending=False)
     if len(reasons):
-        console.print("  rejected for: " + ", ".join(f"{name.removeprefix('rejected:')} {int(n):,}" for name, n in reasons.items()))
+        console.print("  rejected for: " + ", ".join(f"{str(name).removeprefix('rejected:')} {int(n):,}" for name, n in reasons.items()))
 
 
 def _champions(lakehouse: DeltaLakehouse, console: Console) -> None:
@@ -66,7 +67,7 @@ def _champions(lakehouse: DeltaLakehouse, console: Console) -> None:
         if demand_class in newest.index:
             r = newest.loc[demand_class]
             gain = 1 - r["champion_wql"] / r["baseline_wql"] if r["baseline_wql"] else None
-            name = demand_class + (" (as all classes)" if r["pooled"] else "")
+            name = demand_class + (" (all together)" if r["pooled"] else "")
             table.add_row(
                 name, str(r["champion"]), str(r["decision"]), _number(r["champion_wql"]), _number(r["baseline_wql"]),
                 f"{gain:.0%}" if gain is not None and not pd.isna(gain) else "", _number(r["champion_bias"]),
@@ -95,7 +96,9 @@ def _models(lakehouse: DeltaLakehouse, console: Console) -> None:
 
 
 def _forecast(lakehouse: DeltaLakehouse, console: Console) -> None:
-    rows = lakehouse.rows(DEMAND_FORECAST, ["yyyymm", "vintage", "part_number", "horizon", "target_yyyymm", "forecast_qty", "q10", "q90", "status"])
+    rows = lakehouse.rows(
+        DEMAND_FORECAST, ["yyyymm", "vintage", "part_number", "horizon", "target_yyyymm", "forecast_qty", "q10", "q90", "status"]
+    )
     if rows.empty:
         console.print("\nNothing published yet.")
         return
@@ -105,7 +108,7 @@ def _forecast(lakehouse: DeltaLakehouse, console: Console) -> None:
     active = rows[rows["horizon"] > 0]
     parts = active.drop_duplicates("part_number")["status"].value_counts()
     console.print(
-        f"\n[bold]Forecast[/bold] made at the end of {origin}, vintage {int(rows['vintage'].max())}: {active['part_number'].nunique():,} parts "
+        f"\n[bold]Forecast[/bold] made at the end of {origin}, vintage {rows['vintage'].max()}: {active['part_number'].nunique():,} parts "
         f"({', '.join(f'{n:,} {s}' for s, n in parts.items())}), {int((rows['horizon'] == 0).sum()):,} excluded"
     )
     for target, month in active.groupby("target_yyyymm"):
@@ -125,5 +128,3 @@ def _accuracy(lakehouse: DeltaLakehouse, console: Console) -> None:
 
 def _number(value: object) -> str:
     return "" if value is None or pd.isna(value) else f"{value:.3f}"
-
-

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
-from pyspark.sql.window import Window
+from pyspark.sql.window import Window, WindowSpec
 
 from medallion_assets.bronze.transforms import text_of, timestamp_of
 from medallion_assets.partitions import NO_MONTH, add_months, month_index
@@ -177,7 +177,7 @@ def sales_orders(disposed: DataFrame) -> DataFrame:
         .withColumn("step", F.when(F.col("line_type") == "sale", 1).otherwise(-1))
     )
     same = ["yyyymm", "source", "owner", "part_number", "size"]
-    order = ["order_date", F.col("step").desc(), "order_id", "line_id"]
+    order = [F.col("order_date"), F.col("step").desc(), F.col("order_id"), F.col("line_id")]
     running = Window.partitionBy(*same).orderBy(*order).rowsBetween(Window.unboundedPreceding, Window.currentRow)
     counted = brackets.withColumn("balance", F.sum("step").over(running)).withColumn(
         "lowest", F.least(F.lit(0), F.min("balance").over(running))
@@ -274,7 +274,7 @@ def demand_features(demand: DataFrame, parts: DataFrame, months: Sequence[int], 
     known = demand.where("is_complete").withColumn("month_number", _month_number(F.col("yyyymm")))
     by_part = Window.partitionBy("part_number").orderBy("month_number")
 
-    def last(n: int) -> Window:
+    def last(n: int) -> WindowSpec:
         return by_part.rangeBetween(1 - n, 0)
 
     quantity, has_demand = F.col("demand_qty"), F.col("demand_qty") > 0

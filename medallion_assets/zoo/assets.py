@@ -11,7 +11,18 @@ from pyspark.sql import functions as F
 
 from medallion_assets.partitions import add_months, evidence_origins, month_range
 from medallion_assets.policies import clear_refusals
-from medallion_assets.table_asset import Input, Months, Reader, TableBuild, asset_key, asset_options, recorded, report, retry_on_conflict, table_asset
+from medallion_assets.table_asset import (
+    Input,
+    Months,
+    Reader,
+    TableBuild,
+    asset_key,
+    asset_options,
+    recorded,
+    report,
+    retry_on_conflict,
+    table_asset,
+)
 from medallion_assets.tables import CHAMPION, DEMAND_FEATURES, MODEL_EVALUATION, MONTHLY_DEMAND, ZOO_FORECAST, ZOO_RESULT
 from medallion_assets.zoo import evaluation
 from medallion_assets.zoo.backtest import Backtest
@@ -58,11 +69,15 @@ def _model_asset(spec: ModelSpec, settings: Settings, lakehouse_names: Mapping[s
     def _model(
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], tracking: dg.ResourceParam[Tracking]
     ) -> dg.MaterializeResult:
+        tracking.check()
         requested = [int(key) for key in context.partition_keys]
         backtest = Backtest(spec, settings, lakehouse, tracking, run_tags(context, settings), context.run.run_id, context.log.info)
         outcome = retry_on_conflict(lambda: backtest.run(requested))
         links = {
-            month: {"mlflow_run": dg.MetadataValue.url(tracking.url(s.details["run_id"])), "fallback_share": s.details["fallback_share"] or 0.0}
+            month: {
+                "mlflow_run": dg.MetadataValue.url(tracking.url(s.details["run_id"])),
+                "fallback_share": s.details["fallback_share"] or 0.0,
+            }
             for month, s in outcome.slices.items()
         }
         return report(context, ZOO_FORECAST, requested, outcome, key=model_key(spec.name), by_month=links)
@@ -116,7 +131,7 @@ def _evidence_assets(specs: Sequence[ModelSpec], settings: Settings, lakehouse_n
         unlogged = [s for s in outcome.slices.values() if s.yyyymm in requested and not s.details.get("is_logged")]
         told = {month: log.run(month, is_new=month in {s.yyyymm for s in unlogged}) for month in requested}
         # Marked after logging: a process that dies in between logs the figures again, which changes nothing.
-        lakehouse.record(MODEL_EVALUATION, [recorded(s, is_logged=True) for s in unlogged], context.run_id)
+        lakehouse.record(MODEL_EVALUATION, [recorded(s, is_logged=True) for s in unlogged], context.run.run_id)
         return report(context, MODEL_EVALUATION, requested, outcome, by_month=told)
 
     @dg.asset(
@@ -147,9 +162,10 @@ def _origins(month: int, settings: Settings) -> list[int]:
 
 
 def _targets(month: int, settings: Settings) -> list[int]:
-    return [m for m in month_range(_origins(month, settings)[0], month) if m >= settings.first_month] if _origins(month, settings) else [month]
+    return (
+        [m for m in month_range(_origins(month, settings)[0], month) if m >= settings.first_month] if _origins(month, settings) else [month]
+    )
 
 
 def _listed(column: str, names: Sequence[str]) -> Column:
     return F.col(column).isin(list(names))
-

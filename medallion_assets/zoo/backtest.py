@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 PAST_ORIGINS = 12
-FORECAST_DDL = "part_number STRING, horizon INT, forecast_qty DOUBLE, " + ", ".join(f"{d} DOUBLE" for d in DECILES) + ", is_fallback BOOLEAN"
+FORECAST_DDL = (
+    "part_number STRING, horizon INT, forecast_qty DOUBLE, " + ", ".join(f"{d} DOUBLE" for d in DECILES) + ", is_fallback BOOLEAN"
+)
 
 
 def history(lakehouse: Lakehouse, settings: Settings, origin: int, classes: Sequence[str] | None = None) -> DataFrame:
@@ -110,7 +112,10 @@ class Backtest:
             return False
         changed = self._changed_share(origin, stored.details["inputs"][MONTHLY_DEMAND.id])
         limit = 0.0 if is_training else self.settings.zoo.restate_share
-        self.log(f"{self.spec.name}: demand through {origin} changed by {changed:.2%} since it was fitted" + ("" if changed > limit else ", kept"))
+        self.log(
+            f"{self.spec.name}: demand through {origin} changed by {changed:.2%} since it was fitted"
+            + ("" if changed > limit else ", kept")
+        )
         return changed > limit
 
     def _changed_share(self, origin: int, version: int) -> float:
@@ -120,12 +125,16 @@ class Backtest:
         then = self.lakehouse.read(MONTHLY_DEMAND, months, version).select(*key, F.col("demand_qty").alias("then_qty"))
         now = self.lakehouse.read(MONTHLY_DEMAND, months).select(*key, "demand_qty")
         both = now.join(then, key, "full").fillna(0.0, ["demand_qty", "then_qty"])
-        sums = both.agg(F.sum(F.abs(F.col("demand_qty") - F.col("then_qty"))).alias("changed"), F.sum("then_qty").alias("total")).collect()[0]
+        sums = both.agg(F.sum(F.abs(F.col("demand_qty") - F.col("then_qty"))).alias("changed"), F.sum("then_qty").alias("total")).collect()[
+            0
+        ]
         return float(sums["changed"] or 0.0) / float(sums["total"] or 1.0)
 
     def parameters(self) -> Parameters:
         """Parameters of the model: its defaults, the feature groups of the configuration, and what is set for it."""
-        groups = {f"use_{name}": value for name, value in self.settings.features.model_dump().items() if f"use_{name}" in self.spec.parameters}
+        groups = {
+            f"use_{name}": value for name, value in self.settings.features.model_dump().items() if f"use_{name}" in self.spec.parameters
+        }
         return {**self.spec.parameters, **groups, **self.settings.zoo.parameters.get(self.spec.name, {})}
 
     def _fit(self, origin: int, versions: tuple[str, str], former: Slice | None) -> tuple[Slice, MonthWritten]:
@@ -200,7 +209,9 @@ class Backtest:
         own = stored[(stored["origin"] == origin) & (stored["model"] != self.spec.name)]
         actual = self.lakehouse.sample(MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty", "is_complete"], months, share)
         actual = actual.loc[actual["is_complete"], ["part_number", "yyyymm", "demand_qty"]]
-        facts = self.lakehouse.sample(DEMAND_FEATURES, ["part_number", "yyyymm", "demand_class", "demand_mean_12", "demand_std_12"], months, share)
+        facts = self.lakehouse.sample(
+            DEMAND_FEATURES, ["part_number", "yyyymm", "demand_class", "demand_mean_12", "demand_std_12"], months, share
+        )
         known = known.merge(actual.set_axis(["part_number", "target_yyyymm", "actual_qty"], axis=1), on=["part_number", "target_yyyymm"])
         rows = known if own.empty else pd.concat([known, own], ignore_index=True)
         past = rows.merge(facts.rename(columns={"yyyymm": "origin"}), on=["part_number", "origin"])
@@ -226,7 +237,15 @@ class Backtest:
         return cells.withColumns({"yyyymm": F.lit(origin), "model": F.lit(self.spec.name), "target_yyyymm": targets[F.col("horizon")]})
 
     def _content(
-        self, forecaster: Forecaster, fitted: Fitted, origin: int, run_id: str, demand: pd.DataFrame, past: pd.DataFrame, seconds: float, figures: Any
+        self,
+        forecaster: Forecaster,
+        fitted: Fitted,
+        origin: int,
+        run_id: str,
+        demand: pd.DataFrame,
+        past: pd.DataFrame,
+        seconds: float,
+        figures: Any,
     ) -> RunContent:
         f = self.settings.forecast
         months = window(self.settings, origin)

@@ -249,7 +249,7 @@ def _deviation_design(cells: Cells, state: SeasonalState, groups: tuple[str, ...
         before = np.column_stack([rows[f"demand_lag_{lag}"].to_numpy(dtype=float) for lag in range(12)])
         inputs["demand_year_before"] = (before[np.arange(len(part)), -cells.horizons % 12] - base) / scale
     if "calendar" in groups:
-        inputs["target_month_of_year"] = target_month + 1.0
+        inputs["target_month_of_year"] = (target_month + 1).astype(float)
         inputs["target_season"] = season * level / scale
         inputs["origin_season"] = index[np.arange(len(part)), state.calendar[month]] * level / scale
     return pd.DataFrame(inputs), base, scale, np.ones(len(part))
@@ -271,7 +271,7 @@ def _ratio_design(cells: Cells, groups: tuple[str, ...], unit: float) -> tuple[p
         by_lag = np.column_stack([inputs[f"demand_lag_{number}"] for number in range(12)])
         inputs["demand_year_before"] = by_lag[np.arange(len(rows)), -cells.horizons % 12]
     if "calendar" in groups:
-        inputs["target_month_of_year"] = (rows["month_of_year"].to_numpy(dtype=float) - 1 + cells.horizons) % 12 + 1
+        inputs["target_month_of_year"] = ((rows["month_of_year"].to_numpy() - 1 + cells.horizons) % 12 + 1).astype(float)
     # Of a part selling few units a month a ratio says little: variance of a negative binomial, in units of the level.
     return pd.DataFrame(inputs), np.zeros(len(rows)), level, level / (level + unit)
 

@@ -89,6 +89,7 @@ class Decision:
     decision_number: int | None = None
     registry_version: int | None = None
     candidate_version: int | None = None
+    evidence_version: str | None = None
     run_id: str | None = None
     decided_at: pd.Timestamp | None = None
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import mlflow.pyfunc
 import numpy as np
 import pandas as pd
+from mlflow.pyfunc import PythonModel
 
 from medallion_assets.partitions import add_months
 from medallion_assets.tables import DECILES, DEMAND_CLASSES, DEMAND_FEATURES
@@ -21,7 +21,8 @@ TEXT_FEATURES = ("demand_class", "abc_class", "region")
 FEATURE_COLUMNS = tuple(name for name in DEMAND_FEATURES.column_names if name not in ("yyyymm", "part_number"))
 HISTORY_COLUMNS = ("part_number", "yyyymm", "demand_qty", *FEATURE_COLUMNS)
 SERVED_COLUMNS = (
-    "part_number", "origin", "horizon", "target_yyyymm", "forecast_qty", *DECILES, "demand_class", "model", "trained_yyyymm", "model_run_id", "is_fallback",
+    "part_number", "origin", "horizon", "target_yyyymm", "forecast_qty", *DECILES, "demand_class", "model",
+    "trained_yyyymm", "model_run_id", "is_fallback",
 )  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def split(history: pd.DataFrame, origin: int) -> tuple[pd.DataFrame, pd.DataFram
     return demand.astype({"yyyymm": "int64", "demand_qty": "float64"}).reset_index(drop=True), features
 
 
-class DemandForecaster(mlflow.pyfunc.PythonModel):
+class DemandForecaster(PythonModel):
     """The registered model: a manifest {demand class -> ServedModel}.
 
     ``predict(history)`` forecasts every active part of a history frame (silver.monthly_demand through the origin joined with
@@ -71,7 +72,9 @@ class DemandForecaster(mlflow.pyfunc.PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """SERVED_COLUMNS, one row per active part and horizon, in order of part and horizon."""
         if absent := [name for name in ("part_number", "yyyymm", "demand_qty", "demand_class") if name not in model_input]:
-            raise ValueError(f"history lacks {', '.join(absent)}; it holds silver.monthly_demand joined with silver.demand_features at the origin")
+            raise ValueError(
+                f"history lacks {', '.join(absent)}; it holds silver.monthly_demand joined with silver.demand_features at the origin"
+            )
         origin = int(model_input["yyyymm"].max())
         return self.forecast(model_input, origin)
 
@@ -86,7 +89,12 @@ class DemandForecaster(mlflow.pyfunc.PythonModel):
             if entry is None or names.empty:
                 continue
             rows = forecast(entry.forecaster, entry.fitted, history[history["part_number"].isin(names)], origin, self.horizon)
-            labels = {"demand_class": demand_class, "model": entry.model, "trained_yyyymm": entry.trained_yyyymm, "model_run_id": entry.run_id}
+            labels = {
+                "demand_class": demand_class,
+                "model": entry.model,
+                "trained_yyyymm": entry.trained_yyyymm,
+                "model_run_id": entry.run_id,
+            }
             frames.append(rows.assign(**labels))
         if not frames:
             return pd.DataFrame({name: pd.Series(dtype="object") for name in SERVED_COLUMNS})

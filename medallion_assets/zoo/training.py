@@ -45,7 +45,7 @@ class EvaluationLog:
 
     def run(self, month: int, is_new: bool) -> dict[str, Any]:
         """Metadata of the month: the comparison as a table and a picture. Where the evaluation is new, its figures go to MLflow."""
-        rows = self.lakehouse.read(MODEL_EVALUATION, [month]).toPandas()
+        rows: pd.DataFrame = self.lakehouse.read(MODEL_EVALUATION, [month]).toPandas()
         if rows.empty:
             return {"evidence": "no origin with all horizons known yet"}
         result = self.lakehouse.read(ZOO_RESULT, [month])
@@ -69,14 +69,20 @@ class EvaluationLog:
         shown = {"is_simulated": self.settings.is_simulated}
         own_result = self.lakehouse.read(ZOO_RESULT, [month]).where(f"model = '{model}'")
         count = own_result.count()
-        sample = own_result if count <= RESULT_ROWS else own_result.where(f"pmod(xxhash64(part_number), 10000) < {int(10_000 * RESULT_ROWS / count)}")
+        sample = (
+            own_result
+            if count <= RESULT_ROWS
+            else own_result.where(f"pmod(xxhash64(part_number), 10000) < {int(10_000 * RESULT_ROWS / count)}")
+        )
         figures = {
             "plots/error_by_segment.png": plots.error_by_segment(rows, model, BASELINE, **shown),
             "plots/forecast_against_actual.png": plots.forecast_against_actual(totals[totals["model"] == model], model, **shown),
             "plots/calibration.png": plots.calibration(pit[pit["model"] == model], model, **shown),
         }
         inputs = [
-            InputTable(self.lakehouse.name(table), self.lakehouse.path(table), self.lakehouse.version(table), self._data_version(table, month))
+            InputTable(
+                self.lakehouse.name(table), self.lakehouse.path(table), self.lakehouse.version(table), self._data_version(table, month)
+            )
             for table in (ZOO_RESULT, MODEL_EVALUATION)
         ]
         return RunContent(
@@ -189,14 +195,23 @@ class Training:
         try:
             manifest = self._manifest(month, verdicts, decisions)
             self.tracking.log(run_id, self._content(month, verdicts, manifest, rows))
-            version = self.tracking.register(run_id, {"month": str(month), **{name: entry.model for name, entry in manifest.entries.items()}})
+            version = self.tracking.register(
+                run_id, {"month": str(month), **{name: entry.model for name, entry in manifest.entries.items()}}
+            )
             made = [
-                dataclasses.replace(v, registry_version=version, candidate_version=version, run_id=run_id, champion=manifest.entries[v.demand_class].model,
-                                    champion_trained_yyyymm=manifest.entries[v.demand_class].trained_yyyymm)
+                dataclasses.replace(
+                    v,
+                    registry_version=version,
+                    candidate_version=version,
+                    run_id=run_id,
+                    champion=manifest.entries[v.demand_class].model,
+                    champion_trained_yyyymm=manifest.entries[v.demand_class].trained_yyyymm,
+                )
                 for v in verdicts
-            ]  # fmt: skip
-            self._append(made, evidence_version, decisions)
+            ]
+            # Committed first: once the rows stand, nothing may mark the run that serves as failed.
             self.tracking.commit(run_id)
+            self._append(made, evidence_version, decisions)
         except BaseException:
             self.tracking.fail(run_id)
             raise
@@ -225,7 +240,10 @@ class Training:
     def _append(self, made: Sequence[promotion.Decision], evidence_version: str, decisions: pd.DataFrame) -> None:
         first = int(decisions["decision_number"].max()) + 1 if len(decisions) else 1
         now = datetime.now(UTC).replace(tzinfo=None)
-        rows = [{**dataclasses.asdict(v), "decision_number": first + i, "decided_at": now, "evidence_version": evidence_version} for i, v in enumerate(made)]
+        rows = [
+            {**dataclasses.asdict(v), "decision_number": first + i, "decided_at": now, "evidence_version": evidence_version}
+            for i, v in enumerate(made)
+        ]
         self.lakehouse.append(CHAMPION, self.lakehouse.create_frame(CHAMPION, rows))
 
     def _manifest(self, month: int, verdicts: Sequence[promotion.Decision], decisions: pd.DataFrame) -> DemandForecaster:
@@ -249,13 +267,18 @@ class Training:
 
     def _content(self, month: int, verdicts: Sequence[promotion.Decision], manifest: DemandForecaster, rows: pd.DataFrame) -> RunContent:
         table = pd.DataFrame([dataclasses.asdict(v) for v in verdicts])
-        metrics = {f"{name}_{v.demand_class}": getattr(v, name) for v in verdicts for name in ("champion_wql", "baseline_wql", "oracle_wql", "champion_bias")}
+        metrics = {
+            f"{name}_{v.demand_class}": getattr(v, name)
+            for v in verdicts
+            for name in ("champion_wql", "baseline_wql", "oracle_wql", "champion_bias")
+        }
         evidence = {"model_comparison.png": plots.model_comparison(rows, is_simulated=self.settings.is_simulated)} if len(rows) else {}
         return RunContent(
             parameters={f"champion_{name}": entry.model for name, entry in manifest.entries.items()},
             metrics=metrics,
             inputs=[
-                InputTable(self.lakehouse.name(t), self.lakehouse.path(t), self.lakehouse.version(t), f"month-{month}") for t in (MODEL_EVALUATION, ZOO_RESULT)
+                InputTable(self.lakehouse.name(t), self.lakehouse.path(t), self.lakehouse.version(t), f"month-{month}")
+                for t in (MODEL_EVALUATION, ZOO_RESULT)
             ],
             figures=evidence,
             tables={"decisions.csv": table},

@@ -12,6 +12,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
+from medallion_assets import policies
 from medallion_assets.bronze import assets as bronze_assets
 from medallion_assets.definitions import build_defs, build_resources
 from medallion_assets.gold import assets as gold_assets
@@ -21,6 +22,7 @@ from medallion_assets.operations.runs import QUIET
 from medallion_assets.silver import assets as silver_assets
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import (
+    BRONZE_SALES_ORDERS,
     CHAMPION,
     DATA_QUALITY,
     DELIVERIES,
@@ -103,12 +105,13 @@ class World:
     lakehouse: FakeLakehouse = field(default_factory=FakeLakehouse)
     orders: FakeOrderFiles = field(default_factory=lambda: FakeOrderFiles({"shop": {}}))
     tracking: FakeTracking = field(default_factory=FakeTracking)
+    settings: Settings = SETTINGS
     defs: dg.Definitions = field(init=False)
 
     def __post_init__(self) -> None:
         self.journal = self.tracking.journal = self.lakehouse.journal
         fake = {"lakehouse": self.lakehouse, "tracking": self.tracking, "orders": self.orders}
-        self.defs = build_defs(SETTINGS, build_resources(SETTINGS) | fake)
+        self.defs = build_defs(self.settings, build_resources(self.settings) | fake)
 
     def copied(self) -> World:
         """A world of its own with the same tables, files and runs, and an empty journal."""
@@ -222,6 +225,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (bronze_assets, silver_assets, gold_assets, publishing, zoo_assets, backtest, checks):
             patch.setattr(module, "F", fakes.functions)
+        patch.setattr(policies, "retry_transient", lambda: dg.RetryPolicy(max_retries=1))  # as it is, without its half minute
         replacements = {
             bronze_assets.transforms: {"dated_lines": dated, "deliveries": described, "sales_orders": stored_lines},
             silver_assets.transforms: {
@@ -327,12 +331,16 @@ def test_the_same_range_again_is_unchanged(past: Past, key: dg.AssetKey) -> None
 def test_a_single_month_is_told_with_its_figures(past: Past, key: dg.AssetKey) -> None:
     """A month of its own carries its own metadata: the newest one in the data, the one it completed in what is trained."""
     spec = KEYS[key]
-    told = past.completed.told[key][str(LAST)] if spec in AFTER_TRAINING else past.newer.told[key][str(NEXT)]
+    month = LAST if spec in AFTER_TRAINING else NEXT
+    told = (past.completed if spec in AFTER_TRAINING else past.newer).told[key][str(month)]
     if spec is DELIVERIES:
         assert (told["new_deliveries"], told["new_lines"], told["known_deliveries"]) == (1, 2, 2)
+        return
+    rows = past.world.lakehouse.rows(spec)
+    assert told["dagster/partition_row_count"] == sum(rows["yyyymm"] == month)
+    if spec is CHAMPION:
+        assert told["data_version"] == rows["evidence_version"].iloc[-1]
     else:
-        month = LAST if spec in AFTER_TRAINING else NEXT
-        assert told["dagster/partition_row_count"] == sum(past.world.lakehouse.rows(spec)["yyyymm"] == month)
         assert told["data_version"] == past.world.lakehouse.slices(spec, NAIVE if spec is ZOO_FORECAST else "")[month].data_version
 
 
@@ -432,6 +440,17 @@ def test_without_mlflow_the_data_go_on_and_training_stops_before_any_write(past:
     assert world.journal == []
 
 
+def test_a_run_that_was_never_committed_is_ended_as_killed(past: Past) -> None:
+    """A process that dies before the commit leaves the month due; the next attempt ends its run, fits again and finds nothing to write."""
+    world = past.world.copied()
+    world.lakehouse.forget(ZOO_FORECAST, LAST, writer=NAIVE)
+    world.journal.crash_before = f"commit {NAIVE} {LAST}"
+    assert world.run("retraining", LAST).success
+    assert [run.status for run in world.tracking.runs.values() if run.name == f"{NAIVE} {LAST}"] == ["FINISHED", "KILLED", "FINISHED"]
+    assert world.journal == [f"start {NAIVE} {LAST}", f"start {NAIVE} {LAST}", f"commit {NAIVE} {LAST}"]
+    assert world.versions() == past.completed.versions
+
+
 def test_another_writer_is_met_by_reading_again(past: Past) -> None:
     """Two lost races and a third attempt store the month once."""
     world = past.world.copied()
@@ -456,3 +475,22 @@ def test_a_broken_rule_stops_what_is_downstream(past: Past) -> None:
     assert broken == {asset_key(SILVER_SALES_ORDERS): f"{NEXT}: 1 rows break key_unique"}
     assert execution.months(asset_key(SILVER_SALES_ORDERS))
     assert not any(execution.months(asset_key(spec)) for spec in (PARTS, MONTHLY_DEMAND, DEMAND_FEATURES, DATA_QUALITY))
+
+
+def test_an_adopted_table_is_read_by_month_and_never_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its months are registered and go through silver; bronze of our own holds no line of it."""
+
+    def lines(table: FakeFrame, source: object, settings: Settings) -> FakeFrame:
+        rows = table.toPandas()
+        return dated(FakeFrame(rows.assign(_delivery_id="adopted_erp", _line_number=range(len(rows)))))
+
+    for module in (bronze_assets, silver_assets, gold_assets):
+        monkeypatch.setattr(module, "adopted_lines", lines)
+    adopted = {"name": "erp", "mode": "adopt", "table": "my_catalog.my_bronze.orders", "columns": SOURCE["columns"]}
+    world = World(settings=Settings(lakehouse_root="nowhere", first_month=FIRST, sources=(adopted,)))
+    world.lakehouse.external["my_catalog.my_bronze.orders"] = FakeFrame(order_lines(FIRST, FIRST + 1)[1:])
+    executions = [world.run("register_deliveries", FIRST), world.run("monthly_data", FIRST, FIRST + 1)]
+    assert all(execution.success for execution in executions), [e.failure() for e in executions if not e.success]
+    assert world.lakehouse.rows(SILVER_SALES_ORDERS)["yyyymm"].tolist() == [FIRST, FIRST + 1, FIRST + 1]
+    assert not [entry for entry in world.journal if entry == "append bronze.sales_orders"]
+    assert executions[1].months(asset_key(BRONZE_SALES_ORDERS))[str(FIRST + 1)]["dagster/partition_row_count"] == 2

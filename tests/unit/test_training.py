@@ -170,7 +170,7 @@ def decided(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Decided:
 def test_a_training_registers_then_decides_then_moves_the_alias(decided: Decided) -> None:
     """One version, its class rows in one commit with number, version and run, and only then the alias."""
     decided.train(FIRST)
-    assert decided.journal == ["start champion 202401", "register 1", "append gold.champion", "commit champion 202401", "alias 1"]
+    assert decided.journal == ["start champion 202401", "register 1", "commit champion 202401", "append gold.champion", "alias 1"]
     assert decided.rows["decision_number"].tolist() == [1, 2, 3, 4, 5]
     assert set(decided.rows["registry_version"]) == set(decided.rows["candidate_version"]) == {1}
     assert set(decided.rows["champion_trained_yyyymm"]) == {FIRST}
@@ -209,7 +209,7 @@ def test_a_crash_before_the_decisions_leaves_the_alias(decided: Decided) -> None
 
 @pytest.mark.parametrize("mended_by", ["sync_alias", "the next training"])
 def test_a_crash_before_the_alias_is_mended_by_the_rows(decided: Decided, mended_by: str) -> None:
-    """The rows are the truth: whoever comes next first sets the alias to the last of them."""
+    """The rows are the truth: whoever comes next sets the alias to the last of them, and decides nothing twice."""
     decided.train(FIRST)
     decided.evaluate(SECOND)
     decided.journal.crash_before = "alias 2"
@@ -218,10 +218,10 @@ def test_a_crash_before_the_alias_is_mended_by_the_rows(decided: Decided, mended
     assert decided.tracking.alias() == 1
     decided.journal.clear()
     if mended_by == "sync_alias":
-        assert sync_alias(decided.lakehouse, decided.tracking)["registry_version"].max() == 2
+        sync_alias(decided.lakehouse, decided.tracking)
     else:
         decided.train(SECOND)
-    assert decided.journal[0] == "alias 2"
+    assert decided.journal == ["alias 2"]
 
 
 def test_without_decisions_no_alias_is_set(decided: Decided) -> None:

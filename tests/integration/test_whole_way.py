@@ -1,0 +1,251 @@
+"""The whole way with real Spark, Delta and MLflow: a small simulated wholesaler from files to a served forecast.
+
+One lakehouse is built once; the tests look at it, then change it in the order in which they stand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from medallion_assets import definitions, tables
+from medallion_assets.definitions import build_defs, build_resources
+from medallion_assets.operations.simulation import Simulation, write
+from medallion_assets.partitions import month_range
+from medallion_assets.tables import DECILES
+from medallion_assets.zoo.backtest import history
+from resources.settings import Settings, parse_settings
+from tests.conftest import forget_tables, open_lakehouse
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from resources.lakehouse import DeltaLakehouse
+
+pytestmark = [pytest.mark.spark, pytest.mark.integration]
+
+FIRST, LAST = 202101, 202310
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass
+class Way:
+    """A lakehouse on its way: definitions with real resources, and Dagster's instance."""
+
+    settings: Settings
+    lakehouse: DeltaLakehouse
+    defs: dg.Definitions
+    instance: dg.DagsterInstance
+
+    def run(self, job: str, first: int, last: int | None = None, **tags: str) -> dg.ExecuteInProcessResult:
+        """Run a job for a month or a range of months."""
+        span = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last or first)}
+        return self.defs.resolve_job_def(job).execute_in_process(
+            instance=self.instance, tags={**span, **tags}, raise_on_error=False, run_config=QUIET
+        )
+
+    def versions(self) -> dict[str, int]:
+        """Delta version of every table."""
+        return {spec.id: self.lakehouse.version(spec) for spec in tables.TABLES if spec.name != "slice_ledger"}
+
+
+def configuration(folder: Path) -> Settings:
+    """The simulated wholesaler, small: 3 models, 3 origins of evidence, 3 months ahead."""
+    content = {
+        "lakehouse_root": "lakehouse",
+        "first_month": FIRST,
+        "simulation": {"folder": "landing", "parts": 40, "months": 34, "first_month": FIRST},
+        "sources": [
+            {
+                "name": "wholesaler",
+                "files": "landing/*.csv",
+                "closed_through": LAST,
+                "columns": {
+                    "order_id": "Order No", "part_number": "Item Code", "customer_id": "Customer", "region": "Region",
+                    "order_date": "Order Date", "quantity": "Qty", "unit_price": "Unit Price", "description": "Item Description",
+                },
+                "date_formats": ["dd/MM/yyyy HH:mm", "dd/MM/yyyy"],
+                "rules": {"product_pattern": "^P-", "cancellation_pattern": "^C"},
+            }
+        ],
+        "forecast": {"horizon": 3, "origins": 3},
+        "zoo": {"models": ["ses", "xgboost_global"], "buckets": 2},
+    }  # fmt: skip
+    return parse_settings(content, folder / "whole_way.yaml")
+
+
+@pytest.fixture(scope="module")
+def way(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+    """Files written, registered, brought to features, trained for the newest month and published."""
+    folder = tmp_path_factory.mktemp("whole way")
+    settings = configuration(folder)
+    write(Simulation(parts=40, months=34, first_month=FIRST, seed=7), folder / "landing")
+    resources = build_resources(settings)
+    lakehouse = open_lakehouse(spark, settings)
+    resources["lakehouse"] = dg.ResourceDefinition.hardcoded_resource(lakehouse)
+    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
+        made = Way(settings, lakehouse, build_defs(settings, resources), instance)
+        newest = int(str(definitions.newest_partition(settings)))
+        for result in (made.run("register_deliveries", newest), made.run("monthly_data", FIRST, LAST), made.run("retraining", LAST)):
+            assert result.success, [event.message for event in result.all_events if event.is_failure]
+        yield made
+    forget_tables(spark, settings)
+
+
+def test_every_line_read_is_accounted_for(way: Way) -> None:
+    """Lines read = accepted + rejected + duplicates + superseded, by delivery, counted in the tables themselves."""
+    read = way.lakehouse.rows(tables.DELIVERIES).set_index("delivery_id")["line_count"]
+    accepted = way.lakehouse.rows(tables.SILVER_SALES_ORDERS, ["delivery_id"]).value_counts("delivery_id")
+    put_aside = way.lakehouse.rows(tables.REJECTED_LINES, ["delivery_id"]).value_counts("delivery_id")
+    pd.testing.assert_series_equal(read.sort_index(), accepted.add(put_aside, fill_value=0).astype("int64").sort_index(), check_names=False)
+
+
+def test_every_active_part_has_every_horizon(way: Way) -> None:
+    """Each active part has one finite row for each horizon with deciles in order; the others one row with a reason."""
+    rows = way.lakehouse.rows(tables.DEMAND_FORECAST)
+    features = way.lakehouse.rows(tables.DEMAND_FEATURES, ["part_number", "is_active"], [LAST])
+    served = rows[rows["horizon"] > 0]
+    assert set(served["part_number"]) == set(features.loc[features["is_active"], "part_number"])
+    assert (served.groupby("part_number")["horizon"].nunique() == way.settings.forecast.horizon).all()
+    assert (served[list(DECILES)].diff(axis=1).iloc[:, 1:] >= 0).all().all()
+    assert served["forecast_qty"].ge(0).all()
+    excluded = rows[rows["horizon"] == 0]
+    assert set(excluded["part_number"]) == set(features.loc[~features["is_active"], "part_number"])
+    assert excluded["reason"].notna().all()
+
+
+def test_the_champions_rows_are_what_is_served(way: Way) -> None:
+    """Where the origin is the trained month, the served rows equal the champions' rows in gold.zoo_forecast."""
+    key = ["part_number", "horizon"]
+    served = way.lakehouse.rows(tables.DEMAND_FORECAST).query("horizon > 0").set_index([*key, "model"])
+    zoo = way.lakehouse.rows(tables.ZOO_FORECAST, months=[LAST]).set_index([*key, "model"])
+    columns = ["forecast_qty", *DECILES]
+    pd.testing.assert_frame_equal(served[columns], zoo.loc[served.index, columns], rtol=0, atol=1e-9)
+
+
+def test_a_fresh_process_loads_the_champion_and_forecasts_the_same(way: Way, tmp_path: Path) -> None:
+    """With only the installed package, outside the repository, the pyfunc gives gold.demand_forecast within 1e-9."""
+    rows = history(way.lakehouse, way.settings, LAST).toPandas()
+    rows.to_parquet(tmp_path / "history.parquet")
+    script = (
+        "import mlflow, pandas as pd, sys; mlflow.set_tracking_uri(sys.argv[1]);"
+        "model = mlflow.pyfunc.load_model(f'models:/{sys.argv[2]}@champion');"
+        "model.predict(pd.read_parquet('history.parquet')).to_parquet('predicted.parquet')"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MEDALLION_CONFIG")}
+    done = subprocess.run(
+        [sys.executable, "-c", script, way.settings.tracking_uri, way.settings.registered_model],
+        cwd=tmp_path, env=environment, check=False, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    predicted = pd.read_parquet(tmp_path / "predicted.parquet").set_index(["part_number", "horizon"])
+    served = way.lakehouse.rows(tables.DEMAND_FORECAST).query("horizon > 0").set_index(["part_number", "horizon"])
+    columns = ["forecast_qty", *DECILES]
+    pd.testing.assert_frame_equal(predicted[columns].sort_index(), served[columns].sort_index(), rtol=0, atol=1e-9)
+
+
+def test_one_nested_run_holds_its_evidence(way: Way) -> None:
+    """A model's run of the training month has parameters, metrics, tags, inputs with versions and artifacts, below the Dagster run's."""
+    import mlflow
+
+    client = mlflow.MlflowClient(way.settings.tracking_uri)
+    run_id = way.lakehouse.slices(tables.ZOO_FORECAST, "xgboost_global")[LAST].details["run_id"]
+    run = client.get_run(run_id)
+    parent = client.get_run(run.data.tags["mlflow.parentRunId"])
+    assert parent.data.tags["dagster_run_id"] == run.data.tags["dagster_run_id"]
+    assert (run.info.status, parent.info.status) == ("FINISHED", "FINISHED")
+    assert {"horizon", "seed", "training_first_month", "training_last_month", "features_lags"} <= set(run.data.params)
+    assert {"wql", "mae", "rmse", "mape", "wape", "rmsse", "bias", "revenue_weighted_error", "stock_cost", "fit_seconds"} <= set(
+        run.data.metrics
+    )
+    assert {"month", "model", "git_commit", "dagster_run_id", "trigger", "data"} <= set(run.data.tags)
+    named = {d.dataset.name: json.loads(d.dataset.source)["delta_table_version"] for d in run.inputs.dataset_inputs}
+    assert named[way.lakehouse.name(tables.MONTHLY_DEMAND)] == way.lakehouse.version(tables.MONTHLY_DEMAND)
+    assert {"model", "plots", "evaluation", "feature_importance.csv"} <= {a.path for a in client.list_artifacts(run_id)}
+
+
+def test_the_same_again_changes_nothing(way: Way) -> None:
+    """A second run of everything leaves every table at its version and registers no new model version."""
+    before = way.versions(), version_count(way)
+    for result in (
+        way.run("register_deliveries", int(str(definitions.newest_partition(way.settings)))),
+        way.run("monthly_data", FIRST, LAST),
+        way.run("retraining", LAST),
+    ):
+        assert result.success
+    assert (way.versions(), version_count(way)) == before
+
+
+def test_a_range_is_one_run_and_equals_single_months(way: Way) -> None:
+    """A model over three months in one run gives a partition for each month and the slices that single runs give."""
+    months = month_range(202307, 202309)
+    key = dg.AssetKey(["gold", "zoo_forecast", "ses"])
+    result = way.run("retraining", months[0], months[-1])
+    assert result.success
+    partitions = {m.partition for m in result.asset_materializations_for_node("gold__zoo_forecast__ses") if m.asset_key == key}
+    assert {str(month) for month in months} <= partitions
+    ranged = {month: way.lakehouse.slices(tables.ZOO_FORECAST, "ses")[month].data_version for month in months}
+    for month in months:
+        way.lakehouse.spark.sql(f"DELETE FROM {way.lakehouse.name(tables.ZOO_FORECAST)} WHERE yyyymm = {month} AND model = 'ses'")
+        forget_slice(way, month)
+        assert way.run("retraining", month).success
+    assert {month: way.lakehouse.slices(tables.ZOO_FORECAST, "ses")[month].data_version for month in months} == ranged
+
+
+def test_a_late_file_restates_exactly_its_months(way: Way) -> None:
+    """A file for a month long past changes that month's demand, adds a vintage where the forecast changed, and keeps the old one."""
+    before = way.lakehouse.slices(tables.MONTHLY_DEMAND)
+    lines = pd.read_csv(Path(way.settings.sources[0].files or "").parent / "simulated_orders_202309.csv", dtype=str)
+    sale = lines[lines["Item Code"].str.fullmatch(r"P-\d+").fillna(False) & lines["Qty"].str.fullmatch(r"[1-9]\d*").fillna(False)].iloc[[0]]
+    sale.assign(**{"Order No": "SO9999999", "Qty": "500"}).to_csv(
+        Path(way.settings.sources[0].files or "").parent / "late.csv", index=False
+    )
+    assert way.run("register_deliveries", int(str(definitions.newest_partition(way.settings)))).success
+    assert way.run("monthly_forecast", 202309, LAST).success
+    after = way.lakehouse.slices(tables.MONTHLY_DEMAND)
+    changed = {month for month in after if after[month].data_version != before[month].data_version}
+    assert changed == {202309}
+    vintages = way.lakehouse.rows(tables.DEMAND_FORECAST, ["yyyymm", "vintage", "reason"], [LAST])
+    assert set(vintages["vintage"]) == {1, 2}
+    assert vintages.loc[vintages["vintage"] == 2, "reason"].str.contains("demand known by the origin changed").all()
+
+
+def test_a_duplicate_key_stops_what_is_downstream(way: Way) -> None:
+    """A row written twice by hand fails the blocking check of its table, and nothing downstream runs."""
+    name = way.lakehouse.name(tables.SILVER_SALES_ORDERS)
+    way.lakehouse.spark.sql(f"INSERT INTO {name} SELECT * FROM {name} WHERE yyyymm = {LAST} LIMIT 1")
+    result = way.run("monthly_data", LAST)
+    assert not result.success
+    failed = [e for e in result.get_asset_check_evaluations() if not e.passed and e.severity == dg.AssetCheckSeverity.ERROR]
+    assert [(e.asset_key.to_user_string(), e.check_name) for e in failed] == [("silver/sales_orders", "rules_kept")]
+    assert "key_unique" in str(failed[0].description)
+    made = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
+    assert not made & {"silver/parts", "silver/monthly_demand", "silver/demand_features"}
+
+
+def version_count(way: Way) -> int:
+    """Registered versions of the model."""
+    import mlflow
+
+    client = mlflow.MlflowClient(way.settings.tracking_uri)
+    return len(client.search_model_versions(f"name = '{way.settings.registered_model}'"))
+
+
+def forget_slice(way: Way, month: int) -> None:
+    """Make the ledger forget a slice of the model, so that its month is due again."""
+    from deltalake import DeltaTable
+
+    from resources.lakehouse import LEDGER
+
+    condition = f"table_id = '{tables.ZOO_FORECAST.id}' AND writer = 'ses' AND yyyymm = {month}"
+    DeltaTable(way.lakehouse.path(LEDGER)).delete(condition)

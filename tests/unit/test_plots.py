@@ -1,0 +1,129 @@
+"""The pictures: what they say, that they fit, and that empty frames give a picture too."""
+
+import base64
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from medallion_assets.zoo import plots
+
+EVALUATION = pd.DataFrame(
+    [
+        ("naive", "all", "all", 0, 0.8, 900.0, 0),
+        ("naive", "demand_class", "lumpy", 0, 0.9, 400.0, 0),
+        ("ets", "all", "all", 0, 0.6, 900.0, 0),
+        ("ets", "demand_class", "lumpy", 0, 0.7, 400.0, 0),
+        ("ets", "demand_class", "lumpy", 1, 0.5, 100.0, 0),
+        ("ets", "all", "all", 2, 0.65, 450.0, 0),
+        ("ets", "all", "all", 1, 0.55, 450.0, 0),
+        ("ets", "region", "South", 0, 0.4, 300.0, 0),
+        ("ets", "region", "North", 0, 0.3, 600.0, 0),
+        ("odd", "all", "all", 0, np.nan, 0.0, 17),
+    ],
+    columns=["model", "segment_kind", "segment", "horizon", "wql", "actual_qty", "missing_cell_count"],
+)
+TOTALS = pd.DataFrame(
+    [(202401, 90.0, 100.0, 60.0, 130.0), (202402, 110.0, 95.0, 55.0, 125.0)],
+    columns=["target_yyyymm", "actual_qty", "forecast_qty", "q10", "q90"],
+)
+HISTOGRAM = pd.DataFrame({"tenth": range(1, 11), "cell_count": [5, *[10] * 8, 15]})
+IMPORTANCE = pd.DataFrame({"feature": ["demand_lag_1", "unit_price"], "importance": [3.0, 1.0]})
+HISTORY = pd.DataFrame({"yyyymm": [202312, 202401], "demand_qty": [80.0, 20.0], "is_complete": [True, False]})
+
+FIGURES = {
+    "error_by_segment": lambda **options: plots.error_by_segment(EVALUATION, "ets", "naive", **options),
+    "forecast_against_actual": lambda **options: plots.forecast_against_actual(TOTALS, "ets", **options),
+    "calibration": lambda **options: plots.calibration(HISTOGRAM, "ets", **options),
+    "feature_importance": lambda **options: plots.feature_importance(IMPORTANCE, "ets", **options),
+    "model_comparison": lambda **options: plots.model_comparison(EVALUATION, **options),
+    "demand_history": lambda **options: plots.demand_history(HISTORY, **options),
+    "served_forecast": lambda **options: plots.served_forecast(HISTORY, TOTALS, **options),
+}
+EMPTY = {
+    "error_by_segment": lambda: plots.error_by_segment(EVALUATION[:0], "ets", "naive"),
+    "forecast_against_actual": lambda: plots.forecast_against_actual(TOTALS[:0], "ets"),
+    "calibration": lambda: plots.calibration(HISTOGRAM[:0], "ets"),
+    "feature_importance": lambda: plots.feature_importance(IMPORTANCE[:0], "ets"),
+    "model_comparison": lambda: plots.model_comparison(EVALUATION[:0]),
+    "demand_history": lambda: plots.demand_history(HISTORY[:0]),
+    "served_forecast": lambda: plots.served_forecast(HISTORY, TOTALS[:0]),
+}
+
+
+def title(figure: Figure) -> str:
+    return figure.axes[0].get_title(loc="left")
+
+
+def tick_labels(figure: Figure) -> list[str]:
+    return [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_picture_has_a_title_and_named_axes(name: str) -> None:
+    """A reader knows what is shown and in which unit."""
+    axes = FIGURES[name]().axes[0]
+    assert axes.get_title(loc="left")
+    assert axes.get_xlabel()
+    assert axes.get_ylabel()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_simulated_data_say_so(name: str) -> None:
+    """The title carries the warning, and only then."""
+    assert title(FIGURES[name](is_simulated=True)).endswith(" (simulated data)")
+    assert "simulated" not in title(FIGURES[name]())
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_nothing_to_show_is_said(name: str) -> None:
+    """An empty frame gives a picture with the reason instead of an error."""
+    assert any(text.get_text() for text in EMPTY[name]().axes[0].texts)
+
+
+def test_a_model_is_shown_beside_the_baseline() -> None:
+    """One bar per segment: classes, months ahead in order, regions by demand; the baseline's mark where it has one."""
+    figure = plots.error_by_segment(EVALUATION, "ets", "naive")
+    assert tick_labels(figure) == ["all parts", "class lumpy", "1 month ahead", "2 months ahead", "region North", "region South"]
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [0.6, 0.7, 0.55, 0.65, 0.3, 0.4]
+    assert list(figure.axes[0].lines[0].get_xdata())[:2] == [0.8, 0.9]
+
+
+def test_models_are_ordered_by_error_and_incomplete_ones_named() -> None:
+    """The best model is on top, one without figures last with the cells it lacks."""
+    assert tick_labels(plots.model_comparison(EVALUATION)) == ["ets", "naive", "odd\nlacks 17 cells"]
+
+
+def test_calibration_shows_the_share_within_80_percent() -> None:
+    """Eight tenths of ten cells of 100."""
+    figure = plots.calibration(HISTOGRAM, "ets")
+    assert any("80.0%" in text.get_text() for text in figure.legends[0].get_texts())
+
+
+def test_drawing_changes_no_input() -> None:
+    """The frames are read only."""
+    before = EVALUATION.copy(deep=True)
+    plots.model_comparison(EVALUATION)
+    pd.testing.assert_frame_equal(EVALUATION, before)
+
+
+def test_markdown_holds_a_png_with_its_title() -> None:
+    """What the UI shows inline is the picture itself."""
+    match = re.fullmatch(r"!\[(.+)\]\(data:image/png;base64,(.+)\)", plots.as_markdown(FIGURES["calibration"]()))
+    assert match is not None
+    assert match.group(1) == "Calibration: ets"
+    assert base64.b64decode(match.group(2)).startswith(b"\x89PNG")
+
+
+def test_markdown_is_made_to_fit() -> None:
+    """A picture of noise, half a megabyte at full size, is stored at a lower resolution."""
+    figure = Figure(figsize=(8, 8))
+    figure.add_axes((0, 0, 1, 1)).imshow(np.random.default_rng(7).random((800, 800)))
+    assert len(plots.as_markdown(figure, "noise")) < plots.MAX_MARKDOWN_BYTES
+
+
+def test_a_picture_is_the_same_bytes_each_time() -> None:
+    """A run that is repeated stores the same metadata."""
+    assert plots.as_markdown(FIGURES["model_comparison"]()) == plots.as_markdown(FIGURES["model_comparison"]())
