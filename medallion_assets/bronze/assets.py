@@ -4,7 +4,8 @@ How a file is read lies in resources/orders.py, how lines get their month in tra
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -35,7 +36,7 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
     def deliveries(
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], orders: dg.ResourceParam[OrderFiles]
     ) -> dg.MaterializeResult:
-        registered = Register(settings, lakehouse, orders, context.log.info).run(context.run_id)
+        registered = Register(settings, lakehouse, orders, context.log.info).run(context.run.run_id)
         for delivery in registered:
             for month in delivery["months"]:
                 if month["yyyymm"] and str(month["yyyymm"]) not in context.partition_keys:
@@ -64,7 +65,7 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
     ) -> dg.MaterializeResult:
         requested = [int(key) for key in context.partition_keys]
         store = LineStore(settings, lakehouse, orders, context.log.info)
-        outcome = retry_on_conflict(lambda: store.run(requested, context.run_id))
+        outcome = retry_on_conflict(lambda: store.run(requested, context.run.run_id))
         return report(context, BRONZE_SALES_ORDERS, requested, outcome)
 
     return [deliveries, sales_orders]
@@ -223,6 +224,7 @@ def adopted_lines(table: DataFrame, source: Source, settings: Settings) -> DataF
 
 
 def _not_stored(rows: DataFrame, stored: DataFrame) -> DataFrame:
+    """Lines that are not in bronze yet: a run that ended between a write and its record left some behind."""
     return rows.join(stored.select("_delivery_id", "_line_number"), ["_delivery_id", "_line_number"], "left_anti")
 
 
@@ -239,16 +241,14 @@ class LineStore:
         """Append the lines of the months that are not stored. Raises UnreadableFile when a registered file is gone or has changed."""
         started = time.monotonic()
         asked = sorted({*months, NO_MONTH})
-        deliveries = self.lakehouse.rows(DELIVERIES)
+        known = self.lakehouse.rows(DELIVERIES)
+        deliveries = known[known["source"].isin([source.name for source in self.settings.sources])]
         stored = self.lakehouse.slices(BRONZE_SALES_ORDERS)
         adopted = [source.name for source in self.settings.sources if source.mode == "adopt"]
         contents = {month: month_contents(deliveries, month, adopted) for month in asked}
         versions = {month: version_of(contents[month]) for month in asked}
         stale = [month for month in asked if month not in stored or stored[month].input_version != versions[month]]
-        appended: dict[int, int] = {}
-        for source in self.settings.sources:
-            if source.mode != "adopt":
-                appended = _added(appended, self._store(source, deliveries, contents, stored, [m for m in stale if m != NO_MONTH]))
+        appended = self._store(deliveries, contents, stored, [month for month in stale if month != NO_MONTH])
         made = [
             Slice(
                 month,
@@ -267,40 +267,51 @@ class LineStore:
         return Outcome(slices, written, time.monotonic() - started)
 
     def _store(
-        self, source: Source, deliveries: pd.DataFrame, contents: Mapping[int, Any], stored: Mapping[int, Slice], months: Sequence[int]
+        self, deliveries: pd.DataFrame, contents: Mapping[int, Any], stored: Mapping[int, Slice], months: Sequence[int]
     ) -> dict[int, int]:
-        own = deliveries[deliveries["source"] == source.name]
-        needed: dict[str, dict[int, int]] = {}
-        for month in months:
-            done = set(stored[month].details["deliveries"]) if month in stored else set()
-            for delivery_id, lines, _ in contents[month]:
-                if lines and delivery_id not in done and delivery_id in set(own["delivery_id"]):
-                    needed.setdefault(delivery_id, {})[month] = lines
-        if not needed:
-            return {}
-        files = self._files(source, own[own["delivery_id"].isin(needed)])
-        now = datetime.now(UTC)
-        lines = self.orders.lines(self.lakehouse.spark, source, files)
-        wanted = sorted({month for by_month in needed.values() for month in by_month})
-        dated = transforms.dated_lines(lines, source, self.settings.first_month, now.year * 100 + now.month).where(
-            F.col("yyyymm").isin(wanted)
-        )
-        times = dict(zip(own["delivery_id"], pd.to_datetime(own["registered_at"]).dt.tz_localize(None).dt.to_pydatetime(), strict=True))
-        rows = transforms.sales_orders(dated, source.name, {file.delivery_id: times[file.delivery_id] for file in files}).persist()
+        """Lines appended by month. All sources are read and checked before the first is written."""
+        appended: Counter[int] = Counter()
+        read: list[tuple[Source, DataFrame, list[int]]] = []
         try:
-            self._check_counts(rows, needed)
-            new = _not_stored(rows, self.lakehouse.read(BRONZE_SALES_ORDERS, wanted))
-            counted = {row["yyyymm"]: row["n"] for row in new.groupBy("yyyymm").agg(F.count("*").alias("n")).collect()}
-            if counted:
-                self.log(f"{source.name}: storing {sum(counted.values()):,} lines of {len(counted)} month(s)")
-                self.lakehouse.append(BRONZE_SALES_ORDERS, new.repartition("yyyymm"))
+            for source in self.settings.sources:
+                own = deliveries[deliveries["source"] == source.name]
+                needed = {} if source.mode == "adopt" else _needed(set(own["delivery_id"]), contents, stored, months)
+                if needed:
+                    wanted = sorted({month for by_month in needed.values() for month in by_month})
+                    rows = self._lines(source, own[own["delivery_id"].isin(needed)], wanted).persist()
+                    read.append((source, rows, wanted))
+                    with reading_errors():
+                        self._check_counts(rows, needed)
+            for source, rows, wanted in read:
+                new = _not_stored(rows, self.lakehouse.read(BRONZE_SALES_ORDERS, wanted))
+                counted = {row["yyyymm"]: row["n"] for row in new.groupBy("yyyymm").agg(F.count("*").alias("n")).collect()}
+                if counted:
+                    self.log(f"{source.name}: storing {sum(counted.values()):,} lines of {len(counted)} month(s)")
+                    self.lakehouse.append(BRONZE_SALES_ORDERS, new)
+                appended.update(counted)
         finally:
-            rows.unpersist()
-        return counted
+            for _, rows, _ in read:
+                rows.unpersist()
+        return dict(appended)
+
+    def _lines(self, source: Source, deliveries: pd.DataFrame, months: Sequence[int]) -> DataFrame:
+        """Rows of bronze.sales_orders of the deliveries and months, the months apart, so that each is written as one file."""
+        now = datetime.now(UTC)
+        lines = self.orders.lines(self.lakehouse.spark, source, self._files(source, deliveries))
+        dated = transforms.dated_lines(lines, source, self.settings.first_month, now.year * 100 + now.month)
+        times = pd.to_datetime(deliveries["registered_at"], utc=True)
+        registered = {delivery_id: time.to_pydatetime() for delivery_id, time in zip(deliveries["delivery_id"], times, strict=True)}
+        return transforms.sales_orders(dated.where(F.col("yyyymm").isin(list(months))).repartition("yyyymm"), source.name, registered)
 
     def _files(self, source: Source, deliveries: pd.DataFrame) -> list[OrderFile]:
-        present = {file.delivery_id: file for file in (self.orders.describe(source, path) for path in self.orders.paths(source))}
-        missing = [row.file_name for row in deliveries.itertuples() if row.delivery_id not in present]
+        present: dict[str, OrderFile] = {}
+        for path in self.orders.paths(source):
+            try:
+                file = self.orders.describe(source, path)
+            except UnreadableFile:
+                continue  # no file that was registered; registration tells what is wrong with it
+            present.setdefault(file.delivery_id, file)
+        missing = [row["file_name"] for row in deliveries.to_dict("records") if row["delivery_id"] not in present]
         if missing:
             raise UnreadableFile(
                 f"{', '.join(missing)}: registered, but its lines are not stored yet and the file is gone or has changed; "
@@ -322,16 +333,25 @@ class LineStore:
 
 
 def month_contents(deliveries: pd.DataFrame, month: int, adopted: Sequence[str] = ()) -> list[tuple[str, int, str]]:
-    """What holds lines of a month, in order of registration: (delivery_id, lines, version); of an adopted source the newest state."""
+    """What holds lines of a month, by registration: (delivery_id, lines, content version); of an adopted source its newest state."""
     is_adopted = deliveries["source"].isin(list(adopted))
     current = pd.concat([deliveries[~is_adopted], deliveries[is_adopted].sort_values("sequence").drop_duplicates("source", keep="last")])
     return [
-        (f"adopted_{row.source}" if row.source in adopted else row.delivery_id, int(entry["line_count"]), entry["content_version"])
-        for row in current.sort_values("sequence").itertuples()
-        for entry in row.months
+        (f"adopted_{row['source']}" if row["source"] in adopted else row["delivery_id"], int(entry["line_count"]), entry["content_version"])
+        for row in current.sort_values("sequence").to_dict("records")
+        for entry in row["months"]
         if int(entry["yyyymm"]) == month
     ]
 
 
-def _added(left: Mapping[int, int], right: Mapping[int, int]) -> dict[int, int]:
-    return {month: left.get(month, 0) + right.get(month, 0) for month in {*left, *right}}
+def _needed(
+    own: Container[str], contents: Mapping[int, Any], stored: Mapping[int, Slice], months: Sequence[int]
+) -> dict[str, dict[int, int]]:
+    """Lines by delivery and month that the ledger does not know to be stored, of the deliveries of one source."""
+    needed: dict[str, dict[int, int]] = {}
+    for month in months:
+        done = set(stored[month].details["deliveries"]) if month in stored else set()
+        for delivery_id, lines, _ in contents[month]:
+            if lines and delivery_id in own and delivery_id not in done:
+                needed.setdefault(delivery_id, {})[month] = lines
+    return needed

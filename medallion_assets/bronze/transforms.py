@@ -62,12 +62,12 @@ def text_of(source: Source, canonical: str, available: Sequence[str]) -> Column:
     cleaned = [_not_missing(F.trim(F.col(f"`{name}`").cast("string")), source.missing) for name in columns]
     mapped = source.columns[canonical]
     if isinstance(mapped, JoinedColumns):
-        return F.concat_ws(mapped.separator, *cleaned) if len(columns) > 1 else cleaned[0]
+        return F.when(F.coalesce(*cleaned).isNotNull(), F.concat_ws(mapped.separator, *cleaned))
     return F.coalesce(*cleaned)
 
 
 def _not_missing(text: Column, missing: Sequence[str]) -> Column:
-    return F.when(~text.isin(list(missing)), text)
+    return F.when(~text.isin(["", *missing]), text)
 
 
 def timestamp_of(source: Source, text: Column) -> Column:
@@ -120,7 +120,7 @@ def deliveries(dated: DataFrame) -> DataFrame:
 
 def sales_orders(dated: DataFrame, source_name: str, ingested_at: Mapping[str, Any]) -> DataFrame:
     """Rows of bronze.sales_orders from dated lines; ``ingested_at`` gives the registration time of each delivery."""
-    order = Window.partitionBy("_delivery_id", "yyyymm", "_row_hash").orderBy("_line_number")
+    order = Window.partitionBy("yyyymm", "_delivery_id", "_row_hash").orderBy("_line_number")
     times = dated.sparkSession.createDataFrame(list(ingested_at.items()), "_delivery_id STRING, _ingested_at TIMESTAMP")
     return (
         dated.withColumn("_occurrence", F.row_number().over(order).cast("int"))
@@ -142,16 +142,17 @@ def superseded_months(deliveries: pd.DataFrame, sources: Sequence[Source]) -> di
         own = deliveries[deliveries["source"] == source.name].sort_values("sequence", ascending=False)
         newest_of_file: dict[str, str] = {}
         newest_of_month: dict[int, str] = {}
-        for row in own.itertuples():
-            by_file = newest_of_file.setdefault(row.file_name, row.delivery_id)
-            for month in row.months:
+        for row in own.to_dict("records"):
+            delivery_id = row["delivery_id"]
+            by_file = newest_of_file.setdefault(row["file_name"], delivery_id)
+            for month in row["months"]:
                 yyyymm = int(month["yyyymm"])
                 if source.replaces == "file":
                     newest = by_file
                 elif month["line_count"]:
-                    newest = newest_of_month.setdefault(yyyymm, row.delivery_id) if yyyymm != NO_MONTH else row.delivery_id
+                    newest = newest_of_month.setdefault(yyyymm, delivery_id) if yyyymm != NO_MONTH else delivery_id
                 else:
-                    newest = newest_of_month.get(yyyymm, row.delivery_id)
-                if newest != row.delivery_id:
-                    replaced[row.delivery_id, yyyymm] = newest
+                    newest = newest_of_month.get(yyyymm, delivery_id)
+                if newest != delivery_id:
+                    replaced[delivery_id, yyyymm] = newest
     return replaced

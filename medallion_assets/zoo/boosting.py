@@ -37,7 +37,8 @@ FEATURE_GROUPS: dict[str, tuple[str, ...]] = {
 IN_UNITS = (*FEATURE_GROUPS["lags"], *FEATURE_GROUPS["rolling"], "nonzero_mean_24")
 AGES = ("history_months", "months_since_first_sale")
 LARGEST_AGE = 36  # months; beyond it age only says which part it is
-SEASON_KNOWN = 36  # months of history from which the season of erratic demand can be told from its spikes
+# Months of history from which a part's own season is known; before, it is learned from the calendar month across parts.
+SEASON_KNOWN = {"smooth": 24, "erratic": 36}
 TREND_MONTHS = (3, 6, 12, 24)
 THREADS = 1  # fixed, so that sums keep their order; more threads than free cores wait for each other longer than they work
 MAX_ROWS = 240_000  # part, month and horizon; more added nothing to accuracy
@@ -158,9 +159,8 @@ class GlobalBooster(ABC):
 
 def regimes(rows: pd.DataFrame) -> tuple[tuple[Regime, Flags], ...]:
     """Which rows are learned how."""
-    demand_class = rows["demand_class"]
-    is_seasonal = (demand_class == "erratic") & (rows["history_months"] >= SEASON_KNOWN)
-    has_level = ((demand_class == "smooth") | is_seasonal).to_numpy()
+    months_needed = rows["demand_class"].map(SEASON_KNOWN).to_numpy(dtype=float)
+    has_level = rows["history_months"].to_numpy(dtype=float) >= months_needed
     return ("deviation", has_level), ("ratio", ~has_level)
 
 

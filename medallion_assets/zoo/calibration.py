@@ -31,6 +31,7 @@ SMALLEST_SPREAD = 0.1  # of the level: no demand is known better than this befor
 DEFAULT_DISPERSION = 1.0
 SMALLEST_DISPERSION, LARGEST_DISPERSION = 0.01, 50.0
 LARGEST_COUNT = 100_000
+KNOWN_SHARE = 0.2  # of the past cells that must have a feature; young parts lack some
 FIT_CELLS = 20_000  # cells a regression reads; more move its few coefficients by less than their error
 RIDGE = 0.01
 NORMAL = tuple(float(z) for z in ndtri(np.asarray(LEVELS)))
@@ -43,13 +44,15 @@ class Calibration:
     """What past errors taught of one model's spread.
 
     ``errors`` holds, by pool (demand class or all, horizon or all), the deciles of (demand - forecast) / spread; ``spread`` the
-    coefficients of log(spread / level), ``dispersion`` those of log(d) with variance = mean + d * mean^2. An empty Calibration
-    gives normal errors and DEFAULT_DISPERSION.
+    coefficients of log(spread / level), ``dispersion`` those of log(d) with variance = mean + d * mean^2. ``known`` names the
+    features that the past cells came with: only these are read when it is applied, or the same part would be measured by two
+    yardsticks. An empty Calibration gives normal errors and DEFAULT_DISPERSION.
     """
 
     errors: Mapping[Pool, tuple[float, ...]] = field(default_factory=dict)
     spread: tuple[float, ...] = ()
     dispersion: tuple[float, ...] = ()
+    known: tuple[str, ...] = ("demand_mean_12", "demand_std_12")
     cell_count: int = 0
 
 
@@ -63,7 +66,7 @@ def is_count_demand(matrix: Floats) -> Flags:
 def learn(past: pd.DataFrame, model_name: str, features: pd.DataFrame | None = None) -> Calibration:
     """The spread of a model's errors on cells whose demand is known; stand-in forecasts are no evidence.
 
-    ``features`` (silver.demand_features of the training window) adds what was known at each past origin. Errors are pooled by
+    ``features`` (silver.demand_features of the training window) adds those of ORIGIN_FEATURES that ``past`` lacks. Errors are pooled by
     demand class and horizon, over horizons where a pool has under MIN_CELLS cells, then over classes.
     """
     if past.empty:
@@ -76,8 +79,10 @@ def learn(past: pd.DataFrame, model_name: str, features: pd.DataFrame | None = N
         cells = _with_features(cells, features)
     is_whole = (cells["actual_qty"] % 1 == 0).groupby(cells["part_number"]).transform("all").to_numpy()
     is_count = is_whole & (_column(cells, "demand_mean_12", 0.0) <= COUNT_LIMIT)
+    known = tuple(name for name in ORIGIN_FEATURES if name in cells and cells[name].notna().mean() > KNOWN_SHARE)
+    cells = cells[[column for column in cells if column in known or column not in ORIGIN_FEATURES]]
     errors, spread = _learn_errors(cells[~is_count])
-    return Calibration(errors, spread, _learn_dispersion(cells[is_count]), len(cells))
+    return Calibration(errors, spread, _learn_dispersion(cells[is_count]), known, len(cells))
 
 
 def deciles(calibration: Calibration, forecast_qty: Floats, features: pd.DataFrame, horizons: NDArray[np.int64], is_count: Flags) -> Floats:
@@ -86,6 +91,7 @@ def deciles(calibration: Calibration, forecast_qty: Floats, features: pd.DataFra
     ``features`` has one row per cell, as of the origin, with demand_class and those of ORIGIN_FEATURES that are known.
     """
     forecast_qty = np.asarray(forecast_qty, dtype=float)
+    features = features[["demand_class", *(name for name in calibration.known if name in features)]]
     classes = features["demand_class"].to_numpy(dtype=str)
     spread = _spread(features, forecast_qty, calibration.spread)
     errors = np.zeros((len(forecast_qty), len(LEVELS)))

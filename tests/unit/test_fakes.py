@@ -50,6 +50,9 @@ def test_fakes_have_the_methods_of_the_real_ones(fake: type, real: type) -> None
     """Every public method that the protocol names takes the same arguments."""
     protocol = {"DeltaLakehouse": "Lakehouse", "MlflowTracking": "Tracking", "LocalOrderFiles": "OrderFiles"}[real.__name__]
     for name in (n for n in vars(getattr(inspect.getmodule(real), protocol)) if not n.startswith("_")):
+        if isinstance(getattr(real, name), property):
+            assert hasattr(fake(), name), name
+            continue
         expected, found = (list(inspect.signature(getattr(kind, name)).parameters) for kind in (real, fake))
         assert found == expected, name
 
