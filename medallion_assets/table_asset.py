@@ -207,6 +207,8 @@ class TableBuild:
             asked = month_range(settings.first_month, max({*asked, *stored, *(s.yyyymm for slices in upstream.values() for s in slices)}))
         versions = {month: self.input_version(upstream, settings, month, month in complete) for month in asked}
         stale = [month for month in asked if month not in stored or stored[month].input_version != versions[month]]
+        if self.is_whole and stale:
+            stale = list(asked)
         written: Mapping[int, MonthWritten] = {}
         slices = {month: stored[month] for month in asked if month not in stale}
         if stale:

@@ -180,7 +180,7 @@ class ForecastSettings(_Section):
     k_min: int = Field(3, ge=1, description="fewer evidence origins than this promote nobody")
     min_history: int = Field(12, ge=1, description="months before an origin without which it is no evidence")
     active_months: int = Field(24, ge=1, description="a part is active with a sale within so many months")
-    training_months: int = Field(60, ge=12, description="months of history a model sees")
+    training_months: int = Field(144, ge=12, description="months of history a model sees")
     new_part_months: int = Field(6, ge=1)
     seed: int = 7
 

@@ -93,7 +93,7 @@ def _parts(read: Reader, months: Months, settings: Settings) -> DataFrame:
     announced = _announced(read, settings.parts_master, settings) if settings.parts_master else None
     if announced is None:
         announced = read.spark.createDataFrame([], "part_number STRING, announced_month INT, description STRING")
-    return transforms.parts(read(SILVER_SALES_ORDERS), announced)
+    return transforms.parts(read(SILVER_SALES_ORDERS), announced.where(F.col("announced_month") <= max(months.wanted)))
 
 
 def _announced(read: Reader, master: PartsMaster, settings: Settings) -> DataFrame:

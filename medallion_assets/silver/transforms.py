@@ -5,6 +5,7 @@ Pure frames in, frames out; each is named after the table it makes. Where frames
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -63,11 +64,12 @@ def canonical_lines(bronze: DataFrame, source: Source) -> DataFrame:
 
 
 def _amount(text: Column, source: Source) -> Column:
-    if source.thousands_separator:
-        text = F.replace(text, F.lit(source.thousands_separator), F.lit(""))
-    if source.decimal_separator == ",":
-        text = F.replace(text, F.lit(","), F.lit("."))
-    return F.when(text.rlike(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?$"), text.try_cast(AMOUNT))
+    """A number by the source's separators; NULL where a separator stands at another place than it can: 1,5 is not 15."""
+    decimal, thousands = re.escape(source.decimal_separator), re.escape(source.thousands_separator)
+    whole = rf"(\d+|\d{{1,3}}({thousands}\d{{2,3}})*{thousands}\d{{3}})" if thousands else r"\d+"
+    number = rf"^[+-]?({whole}({decimal}\d*)?|{decimal}\d+)([eE][+-]?\d{{1,2}})?$"
+    plain = F.replace(text, F.lit(source.thousands_separator), F.lit("")) if thousands else text
+    return F.when(text.rlike(number), F.replace(plain, F.lit(source.decimal_separator), F.lit(".")).try_cast(AMOUNT))
 
 
 def _reasons(source: Source) -> Column:
@@ -164,41 +166,40 @@ def sales_orders(disposed: DataFrame) -> DataFrame:
     customer only where the order number, less its marker, agrees. That is bracket matching: a running count of sales less
     cancellations numbers the open sales, and a cancellation closes the highest open number.
     """
-    accepted = disposed.where("disposition = 'accepted' AND yyyymm > 0")
     line_type = F.when(F.col("quantity") > 0, "sale").when(F.col("is_cancellation"), "cancellation").otherwise("return")
-    lines = accepted.withColumn("line_type", line_type)
-    owner = F.when(F.col("customer_id").isNotNull(), F.concat(F.lit("customer:"), "customer_id")).otherwise(
-        F.concat(F.lit("order:"), F.when(F.col("is_cancellation"), F.col("cancelled_order_id")).otherwise(F.col("order_id")))
+    taken_back = F.when(F.col("is_cancellation"), F.col("cancelled_order_id")).otherwise(F.col("order_id"))
+    owner = (
+        F.when(F.col("line_type") == "return", F.concat(F.lit("return:"), "line_id"))
+        .when(F.col("customer_id").isNotNull(), F.concat(F.lit("customer:"), "customer_id"))
+        .otherwise(F.concat(F.lit("order:"), taken_back))
     )
-    brackets = (
-        lines.where("line_type <> 'return'")
+    lines = (
+        disposed.where("disposition = 'accepted' AND yyyymm > 0")
+        .withColumn("line_type", line_type)
         .withColumn("owner", owner)
         .withColumn("size", F.abs("quantity"))
-        .withColumn("step", F.when(F.col("line_type") == "sale", 1).otherwise(-1))
+        .withColumn("step", F.when(F.col("line_type") == "sale", 1).when(F.col("line_type") == "cancellation", -1).otherwise(0))
     )
     same = ["yyyymm", "source", "owner", "part_number", "size"]
     order = [F.col("order_date"), F.col("step").desc(), F.col("order_id"), F.col("line_id")]
-    running = Window.partitionBy(*same).orderBy(*order).rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    counted = brackets.withColumn("balance", F.sum("step").over(running)).withColumn(
+    before = Window.partitionBy(*same).orderBy(*order)
+    running = before.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    counted = lines.withColumn("balance", F.sum("step").over(running)).withColumn(
         "lowest", F.least(F.lit(0), F.min("balance").over(running))
     )
     open_sales = F.col("balance") - F.col("lowest")
-    before = Window.partitionBy(*same).orderBy(*order)
     is_unmatched = (F.col("step") == -1) & (F.col("lowest") < F.coalesce(F.lag("lowest").over(before), F.lit(0)))
-    levels = counted.withColumn("is_unmatched", is_unmatched).withColumn(
-        "level", F.when(F.col("step") == 1, open_sales).otherwise(open_sales + 1)
-    )
+    level = F.when(F.col("step") == 1, open_sales).when(~F.col("is_unmatched"), open_sales + 1).otherwise(0)
     pairs = Window.partitionBy(*same, "level").orderBy(*order)
-    paired = levels.where(~F.col("is_unmatched")).select(
-        "line_id",
-        F.when(
-            F.col("step") == 1,
-            F.when(F.lead("step").over(pairs) == -1, F.lead("line_id").over(pairs)),
-        )
-        .otherwise(F.lag("line_id").over(pairs))
-        .alias("matched_line_id"),
+    matched = F.when((F.col("step") == 1) & (F.lead("step").over(pairs) == -1), F.lead("line_id").over(pairs)).when(
+        (F.col("step") == -1) & ~F.col("is_unmatched"), F.lag("line_id").over(pairs)
     )
-    return lines.join(paired, "line_id", "left").select(*SILVER_SALES_ORDERS.column_names)
+    return (
+        counted.withColumn("is_unmatched", is_unmatched)
+        .withColumn("level", level)
+        .withColumn("matched_line_id", matched)
+        .select(*SILVER_SALES_ORDERS.column_names)
+    )
 
 
 def rejected_lines(disposed: DataFrame) -> DataFrame:
@@ -332,7 +333,7 @@ def demand_features(demand: DataFrame, parts: DataFrame, months: Sequence[int], 
             "adi": F.when(F.col("demand_count") > 0, F.col("months_seen") / F.col("demand_count")),
             "returned_share_12": F.when(F.col("sold_12") > 0, F.col("returned_12") / F.col("sold_12")),
             "unit_price": F.col("last_price"),
-            "price_ratio_12": F.col("last_price") / F.col("mean_price_12"),
+            "price_ratio_12": F.when(F.col("mean_price_12") > 0, F.col("last_price") / F.col("mean_price_12")),
             "region": F.col("last_region"),
             "month_of_year": F.col("yyyymm") % 100,
         }

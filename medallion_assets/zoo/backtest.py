@@ -19,6 +19,7 @@ from medallion_assets.partitions import add_months, evidence_origins, month_rang
 from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import DECILES, DELIVERIES, DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST, TableSpec
 from medallion_assets.zoo import plots
+from medallion_assets.zoo.calibration import ORIGIN_FEATURES
 from medallion_assets.zoo.serving import HISTORY_COLUMNS, DemandForecaster, ServedModel, forecast
 from medallion_assets.zoo.spec import Fitted, Forecaster, ModelSpec, Parameters
 from resources.errors import Refused
@@ -209,9 +210,7 @@ class Backtest:
         own = stored[(stored["origin"] == origin) & (stored["model"] != self.spec.name)]
         actual = self.lakehouse.sample(MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty", "is_complete"], months, share)
         actual = actual.loc[actual["is_complete"], ["part_number", "yyyymm", "demand_qty"]]
-        facts = self.lakehouse.sample(
-            DEMAND_FEATURES, ["part_number", "yyyymm", "demand_class", "demand_mean_12", "demand_std_12"], months, share
-        )
+        facts = self.lakehouse.sample(DEMAND_FEATURES, list(dict.fromkeys(("part_number", "yyyymm", *ORIGIN_FEATURES))), months, share)
         known = known.merge(actual.set_axis(["part_number", "target_yyyymm", "actual_qty"], axis=1), on=["part_number", "target_yyyymm"])
         rows = known if own.empty else pd.concat([known, own], ignore_index=True)
         past = rows.merge(facts.rename(columns={"yyyymm": "origin"}), on=["part_number", "origin"])

@@ -297,16 +297,16 @@ def typical_size(features: pd.DataFrame) -> float:
 
 @dataclass(frozen=True)
 class XGBoost(GlobalBooster):
-    """XGBoost: squared error of the deviation of smooth demand, Poisson deviance of the ratio of all other."""
+    """XGBoost: pseudo-Huber loss of deviations, because a freak month must not move the level of all; Poisson deviance of ratios."""
 
     def train(self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int) -> Any:
         import xgboost
 
         parameters = {
-            "objective": "reg:squarederror" if regime == "deviation" else "count:poisson",
+            "objective": "reg:pseudohubererror" if regime == "deviation" else "count:poisson",
             "eta": self.learning_rate,
             "max_depth": 6,
-            "min_child_weight": 100 if regime == "deviation" else 20,
+            "min_child_weight": 20,
             "subsample": 0.7,
             "colsample_bytree": 0.6,
             "lambda": 5.0,
@@ -330,7 +330,7 @@ class XGBoost(GlobalBooster):
 
 @dataclass(frozen=True)
 class HistGradient(GlobalBooster):
-    """Scikit-learn's histogram gradient boosting: squared error of the deviation of smooth demand, Poisson deviance of all other."""
+    """Scikit-learn's histogram gradient boosting: squared error of deviations, Poisson deviance of ratios."""
 
     def train(self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int) -> Any:
         from sklearn.ensemble import HistGradientBoostingRegressor

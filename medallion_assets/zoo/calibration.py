@@ -93,7 +93,7 @@ def deciles(calibration: Calibration, forecast_qty: Floats, features: pd.DataFra
     forecast_qty = np.asarray(forecast_qty, dtype=float)
     features = features[["demand_class", *(name for name in calibration.known if name in features)]]
     classes = features["demand_class"].to_numpy(dtype=str)
-    spread = _spread(features, forecast_qty, calibration.spread)
+    spread = _spread(features, forecast_qty, horizons, calibration.spread)
     errors = np.zeros((len(forecast_qty), len(LEVELS)))
     for demand_class in np.unique(classes):
         for horizon in np.unique(horizons):
@@ -135,10 +135,10 @@ def _learn_errors(cells: pd.DataFrame) -> tuple[dict[Pool, tuple[float, ...]], t
         return {}, ()
     forecast_qty = cells["forecast_qty"].to_numpy(dtype=float)
     actual_qty = cells["actual_qty"].to_numpy(dtype=float)
-    coefficients = _fit_spread(cells, forecast_qty, actual_qty) if len(cells) >= MIN_CELLS else ()
-    spread = _spread(cells, forecast_qty, coefficients)
-    scaled = (actual_qty - forecast_qty) / spread
     horizons = cells["horizon"].to_numpy()
+    coefficients = _fit_spread(cells, forecast_qty, actual_qty) if len(cells) >= MIN_CELLS else ()
+    spread = _spread(cells, forecast_qty, horizons, coefficients)
+    scaled = (actual_qty - forecast_qty) / spread
     is_smooth = (cells["demand_class"] == "smooth").to_numpy()
     # All parts share the few months behind this evidence: their common error is what happened to happen, not what will again.
     # Smooth demand has no skew that outlasts it, so its median is the forecast; of other demand only the bias of the sums is taken out.
@@ -147,7 +147,7 @@ def _learn_errors(cells: pd.DataFrame) -> tuple[dict[Pool, tuple[float, ...]], t
     other = ~is_smooth
     if forecast_qty[other].sum() > 0:
         unbiased = forecast_qty[other] * np.clip(actual_qty[other].sum() / forecast_qty[other].sum(), 0.2, 5.0)
-        scaled[other] = (actual_qty[other] - unbiased) / _spread(cells[other], unbiased, coefficients)
+        scaled[other] = (actual_qty[other] - unbiased) / _spread(cells[other], unbiased, horizons[other], coefficients)
     errors = {}
     for pool, member in _pools(cells["demand_class"].to_numpy(dtype=str), horizons):
         if member.sum() >= MIN_CELLS or pool == (ALL_CLASSES, ALL_HORIZONS):
@@ -156,35 +156,36 @@ def _learn_errors(cells: pd.DataFrame) -> tuple[dict[Pool, tuple[float, ...]], t
 
 
 def _fit_spread(cells: pd.DataFrame, forecast_qty: Floats, actual_qty: Floats) -> tuple[float, ...]:
-    """Ridge regression of log(abs(error) / level), within horizons, on the spread inputs; the first coefficient is the constant."""
-    inputs, level = _spread_inputs(cells, forecast_qty)
-    size = pd.Series(np.log(np.clip(np.abs(actual_qty - forecast_qty) / level, 0.005, 20)))
-    size -= size.groupby(cells["horizon"].to_numpy()).transform("mean")
+    """Ridge regression of log(abs(error) / level) on the spread inputs; the first coefficient is the constant.
+
+    The horizon is one of them, so that origins of which only short horizons are known yet say something of the long ones.
+    """
+    inputs, level = _spread_inputs(cells, forecast_qty, cells["horizon"].to_numpy())
+    size = np.log(np.clip(np.abs(actual_qty - forecast_qty) / level, 0.005, 20))
+    size -= size.mean()
     center, scale = inputs.mean(axis=0), inputs.std(axis=0) + 1e-9
     standard = (inputs - center) / scale
-    weights = (
-        np.linalg.solve(standard.T @ standard + RIDGE * len(standard) * np.eye(standard.shape[1]), standard.T @ size.to_numpy()) / scale
-    )
+    weights = np.linalg.solve(standard.T @ standard + RIDGE * len(standard) * np.eye(standard.shape[1]), standard.T @ size) / scale
     return (float(-center @ weights), *(float(w) for w in weights))
 
 
-def _spread(features: pd.DataFrame, forecast_qty: Floats, coefficients: tuple[float, ...]) -> Floats:
+def _spread(features: pd.DataFrame, forecast_qty: Floats, horizons: NDArray[np.int64], coefficients: tuple[float, ...]) -> Floats:
     """Scale of an error as far as it is known at the origin, units; above zero."""
-    inputs, level = _spread_inputs(features, forecast_qty)
+    inputs, level = _spread_inputs(features, forecast_qty, horizons)
     if coefficients:
         return level * np.exp(np.clip(coefficients[0] + inputs @ np.asarray(coefficients[1:]), -3.0, 3.0))
     return np.maximum(np.hypot(_column(features, "demand_std_12", 0.0), SMALLEST_SPREAD * level), 1e-9)
 
 
-def _spread_inputs(features: pd.DataFrame, forecast_qty: Floats) -> tuple[Floats, Floats]:
-    """Logarithms of known spreads over the level, of the level and of the forecast over it [cell, input]; and the level, units."""
+def _spread_inputs(features: pd.DataFrame, forecast_qty: Floats, horizons: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Logarithms of known spreads over the level, of the level, the forecast over it, the horizon [cell, input]; and the level."""
     level = np.maximum(np.maximum(_column(features, "demand_mean_12", 0.0), forecast_qty), 1e-9)
     known = np.column_stack([_column(features, name, np.nan) for name in SPREAD_FEATURES]) / level[:, None]
     logs = np.log(np.clip(np.where(known > 0, known, np.nan), 0.02, 5.0))
     count = (~np.isnan(logs)).sum(axis=1, keepdims=True)
     mean = np.where(count > 0, np.nansum(logs, axis=1, keepdims=True) / np.maximum(count, 1), np.log(0.5))
     logs = np.where(np.isnan(logs), mean, logs)
-    return np.column_stack([logs, np.log(level), np.log(np.maximum(forecast_qty / level, 0.01))]), level
+    return np.column_stack([logs, np.log(level), np.log(np.maximum(forecast_qty / level, 0.01)), np.log(horizons)]), level
 
 
 def _learn_dispersion(cells: pd.DataFrame) -> tuple[float, ...]:
