@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -208,6 +209,7 @@ class DeltaLakehouse:
         self._root, self._catalog, self._schemas = root, catalog, dict(schemas)
         self._max_removed_share, self._retention_days = max_removed_share, retention_months * 31
         self._registered: set[str] = set()
+        self._registering = threading.Lock()
 
     @property
     def spark(self) -> SparkSession:
@@ -417,10 +419,13 @@ class DeltaLakehouse:
         """Create the table, or register the one that lies at its path, when it is first used in this session."""
         if spec.id in self._registered:
             return
-        schema = f"{self._catalog}.{self._schemas[spec.layer]}"
-        self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        self.spark.sql(self.ddl(spec))
-        self._registered.add(spec.id)
+        with self._registering:
+            if spec.id in self._registered:
+                return
+            schema = f"{self._catalog}.{self._schemas[spec.layer]}"
+            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            self.spark.sql(self.ddl(spec))
+            self._registered.add(spec.id)
 
     def ddl(self, spec: TableSpec) -> str:
         """The CREATE TABLE statement of a spec; of an existing table its own schema is taken."""
@@ -535,7 +540,9 @@ def _slice_versions(spec: TableSpec, rows: DataFrame) -> dict[int, tuple[int, st
     """Row count and an order-independent hash of the versioned columns, by month."""
     from pyspark.sql import functions as F
 
-    row_hash = F.xxhash64(*[F.col(name) for name in spec.versioned_columns]).cast("decimal(38,0)")
+    # xxhash64 passes over NULLs: without the flags a value that moves to the next column would go unnoticed.
+    flags = [F.col(column.name).isNull() for column in spec.columns if column.is_nullable and column.name in spec.versioned_columns]
+    row_hash = F.xxhash64(*[F.col(name) for name in spec.versioned_columns], *flags).cast("decimal(38,0)")
     counted = rows.groupBy(F.col(spec.month_column).alias("_month")).agg(F.count("*").alias("n"), F.sum(row_hash).alias("h")).collect()
     return {row["_month"]: (row["n"], f"{row['n']}-{int(row['h']) & (2**64 - 1):016x}") for row in counted}
 

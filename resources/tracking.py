@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -218,8 +219,12 @@ class MlflowTracking:
     def _connected(self) -> MlflowClient:
         if self._client is None:
             import mlflow
+            from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
             from mlflow.exceptions import MlflowException
 
+            # Its remarks on pickled models and missing signatures, and bars for files of a few kilobytes, hide what a person waits for.
+            logging.getLogger("mlflow").setLevel(logging.ERROR)
+            MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
             uri = self._settings.tracking_uri
             _ensure_folder(uri)
             mlflow.set_tracking_uri(uri)

@@ -210,7 +210,9 @@ class Backtest:
         own = stored[(stored["origin"] == origin) & (stored["model"] != self.spec.name)]
         actual = self.lakehouse.sample(MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty", "is_complete"], months, share)
         actual = actual.loc[actual["is_complete"], ["part_number", "yyyymm", "demand_qty"]]
-        facts = self.lakehouse.sample(DEMAND_FEATURES, list(dict.fromkeys(("part_number", "yyyymm", "demand_class", *ORIGIN_FEATURES))), months, share)
+        facts = self.lakehouse.sample(
+            DEMAND_FEATURES, list(dict.fromkeys(("part_number", "yyyymm", "demand_class", *ORIGIN_FEATURES))), months, share
+        )
         known = known.merge(actual.set_axis(["part_number", "target_yyyymm", "actual_qty"], axis=1), on=["part_number", "target_yyyymm"])
         rows = known if own.empty else pd.concat([known, own], ignore_index=True)
         past = rows.merge(facts.rename(columns={"yyyymm": "origin"}), on=["part_number", "origin"])

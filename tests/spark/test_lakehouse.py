@@ -1,0 +1,223 @@
+"""Real Delta tables: a write changes its own slices and nothing else, and writes nothing where nothing differs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from medallion_assets.tables import BRONZE_SALES_ORDERS, DECILES, ZOO_FORECAST
+from resources.errors import Refused
+from resources.lakehouse import Column, DeltaLakehouse, MonthWritten, RemovalRefused, Slice, TableSpec, _slice_versions
+from resources.settings import parse_settings
+from tests.conftest import SOURCE, forget_tables, open_lakehouse
+
+pytestmark = pytest.mark.spark
+
+JANUARY, FEBRUARY, MARCH, APRIL = 202201, 202202, 202203, 202204
+Units = Mapping[int, Mapping[str, float]]
+
+
+@pytest.fixture(scope="module")
+def lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeltaLakehouse]:
+    """One lakehouse for the tests of this file, each with tables of its own."""
+    content = {"lakehouse_root": "lakehouse", "first_month": JANUARY, "sources": [SOURCE]}
+    settings = parse_settings(content, tmp_path_factory.mktemp("lake") / "test.yaml")
+    yield open_lakehouse(spark, settings)
+    forget_tables(spark, settings)
+
+
+def units_table(name: str) -> TableSpec:
+    """A table of units by part and month; its run id is volatile."""
+    return TableSpec(
+        layer="gold",
+        name=name,
+        comment="units",
+        grain="part_number x month",
+        key=("part_number", "yyyymm"),
+        columns=(
+            Column("yyyymm", "INT", "month", is_nullable=False),
+            Column("part_number", "STRING", "part", is_nullable=False),
+            Column("units", "DOUBLE", "units"),
+            Column("run_id", "STRING", "run", is_volatile=True),
+        ),
+        write="merge",
+        code_version="1",
+        owner="team:data-platform",
+        partition_by=("yyyymm",),
+    )
+
+
+def frame(lake: DeltaLakehouse, spec: TableSpec, units: Units, run_id: str = "run 1") -> DataFrame:
+    rows = [{"yyyymm": m, "part_number": p, "units": u, "run_id": run_id} for m, parts in units.items() for p, u in parts.items()]
+    return lake.create_frame(spec, rows)
+
+
+def contents(lake: DeltaLakehouse, spec: TableSpec) -> dict[int, dict[str, float]]:
+    """What is stored: units by month and part."""
+    result: dict[int, dict[str, float]] = {}
+    for row in lake.rows(spec).sort_values(["yyyymm", "part_number"]).itertuples():
+        result.setdefault(row.yyyymm, {})[row.part_number] = row.units
+    return result
+
+
+def files(lake: DeltaLakehouse, spec: TableSpec, partitions: Sequence[tuple[str, str, Any]]) -> dict[str, bytes]:
+    """Names and bytes of the files that the newest version of the table has in some partitions."""
+    return {uri: Path(uri.removeprefix("file://")).read_bytes() for uri in DeltaTable(lake.path(spec)).file_uris(list(partitions))}
+
+
+def forecasts(lake: DeltaLakehouse, model: str, quantity: float) -> DataFrame:
+    """Two parts' forecasts of January by one model."""
+    common = {"yyyymm": JANUARY, "model": model, "horizon": 1, "target_yyyymm": FEBRUARY, "is_fallback": False}
+    common |= dict.fromkeys(("forecast_qty", *DECILES), quantity)
+    return lake.create_frame(ZOO_FORECAST, [common | {"part_number": part} for part in ("P1", "P2")])
+
+
+def bronze_line(line_number: int, month: int = JANUARY) -> dict[str, Any]:
+    return {
+        "yyyymm": month,
+        "_source": "shop",
+        "_delivery_id": "d1",
+        "_line_number": line_number,
+        "_row_hash": f"hash {line_number}",
+        "_occurrence": 1,
+    }
+
+
+def test_the_same_rows_again_make_no_version(lake: DeltaLakehouse) -> None:
+    """A second merge of the same rows leaves the Delta version and counts nothing as changed."""
+    spec = units_table("twice")
+    rows = frame(lake, spec, {JANUARY: {"P1": 1.0, "P2": 2.0}, FEBRUARY: {"P1": 3.0}})
+    first = lake.merge(spec, rows, [JANUARY, FEBRUARY])
+    second = lake.merge(spec, rows, [JANUARY, FEBRUARY])
+    assert [m.inserted for m in first.months.values()] == [2, 1]
+    assert second.delta_version == first.delta_version
+    assert not second.is_changed
+    assert second.months == {m: MonthWritten(w.row_count, w.data_version) for m, w in first.months.items()}
+
+
+def test_a_volatile_column_alone_is_no_change(lake: DeltaLakehouse) -> None:
+    """Rows that differ only in their run id are not written."""
+    spec = units_table("volatile")
+    first = lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 1.0}}, "run 1"), [JANUARY])
+    second = lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 1.0}}, "run 2"), [JANUARY])
+    assert (second.delta_version, second.is_changed) == (first.delta_version, False)
+    assert second.months[JANUARY].data_version == first.months[JANUARY].data_version
+    assert list(lake.rows(spec)["run_id"]) == ["run 1"]
+
+
+@pytest.mark.parametrize(("name", "written"), [("one_month", [FEBRUARY]), ("a_range", [FEBRUARY, MARCH])])
+def test_a_write_leaves_the_other_months(lake: DeltaLakehouse, name: str, written: list[int]) -> None:
+    """Writing a month or a range changes no row, file name or byte of the other months."""
+    spec = units_table(name)
+    before: Units = {month: {"P1": 1.0, "P2": 2.0} for month in (JANUARY, FEBRUARY, MARCH, APRIL)}
+    lake.merge(spec, frame(lake, spec, before), list(before))
+    others = [("yyyymm", "not in", [str(month) for month in written])]
+    kept = files(lake, spec, others)
+    change = {month: {"P1": 1.0, "P2": 9.0, "P3": 3.0} for month in written}
+    result = lake.merge(spec, frame(lake, spec, change), written)
+    assert {m: (w.inserted, w.updated, w.deleted) for m, w in result.months.items()} == dict.fromkeys(written, (1, 1, 0))
+    assert contents(lake, spec) == {**before, **change}
+    assert len(kept) == len(before) - len(written)
+    assert files(lake, spec, others) == kept
+
+
+def test_a_write_leaves_the_other_writer(lake: DeltaLakehouse) -> None:
+    """A model's month in gold.zoo_forecast changes no file of another model's same month."""
+    lake.merge(ZOO_FORECAST, forecasts(lake, "auto_ets", 5.0), [JANUARY], "auto_ets")
+    lake.merge(ZOO_FORECAST, forecasts(lake, "naive", 1.0), [JANUARY], "naive")
+    other = [("model", "=", "auto_ets")]
+    kept = files(lake, ZOO_FORECAST, other)
+    result = lake.merge(ZOO_FORECAST, forecasts(lake, "naive", 2.0), [JANUARY], "naive")
+    stored = lake.rows(ZOO_FORECAST, ["model", "forecast_qty"])
+    assert result.months[JANUARY].updated == 2
+    assert kept
+    assert files(lake, ZOO_FORECAST, other) == kept
+    assert sorted(zip(stored["model"], stored["forecast_qty"], strict=True)) == 2 * [("auto_ets", 5.0)] + 2 * [("naive", 2.0)]
+
+
+def test_vanished_keys_are_deleted_in_the_slice_only(lake: DeltaLakehouse) -> None:
+    """A part that a month no longer has is deleted there and stays in the others."""
+    spec = units_table("vanished")
+    month = {"P1": 1.0, "P2": 2.0, "P3": 3.0}
+    lake.merge(spec, frame(lake, spec, {JANUARY: month, FEBRUARY: month}), [JANUARY, FEBRUARY])
+    result = lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 1.0, "P2": 2.0}}), [JANUARY])
+    assert result.months[JANUARY].deleted == 1
+    assert contents(lake, spec) == {JANUARY: {"P1": 1.0, "P2": 2.0}, FEBRUARY: month}
+
+
+def test_a_refused_removal_writes_nothing(lake: DeltaLakehouse) -> None:
+    """A write that would remove most of one month is refused as a whole, its other months and rows included."""
+    spec = units_table("refused")
+    before = {JANUARY: {f"P{i}": float(i) for i in range(5)}, FEBRUARY: {"P1": 1.0}}
+    version = lake.merge(spec, frame(lake, spec, before), list(before)).delta_version
+    with pytest.raises(RemovalRefused, match=r"writing 202201 would remove 3 of 5 rows.*Nothing was written"):
+        lake.merge(spec, frame(lake, spec, {JANUARY: {"P0": 7.0, "P1": 1.0}, FEBRUARY: {"P1": 2.0}}), list(before))
+    assert lake.version(spec) == version
+    assert contents(lake, spec) == before
+
+
+def test_rows_outside_the_months_are_refused(lake: DeltaLakehouse) -> None:
+    """A row of a month that the write does not name stops it before anything is written."""
+    spec = units_table("outside")
+    with pytest.raises(ValueError, match=r"rows of \[202202\] in a write of 202201"):
+        lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 1.0}, FEBRUARY: {"P1": 1.0}}), [JANUARY])
+    assert contents(lake, spec) == {}
+
+
+def test_append_adds_columns_and_old_versions_stay_readable(lake: DeltaLakehouse) -> None:
+    """A new source column is added to bronze.sales_orders, and the version before it is read as it was."""
+    first = lake.append(BRONZE_SALES_ORDERS, lake.create_frame(BRONZE_SALES_ORDERS, [bronze_line(2)]).withColumn("Part", F.lit("P1")))
+    more = lake.create_frame(BRONZE_SALES_ORDERS, [bronze_line(3)]).withColumn("Colour", F.lit("red")).withColumn("Part", F.lit("P2"))
+    second = lake.append(BRONZE_SALES_ORDERS, more)
+    now = lake.read(BRONZE_SALES_ORDERS, [JANUARY]).orderBy("_line_number")
+    then = lake.read(BRONZE_SALES_ORDERS, version=first)
+    assert second == first + 1
+    assert [(row["Part"], row["Colour"]) for row in now.collect()] == [("P1", None), ("P2", "red")]
+    assert [row["Part"] for row in then.collect()] == ["P1"]
+    assert "Colour" not in then.columns
+
+
+def test_the_ledger_keeps_the_newest_of_every_month_and_writer(lake: DeltaLakehouse) -> None:
+    """Of several records of a month the last one counts, writers apart, and details come back as they went in."""
+    spec = units_table("recorded")
+    newest = Slice(JANUARY, "", "b", "in 2", 7, 4, {"inputs": {"silver.parts": 3}, "is_complete": True})
+    february, other = Slice(FEBRUARY, "", "c", "in 1", 1, 1), Slice(JANUARY, "naive", "d", "in 1", 2, 2)
+    lake.record(spec, [Slice(JANUARY, "", "a", "in 1", 5, 1), february], "run 1")
+    lake.record(spec, [newest], "run 2")
+    lake.record(spec, [other], "run 3")
+    assert lake.slices(spec) == {JANUARY: newest, FEBRUARY: february}
+    assert lake.slices(spec, "naive") == {JANUARY: other}
+    assert lake.slices(units_table("another")) == {}
+
+
+def test_two_months_are_created_at_once(lake: DeltaLakehouse) -> None:
+    """Writers of different months do not meet, not even where both begin with a table that is not there."""
+    spec = units_table("created_at_once")
+
+    def write(month: int) -> int:
+        return lake.merge(spec, frame(lake, spec, {month: {"P1": 1.0}}), [month]).months[month].inserted
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(write, (JANUARY, FEBRUARY))) == [1, 1]
+    assert contents(lake, spec) == {JANUARY: {"P1": 1.0}, FEBRUARY: {"P1": 1.0}}
+
+
+def test_a_value_that_moves_to_another_column_changes_the_data_version(spark: SparkSession) -> None:
+    """Empty cells count for their place."""
+    spec = units_table("moved")
+    spec = replace(spec, columns=(*spec.columns[:3], Column("sold_units", "DOUBLE", "units")))
+    schema = "yyyymm INT, part_number STRING, units DOUBLE, sold_units DOUBLE"
+    first, second = (spark.createDataFrame([(JANUARY, "P1", *units)], schema) for units in ((2.0, None), (None, 2.0)))
+    assert _slice_versions(spec, first) != _slice_versions(spec, second)
+
+
+def test_an_adopted_table_that_is_nowhere_is_refused(lake: DeltaLakehouse) -> None:
+    """A misspelled name is told, not made."""
+    with pytest.raises(Refused, match=r"table my_catalog\.other\.orders is neither in the catalog nor a Delta table at"):
+        lake.read_external("my_catalog.other.orders")
