@@ -1,7 +1,5 @@
 """The Spark transforms of monitoring: forecast accuracy, data quality and the monthly figures that drift is judged by."""
 
-import os
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,13 +25,6 @@ pytestmark = pytest.mark.spark
 
 COLUMNS = {"order_id": "o", "part_number": "p", "order_date": "d", "quantity": "q", "unit_price": "u"}
 SETTINGS = Settings(lakehouse_root="lakehouse", first_month=202001, sources=({"name": "orders", "files": "*.csv", "columns": COLUMNS},))
-
-
-@pytest.fixture(scope="module")
-def spark() -> SparkSession:
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").config("spark.sql.session.timeZone", "UTC")
-    return builder.config("spark.driver.bindAddress", "127.0.0.1").config("spark.sql.shuffle.partitions", "2").getOrCreate()
 
 
 def table(spark: SparkSession, spec: TableSpec, rows: list[dict[str, Any]]) -> DataFrame:
