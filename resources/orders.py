@@ -280,10 +280,12 @@ class _Number(float):
 
 def _json_lines(path: str, dialect: CsvDialect) -> Iterator[_Batch]:
     lines = _json_objects(path, dialect)
+    names: dict[str, None] = {}
     while chunk := list(itertools.islice(lines, BATCH_LINES)):
         numbers, problems, raws, rows = (list(column) for column in zip(*chunk, strict=True))
-        names = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
-        values = {new: [_json_text(row.get(old)) for row in rows] for new, old in zip(valid_names(names), names, strict=True)}
+        # Of the whole file so far: a name must not mean another column in a later batch.
+        names.update(dict.fromkeys(itertools.chain.from_iterable(rows)))
+        values = {new: [_json_text(row.get(old)) for row in rows] for new, old in zip(valid_names(list(names)), names, strict=True)}
         yield numbers, problems, raws, values
 
 
@@ -316,6 +318,12 @@ def _text(column: pa.Array) -> pa.Array:
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
         return pa.array([_object_text(value) for value in column.to_pylist()], pa.string())
     text = column.cast(pa.string())
+    if pa.types.is_floating(column.type):
+        # From 1e10 a double turns into text with an exponent, and a part number kept as double would get another name than in a CSV.
+        values = column.cast(pa.float64())
+        is_whole = pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), 2.0**53))
+        whole = pc.if_else(is_whole, values, None).cast(pa.int64()).cast(pa.string())
+        text = pc.coalesce(whole, text)
     if pa.types.is_timestamp(column.type):
         text = pc.replace_substring_regex(text, r"\.0+(Z|[+-]\d{4})?$", r"\1")
     return text

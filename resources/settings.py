@@ -326,6 +326,8 @@ def load_settings(path: str | Path, environment: Mapping[str, str]) -> Settings:
     file = Path(path)
     try:
         text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{file}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
         raise ConfigurationError(
             f"{file}: the configuration can't be read ({error.strerror}); set MEDALLION_CONFIG to a YAML file"

@@ -153,6 +153,21 @@ def test_parquet_columns_become_text(tmp_path: Path) -> None:
     ]
 
 
+def test_large_whole_doubles_keep_all_their_digits(tmp_path: Path) -> None:
+    """A 13-digit part number that was kept as double has the same text as in a CSV; a fraction stays one."""
+    pq.write_table(pa.table({"Part": pa.array([4006381333931.0, 1e10, 0.5, None])}), tmp_path / "orders.parquet")
+    read = [values["Part"] for _, _, values in lines(orders._parquet_lines(str(tmp_path / "orders.parquet"), COMMA))]
+    assert read == ["4006381333931", "10000000000", "0.5", None]
+
+
+def test_alike_json_names_keep_their_column_in_later_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two names that become one are told apart in the same way in every batch of a file."""
+    monkeypatch.setattr(orders, "BATCH_LINES", 1)
+    (tmp_path / "orders.jsonl").write_text('{"a b": "1", "a_b": "2"}\n{"a_b": "3"}\n', encoding="utf-8")
+    read = [values for _, _, values in lines(orders._json_lines(str(tmp_path / "orders.jsonl"), COMMA))]
+    assert [row.get("a_b_2") for row in read] == ["2", "3"]
+
+
 def test_long_files_come_in_batches_with_rising_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No line is lost or numbered twice where one batch ends."""
     monkeypatch.setattr(orders, "BATCH_LINES", 2)
