@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,7 +125,9 @@ class LocalOrderFiles:
 def reading_errors() -> Iterator[None]:
     """Turns an UnreadableFile that a Spark worker raised into one here: Spark hands it on as text within a stack trace."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "toPandas attempted Arrow optimization")
+            yield
     except Exception as error:
         told = None if isinstance(error, Refused) else re.search(r"UnreadableFile: (.+)", str(error))
         if told is None:

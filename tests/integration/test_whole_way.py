@@ -23,6 +23,7 @@ from medallion_assets.definitions import build_defs, build_resources
 from medallion_assets.operations.simulation import Simulation, write
 from medallion_assets.partitions import month_range
 from medallion_assets.tables import DECILES
+from medallion_assets.zoo.assets import model_key
 from medallion_assets.zoo.backtest import history
 from resources.settings import Settings, parse_settings
 from tests.conftest import forget_tables, open_lakehouse
@@ -52,6 +53,13 @@ class Way:
         span = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last or first)}
         return self.defs.resolve_job_def(job).execute_in_process(
             instance=self.instance, tags={**span, **tags}, raise_on_error=False, run_config=QUIET
+        )
+
+    def run_model(self, model: str, first: int, last: int | None = None) -> dg.ExecuteInProcessResult:
+        """Run one zoo model for a month or the range of months, as a backfill does."""
+        span = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last or first)}
+        return self.defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=self.instance, asset_selection=[model_key(model)], tags=span, raise_on_error=False, run_config=QUIET
         )
 
     def versions(self) -> dict[str, int]:
@@ -190,17 +198,15 @@ def test_the_same_again_changes_nothing(way: Way) -> None:
 def test_a_range_is_one_run_and_equals_single_months(way: Way) -> None:
     """A model over three months in one run gives a partition for each month and the slices that single runs give."""
     months = month_range(202307, 202309)
-    key = dg.AssetKey(["gold", "zoo_forecast", "ses"])
-    result = way.run("retraining", months[0], months[-1])
+    forget_model(way, "ses")
+    result = way.run_model("ses", months[0], months[-1])
     assert result.success
-    partitions = {m.partition for m in result.asset_materializations_for_node("gold__zoo_forecast__ses") if m.asset_key == key}
+    partitions = {event.partition for event in result.get_asset_materialization_events()}
     assert {str(month) for month in months} <= partitions
-    ranged = {month: way.lakehouse.slices(tables.ZOO_FORECAST, "ses")[month].data_version for month in months}
-    for month in months:
-        way.lakehouse.spark.sql(f"DELETE FROM {way.lakehouse.name(tables.ZOO_FORECAST)} WHERE yyyymm = {month} AND model = 'ses'")
-        forget_slice(way, month)
-        assert way.run("retraining", month).success
-    assert {month: way.lakehouse.slices(tables.ZOO_FORECAST, "ses")[month].data_version for month in months} == ranged
+    ranged = {month: s.data_version for month, s in way.lakehouse.slices(tables.ZOO_FORECAST, "ses").items()}
+    forget_model(way, "ses")
+    assert all(way.run_model("ses", month).success for month in months)
+    assert {month: s.data_version for month, s in way.lakehouse.slices(tables.ZOO_FORECAST, "ses").items()} == ranged
 
 
 def test_a_late_file_restates_exactly_its_months(way: Way) -> None:
@@ -242,11 +248,11 @@ def version_count(way: Way) -> int:
     return len(client.search_model_versions(f"name = '{way.settings.registered_model}'"))
 
 
-def forget_slice(way: Way, month: int) -> None:
-    """Make the ledger forget a slice of the model, so that its month is due again."""
+def forget_model(way: Way, model: str) -> None:
+    """Remove a model's slices and what the ledger knows of them."""
     from deltalake import DeltaTable
 
     from resources.lakehouse import LEDGER
 
-    condition = f"table_id = '{tables.ZOO_FORECAST.id}' AND writer = 'ses' AND yyyymm = {month}"
-    DeltaTable(way.lakehouse.path(LEDGER)).delete(condition)
+    way.lakehouse.spark.sql(f"DELETE FROM {way.lakehouse.name(tables.ZOO_FORECAST)} WHERE model = '{model}'")
+    DeltaTable(way.lakehouse.path(LEDGER)).delete(f"table_id = '{tables.ZOO_FORECAST.id}' AND writer = '{model}'")

@@ -1,8 +1,10 @@
 """Silver transforms on a few rows each: what is accepted and why not, what cancels what, demand, and features worked out by hand."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,16 +13,18 @@ from pyspark.sql import functions as F
 
 from medallion_assets.bronze.transforms import dated_lines
 from medallion_assets.partitions import add_months, month_range
-from medallion_assets.silver import transforms
-from medallion_assets.tables import MONTHLY_DEMAND, PARTS
-from resources.lakehouse import TableSpec
-from resources.settings import ForecastSettings, Source
+from medallion_assets.silver import assets, transforms
+from medallion_assets.table_asset import Input, TableBuild
+from medallion_assets.tables import DELIVERIES, MONTHLY_DEMAND, PARTS, SILVER_SALES_ORDERS
+from resources.lakehouse import DeltaLakehouse, Slice, TableSpec
+from resources.settings import ForecastSettings, PartsMaster, Settings, Source
 from tests.conftest import SOURCE
 
 pytestmark = pytest.mark.spark
 
 COLUMNS = ("Order", "Part", "Customer", "Region", "Date", "Qty", "Price")
 SHOP = Source.model_validate(SOURCE)
+SUMS = dict.fromkeys(("sold_qty", "cancelled_qty", "returned_qty", "revenue"), 1.0) | dict.fromkeys(("order_count", "customer_count"), 1)
 Line = tuple[str | None, ...]
 
 
@@ -216,6 +220,50 @@ def test_a_sale_and_its_cancellation_at_the_same_time_match(spark: SparkSession)
     assert matches(spark, line("C1", "2022-01-05 10:00:00", Qty="-3"), line("1", "2022-01-05 10:00:00")) == {"C1": "1"}
 
 
+def test_matching_is_what_a_stack_of_open_sales_does(spark: SparkSession) -> None:
+    """Two hundred lines drawn by a seed, returns among them, match as when each is put on or taken off in the order of time."""
+    random = Random(7)
+    lines, expected, open_sales = [], {}, defaultdict(list)
+    for n in range(200):
+        key = random.choice(["K1", "K2"]), random.choice(["1", "2"])
+        order, kind = f"{n:03}", random.choice(["sale", "sale", "cancellation", "return"])
+        at = f"2022-01-{1 + n // 20:02} 10:{n % 20:02}:00"
+        sign, marker = ("" if kind == "sale" else "-"), ("C" if kind == "cancellation" else "")
+        lines.append(line(f"{marker}{order}", at, Customer=key[0], Qty=f"{sign}{key[1]}"))
+        if kind == "sale":
+            open_sales[key].append(order)
+        elif kind == "cancellation" and open_sales[key]:
+            expected[f"C{order}"] = open_sales[key].pop()
+    assert len(expected) > 40
+    assert matches(spark, *lines) == expected
+
+
+def test_parts_are_made_as_a_whole_and_future_ones_wait(lakehouse: DeltaLakehouse, settings: Settings, tmp_path: Path) -> None:
+    """A month that turns complete makes all parts again, and a part announced for a month to come has none to lie in yet."""
+    (tmp_path / "parts.csv").write_text("Item,From\np8,2022-01-10\nP9,2022-05-01\n", encoding="utf-8")
+    master = PartsMaster(files=str(tmp_path / "parts.csv"), part_number="Item", announced="From")
+    settings = settings.model_copy(update={"parts_master": master})
+    months = [202201, 202202]
+    sold = sales(lakehouse.spark, line("1"), line("2", "2022-02-01", Part="P2"))
+    written = lakehouse.merge(SILVER_SALES_ORDERS, sold, months)
+    lakehouse.record(SILVER_SALES_ORDERS, [Slice(m, "", w.data_version, "i", 1, 1) for m, w in written.months.items()], "run")
+    build = TableBuild(PARTS, [Input(SILVER_SALES_ORDERS)], assets._parts, {}, is_whole=True)
+    build.run(lakehouse, settings, months, "run", print)
+    assert lakehouse.rows(PARTS).set_index("part_number")["yyyymm"].to_dict() == {"P1": 202201, "P2": 202202, "P8": 202201}
+    deliveries = [
+        {
+            "delivery_id": "d",
+            "sequence": 1,
+            "source": "shop",
+            "file_name": "f",
+            "months": [{"yyyymm": 202201, "line_count": 1, "last_day": 5}],
+        }
+    ]
+    lakehouse.append(DELIVERIES, lakehouse.create_frame(DELIVERIES, deliveries))
+    outcome = build.run(lakehouse, settings.model_copy(update={"last_month": 202201}), months, "run", print)
+    assert (sorted(outcome.written), any(month.is_changed for month in outcome.written.values())) == (months, False)
+
+
 def test_monthly_demand_counts_each_kind_apart(spark: SparkSession) -> None:
     """A matched cancellation lowers demand, a return without the marker is returned_qty and lowers nothing."""
     lines = [
@@ -299,6 +347,19 @@ def test_no_feature_looks_after_its_origin(spark: SparkSession) -> None:
     followed = features(spark, {"P1": quiet + loud, "P2": quiet[::-1] + loud[::-1]}, [202107, 202108])
     assert followed == alone
     assert len(alone) == 4
+
+
+def test_a_month_that_is_not_complete_shifts_no_lag(spark: SparkSession) -> None:
+    """A partial month counts as missing: its lag is empty, and no change is taken across it."""
+    rows = [
+        {"yyyymm": month, "part_number": "P1", "demand_qty": units, "unit_price": 0.0, "is_complete": month != 202202} | SUMS
+        for month, units in {202201: 4.0, 202202: 1.0, 202203: 6.0, 202204: 9.0}.items()
+    ]
+    parts = table(spark, PARTS, [{"yyyymm": 202201, "part_number": "P1", "first_sale_month": 202201}])
+    (row,) = transforms.demand_features(table(spark, MONTHLY_DEMAND, rows), parts, [202202, 202204], ForecastSettings()).collect()
+    assert [row[f"demand_lag_{lag}"] for lag in range(4)] == [9.0, 6.0, None, 4.0]
+    assert (row["naive_rmse_scale"], row["demand_mean_3"], row["history_months"]) == (3.0, 7.5, 4)
+    assert (row["unit_price"], row["price_ratio_12"]) == (0.0, None)
 
 
 def test_the_four_demand_classes_and_new(spark: SparkSession) -> None:
