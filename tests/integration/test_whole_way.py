@@ -209,6 +209,38 @@ def test_a_range_is_one_run_and_equals_single_months(way: Way) -> None:
     assert {month: s.data_version for month, s in way.lakehouse.slices(tables.ZOO_FORECAST, "ses").items()} == ranged
 
 
+def test_a_late_file_restates_exactly_its_months(way: Way) -> None:
+    """A file for a month long past changes that month's demand, adds a vintage where the forecast changed, and keeps the old one."""
+    before = way.lakehouse.slices(tables.MONTHLY_DEMAND)
+    lines = pd.read_csv(Path(way.settings.sources[0].files or "").parent / "simulated_orders_202309.csv", dtype=str)
+    is_sale = lines["Item Code"].str.fullmatch(r"P-\d+", na=False) & lines["Qty"].str.fullmatch(r"[1-9]\d*", na=False)
+    sale = lines[is_sale & lines["Order Date"].str.contains("/09/2023", na=False)].iloc[[0]]
+    sale.assign(**{"Order No": "SO9999999", "Qty": "500"}).to_csv(
+        Path(way.settings.sources[0].files or "").parent / "late.csv", index=False
+    )
+    assert way.run("register_deliveries", int(str(definitions.newest_partition(way.settings)))).success
+    assert way.run("monthly_forecast", 202309, LAST).success
+    after = way.lakehouse.slices(tables.MONTHLY_DEMAND)
+    changed = {month for month in after if after[month].data_version != before[month].data_version}
+    assert changed == {202309}
+    vintages = way.lakehouse.rows(tables.DEMAND_FORECAST, ["yyyymm", "vintage", "reason"], [LAST])
+    assert set(vintages["vintage"]) == {1, 2}
+    assert vintages.loc[vintages["vintage"] == 2, "reason"].str.contains("demand known by the origin changed").all()
+
+
+def test_a_duplicate_key_stops_what_is_downstream(way: Way) -> None:
+    """A row written twice by hand fails the blocking check of its table, and nothing downstream runs."""
+    name = way.lakehouse.name(tables.SILVER_SALES_ORDERS)
+    way.lakehouse.spark.sql(f"INSERT INTO {name} SELECT * FROM {name} WHERE yyyymm = {LAST} LIMIT 1")
+    result = way.run("monthly_data", LAST)
+    assert not result.success
+    failed = [e for e in result.get_asset_check_evaluations() if not e.passed and e.severity == dg.AssetCheckSeverity.ERROR]
+    assert [(e.asset_key.to_user_string(), e.check_name) for e in failed] == [("silver/sales_orders", "rules_kept")]
+    assert "key_unique" in str(failed[0].description)
+    made = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
+    assert not made & {"silver/parts", "silver/monthly_demand", "silver/demand_features"}
+
+
 def version_count(way: Way) -> int:
     """Registered versions of the model."""
     import mlflow
