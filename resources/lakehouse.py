@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 Layer = Literal["bronze", "silver", "gold"]
+RECENT_COMMITS = 100  # among which a writer looks for its own; so many others can't come in between
 
 
 @dataclass(frozen=True)
@@ -274,9 +275,11 @@ class DeltaLakehouse:
         try:
             written = _slice_versions(spec, new)
             self._refuse_outside(spec, written, months)
-            if self._is_empty(spec, months, writer):
+            if fill_number := self._fill_number(spec, months, writer):
                 result = {m: MonthWritten(n := written.get(m, (0, "0-0"))[0], written.get(m, (0, "0-0"))[1], n) for m in months}
-                if written:
+                if written and spec.writer_column and len(months) == 1:
+                    self._append_slice(spec, new, f"{writer}/{months[0]}", fill_number)
+                elif written:
                     self._fill(spec, new, scope)
                 return WriteResult(self.version(spec), result)
             old = self.spark.table(self.name(spec)).where(scope).select(*spec.column_names)
@@ -457,16 +460,38 @@ class DeltaLakehouse:
                     f"raise writes.max_removed_share for this run; the rows stay readable at version {self.version(spec)}."
                 )
 
-    def _is_empty(self, spec: TableSpec, months: Sequence[int], writer: str) -> bool:
-        """Whether no file holds rows of these slices, told from the log alone; only tables partitioned by month can say so."""
+    def _fill_number(self, spec: TableSpec, months: Sequence[int], writer: str) -> int:
+        """The how-manieth fill of slices that hold nothing this will be; 0 where a file holds rows of them, or where the log can't tell.
+
+        Only the log is read, so only tables partitioned by month can say.
+        """
         from deltalake import DeltaTable
 
         if spec.month_column not in spec.partition_by:
-            return False
+            return 0
+        table = DeltaTable(self.path(spec))
         filters: list[tuple[str, str, Any]] = [(spec.month_column, "in", [str(month) for month in months])]
         if spec.writer_column:
             filters.append((spec.writer_column, "=", writer))
-        return not DeltaTable(self.path(spec)).file_uris(partition_filters=filters)
+        if table.file_uris(file_pruning_predicate=filters):
+            return 0
+        return int(table.transaction_version(f"{writer}/{months[0]}") or 0) + 1
+
+    def _append_slice(self, spec: TableSpec, rows: DataFrame, slice_id: str, fill_number: int) -> None:
+        """Write one writer's one empty slice: five times faster than replacing it.
+
+        Delta takes each number of a slice once: of two who fill it at the same time one fails, and one who comes later writes
+        nothing. Both are told ConcurrentWrite.
+        """
+        from deltalake import DeltaTable
+
+        token = uuid.uuid4().hex
+        options = {"txnAppId": slice_id, "txnVersion": str(fill_number), "userMetadata": token}
+        writer = rows.repartition(*spec.partition_by).writeTo(self.name(spec)).options(**options)
+        with _concurrency(spec):
+            writer.append()
+        if not any(commit.get("userMetadata") == token for commit in DeltaTable(self.path(spec)).history(RECENT_COMMITS)):
+            raise ConcurrentWrite(f"{spec.id}: another writer filled {slice_id}")
 
     def _fill(self, spec: TableSpec, rows: DataFrame, scope: str) -> None:
         """Write slices that hold nothing yet. Replacing them, not appending, makes a second writer of the same slice fail."""
@@ -522,7 +547,7 @@ class _concurrency:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and re.search(
-            r"DELTA_CONCURRENT|ConcurrentModification|ConcurrentAppend|ConcurrentDelete|DELTA_METADATA_CHANGED", str(error)
+            r"DELTA_CONCURRENT|Concurrent(Modification|Append|Delete|Transaction)|DELTA_METADATA_CHANGED", str(error)
         ):
             raise ConcurrentWrite(f"{self._spec.id}: another writer changed the same slice") from error
 

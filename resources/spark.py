@@ -16,6 +16,8 @@ from pyspark.sql import SparkSession
 
 from resources.errors import Refused
 
+SHORT_JOBS = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC"
+
 
 class SparkStartError(Refused):
     """The Spark session can't be started; the message says what to install or set."""
@@ -76,15 +78,17 @@ def _local_defaults(master: str, catalog: str, warehouse: str, jars: Path) -> di
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         # Spark's own short jobs are most of the work on one machine: the second compiler costs more than it gives back.
-        "spark.driver.extraJavaOptions": f"-Dderby.system.home={warehouse} -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m",
+        "spark.driver.extraJavaOptions": f"-Dderby.system.home={warehouse} {SHORT_JOBS}",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.ansi.enabled": "true",
         "spark.sql.shuffle.partitions": cores,
         "spark.default.parallelism": cores,
-        "spark.databricks.delta.snapshotPartitions": cores,
+        # The logs of these tables are small, and every task that reads one generates its code anew.
+        "spark.databricks.delta.snapshotPartitions": 1,
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": cores,
+        "spark.python.daemon.module": "resources.spark_workers",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.execution.arrow.maxRecordsPerBatch": 50_000,
         "spark.databricks.delta.properties.defaults.enableChangeDataFeed": "false",

@@ -344,11 +344,14 @@ class HistGradient(GlobalBooster):
             min_samples_leaf=50,
             l2_regularization=5.0,
             max_features=0.6,
+            max_bins=64,
             early_stopping=False,
             random_state=seed,
         )
+        # With weights scikit-learn sorts every column once for every bin, which takes longer than all rounds.
+        weights = None if (weight == weight[0]).all() else weight
         with threadpool_limits(THREADS):
-            return learner.fit(inputs.to_numpy(dtype=float), target, sample_weight=weight)
+            return learner.fit(inputs.to_numpy(dtype=float), target, sample_weight=weights)
 
     def apply(self, learner: Any, inputs: pd.DataFrame) -> Floats:
         from threadpoolctl import threadpool_limits

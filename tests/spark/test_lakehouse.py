@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DECILES, ZOO_FORECAST
 from resources.errors import Refused
-from resources.lakehouse import Column, DeltaLakehouse, MonthWritten, RemovalRefused, Slice, TableSpec, _slice_versions
+from resources.lakehouse import Column, ConcurrentWrite, DeltaLakehouse, MonthWritten, RemovalRefused, Slice, TableSpec, _slice_versions
 from resources.settings import parse_settings
 from tests.conftest import SOURCE, forget_tables, open_lakehouse
 
@@ -68,7 +68,10 @@ def contents(lake: DeltaLakehouse, spec: TableSpec) -> dict[int, dict[str, float
 
 def files(lake: DeltaLakehouse, spec: TableSpec, partitions: Sequence[tuple[str, str, Any]]) -> dict[str, bytes]:
     """Names and bytes of the files that the newest version of the table has in some partitions."""
-    return {uri: Path(uri.removeprefix("file://")).read_bytes() for uri in DeltaTable(lake.path(spec)).file_uris(list(partitions))}
+    return {
+        uri: Path(uri.removeprefix("file://")).read_bytes()
+        for uri in DeltaTable(lake.path(spec)).file_uris(file_pruning_predicate=list(partitions))
+    }
 
 
 def forecasts(lake: DeltaLakehouse, model: str, quantity: float) -> DataFrame:
@@ -139,6 +142,24 @@ def test_a_write_leaves_the_other_writer(lake: DeltaLakehouse) -> None:
     assert kept
     assert files(lake, ZOO_FORECAST, other) == kept
     assert sorted(zip(stored["model"], stored["forecast_qty"], strict=True)) == 2 * [("auto_ets", 5.0)] + 2 * [("naive", 2.0)]
+
+
+def test_a_slice_is_filled_once(lake: DeltaLakehouse) -> None:
+    """Of two who found the same slice empty only one writes, at once or one after the other; a repeat changes nothing."""
+
+    def fill(model: str) -> bool:
+        try:
+            lake._append_slice(ZOO_FORECAST, forecasts(lake, model, 5.0), f"{model}/{JANUARY}", 1)
+        except ConcurrentWrite:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(fill, ["at_once", "at_once"])) == [False, True]
+    assert [fill("in_turn"), fill("in_turn")] == [True, False]
+    stored = lake.rows(ZOO_FORECAST, ["model"])["model"].value_counts()
+    assert (stored["at_once"], stored["in_turn"]) == (2, 2)
+    assert not lake.merge(ZOO_FORECAST, forecasts(lake, "in_turn", 5.0), [JANUARY], "in_turn").is_changed
 
 
 def test_vanished_keys_are_deleted_in_the_slice_only(lake: DeltaLakehouse) -> None:
