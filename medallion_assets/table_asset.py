@@ -26,11 +26,16 @@ REACH_BACK = 3
 
 @dataclass(frozen=True)
 class Input:
-    """A table that an asset reads, which of its months for a month of the asset (none: the table as a whole), of which writers."""
+    """A table that an asset reads, which of its months for a month of the asset (none: the table as a whole), of which writers.
+
+    Slices of an ``is_open`` input that were not there when a month was made do not make it stale: a younger origin that is fitted
+    for a later decision leaves the evidence of the earlier one as it was decided upon.
+    """
 
     spec: TableSpec
     months: Callable[[int, Settings], Sequence[int]] | None = None
     writers: tuple[str, ...] = ("",)
+    is_open: bool = False
 
     @staticmethod
     def same_month(month: int, settings: Settings) -> list[int]:
@@ -206,7 +211,13 @@ class TableBuild:
         if self.is_whole:
             asked = month_range(settings.first_month, max({*asked, *stored, *(s.yyyymm for slices in upstream.values() for s in slices)}))
         versions = {month: self.input_version(upstream, settings, month, month in complete) for month in asked}
-        stale = [month for month in asked if month not in stored or stored[month].input_version != versions[month]]
+        stale = [
+            month
+            for month in asked
+            if month not in stored
+            or stored[month].input_version
+            != self.input_version(upstream, settings, month, month in complete, stored[month].details.get("seen"))
+        ]
         if self.is_whole and stale:
             stale = list(asked)
         written: Mapping[int, MonthWritten] = {}
@@ -227,7 +238,7 @@ class TableBuild:
                     versions[month],
                     w.row_count,
                     result.delta_version,
-                    {**details, "is_complete": month in complete},
+                    {**details, "is_complete": month in complete, "seen": self._seen(upstream, settings, month)},
                 )
                 for month, w in written.items()
             ]
@@ -235,16 +246,36 @@ class TableBuild:
             slices |= {s.yyyymm: s for s in made}
         return Outcome(slices, written, time.monotonic() - started)
 
-    def input_version(self, upstream: Mapping[str, Sequence[Slice]], settings: Settings, month: int, is_complete: bool) -> str:
-        """Hash of everything a month's slice is made from."""
+    def input_version(
+        self,
+        upstream: Mapping[str, Sequence[Slice]],
+        settings: Settings,
+        month: int,
+        is_complete: bool,
+        seen: Mapping[str, Sequence[Sequence[Any]]] | None = None,
+    ) -> str:
+        """Hash of everything a month's slice is made from; of open inputs only the slices in ``seen``, where that is given."""
         read = [
             [
                 i.spec.id,
-                sorted([s.yyyymm, s.writer, s.data_version] for s in upstream[i.spec.id] if self._is_read(i, s.yyyymm, month, settings)),
+                sorted(
+                    [s.yyyymm, s.writer, s.data_version]
+                    for s in upstream[i.spec.id]
+                    if self._is_read(i, s.yyyymm, month, settings)
+                    and (seen is None or not i.is_open or [s.yyyymm, s.writer] in seen[i.spec.id])
+                ),
             ]
             for i in self.inputs
         ]
         return version_of(self.spec.code_version, self.configuration, is_complete, self.outside_version(settings), read)
+
+    def _seen(self, upstream: Mapping[str, Sequence[Slice]], settings: Settings, month: int) -> dict[str, list[list[Any]]]:
+        """Month and writer of the slices of open inputs that a month is made from."""
+        return {
+            i.spec.id: [[s.yyyymm, s.writer] for s in upstream[i.spec.id] if self._is_read(i, s.yyyymm, month, settings)]
+            for i in self.inputs
+            if i.is_open
+        }
 
     def _is_read(self, table: Input, candidate: int, month: int, settings: Settings) -> bool:
         return table.months is None or candidate in table.months(month, settings)

@@ -320,6 +320,9 @@ class FakeLakehouse:
         rows = self.read(spec, months).toPandas()
         return rows.loc[rows[spec.writer_column].isin(writers) if writers is not None else rows.index, wanted].reset_index(drop=True)
 
+    def totals(self, spec: TableSpec, by: Sequence[str], columns: Sequence[str], months: Sequence[int]) -> pd.DataFrame:
+        return self.rows(spec, [*by, *columns], months).groupby(list(by), as_index=False)[list(columns)].sum()
+
     def share_of_parts(self, spec: TableSpec, months: Sequence[int], max_rows: int) -> float:
         return min(1.0, max_rows / (len(self.rows(spec, months=months)) or 1))
 

@@ -7,6 +7,7 @@ import dagster as dg
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from medallion_assets import plots
 from medallion_assets.bronze.assets import adopted_lines
 from medallion_assets.gold.publishing import Publication
 from medallion_assets.monitoring import accuracy, drift, quality
@@ -43,10 +44,11 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
     ) -> dg.MaterializeResult:
         requested = [int(key) for key in context.partition_keys]
         outcome = Publication(settings, lakehouse, tracking, context.run.run_id, context.log.info).run(requested)
+        pictures = {"forecast": _served_picture(lakehouse, settings, max(outcome.slices))} if outcome.slices else {}
         details = {
             m: {"vintage": s.details["vintage"], "registry_version": s.details["registry_version"]} for m, s in outcome.slices.items()
         }
-        return report(context, DEMAND_FORECAST, requested, outcome, by_month=details)
+        return report(context, DEMAND_FORECAST, requested, outcome, pictures, details)
 
     horizon = settings.forecast.horizon
     watched = settings.monitoring
@@ -84,6 +86,15 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
             with_no_month=True,
         ),
     ]
+
+
+def _served_picture(lakehouse: Lakehouse, settings: Settings, origin: int) -> dg.MetadataValue:
+    """Demand so far and what is served after it, all parts together."""
+    demand = lakehouse.totals(MONTHLY_DEMAND, ["yyyymm", "is_complete"], ["demand_qty"], month_range(settings.first_month, origin))
+    served = lakehouse.totals(DEMAND_FORECAST, ["target_yyyymm", "vintage", "horizon"], ["forecast_qty", "q10", "q90"], [origin])
+    served = served[(served["vintage"] == served["vintage"].max()) & (served["horizon"] > 0)]
+    figure = plots.served_forecast(demand[demand["is_complete"].astype(bool)], served, settings.is_simulated)
+    return dg.MetadataValue.md(plots.as_markdown(figure))
 
 
 def _known(months: list[int], settings: Settings) -> list[int]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from pyspark.sql import functions as F
 
+from medallion_assets import plots
 from medallion_assets.bronze.assets import adopted_lines
 from medallion_assets.bronze.transforms import superseded_months
+from medallion_assets.partitions import month_range
 from medallion_assets.silver import transforms
 from medallion_assets.table_asset import Input, Months, Reader, table_asset
 from medallion_assets.tables import (
@@ -25,6 +27,7 @@ from medallion_assets.tables import (
     TableSpec,
 )
 from resources.errors import Refused
+from resources.lakehouse import Lakehouse
 from resources.settings import PartsMaster, Settings
 
 if TYPE_CHECKING:
@@ -50,7 +53,13 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
             is_whole=True,
             outside_version=_master_version,
         ),
-        asset(MONTHLY_DEMAND, [Input(SILVER_SALES_ORDERS, Input.same_month), Input(PARTS, _through)], _monthly_demand, {}),
+        asset(
+            MONTHLY_DEMAND,
+            [Input(SILVER_SALES_ORDERS, Input.same_month), Input(PARTS, _through)],
+            _monthly_demand,
+            {},
+            plot=_demand_picture,
+        ),
         asset(
             DEMAND_FEATURES,
             [Input(MONTHLY_DEMAND, lambda month, s: transforms.feature_months(month, s.first_month, s.forecast)), Input(PARTS, _through)],
@@ -131,6 +140,13 @@ def _master_version(settings: Settings) -> object:
 
 def _monthly_demand(read: Reader, months: Months, settings: Settings) -> DataFrame:
     return transforms.monthly_demand(read(SILVER_SALES_ORDERS), read(PARTS), months.wanted, months.complete)
+
+
+def _demand_picture(lakehouse: Lakehouse, months: Sequence[int], settings: Settings) -> dict[str, dg.MetadataValue]:
+    """Demand of all parts through the newest of the months."""
+    through = month_range(settings.first_month, max(months))
+    demand = lakehouse.totals(MONTHLY_DEMAND, ["yyyymm", "is_complete"], ["demand_qty"], through)
+    return {"demand": dg.MetadataValue.md(plots.as_markdown(plots.demand_history(demand, settings.is_simulated)))}
 
 
 def _demand_features(read: Reader, months: Months, settings: Settings) -> DataFrame:

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.window import Window, WindowSpec
 
 from medallion_assets.bronze.transforms import text_of, timestamp_of
-from medallion_assets.partitions import NO_MONTH, add_months, month_index
+from medallion_assets.partitions import add_months, month_index
 from medallion_assets.tables import DEMAND_FEATURES, LAGS, MONTHLY_DEMAND, PARTS, REJECTED_LINES, SILVER_SALES_ORDERS
 from resources.settings import ForecastSettings, Source
 
@@ -388,16 +388,3 @@ def feature_months(month: int, first_month: int, settings: ForecastSettings) -> 
     """Months of demand that the features of an origin read."""
     first = max(month_index(first_month), month_index(month) - memory(settings) + 1 - 12)
     return [add_months(month, -back) for back in range(month_index(month) - first, -1, -1)]
-
-
-__all__ = [
-    "NO_MONTH",
-    "canonical_lines",
-    "demand_features",
-    "disposed_lines",
-    "feature_months",
-    "monthly_demand",
-    "parts",
-    "rejected_lines",
-    "sales_orders",
-]

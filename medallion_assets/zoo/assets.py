@@ -105,7 +105,7 @@ def _evidence_assets(specs: Sequence[ModelSpec], settings: Settings, lakehouse_n
         ZOO_RESULT,
         settings,
         lakehouse_names[ZOO_RESULT.id],
-        [Input(ZOO_FORECAST, _origins, writers), Input(MONTHLY_DEMAND, _targets), Input(DEMAND_FEATURES, _origins)],
+        [Input(ZOO_FORECAST, _origins, writers, is_open=True), Input(MONTHLY_DEMAND, _targets), Input(DEMAND_FEATURES, _origins)],
         zoo_result,
         {"classes": classes, **forecast},
         only_complete=True,
@@ -113,7 +113,7 @@ def _evidence_assets(specs: Sequence[ModelSpec], settings: Settings, lakehouse_n
     )
     build = TableBuild(
         MODEL_EVALUATION,
-        [Input(ZOO_RESULT, Input.same_month), Input(ZOO_FORECAST, _origins, writers)],
+        [Input(ZOO_RESULT, Input.same_month), Input(ZOO_FORECAST, _origins, writers, is_open=True)],
         model_evaluation,
         {"classes": classes, **settings.promotion.model_dump(include={"over_rate", "under_rate"})},
         only_complete=True,
@@ -129,7 +129,16 @@ def _evidence_assets(specs: Sequence[ModelSpec], settings: Settings, lakehouse_n
         outcome = retry_on_conflict(lambda: build.run(lakehouse, settings, requested, context.run.run_id, context.log.info))
         log = EvaluationLog(settings, lakehouse, tracking, classes)
         unlogged = [s for s in outcome.slices.values() if s.yyyymm in requested and not s.details.get("is_logged")]
-        told = {month: log.run(month, is_new=month in {s.yyyymm for s in unlogged}) for month in requested}
+        told = {
+            month: log.run(
+                month,
+                month in {s.yyyymm for s in unlogged},
+                lambda model, figures, month=month: context.log_event(  # type: ignore[misc]
+                    dg.AssetObservation(model_key(model), partition=str(month), metadata=figures)
+                ),
+            )
+            for month in requested
+        }
         # Marked after logging: a process that dies in between logs the figures again, which changes nothing.
         lakehouse.record(MODEL_EVALUATION, [recorded(s, is_logged=True) for s in unlogged], context.run.run_id)
         return report(context, MODEL_EVALUATION, requested, outcome, by_month=told)

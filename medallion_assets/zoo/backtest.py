@@ -14,11 +14,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pyspark.sql import functions as F
 
+from medallion_assets import plots
 from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import add_months, evidence_origins, month_range
 from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import DECILES, DELIVERIES, DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST, TableSpec
-from medallion_assets.zoo import plots
 from medallion_assets.zoo.calibration import ORIGIN_FEATURES
 from medallion_assets.zoo.serving import HISTORY_COLUMNS, DemandForecaster, ServedModel, forecast
 from medallion_assets.zoo.spec import Fitted, Forecaster, ModelSpec, Parameters

@@ -10,16 +10,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 
+from medallion_assets import plots
 from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import evidence_origins
 from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import CHAMPION, DELIVERIES, DEMAND_CLASSES, MODEL_EVALUATION, ZOO_FORECAST, ZOO_RESULT
-from medallion_assets.zoo import evaluation, plots, promotion
+from medallion_assets.zoo import evaluation, promotion
 from medallion_assets.zoo.registry import BASELINE
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
 from medallion_assets.zoo.spec import ModelSpec
@@ -31,6 +33,7 @@ METRICS = (
     "mae", "rmse", "mape", "wape", "mase", "rmsse", "wql", "bias", "coverage_80", "calibration_80",
     "revenue_weighted_error", "stock_cost", "missing_cell_count",
 )  # fmt: skip
+SHOWN = ("wql", "rmse", "bias", "calibration_80")
 RESULT_ROWS = 200_000  # rows of the results table that an artifact holds; the table itself holds all
 
 
@@ -43,8 +46,11 @@ class EvaluationLog:
     tracking: Tracking
     classes: Mapping[str, Sequence[str]]
 
-    def run(self, month: int, is_new: bool) -> dict[str, Any]:
-        """Metadata of the month: the comparison as a table and a picture. Where the evaluation is new, its figures go to MLflow."""
+    def run(self, month: int, is_new: bool, show: Callable[[str, dict[str, Any]], None]) -> dict[str, Any]:
+        """Metadata of the month: the comparison as a table and a picture. Where the evaluation is new, its figures go to MLflow.
+
+        ``show`` is given each model's figures and pictures with its name.
+        """
         rows: pd.DataFrame = self.lakehouse.read(MODEL_EVALUATION, [month]).toPandas()
         if rows.empty:
             return {"evidence": "no origin with all horizons known yet"}
@@ -53,8 +59,11 @@ class EvaluationLog:
             totals = evaluation.monthly_totals(result).toPandas()
             pit = evaluation.pit_histogram(result).toPandas()
             for model in sorted(rows["model"].unique()):
+                content = self._content(month, model, rows, totals, pit)
                 if stored := self.lakehouse.slices(ZOO_FORECAST, model).get(month):
-                    self.tracking.log(stored.details["run_id"], self._content(month, model, rows, totals, pit))
+                    self.tracking.log(stored.details["run_id"], content)
+                pictures = {Path(name).stem: dg.MetadataValue.md(plots.as_markdown(figure)) for name, figure in content.figures.items()}
+                show(model, {name: content.metrics[name] for name in SHOWN if content.metrics.get(name) is not None} | pictures)
         figure = plots.model_comparison(rows, is_simulated=self.settings.is_simulated)
         return {"comparison": dg.MetadataValue.md(plots.as_markdown(figure)), "leaders": dg.MetadataValue.md(leader_table(rows))}
 

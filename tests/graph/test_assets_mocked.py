@@ -55,7 +55,9 @@ NAIVE = "seasonal_naive"
 MODEL_KEY = zoo_assets.model_key(NAIVE)
 KEYS = {MODEL_KEY if spec is ZOO_FORECAST else asset_key(spec): spec for spec in TABLES if spec is not LEDGER}
 AFTER_TRAINING = (ZOO_FORECAST, ZOO_RESULT, MODEL_EVALUATION, CHAMPION, DEMAND_FORECAST, FORECAST_ACCURACY)
-PLOTS = ("model_comparison", "as_markdown", "error_by_segment", "forecast_against_actual", "calibration")
+PLOTS = (
+    "model_comparison", "as_markdown", "error_by_segment", "forecast_against_actual", "calibration", "served_forecast", "demand_history",
+)  # fmt: skip
 # The file of the first run ends with LAST, which is complete only when lines of NEXT are there.
 FIRST, EVIDENCE, TRAINED, LAST, NEXT = 202101, 202104, (202105, 202106), 202107, 202108
 ALL_MONTHS = range(FIRST, LAST + 1)
@@ -226,6 +228,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
         for module in (bronze_assets, silver_assets, gold_assets, publishing, zoo_assets, backtest, checks):
             patch.setattr(module, "F", fakes.functions)
         patch.setattr(policies, "retry_transient", lambda: dg.RetryPolicy(max_retries=1))  # as it is, without its half minute
+        drawn = SimpleNamespace(**dict.fromkeys(PLOTS, lambda *args, **options: "a figure"))
         replacements = {
             bronze_assets.transforms: {"dated_lines": dated, "deliveries": described, "sales_orders": stored_lines},
             silver_assets.transforms: {
@@ -258,7 +261,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
             },
             gold_assets.quality: {"data_quality": lambda lines, sales, rejected, months, settings: rows_by_month(DATA_QUALITY, months)},
             checks: {"findings": repeated_keys},
-            training: {"plots": SimpleNamespace(**dict.fromkeys(PLOTS, lambda *args, **options: "a figure"))},
+            **{module: {"plots": drawn} for module in (training, silver_assets, gold_assets)},
         }
         for module, by_name in replacements.items():
             for name, replacement in by_name.items():

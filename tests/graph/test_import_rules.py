@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 ASSETS = "medallion_assets"
 SPARK_HOME = "resources/spark.py"
 # Registering, reading and writing by the assets; everything else in zoo/ is a model family or pure.
-ZOO_WIRING = {"assets", "backtest", "training", "serving", "plots", "registry"}
+ZOO_WIRING = {"assets", "backtest", "training", "serving", "registry"}
 IMPURE = {"dagster", "dagster_deltalake", "dagster_mlflow", "dagster_pyspark", "mlflow", "deltalake", "delta", "os"}
 # Values that a transform may name: settings it is given, refusals it raises, and how columns are called.
 PURE_MAY_USE = {"resources.settings", "resources.errors", "resources.orders"}
@@ -78,7 +78,7 @@ def reads_environment(file: str) -> bool:
 TRANSFORMS = [file for file in sources(ASSETS) if file.endswith("transforms.py")]
 VERDICTS = [f"{ASSETS}/monitoring/{name}.py" for name in ("accuracy", "completeness", "drift", "quality")]
 ZOO_PURE = [file for file in sources(f"{ASSETS}/zoo") if Path(file).stem not in ZOO_WIRING]
-PURE = [*TRANSFORMS, *VERDICTS, *ZOO_PURE, f"{ASSETS}/tables.py"]
+PURE = [*TRANSFORMS, *VERDICTS, *ZOO_PURE, f"{ASSETS}/tables.py", f"{ASSETS}/plots.py"]
 WIRING = [
     file
     for file in sources(ASSETS)

@@ -242,3 +242,13 @@ def test_an_adopted_table_that_is_nowhere_is_refused(lake: DeltaLakehouse) -> No
     """A misspelled name is told, not made."""
     with pytest.raises(Refused, match=r"table my_catalog\.other\.orders is neither in the catalog nor a Delta table at"):
         lake.read_external("my_catalog.other.orders")
+
+
+def test_totals_add_up_slices_without_spark(lake: DeltaLakehouse) -> None:
+    """Sums by month over the slices asked for; of a table that does not exist there is no row."""
+    spec = units_table("totals")
+    assert lake.totals(spec, ["yyyymm"], ["units"], [JANUARY]).empty
+    stored: Units = {month: {"P1": 1.0, "P2": float(month)} for month in (JANUARY, FEBRUARY, MARCH)}
+    lake.merge(spec, frame(lake, spec, stored), list(stored))
+    sums = lake.totals(spec, ["yyyymm"], ["units"], [JANUARY, MARCH])
+    assert dict(zip(sums["yyyymm"], sums["units"], strict=True)) == {JANUARY: JANUARY + 1.0, MARCH: MARCH + 1.0}

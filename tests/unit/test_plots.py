@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from medallion_assets.zoo import plots
+from medallion_assets import plots
 
 EVALUATION = pd.DataFrame(
     [
