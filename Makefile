@@ -18,7 +18,7 @@ export MEDALLION_CONFIG="$$(absolute "$$CONFIG")"; \
 if [ -n "$$ORDERS" ]; then export MEDALLION_ORDERS="$$(absolute "$$ORDERS")"; fi
 endef
 
-.PHONY: help setup run ui test test-quick test-real lint
+.PHONY: help setup run ui accuracy test test-quick test-real lint
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -33,6 +33,10 @@ run: setup  ## orders to forecast: CONFIG=file.yaml ORDERS=folder
 ui: setup  ## Dagster's web interface and daemon: CONFIG=file.yaml
 	@$(project_environment); .venv/bin/medallion ui
 
+accuracy: setup  ## score held-out months: SET=series.parquet, or CONFIG= ORDERS= ORIGIN=yyyymm; HORIZON= OUT=folder
+	@$(project_environment); .venv/bin/medallion accuracy $(if $(SET),--set "$(SET)") $(if $(ORIGIN),--origin $(ORIGIN)) \
+	  --horizon "$(HORIZON)" --out "$(OUT)" $(foreach model,$(MODELS),--model $(model))
+
 # Findings of the linters fail the target but do not hide what the tests say.
 test: setup  ## linters, types and all tests; those of real data skip themselves without it
 	@status=0; $(MAKE) --no-print-directory lint || status=1; $(PYTEST) || status=1; exit $$status
@@ -40,8 +44,8 @@ test: setup  ## linters, types and all tests; those of real data skip themselves
 test-quick: setup  ## tests that need no JVM and no other process
 	@$(PYTEST) -m "not spark and not integration and not real"
 
-test-real: setup  ## tests on the shared data
-	@$(PYTEST) -m real
+test-real: setup  ## tests on the shared data, with all parts
+	@REAL_PARTS=0 $(PYTEST) -m real
 
 lint: setup  ## ruff and mypy
 	@status=0; \

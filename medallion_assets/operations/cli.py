@@ -1,4 +1,4 @@
-"""The command line: run, ui, simulate, status, docs. Each command is a thin front of Dagster jobs and tables.
+"""The command line: run, ui, simulate, status, accuracy, docs. Each command is a thin front of Dagster jobs and tables.
 
 What the jobs do lies in the assets; what a person reads at the end lies in summary.py.
 """
@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 
 from medallion_assets import definitions
+from medallion_assets.operations import accuracy as benchmark
 from medallion_assets.operations import documents, runs, servers, simulation, summary
 from resources.errors import Refused
 from resources.settings import Settings
@@ -66,6 +67,22 @@ def simulate() -> None:
 def status() -> None:
     """Reads the tables without Spark."""
     summary.show(definitions.current_settings(), console, is_changed=None)
+
+
+@commands.command(help="Forecast held-out months through the front door, in a new lakehouse, and score them.")
+@click.option("--set", "series", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Parquet file of unique_id, ds, y")
+@click.option("--horizon", required=True, type=click.IntRange(1, 24), help="months held out and forecast")
+@click.option("--origin", type=int, help="yyyymm, last month known; for order files, which the configuration names")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="new folder for lakehouse and results")
+@click.option("--model", "models", multiple=True, help="only these models of the zoo; may be repeated")
+def accuracy(series: Path | None, horizon: int, origin: int | None, out: Path, models: tuple[str, ...]) -> None:
+    """Of a series file, or of the configured orders from an origin."""
+    if series:
+        benchmark.of_series(series, horizon, out, models, console)
+    elif origin:
+        benchmark.of_orders(definitions.current_settings(), horizon, origin, out, models, console)
+    else:
+        raise Refused("give --set with a series file, or --origin for the orders of the configuration")
 
 
 @commands.command(help="Write docs/tables.md from the table specifications.")
