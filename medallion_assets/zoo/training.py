@@ -63,7 +63,8 @@ class EvaluationLog:
                 if stored := self.lakehouse.slices(ZOO_FORECAST, model).get(month):
                     self.tracking.log(stored.details["run_id"], content)
                 pictures = {Path(name).stem: dg.MetadataValue.md(plots.as_markdown(figure)) for name, figure in content.figures.items()}
-                show(model, {name: content.metrics[name] for name in SHOWN if content.metrics.get(name) is not None} | pictures)
+                told = {name: round(value, 4) for name in SHOWN if (value := content.metrics.get(name)) is not None}
+                show(model, told | pictures)
         figure = plots.model_comparison(rows, is_simulated=self.settings.is_simulated)
         return {"comparison": dg.MetadataValue.md(plots.as_markdown(figure)), "leaders": dg.MetadataValue.md(leader_table(rows))}
 
