@@ -148,7 +148,13 @@ def _write_orders(history: pd.DataFrame, demand: pd.DataFrame, folder: Path) -> 
     sold = history[history["y"] > 0]
     month = sold["month"].map(from_index).astype(str)
     part = sold["unique_id"].map(number)
-    orders = {"order": part + "-" + month, "part": part, "date": month.str[:4] + "-" + month.str[4:] + "-15", "qty": sold["y"]}
+    orders = {
+        "order": part + "-" + month,
+        "part": part,
+        "date": month.str[:4] + "-" + month.str[4:] + "-15",
+        "qty": sold["y"],
+        "price": 1.0,
+    }
     pd.DataFrame(orders).to_parquet(folder / "orders.parquet", index=False)
     # A series that starts after the origin is announced in the newest known month: it must be forecast all the same.
     first = demand.groupby("unique_id")["month"].min().clip(upper=int(history["month"].max()))
@@ -158,7 +164,7 @@ def _write_orders(history: pd.DataFrame, demand: pd.DataFrame, folder: Path) -> 
 
 
 def _series_configuration(history: pd.DataFrame, origin: int, horizon: int, out: Path, models: Sequence[str] | None) -> dict[str, Any]:
-    columns = {"order_id": "order", "part_number": "part", "order_date": "date", "quantity": "qty"}
+    columns = {"order_id": "order", "part_number": "part", "order_date": "date", "quantity": "qty", "unit_price": "price"}
     source = {
         "name": "series",
         "files": str(out.absolute() / "orders" / "orders.parquet"),
