@@ -51,6 +51,8 @@ def start_session(master: str, catalog: str, warehouse: str, conf: dict[str, Any
         raise SparkStartError(f"Delta's jars are not in {jars}; run `make setup`, or set spark.conf with spark.driver.extraClassPath")
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    # Boosters' threads sleep while they wait: where other work has the cores, spinning makes a fit four times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     builder = SparkSession.builder.master(master).appName("medallion")
     for key, value in {**_local_defaults(master, catalog, warehouse, jars), **conf}.items():
         builder = builder.config(key, str(value).lower() if isinstance(value, bool) else str(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from resources.settings import Settings, parse_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+# As resources/spark.py does for runs: several test processes share the cores, and threads that spin take them from each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 SOURCE = {
     "name": "shop",

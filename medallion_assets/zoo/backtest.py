@@ -21,7 +21,7 @@ from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import DECILES, DELIVERIES, DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST, TableSpec
 from medallion_assets.zoo.calibration import ORIGIN_FEATURES
 from medallion_assets.zoo.serving import HISTORY_COLUMNS, DemandForecaster, ServedModel, forecast
-from medallion_assets.zoo.spec import Fitted, Forecaster, ModelSpec, Parameters
+from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, Forecaster, ModelSpec, Parameters
 from resources.errors import Refused
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
 from resources.settings import Settings
@@ -39,12 +39,16 @@ FORECAST_DDL = (
 def history(lakehouse: Lakehouse, settings: Settings, origin: int, classes: Sequence[str] | None = None) -> DataFrame:
     """The history of all active parts (of some classes) at an origin: HISTORY_COLUMNS, features on the origin's row."""
     months = window(settings, origin)
-    features = lakehouse.read(DEMAND_FEATURES, [origin]).where("is_active")
-    if classes is not None:
-        features = features.where(F.col("demand_class").isin(list(classes)))
+    features = active_parts(lakehouse, origin, classes)
     demand = lakehouse.read(MONTHLY_DEMAND, months).where("is_complete").select("part_number", "yyyymm", "demand_qty")
     kept = demand.join(features.select("part_number"), "part_number", "left_semi")
     return kept.join(features, ["part_number", "yyyymm"], "left").select(*HISTORY_COLUMNS)
+
+
+def active_parts(lakehouse: Lakehouse, origin: int, classes: Sequence[str] | None = None) -> DataFrame:
+    """The features of all active parts (of some classes) at an origin."""
+    features = lakehouse.read(DEMAND_FEATURES, [origin]).where("is_active")
+    return features if classes is None else features.where(F.col("demand_class").isin(list(classes)))
 
 
 def window(settings: Settings, origin: int) -> list[int]:
@@ -175,7 +179,7 @@ class Backtest:
             "seen": versions[1],
             "run_id": run_id,
             "inputs": {table.id: self.lakehouse.version(table) for table in (MONTHLY_DEMAND, DEMAND_FEATURES)},
-            "past_origins": sorted({int(o) for o in past["origin"]}) if len(past) else [],
+            "past_origins": sorted({int(o) for o in past["origin"]}),
             "fallback_share": figures["fallback"],
             "fit_seconds": round(seconds, 2),
         }
@@ -209,6 +213,8 @@ class Backtest:
         limit = self.settings.zoo.max_fit_rows * (len(names) + 1)
         share = self.lakehouse.share_of_parts(DEMAND_FEATURES, months, limit // self.settings.forecast.horizon)
         columns = ["model", "yyyymm", "part_number", "horizon", "target_yyyymm", "forecast_qty", *DECILES, "is_fallback"]
+        if not self.spec.reads_past:
+            return pd.DataFrame(columns=[*columns, "origin", "actual_qty", "demand_class"])
         stored = self.lakehouse.sample(ZOO_FORECAST, columns, months, share, names).rename(columns={"yyyymm": "origin"})
         known = stored[(stored["origin"] < origin) & (stored["target_yyyymm"] <= origin)]
         own = stored[(stored["origin"] == origin) & (stored["model"] != self.spec.name)]
@@ -236,8 +242,23 @@ class Backtest:
         def forecast_bucket(rows: pd.DataFrame) -> pd.DataFrame:
             return forecast(forecaster, fitted, rows, origin, horizon)
 
-        rows = history(self.lakehouse, self.settings, origin, self.spec.classes)
-        cells = in_buckets(rows, self.settings.zoo.buckets).applyInPandas(forecast_bucket, FORECAST_DDL)
+        def combine_bucket(features: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+            rows = rows[rows["part_number"].isin(features["part_number"])]
+            members = {name: own for name, own in rows.groupby("model")}
+            if not members:
+                return pd.DataFrame(columns=list(FORECAST_COLUMNS))
+            return forecaster.combine(fitted, members, features)  # type: ignore[attr-defined]
+
+        buckets = self.settings.zoo.buckets
+        if self.spec.members:
+            # The members' forecasts of this origin are stored: nothing is forecast twice.
+            features = active_parts(self.lakehouse, origin, self.spec.classes).select("part_number", "demand_class")
+            stored = self.lakehouse.read(ZOO_FORECAST, [origin]).where(F.col("model").isin(list(self.spec.members)))
+            rows = stored.select("model", *FORECAST_COLUMNS)
+            cells = in_buckets(features, buckets).cogroup(in_buckets(rows, buckets)).applyInPandas(combine_bucket, FORECAST_DDL)
+        else:
+            rows = history(self.lakehouse, self.settings, origin, self.spec.classes)
+            cells = in_buckets(rows, buckets).applyInPandas(forecast_bucket, FORECAST_DDL)
         targets = F.create_map(*[F.lit(v) for h in range(1, horizon + 1) for v in (h, add_months(origin, h))])
         return cells.withColumns({"yyyymm": F.lit(origin), "model": F.lit(self.spec.name), "target_yyyymm": targets[F.col("horizon")]})
 

@@ -46,7 +46,7 @@ class Calibration:
     ``errors`` holds, by pool (demand class or all, horizon or all), the deciles of (demand - forecast) / spread; ``spread`` the
     coefficients of log(spread / level), ``dispersion`` those of log(d) with variance = mean + d * mean^2. ``known`` names the
     features that the past cells came with: only these are read when it is applied, or the same part would be measured by two
-    yardsticks. An empty Calibration gives normal errors and DEFAULT_DISPERSION.
+    yardsticks. An empty Calibration gives normal errors and DEFAULT_DISPERSION. ``newcomer_qty`` is the monthly demand of new parts.
     """
 
     errors: Mapping[Pool, tuple[float, ...]] = field(default_factory=dict)
@@ -54,6 +54,7 @@ class Calibration:
     dispersion: tuple[float, ...] = ()
     known: tuple[str, ...] = ("demand_mean_12", "demand_std_12")
     cell_count: int = 0
+    newcomer_qty: float = 0.0
 
 
 def is_count_demand(matrix: Floats) -> Flags:
@@ -69,12 +70,13 @@ def learn(past: pd.DataFrame, model_name: str, features: pd.DataFrame | None = N
     ``features`` (silver.demand_features of the training window) adds those of ORIGIN_FEATURES that ``past`` lacks. Errors are pooled by
     demand class and horizon, over horizons where a pool has under MIN_CELLS cells, then over classes.
     """
+    newcomer_qty = newcomer_demand(features) if features is not None else 0.0
     if past.empty:
-        return Calibration()
+        return Calibration(newcomer_qty=newcomer_qty)
     is_own = (past["model"] == model_name) & past["actual_qty"].notna() & ~past["is_fallback"].astype(bool)
     cells = past[is_own]
     if cells.empty:
-        return Calibration()
+        return Calibration(newcomer_qty=newcomer_qty)
     if features is not None:
         cells = _with_features(cells, features)
     is_whole = (cells["actual_qty"] % 1 == 0).groupby(cells["part_number"]).transform("all").to_numpy()
@@ -82,7 +84,16 @@ def learn(past: pd.DataFrame, model_name: str, features: pd.DataFrame | None = N
     known = tuple(name for name in ORIGIN_FEATURES if name in cells and cells[name].notna().mean() > KNOWN_SHARE)
     cells = cells[[column for column in cells if column in known or column not in ORIGIN_FEATURES]]
     errors, spread = _learn_errors(cells[~is_count])
-    return Calibration(errors, spread, _learn_dispersion(cells[is_count]), known, len(cells))
+    return Calibration(errors, spread, _learn_dispersion(cells[is_count]), known, len(cells), newcomer_qty)
+
+
+def newcomer_demand(features: pd.DataFrame) -> float:
+    """Monthly demand of parts that are new and have been sold, mean over parts, units; where there is none, the median of all parts."""
+    if features.empty:
+        return 0.0
+    means = features["demand_mean_3"].to_numpy(dtype=float)
+    is_new = (features["demand_class"] == "new").to_numpy() & (np.nan_to_num(means) > 0)
+    return float(means[is_new].mean() if is_new.any() else np.nan_to_num(np.nanmedian(np.append(means, 0.0))))
 
 
 def deciles(calibration: Calibration, forecast_qty: Floats, features: pd.DataFrame, horizons: NDArray[np.int64], is_count: Flags) -> Floats:

@@ -1,89 +1,186 @@
-"""Combinations: models that average the forecasts of others, because the errors of unlike methods cancel.
+"""Combinations: models that average the forecasts and deciles of others, because the errors of unlike methods cancel.
 
-A combination is fitted after its members and carries what they learned; which members are worth averaging is stated here.
+A combination is made from its members' stored rows and carries what they learned; which members are worth averaging is stated here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import softmax
 
-from medallion_assets.tables import DEMAND_CLASSES
-from medallion_assets.zoo.calibration import Calibration, learn
-from medallion_assets.zoo.series import demand_matrix, forecast_frame
-from medallion_assets.zoo.spec import Fitted, Forecaster, ModelSpec
+from medallion_assets.tables import DECILES, DEMAND_CLASSES, LEVELS
+from medallion_assets.zoo.series import Floats
+from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, Forecaster, ModelSpec
 
 MEMBERS = "members"  # key of past.attrs under which the runner hands over the fitted members
+NUMBERS = ["forecast_qty", *DECILES]
+CELL = ["part_number", "horizon"]
+MIN_CELLS = 200  # past cells of a class without which the weights of all classes hold, and of all without which they are equal
+FIT_CELLS = 20_000  # cells that learning weights reads
+PULL = 0.01  # towards equal weights, in shares of the quantile loss per squared log weight
 
 
 @dataclass(frozen=True)
 class CombinationFit:
-    """The fitted members by name, and the calibration of their mean."""
+    """The fitted members by name, and weights by demand class where they are learned."""
 
     members: Mapping[str, tuple[Forecaster, Fitted]]
-    calibration: Calibration
+    learned: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Combination:
-    """Weighted mean of the members' expected demand; deciles by the mean's own past errors.
+    """Mean (by fixed or learned weights) or median of the members' expected demand, and of their deciles, level by level.
 
-    A member that answers a cell with a stand-in is left out of the mean, unless all do: then the cell is a stand-in too.
+    ``weights`` name the members and what they count in the mean; ``decile_weights`` where deciles take others. Averaging quantiles
+    keeps their order (Vincent 1912). A member that answers a cell with a stand-in is left out, unless all do: then the cell is one too.
     """
 
     name: str
     weights: Mapping[str, float]
+    rule: Literal["mean", "median", "learned"] = "mean"
+    decile_weights: Mapping[str, float] | None = None
 
     def fit(self, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int, horizon: int, seed: int) -> CombinationFit:
         """Raises ValueError where ``past.attrs["members"]`` lacks a (Forecaster, Fitted) of one of the members."""
         given = past.attrs.get(MEMBERS, {})
         if missing := [name for name in self.weights if name not in given]:
             raise ValueError(f"{self.name}: no fitted {', '.join(missing)} in past.attrs['{MEMBERS}']; fit the members first")
-        return CombinationFit({name: given[name] for name in self.weights}, learn(past, self.name, features))
+        learned = learn_weights(past, tuple(self.weights)) if self.rule == "learned" else {}
+        return CombinationFit({name: given[name] for name in self.weights}, learned)
 
     def predict(self, fitted: CombinationFit, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
-        cells = pd.MultiIndex.from_product([features["part_number"], range(1, horizon + 1)], names=["part_number", "horizon"])
-        total = np.zeros(len(cells))
-        stand_in = np.zeros(len(cells))
-        weight = np.zeros(len(cells))
-        for name, (forecaster, learned) in fitted.members.items():
-            rows = forecaster.predict(learned, demand, features, origin, horizon).set_index(["part_number", "horizon"]).loc[cells]
-            forecast_qty = rows["forecast_qty"].to_numpy(dtype=float)
-            own_weight = np.where(rows["is_fallback"].to_numpy(dtype=bool), 0.0, self.weights[name])
-            total += own_weight * forecast_qty
-            weight += own_weight
-            stand_in += forecast_qty / len(fitted.members)
-        is_fallback = weight == 0
-        expected = np.where(is_fallback, stand_in, total / np.where(is_fallback, 1.0, weight))
-        shape = (len(features), horizon)
-        matrix = demand_matrix(demand, features["part_number"], origin)
-        return forecast_frame(features, matrix, expected.reshape(shape), is_fallback.reshape(shape), fitted.calibration)
+        rows = {
+            name: forecaster.predict(learned, demand, features, origin, horizon) for name, (forecaster, learned) in fitted.members.items()
+        }
+        return self.combine(fitted, rows, features)
+
+    def combine(self, fitted: CombinationFit, members: Mapping[str, pd.DataFrame], features: pd.DataFrame) -> pd.DataFrame:
+        """FORECAST_COLUMNS from the members' rows of one origin, by member; ``features`` gives each part's demand class."""
+        cells = pd.MultiIndex.from_frame(pd.concat([members[name][CELL] for name in self.weights]).drop_duplicates().sort_values(CELL))
+        aligned = [members[name].set_index(CELL).reindex(cells) for name in self.weights]
+        values = np.stack([rows[NUMBERS].to_numpy(dtype=float) for rows in aligned], axis=1)
+        is_known = ~np.isnan(values[:, :, 0])
+        is_sound = is_known & ~np.column_stack([rows["is_fallback"].fillna(True).to_numpy(dtype=bool) for rows in aligned])
+        is_fallback = ~is_sound.any(axis=1)
+        is_sound[is_fallback] = is_known[is_fallback]
+        values = np.where(is_sound[:, :, None], values, 0.0)
+        frame = cells.to_frame(index=False)
+        if self.rule == "median":
+            kept = np.where(is_sound[:, :, None], values, np.nan)
+            frame[NUMBERS] = np.nanmedian(kept, axis=1)
+        else:
+            points, shapes = self._weights(fitted, features, frame["part_number"], is_sound)
+            frame["forecast_qty"] = (values[:, :, 0] * points).sum(axis=1)
+            frame[list(DECILES)] = (values[:, :, 1:] * shapes[:, :, None]).sum(axis=1)
+        frame["is_fallback"] = is_fallback
+        return frame[list(FORECAST_COLUMNS)]
+
+    def _weights(
+        self, fitted: CombinationFit, features: pd.DataFrame, part_numbers: pd.Series, is_sound: np.ndarray
+    ) -> tuple[Floats, Floats]:
+        """Weights [cell, member] of expected demand and of deciles, each row summing to one."""
+        shared = np.asarray([list(self.weights.values())], dtype=float)
+        own = shared
+        if self.rule == "learned":
+            classes = part_numbers.map(features.set_index("part_number")["demand_class"])
+            by_class = {name: fitted.learned.get(name, fitted.learned.get("", tuple(shared[0]))) for name in classes.unique()}
+            own = np.asarray([by_class[name] for name in classes])
+        of_deciles = own if self.decile_weights is None else np.asarray([[self.decile_weights.get(name, 0.0) for name in self.weights]])
+        points, shapes = own * is_sound, of_deciles * is_sound
+        # Where every member that gives the deciles stands in, the others give them.
+        shapes = np.where(shapes.sum(axis=1, keepdims=True) > 0, shapes, points)
+        return points / points.sum(axis=1, keepdims=True), shapes / shapes.sum(axis=1, keepdims=True)
 
 
-def _combination(name: str, description: str, weights: dict[str, float], classes: tuple[str, ...] = DEMAND_CLASSES) -> ModelSpec:
+def learn_weights(past: pd.DataFrame, members: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
+    """Weights of the members by demand class ("": all classes) with the least quantile loss on past cells that all of them forecast.
+
+    past: as for Forecaster. A class needs MIN_CELLS cells; without any pool the result is empty. Weights are above zero and pulled
+    towards equal ones.
+    """
+    known = past[past["model"].isin(members) & past["actual_qty"].notna() & ~past["is_fallback"].astype(bool)]
+    key = ["origin", *CELL]
+    wide = known.set_index([*key, "model"])[list(DECILES)].unstack("model").dropna()
+    if len(wide) < MIN_CELLS:
+        return {}
+    facts = known.drop_duplicates(key).set_index(key).loc[wide.index]
+    deciles = np.stack([wide.xs(name, axis=1, level="model")[list(DECILES)].to_numpy() for name in members], axis=1)
+    actual_qty, classes = facts["actual_qty"].to_numpy(dtype=float), facts["demand_class"].to_numpy(dtype=str)
+    pools = {"": np.ones(len(classes), dtype=bool)} | {name: classes == name for name in DEMAND_CLASSES}
+    return {name: _best_weights(deciles[member], actual_qty[member]) for name, member in pools.items() if member.sum() >= MIN_CELLS}
+
+
+def _best_weights(deciles: Floats, actual_qty: Floats) -> tuple[float, ...]:
+    """Weights on the simplex for deciles [cell, member, decile]; starts from equal ones."""
+    if len(actual_qty) > FIT_CELLS:
+        kept = np.linspace(0, len(actual_qty) - 1, FIT_CELLS).astype(int)
+        deciles, actual_qty = deciles[kept], actual_qty[kept]
+    levels = np.asarray(LEVELS)
+    equal = np.zeros(deciles.shape[1])
+
+    def loss(logits: Floats) -> tuple[float, Floats]:
+        weights = softmax(logits)
+        short = actual_qty[:, None] - np.einsum("cmd,m->cd", deciles, weights)
+        slope = np.where(short >= 0, levels, levels - 1)
+        by_weight = -np.einsum("cd,cmd->m", slope, deciles) / unit
+        gradient = weights * (by_weight - by_weight @ weights)
+        return float((slope * short).sum() / unit + PULL * (logits**2).mean()), gradient + 2 * PULL * logits / len(logits)
+
+    unit = 1.0
+    unit = max(loss(equal)[0], 1e-12)
+    return tuple(float(weight) for weight in softmax(minimize(loss, equal, jac=True, method="L-BFGS-B").x))
+
+
+def _combination(
+    name: str,
+    description: str,
+    weights: dict[str, float],
+    rule: Literal["mean", "median", "learned"] = "mean",
+    decile_weights: dict[str, float] | None = None,
+    classes: tuple[str, ...] = DEMAND_CLASSES,
+) -> ModelSpec:
     return ModelSpec(
         name=name,
         family="combination",
         description=description,
-        build=lambda parameters: Combination(name, weights),
-        is_global=True,
+        build=lambda parameters: Combination(name, weights, rule, decile_weights),
+        reads_past=rule == "learned",
         members=tuple(weights),
         classes=classes,
+        code_version="2",
     )
 
 
 MODELS = (
     _combination(
         "statistical_boosting_mean",
-        "Mean of series-by-series smoothing (Theta, CES) and boosting over all parts, half and half",
-        {"theta": 0.25, "ces": 0.25, "xgboost_global": 0.5},
+        "Mean of Theta, series by series, and of XGBoost over all parts",
+        {"theta": 0.5, "xgboost_global": 0.5},
+        classes=("smooth", "erratic"),
     ),
     _combination(
         "boosting_mean",
-        "Mean of the two boosters over all parts",
+        "Mean of the two boosters over all parts, with the deciles of the one that learns the distribution",
         {"xgboost_global": 0.5, "sklearn_hist_gradient": 0.5},
+        decile_weights={"xgboost_global": 1.0},
+    ),
+    _combination(
+        "zoo_median",
+        "Median of smoothing and of the two boosters",
+        dict.fromkeys(("ses", "sklearn_hist_gradient", "xgboost_global"), 1 / 3),
+        rule="median",
+    ),
+    _combination(
+        "learned_mean",
+        "Mean of smoothing and of the two boosters by weights learned from their past forecasts",
+        dict.fromkeys(("ses", "sklearn_hist_gradient", "xgboost_global"), 1 / 3),
+        rule="learned",
     ),
 )

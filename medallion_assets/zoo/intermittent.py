@@ -5,12 +5,16 @@ All parts are smoothed at once, month by month. Models for dense demand are in s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from medallion_assets.zoo.series import Flags, Floats, SeriesForecaster, recent_mean
 from medallion_assets.zoo.spec import ModelSpec, Parameters
+
+SPARSE = ("intermittent", "lumpy", "new")  # where months without demand are the rule, or too little is known to tell
 
 
 def smoothed(matrix: Floats, alpha: float) -> Floats:
@@ -73,21 +77,36 @@ class TeunterSyntetosBabai(SeriesForecaster):
 
 
 @dataclass(frozen=True)
-class Imapa(SeriesForecaster):
-    """Mean of smoothed levels over time aggregations of 1 to the mean demand interval (Petropoulos and Kourentzes 2015)."""
+class Aggregated(SeriesForecaster):
+    """Levels smoothed over time aggregations of StatsForecast, series by series; a constant series keeps its level.
 
-    name: str = "imapa"
+    ``build`` makes the StatsForecast model.
+    """
+
+    name: str
+    build: Callable[[], Any]
 
     def expected(self, matrix: Floats, horizon: int) -> tuple[Floats, Flags]:
-        from statsforecast.models import IMAPA
-
-        model = IMAPA()
+        model = self.build()
         level = recent_mean(matrix)
         for row, series in enumerate(matrix):
             history = series[~np.isnan(series)]
             if len(history) and np.ptp(history) > 0:
                 level[row] = model.forecast(y=history, h=1)["mean"][0]
         return _flat(level, horizon)
+
+
+# StatsForecast takes seconds to import, so each model is imported when first used.
+def _imapa() -> Any:
+    from statsforecast.models import IMAPA
+
+    return IMAPA()
+
+
+def _adida() -> Any:
+    from statsforecast.models import ADIDA
+
+    return ADIDA()
 
 
 def _flat(level: Floats, horizon: int) -> tuple[Floats, Flags]:
@@ -121,6 +140,7 @@ MODELS = (
         family="intermittent",
         description="Croston's method without its bias (Syntetos and Boylan 2005)",
         build=_sba,
+        classes=SPARSE,
         parameters={"alpha": 0.1},
     ),
     ModelSpec(
@@ -128,12 +148,21 @@ MODELS = (
         family="intermittent",
         description="Croston's method that lets dead parts fade (Teunter, Syntetos and Babai 2011)",
         build=_tsb,
+        classes=SPARSE,
         parameters={"alpha_probability": 0.1, "alpha_size": 0.1},
     ),
     ModelSpec(
         name="imapa",
         family="intermittent",
         description="Levels smoothed at several time aggregations (Petropoulos and Kourentzes 2015)",
-        build=lambda parameters: Imapa(),
+        build=lambda parameters: Aggregated("imapa", _imapa),
+        classes=(*SPARSE, "erratic"),
+    ),
+    ModelSpec(
+        name="adida",
+        family="intermittent",
+        description="Level smoothed at the time aggregation of the mean demand interval (Nikolopoulos et al. 2011)",
+        build=lambda parameters: Aggregated("adida", _adida),
+        classes=SPARSE,
     ),
 )

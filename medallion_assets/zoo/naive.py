@@ -25,11 +25,28 @@ class SeasonalNaive(SeriesForecaster):
         return np.where(is_missing, recent_mean(matrix)[:, None], same_month), is_missing
 
 
+@dataclass(frozen=True)
+class Naive(SeriesForecaster):
+    """The newest month again; a part without any month is left to the fallback."""
+
+    name: str = "naive"
+
+    def expected(self, matrix: Floats, horizon: int) -> tuple[Floats, Flags]:
+        forecast_qty = np.repeat(matrix[:, -1:], horizon, axis=1)
+        return forecast_qty, np.isnan(forecast_qty)
+
+
 MODELS = (
     ModelSpec(
         name="seasonal_naive",
         family="naive",
         description="Demand of the same month a year before",
         build=lambda parameters: SeasonalNaive(),
+    ),
+    ModelSpec(
+        name="naive",
+        family="naive",
+        description="Demand of the newest month",
+        build=lambda parameters: Naive(),
     ),
 )

@@ -18,6 +18,8 @@ from medallion_assets.zoo.spec import FORECAST_COLUMNS
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
+NEWCOMER_MONTHS = 3.0  # months without a sale that halve what is expected of a part never sold
+
 
 def month_number(yyyymm: object) -> NDArray[np.int64]:
     """Months since the year 0 of an array or column of yyyymm."""
@@ -47,6 +49,16 @@ def recent_mean(matrix: Floats, months: int = 12) -> Floats:
     recent = matrix[:, -months:]
     count = (~np.isnan(recent)).sum(axis=1)
     return np.nansum(recent, axis=1) / np.maximum(count, 1)
+
+
+def never_sold(matrix: Floats, newcomer_qty: float) -> Floats:
+    """Expected monthly demand of parts without any sale, units; NaN for all others.
+
+    The mean of a gamma distribution of demand rates after so many months without a sale: what new parts sell, fading by month.
+    """
+    waited = (~np.isnan(matrix)).sum(axis=1)
+    expected = newcomer_qty * NEWCOMER_MONTHS / (NEWCOMER_MONTHS + waited)
+    return np.where(np.nansum(matrix, axis=1) > 0, np.nan, expected)
 
 
 def forecast_frame(
@@ -82,6 +94,8 @@ def cells_frame(
 class SeriesForecaster(ABC):
     """A model that forecasts each series from its own demand and learns nothing but the spread of its past errors.
 
+    A part that was never sold has no demand of its own: what other new parts sell stands in for it.
+
     Subclasses need the attribute ``name``, under which their past forecasts are stored, and ``expected``.
     """
 
@@ -97,4 +111,7 @@ class SeriesForecaster(ABC):
     def predict(self, fitted: Calibration, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
         matrix = demand_matrix(demand, features["part_number"], origin)
         forecast_qty, is_fallback = self.expected(matrix, horizon)
+        unsold = never_sold(matrix, fitted.newcomer_qty)
+        is_unsold = ~np.isnan(unsold)
+        forecast_qty[is_unsold], is_fallback[is_unsold] = unsold[is_unsold, None], True
         return forecast_frame(features, matrix, forecast_qty, is_fallback, fitted)

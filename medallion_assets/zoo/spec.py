@@ -40,9 +40,20 @@ class Forecaster(Protocol):
     def predict(self, fitted: Fitted, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame: ...
 
 
+class Combining(Forecaster, Protocol):
+    """A model with members: its forecasts are made from theirs, which are stored already where it is backtested."""
+
+    def combine(self, fitted: Fitted, members: Mapping[str, pd.DataFrame], features: pd.DataFrame) -> pd.DataFrame:
+        """As predict, from the members' FORECAST_COLUMNS at the origin, by member. Parts that no member has are left out."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
-    """One entry of the zoo. ``build`` makes the Forecaster from ``parameters`` (defaults, overlaid by the configuration)."""
+    """One entry of the zoo. ``build`` makes the Forecaster from ``parameters`` (defaults, overlaid by the configuration).
+
+    ``is_global``: fit learns from all parts' demand and features, not from the origin's features alone. ``members``: models that it
+    combines; it is then Combining. ``reads_past``: fit looks at stored forecasts of earlier origins.
+    """
 
     name: str
     family: str
@@ -50,6 +61,7 @@ class ModelSpec:
     build: Callable[[Parameters], Forecaster]
     parameters: Parameters = field(default_factory=dict)
     is_global: bool = False
+    reads_past: bool = True
     members: tuple[str, ...] = ()
     classes: tuple[str, ...] = DEMAND_CLASSES
     code_version: str = "1"

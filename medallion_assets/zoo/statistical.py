@@ -16,6 +16,7 @@ from medallion_assets.zoo.spec import ModelSpec
 
 SEASON = 12
 SEASONAL_MONTHS = 2 * SEASON  # a seasonal index seen once can't be told from noise
+DENSE = ("smooth", "erratic")  # of sparse demand they make trends and seasons out of nothing
 LARGEST_RISE = 5.0  # times the largest demand ever seen: beyond it an extrapolated trend has run away
 
 
@@ -89,18 +90,20 @@ MODELS = (
         family="statistical",
         description="Dynamic optimised Theta (Fiorucci et al. 2016)",
         build=lambda parameters: StatisticalModel("theta", _theta),
+        classes=DENSE,
     ),
     ModelSpec(
         name="ces",
         family="statistical",
         description="Complex exponential smoothing (Svetunkov et al. 2022)",
         build=lambda parameters: StatisticalModel("ces", _ces),
+        classes=DENSE,
     ),
     ModelSpec(
         name="auto_ets",
         family="statistical",
         description="Exponential smoothing with components chosen by AICc (Hyndman et al. 2002)",
         build=lambda parameters: StatisticalModel("auto_ets", _ets),
-        classes=("smooth", "erratic"),
+        classes=DENSE,
     ),
 )
