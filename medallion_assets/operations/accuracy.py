@@ -20,6 +20,7 @@ from rich.table import Table
 from medallion_assets import definitions
 from medallion_assets.bronze.transforms import dated_lines
 from medallion_assets.operations import runs, scoring
+from medallion_assets.operations.references import reference_scores
 from medallion_assets.partitions import add_months, from_index, month_index
 from medallion_assets.tables import DECILES, DEMAND_FORECAST, MONTHLY_DEMAND, ZOO_FORECAST
 from resources.errors import Refused
@@ -117,7 +118,9 @@ def of_orders(settings: Settings, horizon: int, origin: int, out: Path, models: 
     sold = demand[(demand["month"] <= month_index(origin)) & (demand["y"] > 0)].groupby("unique_id").size()
     scored = demand[demand["unique_id"].isin(sold[sold >= MIN_SOLD_MONTHS].index)]
     no_shift = pd.Series(0, index=demand["unique_id"].unique())
-    _finish(_predictions(before, origin), scored, no_shift, out, time.monotonic() - started, (), console)
+    seconds = time.monotonic() - started
+    references = sorted(reference_scores(scored, month_index(origin), horizon).items(), key=lambda entry: entry[1]["wape"])
+    _finish(_predictions(before, origin), scored, no_shift, out, seconds, references, console)
 
 
 def _refuse_used(out: Path) -> None:

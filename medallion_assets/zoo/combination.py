@@ -67,7 +67,7 @@ class Combination:
         aligned = [members[name].set_index(CELL).reindex(cells) for name in self.weights]
         values = np.stack([rows[NUMBERS].to_numpy(dtype=float) for rows in aligned], axis=1)
         is_known = ~np.isnan(values[:, :, 0])
-        is_sound = is_known & ~np.column_stack([rows["is_fallback"].fillna(True).to_numpy(dtype=bool) for rows in aligned])
+        is_sound = np.column_stack([rows["is_fallback"].eq(False).to_numpy() for rows in aligned])
         is_fallback = ~is_sound.any(axis=1)
         is_sound[is_fallback] = is_known[is_fallback]
         values = np.where(is_sound[:, :, None], values, 0.0)

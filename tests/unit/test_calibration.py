@@ -7,7 +7,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import nbinom
 
 from medallion_assets.tables import DECILES, LEVELS
-from medallion_assets.zoo.calibration import Calibration, deciles, is_count_demand, learn, negative_binomial_deciles
+from medallion_assets.zoo.calibration import (
+    Calibration,
+    deciles,
+    is_count_demand,
+    learn,
+    negative_binomial_deciles,
+    newcomer_demand,
+)
+from medallion_assets.zoo.series import never_sold
 
 CLASSES = ("smooth", "lumpy")
 
@@ -139,3 +147,15 @@ def test_deciles_are_in_order_finite_and_not_negative() -> None:
     assert np.isfinite(result).all()
     assert (result >= 0).all()
     assert (np.diff(result, axis=1) >= 0).all()
+
+
+def test_a_part_never_sold_is_expected_to_sell_as_new_parts_do_less_by_every_month() -> None:
+    """New parts sell 9 a month: a part announced now is expected to sell 6.75, after nine silent months 2.25, and one that sold is not."""
+    matrix = np.array([[np.nan] * 8 + [0.0], [0.0] * 9, [0.0] * 8 + [3.0]])
+    assert never_sold(matrix, 9.0) == pytest.approx([6.75, 2.25, np.nan], nan_ok=True)
+
+
+def test_what_new_parts_sell_is_the_mean_of_new_parts_that_sold() -> None:
+    """A new part without a sale and an old part say nothing of it."""
+    features = pd.DataFrame({"demand_class": ["new", "new", "new", "smooth"], "demand_mean_3": [4.0, 8.0, 0.0, 100.0]})
+    assert newcomer_demand(features) == 6.0

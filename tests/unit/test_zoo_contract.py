@@ -68,7 +68,7 @@ def fit(spec: ModelSpec, demand: pd.DataFrame, features: pd.DataFrame, past: pd.
 
 def quick(spec: ModelSpec) -> dict[str, int]:
     """Few rounds: the contract is about shape, not accuracy."""
-    return {"rounds": 20} if "rounds" in spec.parameters else {}
+    return {name: rounds for name, rounds in {"rounds": 10, "distribution_rounds": 3}.items() if name in spec.parameters}
 
 
 def own_rows(forecaster, fitted, name: str, demand: pd.DataFrame, features: pd.DataFrame, origin: int) -> pd.DataFrame:

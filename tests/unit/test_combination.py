@@ -1,0 +1,82 @@
+"""Combinations: what becomes of the members' forecasts, their stand-ins and their deciles."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medallion_assets.tables import DECILES
+from medallion_assets.zoo.combination import Combination, CombinationFit, learn_weights
+
+FEATURES = pd.DataFrame({"part_number": ["A", "B"], "demand_class": ["smooth", "lumpy"]})
+NOTHING = CombinationFit({})
+
+
+def member(level: dict[str, float], stand_in: tuple[str, ...] = ()) -> pd.DataFrame:
+    """One month ahead: ``level`` by part, deciles from a half to one and a half of it."""
+    rows = pd.DataFrame({"part_number": list(level), "horizon": 1, "forecast_qty": list(level.values())})
+    for decile, share in zip(DECILES, np.linspace(0.5, 1.5, 9), strict=True):
+        rows[decile] = rows["forecast_qty"] * share
+    return rows.assign(is_fallback=rows["part_number"].isin(stand_in))
+
+
+def by_part(rows: pd.DataFrame, column: str = "forecast_qty") -> dict[str, float]:
+    return dict(zip(rows["part_number"], rows[column], strict=True))
+
+
+def test_a_mean_weighs_forecasts_and_deciles_alike() -> None:
+    """Three quarters of 4 and one of 8 are 5, and q90 is three quarters of 6 and one of 12."""
+    rows = Combination("mean", {"x": 0.75, "y": 0.25}).combine(NOTHING, {"x": member({"A": 4}), "y": member({"A": 8})}, FEATURES)
+    assert by_part(rows) == {"A": 5.0}
+    assert by_part(rows, "q90") == {"A": 7.5}
+
+
+def test_deciles_may_come_from_one_member() -> None:
+    """Expected demand is the mean of both, the deciles are y's."""
+    combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0})
+    rows = combination.combine(NOTHING, {"x": member({"A": 4}), "y": member({"A": 8})}, FEATURES)
+    assert (by_part(rows), by_part(rows, "q50")) == ({"A": 6.0}, {"A": 8.0})
+
+
+def test_a_stand_in_does_not_count_unless_there_is_nothing_else() -> None:
+    """A is forecast by y alone; of B all members stand in, so the combination does."""
+    members = {"x": member({"A": 4, "B": 2}, ("A", "B")), "y": member({"A": 8, "B": 6}, ("B",))}
+    rows = Combination("mean", {"x": 0.5, "y": 0.5}).combine(NOTHING, members, FEATURES)
+    assert by_part(rows) == {"A": 8.0, "B": 4.0}
+    assert by_part(rows, "is_fallback") == {"A": False, "B": True}
+
+
+def test_a_member_that_lacks_a_part_leaves_it_to_the_others() -> None:
+    """B is known to y only."""
+    rows = Combination("mean", {"x": 0.5, "y": 0.5}).combine(NOTHING, {"x": member({"A": 4}), "y": member({"A": 8, "B": 6})}, FEATURES)
+    assert by_part(rows) == {"A": 6.0, "B": 6.0}
+
+
+def test_a_median_ignores_the_member_that_runs_away() -> None:
+    """Of 4, 5 and 900 the median is 5."""
+    weights = {"x": 1 / 3, "y": 1 / 3, "z": 1 / 3}
+    members = {"x": member({"A": 4}), "y": member({"A": 5}), "z": member({"A": 900})}
+    assert by_part(Combination("median", weights, "median").combine(NOTHING, members, FEATURES)) == {"A": 5.0}
+
+
+def test_weights_learned_by_class_go_to_the_member_that_was_right() -> None:
+    """x was right for smooth parts and twice too high for lumpy ones, y the other way round."""
+    random = np.random.default_rng(2)
+    actual = random.gamma(20, size=400)
+    cells = pd.DataFrame({"part_number": [f"P{i}" for i in range(400)], "horizon": 1, "origin": 202301, "actual_qty": actual})
+    cells["demand_class"] = np.where(np.arange(400) < 200, "smooth", "lumpy")
+    rows = []
+    for name, good in (("x", "smooth"), ("y", "lumpy")):
+        level = np.where(cells["demand_class"] == good, 1.0, 2.0) * 20
+        spread = {decile: level * share for decile, share in zip(DECILES, np.linspace(0.7, 1.3, 9), strict=True)}
+        rows.append(cells.assign(model=name, forecast_qty=level, is_fallback=False, **spread))
+    learned = learn_weights(pd.concat(rows, ignore_index=True), ("x", "y"))
+    assert learned["smooth"][0] > 0.8
+    assert learned["lumpy"][1] > 0.8
+    assert sum(learned[""]) == pytest.approx(1.0)
+
+
+def test_few_past_cells_teach_no_weights() -> None:
+    """Below 200 cells weights stay as they are written."""
+    one = pd.DataFrame({"part_number": ["A"], "horizon": [1], "origin": [202301], "actual_qty": [4.0], "demand_class": ["smooth"]})
+    rows = [one.merge(member({"A": 4}), on=["part_number", "horizon"]).assign(model=name) for name in ("x", "y")]
+    assert learn_weights(pd.concat(rows, ignore_index=True), ("x", "y")) == {}
