@@ -33,8 +33,8 @@ run: setup  ## orders to forecast: CONFIG=file.yaml ORDERS=folder
 ui: setup  ## Dagster's web interface and daemon: CONFIG=file.yaml
 	@$(project_environment); .venv/bin/medallion ui
 
-accuracy: setup  ## score held-out months: SET=series.parquet, or CONFIG= ORDERS= ORIGIN=yyyymm; HORIZON= OUT=folder
-	@$(project_environment); .venv/bin/medallion accuracy $(if $(SET),--set "$(SET)") $(if $(ORIGIN),--origin $(ORIGIN)) \
+accuracy: setup  ## score held-out months: SET=series.parquet, or CONFIG= ORDERS= ORIGIN=yyyymm; HORIZON= [ROLLING=n] OUT=folder
+	@$(project_environment); .venv/bin/medallion accuracy $(if $(SET),--set "$(SET)") $(if $(ORIGIN),--origin $(ORIGIN)) $(if $(ROLLING),--rolling $(ROLLING)) \
 	  --horizon "$(HORIZON)" --out "$(OUT)" $(foreach model,$(MODELS),--model $(model))
 
 # Findings of the linters fail the target but do not hide what the tests say.

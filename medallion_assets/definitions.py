@@ -76,10 +76,15 @@ class LakehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     max_removed_share: float
     retention_months: int
 
-    def create_resource(self, context: dg.InitResourceContext) -> DeltaLakehouse:
-        return DeltaLakehouse(
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[DeltaLakehouse]:
+        lakehouse = DeltaLakehouse(
             lambda: self.spark.spark_session, self.root, self.catalog, self.schemas, self.max_removed_share, self.retention_months
         )
+        try:
+            yield lakehouse
+        finally:
+            lakehouse.forget()
 
 
 def build_resources(settings: Settings) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import json
 import re
 import threading
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 Layer = Literal["bronze", "silver", "gold"]
+KEPT_FRAMES = 8
 RECENT_COMMITS = 100  # among which a writer looks for its own; so many others can't come in between
 
 
@@ -176,7 +177,7 @@ class Lakehouse(Protocol):
 
     def merge(self, spec: TableSpec, rows: DataFrame, months: Sequence[int], writer: str = "") -> WriteResult: ...
 
-    def append(self, spec: TableSpec, rows: DataFrame) -> int: ...
+    def append(self, spec: TableSpec, rows: DataFrame, number: int | None = None) -> int: ...
 
     def version(self, spec: TableSpec) -> int: ...
 
@@ -196,6 +197,10 @@ class Lakehouse(Protocol):
         self, spec: TableSpec, columns: Sequence[str], months: Sequence[int], share: float, writers: Sequence[str] | None = None
     ) -> pd.DataFrame: ...
 
+    def drawn(self, rows: DataFrame, share: float) -> DataFrame: ...
+
+    def kept(self, key: tuple[Any, ...], build: Callable[[], DataFrame]) -> DataFrame: ...
+
     def slices(self, spec: TableSpec, writer: str = "") -> dict[int, Slice]: ...
 
     def record(self, spec: TableSpec, slices: Sequence[Slice], run_id: str) -> None: ...
@@ -213,6 +218,7 @@ class DeltaLakehouse:
         self._max_removed_share, self._retention_days = max_removed_share, retention_months * 31
         self._registered: set[str] = set()
         self._registering = threading.Lock()
+        self._kept: dict[tuple[Any, ...], DataFrame] = {}
 
     @property
     def spark(self) -> SparkSession:
@@ -280,7 +286,7 @@ class DeltaLakehouse:
             if fill_number := self._fill_number(spec, months, writer):
                 result = {m: MonthWritten(n := written.get(m, (0, "0-0"))[0], written.get(m, (0, "0-0"))[1], n) for m in months}
                 if written and spec.writer_column and len(months) == 1:
-                    self._append_slice(spec, new, f"{writer}/{months[0]}", fill_number)
+                    self._append_once(spec, new.repartition(*spec.partition_by), f"{writer}/{months[0]}", fill_number)
                 elif written:
                     self._fill(spec, new, scope)
                 return WriteResult(self.version(spec), result)
@@ -305,9 +311,15 @@ class DeltaLakehouse:
                 changes.unpersist()
         return WriteResult(self.version(spec), result)
 
-    def append(self, spec: TableSpec, rows: DataFrame) -> int:
-        """Append rows in one commit, adding columns the table lacks where the spec allows it. Returns the Delta version."""
+    def append(self, spec: TableSpec, rows: DataFrame, number: int | None = None) -> int:
+        """Append rows in one commit, adding columns the table lacks where the spec allows it. Returns the Delta version.
+
+        ``number``: rising with every append; of two writers who append the same number one is told ConcurrentWrite.
+        """
         self._ensure(spec)
+        if number is not None:
+            self._append_once(spec, rows, spec.id, number)
+            return self.version(spec)
         writer = rows.writeTo(self.name(spec))
         if spec.has_source_columns:
             writer = writer.option("mergeSchema", "true")
@@ -378,12 +390,29 @@ class DeltaLakehouse:
         """Slices of a table with part_number as pandas: a ``share`` of whole parts, drawn by a hash of their number by Spark; all for 1."""
         if share >= 1 or not self._exists(spec):
             return self.rows(spec, columns, months, writers)
-        kept = self.read(spec, months).where(f"pmod(xxhash64(part_number), 1000000) < {int(1_000_000 * share)}")
+        kept = self.drawn(self.read(spec, months), share)
         if writers is not None:
             from pyspark.sql import functions as F
 
             kept = kept.where(F.col(str(spec.writer_column)).isin(list(writers)))
         return kept.select(*columns).toPandas()
+
+    def drawn(self, rows: DataFrame, share: float) -> DataFrame:
+        """Rows of a ``share`` of whole parts, the same parts whatever the rows."""
+        return rows if share >= 1 else rows.where(f"pmod(xxhash64(part_number), 1000000) < {int(1_000_000 * share)}")
+
+    def kept(self, key: tuple[Any, ...], build: Callable[[], DataFrame]) -> DataFrame:
+        """A frame that several assets of a run read: made once, and left in Spark's storage while it is among the newest KEPT_FRAMES."""
+        if key not in self._kept:
+            self._kept[key] = build().persist()
+            while len(self._kept) > KEPT_FRAMES:
+                self._kept.pop(next(iter(self._kept))).unpersist()
+        return self._kept[key]
+
+    def forget(self) -> None:
+        """Give back the storage of all kept frames."""
+        while self._kept:
+            self._kept.popitem()[1].unpersist()
 
     def slices(self, spec: TableSpec, writer: str = "") -> dict[int, Slice]:
         """Newest ledger row of each stored month of the table (and writer)."""
@@ -446,16 +475,29 @@ class DeltaLakehouse:
             schema = f"{self._catalog}.{self._schemas[spec.layer]}"
             self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
             self.spark.sql(self.ddl(spec))
+            if added := self._added_columns(spec):
+                self.spark.sql(f"ALTER TABLE {self.name(spec)} ADD COLUMNS ({', '.join(map(_definition, added))})")
             self._registered.add(spec.id)
+
+    def _added_columns(self, spec: TableSpec) -> list[Column]:
+        """Columns that a table made by an older release lacks. Rows of before have no value there, so only nullable ones can be added."""
+        from deltalake import DeltaTable
+
+        known = {field.name for field in DeltaTable(self.path(spec)).schema().fields}
+        added = [column for column in spec.columns if column.name not in known]
+        if required := [column.name for column in added if not column.is_nullable]:
+            raise Refused(
+                f"{self.name(spec)} lacks {', '.join(required)}, which no release can add to stored rows. "
+                "Nothing was changed; give lakehouse_root a new folder and let it be filled from the files, or ask for a migration."
+            )
+        return added
 
     def ddl(self, spec: TableSpec) -> str:
         """The CREATE TABLE statement of a spec; of an existing table its own schema is taken."""
         location = f"USING DELTA LOCATION '{_literal(self.path(spec))}'"
         if self._exists(spec):
             return f"CREATE TABLE IF NOT EXISTS {self.name(spec)} {location}"
-        columns = ", ".join(
-            f"`{c.name}` {c.type}{'' if c.is_nullable else ' NOT NULL'} COMMENT '{_literal(c.comment)}'" for c in spec.columns
-        )
+        columns = ", ".join(map(_definition, spec.columns))
         partition = f" PARTITIONED BY ({', '.join(spec.partition_by)})" if spec.partition_by else ""
         kept = f"interval {self._retention_days} days"
         return (
@@ -495,21 +537,20 @@ class DeltaLakehouse:
             return 0
         return int(table.transaction_version(f"{writer}/{months[0]}") or 0) + 1
 
-    def _append_slice(self, spec: TableSpec, rows: DataFrame, slice_id: str, fill_number: int) -> None:
-        """Write one writer's one empty slice: five times faster than replacing it.
+    def _append_once(self, spec: TableSpec, rows: DataFrame, application: str, number: int) -> None:
+        """Append under a number that Delta takes once from an application. Of an empty slice five times faster than replacing it.
 
-        Delta takes each number of a slice once: of two who fill it at the same time one fails, and one who comes later writes
-        nothing. Both are told ConcurrentWrite.
+        Of two who append the same number at the same time one fails, and one who comes later writes nothing: both are told
+        ConcurrentWrite.
         """
         from deltalake import DeltaTable
 
         token = uuid.uuid4().hex
-        options = {"txnAppId": slice_id, "txnVersion": str(fill_number), "userMetadata": token}
-        writer = rows.repartition(*spec.partition_by).writeTo(self.name(spec)).options(**options)
+        options = {"txnAppId": application, "txnVersion": str(number), "userMetadata": token}
         with _concurrency(spec):
-            writer.append()
+            rows.writeTo(self.name(spec)).options(**options).append()
         if not any(commit.get("userMetadata") == token for commit in DeltaTable(self.path(spec)).history(RECENT_COMMITS)):
-            raise ConcurrentWrite(f"{spec.id}: another writer filled {slice_id}")
+            raise ConcurrentWrite(f"{spec.id}: another writer was faster with number {number} of {application}")
 
     def _fill(self, spec: TableSpec, rows: DataFrame, scope: str) -> None:
         """Write slices that hold nothing yet. Replacing them, not appending, makes a second writer of the same slice fail."""
@@ -568,6 +609,10 @@ class _concurrency:
             r"DELTA_CONCURRENT|Concurrent(Modification|Append|Delete|Transaction)|DELTA_METADATA_CHANGED", str(error)
         ):
             raise ConcurrentWrite(f"{self._spec.id}: another writer changed the same slice") from error
+
+
+def _definition(column: Column) -> str:
+    return f"`{column.name}` {column.type}{'' if column.is_nullable else ' NOT NULL'} COMMENT '{_literal(column.comment)}'"
 
 
 def _literal(text: str) -> str:

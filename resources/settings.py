@@ -202,9 +202,19 @@ class FeatureSettings(_Section):
     activity: bool = True
 
 
+class TuningSettings(_Section):
+    """Search of hyper-parameters inside the training window, for models that declare what may be searched."""
+
+    trials: int = Field(5, ge=0, description="parameter sets tried, the defaults among them; 0: nothing is tuned")
+    max_seconds: float = Field(25, gt=0, description="no trial is begun after so long; a search that it cut short says so")
+    every_months: int = Field(12, ge=1, description="origins that a search is good for")
+    max_rows: int = Field(40_000, ge=1_000, description="rows of part, month and horizon that a trial learns from")
+
+
 class ZooSettings(_Section):
     models: tuple[str, ...] | None = Field(None, description="names of the models to run; none named: all")
     parameters: dict[str, dict[str, bool | int | float | str]] = {}
+    tuning: TuningSettings = TuningSettings()
     buckets: int = Field(16, ge=1, description="groups of parts that one Python call forecasts")
     max_fit_rows: int = Field(240_000, ge=1_000, description="part-months a global model is fitted on; whole parts are sampled")
     restate_share: float = Field(0.01, ge=0, le=1, description="changed share of demand from which stored evidence is fitted again")
@@ -223,7 +233,7 @@ class MlflowSettings(_Section):
 
 
 class PromotionSettings(_Section):
-    mode: Literal["act", "off"] = "act"
+    mode: Literal["act", "approve", "off"] = Field("act", description="approve: a promotion waits for `medallion approve`")
     min_parts: int = Field(30, ge=1, description="a class with fewer parts takes the decision of all classes together")
     min_cells: int = Field(200, ge=1)
     over_rate: float = Field(0.02, ge=0, description="cost of one unit too many for a month, as a share of its price")

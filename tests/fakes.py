@@ -258,6 +258,7 @@ class FakeLakehouse:
         self.conflicts = 0
         self._max_removed_share = max_removed_share
         self._versions: dict[str, list[list[Record]]] = {}
+        self._appended: dict[str, int] = {}
         self._ledger: dict[tuple[str, str], dict[int, Slice]] = {}
 
     def name(self, spec: TableSpec) -> str:
@@ -297,10 +298,13 @@ class FakeLakehouse:
             self._versions[spec.id].append(kept + new)
         return WriteResult(self.version(spec), result)
 
-    def append(self, spec: TableSpec, rows: FakeFrame) -> int:
+    def append(self, spec: TableSpec, rows: FakeFrame, number: int | None = None) -> int:
         new = _records(spec, rows)
         stored = self._table(spec)[-1]
+        if number is not None and number <= self._appended.get(spec.id, 0):
+            raise ConcurrentWrite(f"{spec.id}: another writer was faster with number {number}")
         self.journal.note(f"append {spec.id}")
+        self._appended[spec.id] = number or 0
         self._versions[spec.id].append(stored + new)
         return self.version(spec)
 
@@ -333,6 +337,12 @@ class FakeLakehouse:
         return rows.loc[
             rows["part_number"].map(lambda part: zlib.crc32(str(part).encode()) % 1000 < share * 1000).astype(bool), list(columns)
         ]
+
+    def drawn(self, rows: FakeFrame, share: float) -> FakeFrame:
+        return rows
+
+    def kept(self, key: tuple[Any, ...], build: Callable[[], FakeFrame]) -> FakeFrame:
+        return build()
 
     def slices(self, spec: TableSpec, writer: str = "") -> dict[int, Slice]:
         return dict(self._ledger.get((spec.id, writer), {}))

@@ -20,9 +20,10 @@ from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import CHAMPION, DECILES, DELIVERIES, DEMAND_CLASSES, DEMAND_FEATURES, DEMAND_FORECAST, MONTHLY_DEMAND
 from medallion_assets.zoo.backtest import history, in_buckets, window
+from medallion_assets.zoo.champions import sync_alias
+from medallion_assets.zoo.decisions import serving_version
 from medallion_assets.zoo.registry import BASELINE, model
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
-from medallion_assets.zoo.training import serving_version, sync_alias
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
 from resources.settings import Settings
 from resources.tracking import Tracking

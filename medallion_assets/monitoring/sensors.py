@@ -21,7 +21,9 @@ from dagster_deltalake import DeltaTableResource
 from deltalake.exceptions import TableNotFoundError
 
 from medallion_assets.monitoring.completeness import complete_months_of
-from medallion_assets.partitions import NO_MONTH, add_months, evidence_origins, in_ranges, month_index, month_partitions, stretches
+from medallion_assets.monitoring.retraining import DRIFT_COLUMNS, drift, freshness
+from medallion_assets.partitions import NO_MONTH, add_months, in_ranges, month_partitions, stretches
+from medallion_assets.zoo.decisions import trained_months
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -39,7 +41,6 @@ PARTITION_TAG = "dagster/partition"
 SETTLE_SECONDS = 5.0  # a file that was written to more recently than this may still be growing
 NAMED_FILES = 3
 DELIVERY_COLUMNS = ("sequence", "delivery_id", "source", "file_name", "months")
-DECISION_COLUMNS = ("decision_number", "yyyymm", "demand_class", "decision", "champion_trained_yyyymm")
 UNFINISHED = (
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -61,18 +62,6 @@ def build_sensors(settings: Settings, register_deliveries: Job, monthly_forecast
         _freshness_sensor(settings, retraining),
         _drift_sensor(settings, retraining),
     ]
-
-
-def trained_months(decisions: pd.DataFrame, held: Iterable[str] = ()) -> dict[str, int]:
-    """Month that each demand class's champion was trained in, by its newest decision; classes in ``held`` are left out.
-
-    decisions: rows of gold.champion. A class whose champion needed no training counts as trained in the month of that decision.
-    """
-    # A restated row tells how a past month would be decided now; nothing is served because of it.
-    standing = decisions[decisions["decision"] != "restated"].sort_values("decision_number").drop_duplicates("demand_class", keep="last")
-    standing = standing[~standing["demand_class"].isin(list(held))]
-    months = standing["champion_trained_yyyymm"].fillna(standing["yyyymm"]).astype(int)
-    return {str(demand_class): int(month) for demand_class, month in zip(standing["demand_class"], months, strict=True)}
 
 
 def _sensor_options(settings: Settings) -> dict[str, Any]:
@@ -171,23 +160,16 @@ def _freshness_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
         if isinstance(month, dg.SkipReason):
             return month
         trained = _trained(champion_table)
-        evidence = _lag_evidence(month, min(trained.values()), settings) if trained else _first_training_evidence(month, settings)
-        if isinstance(evidence, dg.SkipReason):
-            return evidence
+        is_due, evidence = freshness(month, trained, settings)
+        if not is_due:
+            return dg.SkipReason(evidence)
         run_key = f"freshness-{month}-{min(trained.values()) if trained else 'none'}"
-        if context.cursor == run_key:
-            return dg.SkipReason(f"{evidence}; training of {month} was already requested for it")
-        if _is_under_way(context, job, month):
-            return dg.SkipReason(f"{evidence}; training of {month} is under way")
-        request = dg.RunRequest(run_key=run_key, partition_key=str(month), tags={TRIGGER_TAG: "freshness", EVIDENCE_TAG: evidence})
-        return dg.SensorResult(run_requests=[request], cursor=run_key)
+        return _training_requested(context, job, month, run_key, run_key, evidence, "freshness")
 
     return freshness_sensor
 
 
 def _drift_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
-    cooldown = settings.monitoring.drift_cooldown_months
-
     @dg.sensor(
         name="drift_sensor",
         job=job,
@@ -203,29 +185,14 @@ def _drift_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
         month = _newest_complete_month(deliveries_table, settings)
         if isinstance(month, dg.SkipReason):
             return month
-        verdicts = _rows(drift_table, ("yyyymm", "feature", "statistic", "threshold", "is_drift"), [("yyyymm", "=", month)])
+        verdicts = _rows(drift_table, DRIFT_COLUMNS, [("yyyymm", "=", month)])
         if verdicts is None:
             return dg.SkipReason("gold.demand_drift does not exist yet; the monthly job writes it")
-        if verdicts.empty:
-            return dg.SkipReason(f"{month} is complete, but its drift is not computed yet; the monthly job does that")
-        drifted = verdicts[verdicts["is_drift"].astype(bool)].sort_values("feature")
-        if drifted.empty:
-            return dg.SkipReason(f"no drift in {month}: {len(verdicts)} figures looked at")
-        evidence = f"{month}: " + ", ".join(
-            f"{row.feature} z {row.statistic:+.1f} (drift from {row.threshold:g})" for row in drifted.itertuples()
-        )
-        if context.cursor == str(month):
-            return dg.SkipReason(f"drift in {evidence}; training was already requested for it")
-        trained = _trained(champion_table)
-        if not trained:
-            return dg.SkipReason(f"drift in {evidence}; no champion yet, whose first training the freshness sensor requests")
-        # The cursor stays where it is, so that drift which outlasts the cooldown is acted on.
-        if month_index(month) - month_index(newest := max(trained.values())) <= cooldown:
-            return dg.SkipReason(f"drift in {evidence}; the champion was trained in {newest}, less than {cooldown + 1} months before")
-        if _is_under_way(context, job, month):
-            return dg.SkipReason(f"drift in {evidence}; training of {month} is under way")
-        request = dg.RunRequest(run_key=f"drift-{month}", partition_key=str(month), tags={TRIGGER_TAG: "drift", EVIDENCE_TAG: evidence})
-        return dg.SensorResult(run_requests=[request], cursor=str(month))
+        is_due, evidence = drift(month, _trained(champion_table), verdicts, settings)
+        if not is_due:
+            # The cursor stays where it is, so that drift which outlasts the cooldown is acted on.
+            return dg.SkipReason(evidence)
+        return _training_requested(context, job, month, str(month), f"drift-{month}", evidence, "drift")
 
     return drift_sensor
 
@@ -298,10 +265,12 @@ def _names(files: Sequence[_LandedFile]) -> str:
     return named if len(files) <= NAMED_FILES else f"{named} and {len(files) - NAMED_FILES} more"
 
 
-def _rows(table: DeltaTableResource, columns: Sequence[str], filters: list[tuple[str, str, Any]] | None = None) -> pd.DataFrame | None:
-    """Columns of a small table; None while it does not exist."""
+def _rows(
+    table: DeltaTableResource, columns: Sequence[str] | None = None, filters: list[tuple[str, str, Any]] | None = None
+) -> pd.DataFrame | None:
+    """Columns of a small table, or all; None while it does not exist."""
     try:
-        return table.load().to_pandas(columns=list(columns), filters=filters)
+        return table.load().to_pandas(columns=list(columns) if columns else None, filters=filters)
     except TableNotFoundError:
         return None
 
@@ -336,22 +305,20 @@ def _newest_complete_month(deliveries_table: DeltaTableResource, settings: Setti
 
 
 def _trained(champion_table: DeltaTableResource) -> dict[str, int]:
-    decisions = _rows(champion_table, DECISION_COLUMNS)
+    decisions = _rows(champion_table)
     return {} if decisions is None else trained_months(decisions)
 
 
-def _lag_evidence(month: int, trained: int, settings: Settings) -> str | dg.SkipReason:
-    lag, limit = month_index(month) - month_index(trained), settings.monitoring.max_training_lag_months
-    text = f"newest complete month {month}, oldest champion trained in {trained}: lag {lag} months, limit {limit}"
-    return text if lag > limit else dg.SkipReason(text)
-
-
-def _first_training_evidence(month: int, settings: Settings) -> str | dg.SkipReason:
-    """Enough history is what lets a training promote anybody: the least number of evidence origins."""
-    forecast = settings.forecast
-    count = len(evidence_origins(month, forecast.horizon, forecast.origins, settings.first_month, forecast.min_history))
-    text = f"no champion yet, newest complete month {month} has {count} evidence origins, {forecast.k_min} are needed"
-    return text if count >= forecast.k_min else dg.SkipReason(f"{text}; seasonal_naive is served until then")
+def _training_requested(
+    context: dg.SensorEvaluationContext, job: Job, month: int, cursor: str, run_key: str, evidence: str, trigger: str
+) -> dg.SensorResult | dg.SkipReason:
+    """The request of a training, once for each cursor, and not while one of the month waits or runs."""
+    if context.cursor == cursor:
+        return dg.SkipReason(f"{evidence}; training of {month} was already requested for it")
+    if _is_under_way(context, job, month):
+        return dg.SkipReason(f"{evidence}; training of {month} is under way")
+    request = dg.RunRequest(run_key=run_key, partition_key=str(month), tags={TRIGGER_TAG: trigger, EVIDENCE_TAG: evidence})
+    return dg.SensorResult(run_requests=[request], cursor=cursor)
 
 
 def _is_under_way(context: dg.SensorEvaluationContext, job: Job, month: int) -> bool:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,10 +18,12 @@ from rich.table import Table
 
 from medallion_assets import definitions
 from medallion_assets.bronze.transforms import dated_lines
+from medallion_assets.monitoring.retraining import Verdict, drift, freshness
 from medallion_assets.operations import runs, scoring
 from medallion_assets.operations.references import reference_scores
-from medallion_assets.partitions import add_months, from_index, month_index
-from medallion_assets.tables import DECILES, DEMAND_FORECAST, MONTHLY_DEMAND, ZOO_FORECAST
+from medallion_assets.partitions import add_months, from_index, month_index, month_range
+from medallion_assets.tables import CHAMPION, DECILES, DEMAND_DRIFT, DEMAND_FORECAST, MONTHLY_DEMAND, ZOO_FORECAST
+from medallion_assets.zoo.decisions import trained_months
 from resources.errors import Refused
 from resources.orders import LocalOrderFiles
 from resources.settings import Settings, parse_settings
@@ -48,58 +49,67 @@ PUBLISHED: Mapping[tuple[str, int], tuple[tuple[str, Mapping[str, float]], ...]]
 }
 
 
-@dataclass(frozen=True)
-class Shifted:
+class Aligned(NamedTuple):
     """A series file brought to one end month: ``demand`` as ``scoring.monthly`` with months shifted, and each series' shift."""
 
     demand: pd.DataFrame
     shift: pd.Series
 
-    @property
-    def last(self) -> int:
-        return int(self.demand["month"].max())
 
-
-def end_aligned(series: pd.DataFrame) -> Shifted:
+def end_aligned(series: pd.DataFrame) -> Aligned:
     """Every series shifted in time so that all end in the month in which the last of them ends. series: unique_id, ds, y."""
     demand = scoring.monthly(series)
     ends = demand.groupby("unique_id")["month"].max()
     shift = ends.max() - ends
-    return Shifted(demand.assign(month=demand["month"] + demand["unique_id"].map(shift)), shift)
+    return Aligned(demand.assign(month=demand["month"] + demand["unique_id"].map(shift)), shift)
 
 
-def of_series(file: Path, horizon: int, out: Path, models: Sequence[str] | None, console: Console) -> None:
-    """Forecast the last ``horizon`` months of every series of a file from what lies before. Raises Refused for an unusable file."""
+def of_series(file: Path, horizon: int, rolling: int, out: Path, models: Sequence[str] | None, console: Console) -> None:
+    """Forecast the last ``horizon`` months of every series of a file from what lies before.
+
+    ``rolling``: instead so many origins, one month apart and each scored one step ahead (horizon 1), a month being released at a time;
+    0 for one origin. Raises Refused for an unusable file.
+    """
     series = _read_series(file)
-    shifted = end_aligned(series)
-    origin = shifted.last - horizon
+    demand, shift = end_aligned(series)
+    origins = _origins(from_index(int(demand["month"].max())), horizon, rolling)
     _refuse_used(out)
-    history = shifted.demand[shifted.demand["month"] <= origin]
+    history = demand[demand["month"] <= month_index(origins[0])]
     if history.empty:
-        raise Refused(f"{file}: no month lies before the last {horizon}; give a smaller HORIZON")
-    numbers = _write_orders(history, shifted.demand, out / "orders")
-    settings = parse_settings(_series_configuration(history, origin, horizon, out, models), out / "accuracy.yaml")
+        raise Refused(f"{file}: no month lies before the first origin {origins[0]}; give a smaller HORIZON or ROLLING")
+    numbers = _write_master(history, demand, out / "orders")
+    content = _series_configuration(history, horizon, out, models)
     started = time.monotonic()
-    _forecast(settings, from_index(origin), console)
+    predictions = _forecast(
+        lambda origin: _at(content, origin, out), lambda after, origin: _write_orders(demand, numbers, after, origin, out), origins, console
+    )
     seconds = time.monotonic() - started
-    predictions = _predictions(settings, from_index(origin)).assign(unique_id=lambda rows: rows["unique_id"].map(numbers))
-    _finish(predictions, shifted.demand, shifted.shift, out, seconds, PUBLISHED.get((file.stem, horizon), ()), console)
+    ids = {number: unique_id for unique_id, number in numbers.items()}
+    predictions = predictions.assign(unique_id=predictions["unique_id"].map(ids))
+    _finish(predictions, demand, shift, out, seconds, PUBLISHED.get((file.stem, 0 if rolling else horizon), ()), console)
 
 
-def of_orders(settings: Settings, horizon: int, origin: int, out: Path, models: Sequence[str] | None, console: Console) -> None:
-    """Forecast a configured source from an origin; lines dated later are removed from copies of its files before they are read."""
+def of_orders(
+    settings: Settings, horizon: int, origin: int, rolling: int, out: Path, models: Sequence[str] | None, console: Console
+) -> None:
+    """Forecast a configured source from an origin; lines dated later are removed from copies of its files before they are read.
+
+    ``rolling`` as in ``of_series``: so many origins, ``origin`` being the first.
+    """
     _refuse_used(out)
     content = settings.model_dump(mode="json", exclude={"simulation", "run"})
     content["forecast"]["horizon"] = horizon
     if models:
         content["zoo"]["models"] = list(models)
+    origins = month_range(origin, add_months(origin, rolling - 1)) if rolling else [origin]
     # Schemas of its own: one Spark session knows a table name once.
     apart = {layer: f"actuals_{layer}" for layer in ("bronze", "silver", "gold")}
-    everything = _relocated({**content, "schemas": apart}, out / "actuals_lakehouse", out)
+    everything = parse_settings(
+        {**content, "schemas": apart, "lakehouse_root": str((out / "actuals_lakehouse").absolute())}, out / "x.yaml"
+    )
     with runs.session(everything, console) as session:
         session.execute("register_deliveries", [int(definitions.newest_partition(everything))])
-        session.execute("monthly_data", [settings.first_month, add_months(origin, horizon)])
-        cut = _cut_orders(everything, origin, out / "orders")
+        session.execute("monthly_data", [settings.first_month, add_months(origins[-1], horizon)])
     known = runs.reader(everything).rows(MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty"])
     actuals = pd.DataFrame(
         {
@@ -109,18 +119,35 @@ def of_orders(settings: Settings, horizon: int, origin: int, out: Path, models: 
         }
     )
     actuals.sort_values(["unique_id", "ds"]).to_parquet(out / "actuals.parquet", index=False)
-    content["sources"] = [{**s, "files": cut[s["name"]], "format": "parquet", "closed_through": origin} for s in content["sources"]]
-    content["last_month"] = origin
-    before = _relocated(content, out / "lakehouse", out)
+    orders = (out / "orders").absolute()
+    cut = [{**s, "files": f"{orders}/{s['name']}/*/*/*.parquet", "format": "parquet"} for s in content["sources"]]
+    content |= {"sources": cut, "lakehouse_root": str((out / "lakehouse").absolute())}
     started = time.monotonic()
-    _forecast(before, origin, console)
+    predictions = _forecast(
+        lambda origin: _at(content, origin, out), lambda after, origin: _cut_orders(everything, after, origin, orders), origins, console
+    )
+    seconds = time.monotonic() - started
     demand = scoring.monthly(actuals)
     sold = demand[(demand["month"] <= month_index(origin)) & (demand["y"] > 0)].groupby("unique_id").size()
     scored = demand[demand["unique_id"].isin(sold[sold >= MIN_SOLD_MONTHS].index)]
     no_shift = pd.Series(0, index=demand["unique_id"].unique())
-    seconds = time.monotonic() - started
-    references = sorted(reference_scores(scored, month_index(origin), horizon).items(), key=lambda entry: entry[1]["wape"])
-    _finish(_predictions(before, origin), scored, no_shift, out, seconds, references, console)
+    references: list[tuple[str, Mapping[str, float]]] = []
+    if not rolling:
+        references = sorted(reference_scores(scored, month_index(origin), horizon).items(), key=lambda entry: entry[1]["wape"])
+    _finish(predictions, scored, no_shift, out, seconds, references, console)
+
+
+def _origins(last: int, horizon: int, rolling: int) -> list[int]:
+    """The origins of a series file that ends in a month: one, or the last so many before it."""
+    if rolling and horizon != 1:
+        raise Refused(f"ROLLING scores one step ahead, and HORIZON is {horizon}; give HORIZON=1")
+    return month_range(add_months(last, -rolling), add_months(last, -1)) if rolling else [add_months(last, -horizon)]
+
+
+def _at(content: Mapping[str, Any], origin: int, out: Path) -> Settings:
+    """The configuration as it is at the end of a month: it is the last, and all sources are closed through it."""
+    sources = [{**source, "closed_through": origin} for source in content["sources"]]
+    return parse_settings({**content, "sources": sources, "last_month": origin}, out / "accuracy.yaml")
 
 
 def _refuse_used(out: Path) -> None:
@@ -143,64 +170,52 @@ def _read_series(file: Path) -> pd.DataFrame:
     return series
 
 
-def _write_orders(history: pd.DataFrame, demand: pd.DataFrame, folder: Path) -> dict[str, str]:
-    """One order line for each month with demand, and a master of all series with their first month; part numbers with their series."""
+def _write_master(history: pd.DataFrame, demand: pd.DataFrame, folder: Path) -> dict[str, str]:
+    """A master of all series with their first month; series with their part numbers."""
     folder.mkdir(parents=True)
-    ids = sorted(demand["unique_id"].unique())
-    number = {unique_id: f"S{i:07d}" for i, unique_id in enumerate(ids)}
-    sold = history[history["y"] > 0]
-    month = sold["month"].map(from_index).astype(str)
-    part = sold["unique_id"].map(number)
-    orders = {
-        "order": part + "-" + month,
-        "part": part,
-        "date": month.str[:4] + "-" + month.str[4:] + "-15",
-        "qty": sold["y"],
-        "price": 1.0,
-    }
-    pd.DataFrame(orders).to_parquet(folder / "orders.parquet", index=False)
+    number = {unique_id: f"S{i:07d}" for i, unique_id in enumerate(sorted(demand["unique_id"].unique()))}
     # A series that starts after the origin is announced in the newest known month: it must be forecast all the same.
     first = demand.groupby("unique_id")["month"].min().clip(upper=int(history["month"].max()))
-    announced = pd.DataFrame({"part": [number[i] for i in first.index], "announced": first.map(from_index).astype(str).to_numpy()})
+    announced = pd.DataFrame({"part": first.index.map(number), "announced": first.map(from_index).astype(str).to_numpy()})
     announced.to_csv(folder / "parts.csv", index=False)
-    return {number[unique_id]: unique_id for unique_id in ids}
+    return number
 
 
-def _series_configuration(history: pd.DataFrame, origin: int, horizon: int, out: Path, models: Sequence[str] | None) -> dict[str, Any]:
+def _write_orders(demand: pd.DataFrame, numbers: Mapping[str, str], after: int | None, through: int, out: Path) -> None:
+    """A file with one order line for each month with demand, of the months after one through another."""
+    is_released = (demand["month"] <= month_index(through)) & (demand["y"] > 0)
+    sold = demand[is_released if after is None else is_released & (demand["month"] > month_index(after))]
+    month = sold["month"].map(from_index).astype(str)
+    part = sold["unique_id"].map(numbers)
+    dates = month.str[:4] + "-" + month.str[4:] + "-15"
+    orders = {"order": part + "-" + month, "part": part, "date": dates, "qty": sold["y"], "price": 1.0}
+    pd.DataFrame(orders).to_parquet(out / "orders" / f"orders_{through}.parquet", index=False)
+
+
+def _series_configuration(history: pd.DataFrame, horizon: int, out: Path, models: Sequence[str] | None) -> dict[str, Any]:
     columns = {"order_id": "order", "part_number": "part", "order_date": "date", "quantity": "qty", "unit_price": "price"}
+    orders = out.absolute() / "orders"
     source = {
         "name": "series",
-        "files": str(out.absolute() / "orders" / "orders.parquet"),
+        "files": f"{orders}/orders_*.parquet",
         "format": "parquet",
         "columns": columns,
         "date_formats": ["yyyy-MM-dd"],
-        "closed_through": from_index(origin),
     }
     return {
         "lakehouse_root": str(out.absolute() / "lakehouse"),
         "first_month": from_index(int(history["month"].min())),
-        "last_month": from_index(origin),
         "sources": [source],
-        "parts_master": {
-            "files": str(out.absolute() / "orders" / "parts.csv"),
-            "part_number": "part",
-            "announced": "announced",
-            "date_formats": ["yyyyMM"],
-        },
+        "parts_master": {"files": f"{orders}/parts.csv", "part_number": "part", "announced": "announced", "date_formats": ["yyyyMM"]},
         "forecast": {"horizon": horizon},
         "zoo": {"models": list(models)} if models else {},
     }
 
 
-def _relocated(content: Mapping[str, Any], root: Path, out: Path) -> Settings:
-    return parse_settings({**content, "lakehouse_root": str(root.absolute())}, out / "accuracy.yaml")
-
-
-def _cut_orders(settings: Settings, origin: int, folder: Path) -> dict[str, str]:
-    """Copies of all files without the lines dated after the origin, one file each, as text; the pattern of the copies by source."""
+def _cut_orders(settings: Settings, after: int | None, through: int, folder: Path) -> None:
+    """Copies of all files with the lines dated after one month through another, one file each, as text."""
     spark = definitions.build_resources(settings)["spark"].spark_session
     reader = LocalOrderFiles()
-    patterns = {}
     for source in settings.sources:
         if source.files is None:
             raise Refused(f"source {source.name} is an adopted table; the benchmark cuts files")
@@ -208,27 +223,55 @@ def _cut_orders(settings: Settings, origin: int, folder: Path) -> dict[str, str]
             lines = reader.lines(spark, source, [reader.describe(source, path)])
             dated = dated_lines(lines, source, settings.first_month, 999912)
             own = [name for name in dated.columns if not name.startswith("_") and name != "yyyymm"]
-            kept = dated.where(f"yyyymm <= {int(origin)}").orderBy("_line_number").select(*own)
-            kept.coalesce(1).write.parquet(str(folder.absolute() / source.name / f"{i:05d}"))
-        patterns[source.name] = str(folder.absolute() / source.name / "*" / "*.parquet")
-    return patterns
+            wanted = dated.where(f"yyyymm <= {int(through)} AND yyyymm > {int(after or -1)}")
+            kept = wanted.orderBy("_line_number").select(*own)
+            kept.coalesce(1).write.parquet(str(folder / source.name / str(through) / f"{i:05d}"))
 
 
-def _forecast(settings: Settings, origin: int, console: Console) -> None:
-    with runs.session(settings, console) as session:
-        session.execute("register_deliveries", [int(definitions.newest_partition(settings))])
-        session.execute("monthly_data", [settings.first_month, origin])
-        session.execute("retraining", [origin])
+def _forecast(
+    settings_at: Callable[[int], Settings], release: Callable[[int | None, int], None], origins: Sequence[int], console: Console
+) -> pd.DataFrame:
+    """Predictions of all origins, their months released one after the other.
+
+    The first origin trains; at each later one the default policy decides, on what is known by then, whether to train again.
+    """
+    found = []
+    for after, origin in zip([None, *origins], origins, strict=False):
+        release(after, origin)
+        settings = settings_at(origin)
+        with runs.session(settings, console) as session:
+            session.execute("register_deliveries", [int(definitions.newest_partition(settings))])
+            session.execute("monthly_data", [settings.first_month if after is None else add_months(after, 1), origin])
+            is_due, evidence = Verdict(True, "") if after is None else _policy(settings, origin)
+            if evidence:
+                console.print(f"{'trained again' if is_due else 'not trained again'}: {evidence}")
+            session.execute("retraining" if is_due else "publish", [origin])
+        found.append(_predictions(settings, origin, has_zoo=len(origins) == 1))
+    return pd.concat(found, ignore_index=True)
 
 
-def _predictions(settings: Settings, origin: int) -> pd.DataFrame:
-    """unique_id, origin, month (months since year 0), horizon, model, forecast, deciles and status of the served and every zoo forecast."""
+def _policy(settings: Settings, month: int) -> Verdict:
+    """What the freshness and drift sensors would say of a month."""
+    lakehouse = runs.reader(settings)
+    trained = trained_months(lakehouse.rows(CHAMPION))
+    late = freshness(month, trained, settings)
+    return late if late.is_due else drift(month, trained, lakehouse.rows(DEMAND_DRIFT, months=[month]), settings)
+
+
+def _predictions(settings: Settings, origin: int, has_zoo: bool) -> pd.DataFrame:
+    """unique_id, origin, month (months since year 0), horizon, model, forecast, deciles, status, and class of the part at the origin.
+
+    Of the served forecast, and where ``has_zoo`` of every model of the zoo.
+    """
     lakehouse = runs.reader(settings)
     columns = ["part_number", "target_yyyymm", "horizon", "forecast_qty", *DECILES]
-    served = lakehouse.rows(DEMAND_FORECAST, [*columns, "status"], [origin]).query("horizon > 0").assign(model=SERVED)
-    zoo = lakehouse.rows(ZOO_FORECAST, [*columns, "model", "is_fallback"], [origin])
-    zoo["status"] = zoo.pop("is_fallback").map({True: "fallback", False: "forecast"})
-    rows = pd.concat([served, zoo], ignore_index=True)
+    served = lakehouse.rows(DEMAND_FORECAST, [*columns, "status", "vintage", "demand_class"], [origin]).query("horizon > 0")
+    classes = served.drop_duplicates("part_number").set_index("part_number")["demand_class"]
+    rows = served[served["vintage"] == served["vintage"].max()].drop(columns="vintage").assign(model=SERVED)
+    if has_zoo:
+        zoo = lakehouse.rows(ZOO_FORECAST, [*columns, "model", "is_fallback"], [origin])
+        zoo["status"] = zoo.pop("is_fallback").map({True: "fallback", False: "forecast"})
+        rows = pd.concat([rows, zoo.assign(demand_class=zoo["part_number"].map(classes))], ignore_index=True)
     rows["month"] = rows.pop("target_yyyymm").map(month_index)
     return rows.assign(origin=month_index(origin)).rename(columns={"part_number": "unique_id", "forecast_qty": "forecast"})
 
@@ -244,8 +287,9 @@ def _finish(
 ) -> None:
     """Write predictions.parquet (in the dates of the series file) and scores.json, and print the comparison."""
     predictions = predictions[predictions["unique_id"].isin(demand["unique_id"].unique())]
-    asked = demand.loc[demand["month"] > predictions["origin"].max(), ["unique_id", "month"]]
     served = predictions[predictions["model"] == SERVED]
+    is_target = demand["month"].isin(served["month"].unique())
+    asked = demand.loc[is_target, ["unique_id", "month"]]
     if len(lacking := asked.merge(served, on=["unique_id", "month"], how="left", indicator=True).query("_merge == 'left_only'")):
         console.print(f"[yellow]{len(lacking):,} of {len(asked):,} cells have no served forecast and are not scored[/yellow]")
     scored = scoring.scores(demand, predictions)
@@ -257,13 +301,24 @@ def _finish(
     shown = ["unique_id", "ds", "origin", "horizon", "model", "forecast", *DECILES, "status"]
     predictions.assign(**dates)[shown].to_parquet(out / "predictions.parquet", index=False)
     counts = predictions.groupby("model")["unique_id"].nunique()
-    content = {"seconds": round(seconds, 1), "scores": scored, "published": {name: dict(row) for name, row in published}}
+    by_class = {str(name): scoring.scores(demand, rows)[SERVED] for name, rows in served.groupby("demand_class")}
+    content = {
+        "seconds": round(seconds, 1),
+        "scores": scored,
+        "served_by_class": by_class,
+        "published": {n: dict(row) for n, row in published},
+    }
     (out / "scores.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    table = Table(title=f"{counts[SERVED]:,} series, forecast in {seconds:.0f} s")
+    origins = served["origin"].nunique()
+    told = f"{origins} origins, one step ahead, " if origins > 1 else ""
+    table = Table(title=f"{counts[SERVED]:,} series, {told}forecast in {seconds:.0f} s")
     for name in ("model", "series", *SHOWN):
         table.add_column(name, justify="left" if name == "model" else "right")
     for model in sorted(scored, key=lambda name: (name != SERVED, scored[name]["wql"])):
         table.add_row(model, f"{counts[model]:,}", *(f"{scored[model][name]:.4f}" for name in SHOWN))
+        if model == SERVED:
+            for name, figures in by_class.items():
+                table.add_row(f"  {name}", f"{figures['series']:,.0f}", *(f"{figures[metric]:.4f}" for metric in SHOWN), style="dim")
     for model, row in published:
         table.add_row(model, "", *(f"{row[name]:.4f}" if name in row else "" for name in SHOWN))
     console.print(table)

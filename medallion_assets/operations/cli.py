@@ -1,11 +1,13 @@
-"""The command line: run, ui, simulate, status, accuracy, docs. Each command is a thin front of Dagster jobs and tables.
+"""The command line. Each command is a thin front of Dagster jobs and tables.
 
 What the jobs do lies in the assets; what a person reads at the end lies in summary.py.
 """
 
 from __future__ import annotations
 
+import getpass
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -14,6 +16,8 @@ from rich.console import Console
 from medallion_assets import definitions
 from medallion_assets.operations import accuracy as benchmark
 from medallion_assets.operations import documents, runs, servers, simulation, summary
+from medallion_assets.zoo.champions import Stewardship, classes_named
+from medallion_assets.zoo.promotion import Decision
 from resources.errors import Refused
 from resources.settings import Settings
 
@@ -73,16 +77,55 @@ def status() -> None:
 @click.option("--set", "series", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Parquet file of unique_id, ds, y")
 @click.option("--horizon", required=True, type=click.IntRange(1, 24), help="months held out and forecast")
 @click.option("--origin", type=int, help="yyyymm, last month known; for order files, which the configuration names")
+@click.option("--rolling", default=0, type=click.IntRange(0), help="so many origins a month apart, each scored one step ahead")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="new folder for lakehouse and results")
 @click.option("--model", "models", multiple=True, help="only these models of the zoo; may be repeated")
-def accuracy(series: Path | None, horizon: int, origin: int | None, out: Path, models: tuple[str, ...]) -> None:
+def accuracy(series: Path | None, horizon: int, origin: int | None, rolling: int, out: Path, models: tuple[str, ...]) -> None:
     """Of a series file, or of the configured orders from an origin."""
     if series:
-        benchmark.of_series(series, horizon, out, models, console)
+        benchmark.of_series(series, horizon, rolling, out, models, console)
     elif origin:
-        benchmark.of_orders(definitions.current_settings(), horizon, origin, out, models, console)
+        benchmark.of_orders(definitions.current_settings(), horizon, origin, rolling, out, models, console)
     else:
         raise Refused("give --set with a series file, or --origin for the orders of the configuration")
+
+
+@commands.command(help="Let the model of a proposal serve; DECISION is its number in `medallion history champions`.")
+@click.argument("decision", type=int)
+@click.option("--why", required=True, help="stored with the decision")
+def approve(decision: int, why: str) -> None:
+    """With promotion.mode approve; the forecast is published anew."""
+    _steward(lambda steward: steward.approve(decision, why))
+
+
+@commands.command(help="Serve a demand class (or all) by the fit of an earlier registered version, and hold it there.")
+@click.argument("demand_class")
+@click.option("--to", "version", required=True, type=int, help="registered version that served before")
+@click.option("--why", required=True, help="stored with the decision")
+@click.option("--months", type=click.IntRange(1), help="hold for so many months of evidence; without it until `medallion release`")
+def rollback(demand_class: str, version: int, why: str, months: int | None) -> None:
+    """The class is evaluated, but not promoted; the forecast is published anew."""
+    _steward(lambda steward: steward.rollback(classes_named(demand_class), version, why, months))
+
+
+@commands.command(help="Let evidence decide a held demand class (or all) again.")
+@click.argument("demand_class")
+@click.option("--why", required=True, help="stored with the decision")
+def release(demand_class: str, why: str) -> None:
+    """What serves stays until the next training."""
+    _steward(lambda steward: steward.release(classes_named(demand_class), why))
+
+
+@commands.group(help="Who decided what, when and why.")
+def history() -> None:
+    """Read without Spark."""
+
+
+@history.command(help="Every decision on champions, the newest last.")
+@click.option("--class", "demand_class", help="only this demand class")
+def champions(demand_class: str | None) -> None:
+    """Number, month, class, decision, model, version, who, figures and reason."""
+    summary.champion_history(definitions.current_settings(), console, classes_named(demand_class or "all"))
 
 
 @commands.command(help="Write docs/tables.md from the table specifications.")
@@ -91,6 +134,18 @@ def docs(folder: Path) -> None:
     """Only what differs is written."""
     for path in documents.write(folder):
         console.print(f"wrote {path}")
+
+
+def _steward(change: Callable[[Stewardship], Sequence[Decision]]) -> None:
+    settings = definitions.current_settings()
+    with runs.session(settings, console) as session:
+        for made in change(session.stewardship(getpass.getuser())):
+            version = f"version {made.registry_version}"
+            console.print(
+                f"{made.decision_number}: {made.demand_class} {made.decision}, {made.champion} serves in {version}. {made.reason}"
+            )
+        if published := session.newest_published():
+            session.execute("publish", [published])
 
 
 def _simulate(settings: Settings) -> None:

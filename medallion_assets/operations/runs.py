@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import dagster as dg
 from rich.console import Console
@@ -18,10 +19,12 @@ from rich.console import Console
 from medallion_assets import definitions
 from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import add_months, month_index
-from medallion_assets.tables import DELIVERIES
+from medallion_assets.tables import DELIVERIES, DEMAND_FORECAST
+from medallion_assets.zoo.champions import Stewardship
 from resources.errors import Refused
 from resources.lakehouse import DeltaLakehouse
 from resources.settings import Settings
+from resources.tracking import MlflowTracking
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -48,8 +51,17 @@ def reader(settings: Settings) -> DeltaLakehouse:
     def refuse() -> None:
         raise Refused("this command reads tables without Spark")
 
+    return _lakehouse(settings, refuse)
+
+
+def writer(settings: Settings) -> DeltaLakehouse:
+    """The tables of a configuration, with the Spark session that this process's runs share."""
+    return _lakehouse(settings, lambda: definitions.build_resources(settings)["spark"].spark_session)
+
+
+def _lakehouse(settings: Settings, spark: Callable[[], Any]) -> DeltaLakehouse:
     w, r = settings.writes.max_removed_share, settings.retention.reproducible_months
-    return DeltaLakehouse(refuse, settings.lakehouse_root, settings.catalog, settings.schemas.model_dump(), w, r)
+    return DeltaLakehouse(spark, settings.lakehouse_root, settings.catalog, settings.schemas.model_dump(), w, r)
 
 
 @dataclass
@@ -102,6 +114,15 @@ class Session:
         written = sum(_months_written(event) for event in result.get_asset_materialization_events())
         self.console.print(f"  [green]done[/green] in {time.monotonic() - started:.0f} s")
         return written > 0
+
+    def stewardship(self, actor: str) -> Stewardship:
+        """What a person may decide about champions, on the tables and the registry of this configuration."""
+        tracking = MlflowTracking(self.settings, "", lambda: None)
+        return Stewardship(self.settings, writer(self.settings), tracking, actor)
+
+    def newest_published(self) -> int | None:
+        """The newest origin with a published forecast."""
+        return max(reader(self.settings).slices(DEMAND_FORECAST), default=None)
 
     def _months(self) -> tuple[list[int], list[int]]:
         deliveries = reader(self.settings).rows(DELIVERIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from medallion_assets.operations.runs import reader
 from medallion_assets.tables import CHAMPION, DATA_QUALITY, DEMAND_CLASSES, DEMAND_FORECAST, FORECAST_ACCURACY, MODEL_EVALUATION
-from medallion_assets.zoo.training import last_decisions
+from medallion_assets.zoo.decisions import last_decisions
 
 if TYPE_CHECKING:
     from resources.lakehouse import DeltaLakehouse
@@ -32,6 +33,23 @@ def show(settings: Settings, console: Console, is_changed: bool | None) -> None:
     console.print(f"\nTables:  {settings.lakehouse_root}/<schema>/<table> as {settings.catalog}.<schema>.<table>")
     console.print(f"MLflow:  {settings.tracking_uri}, model {settings.registered_model}@champion")
     console.print("Look:    make ui, then http://127.0.0.1:3000 (Dagster) and http://127.0.0.1:5000 (MLflow)")
+
+
+def champion_history(settings: Settings, console: Console, classes: Sequence[str]) -> None:
+    """Print every decision on the classes, the newest last."""
+    decisions = reader(settings).rows(CHAMPION)
+    if decisions.empty:
+        console.print("Nothing was decided yet: no month was trained.")
+        return
+    table = Table(title="Decisions on champions")
+    for name in ("number", "month", "class", "decision", "champion", "trained", "version", "by", "WQL", "why"):
+        table.add_column(name, justify="right" if name in ("number", "WQL", "version") else "left", overflow="fold")
+    for row in decisions[decisions["demand_class"].isin(classes)].sort_values("decision_number").to_dict("records"):
+        wql = "" if pd.isna(row["champion_wql"]) else f"{row['champion_wql']:.3f}"
+        trained, version = (f"{row[name]:.0f}" for name in ("champion_trained_yyyymm", "registry_version"))
+        who = (row["decision"], row["champion"], trained, version, row["actor"])
+        table.add_row(f"{row['decision_number']}", f"{row['yyyymm']}", row["demand_class"], *who, wql, row["reason"])
+    console.print(table)
 
 
 def _lines(lakehouse: DeltaLakehouse, console: Console) -> None:

@@ -5,8 +5,11 @@ It decides which origins are missing or stale and runs them in ascending order; 
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +24,8 @@ from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import DECILES, DELIVERIES, DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST, TableSpec
 from medallion_assets.zoo.calibration import ORIGIN_FEATURES
 from medallion_assets.zoo.serving import HISTORY_COLUMNS, DemandForecaster, ServedModel, forecast
-from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, Forecaster, ModelSpec, Parameters
+from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, Forecaster, ModelSpec, Parameters, Range
+from medallion_assets.zoo.tuning import tune
 from resources.errors import Refused
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
 from resources.settings import Settings
@@ -31,18 +35,18 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 PAST_ORIGINS = 12
+UNSAVED_SECONDS = 120.0
 FORECAST_DDL = (
     "part_number STRING, horizon INT, forecast_qty DOUBLE, " + ", ".join(f"{d} DOUBLE" for d in DECILES) + ", is_fallback BOOLEAN"
 )
 
 
-def history(lakehouse: Lakehouse, settings: Settings, origin: int, classes: Sequence[str] | None = None) -> DataFrame:
-    """The history of all active parts (of some classes) at an origin: HISTORY_COLUMNS, features on the origin's row."""
-    months = window(settings, origin)
-    features = active_parts(lakehouse, origin, classes)
-    demand = lakehouse.read(MONTHLY_DEMAND, months).where("is_complete").select("part_number", "yyyymm", "demand_qty")
-    kept = demand.join(features.select("part_number"), "part_number", "left_semi")
-    return kept.join(features, ["part_number", "yyyymm"], "left").select(*HISTORY_COLUMNS)
+def history(lakehouse: Lakehouse, settings: Settings, origin: int) -> DataFrame:
+    """The history of all active parts at an origin: HISTORY_COLUMNS, features on the origin's row, and ``origin_class`` on every row."""
+    features = active_parts(lakehouse, origin)
+    demand = lakehouse.read(MONTHLY_DEMAND, window(settings, origin)).where("is_complete").select("part_number", "yyyymm", "demand_qty")
+    kept = demand.join(features.select("part_number", F.col("demand_class").alias("origin_class")), "part_number")
+    return kept.join(features, ["part_number", "yyyymm"], "left").select(*HISTORY_COLUMNS, "origin_class")
 
 
 def active_parts(lakehouse: Lakehouse, origin: int, classes: Sequence[str] | None = None) -> DataFrame:
@@ -58,7 +62,11 @@ def window(settings: Settings, origin: int) -> list[int]:
 
 def in_buckets(rows: DataFrame, buckets: int) -> Any:
     """Rows grouped into buckets of whole parts, for applyInPandas: one Python call for many parts."""
-    return rows.withColumn("bucket", F.pmod(F.xxhash64("part_number"), F.lit(buckets))).groupBy("bucket")
+    return _bucketed(rows, buckets).groupBy("bucket")
+
+
+def _bucketed(rows: DataFrame, buckets: int) -> DataFrame:
+    return rows.withColumn("bucket", F.pmod(F.xxhash64("part_number"), F.lit(buckets)))
 
 
 def trained_months(settings: Settings, complete: Sequence[int], month: int) -> list[int]:
@@ -68,6 +76,29 @@ def trained_months(settings: Settings, complete: Sequence[int], month: int) -> l
         month,
     ]
     return [origin for origin in wanted if origin in set(complete)]
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a run reads of the ledger and the log, once: slices by month of demand, features and members, versions by table id."""
+
+    demand: Mapping[int, Slice]
+    features: Mapping[int, Slice]
+    members: Mapping[str, Mapping[int, Slice]]
+    versions: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """One origin that is fitted and forecast, but not stored yet. ``logged`` ends when its run holds everything."""
+
+    origin: int
+    run_id: str
+    versions: tuple[str, str]
+    rows: DataFrame
+    details: Mapping[str, Any]
+    seconds: float
+    logged: Future[None]
 
 
 @dataclass(frozen=True)
@@ -83,35 +114,61 @@ class Backtest:
     log: Callable[[str], None]
 
     def run(self, months: Sequence[int]) -> Outcome:
-        """Fit the months and the origins of their evidence that are missing or stale, ascending, each stored before the next."""
+        """Fit the months and the origins of their evidence that are missing or stale, ascending; each sees those before it.
+
+        Fits are stored together, in one commit, as soon as fitting them took UNSAVED_SECONDS: that is what a killed process loses.
+        """
         started = time.monotonic()
         complete = complete_months_of(self.lakehouse.rows(DELIVERIES), self.settings)
         stored = self.lakehouse.slices(ZOO_FORECAST, self.spec.name)
-        demand_slices = self.lakehouse.slices(MONTHLY_DEMAND)
+        inputs = self._inputs()
         slices: dict[int, Slice] = {}
         written: dict[int, MonthWritten] = {}
-        for month in sorted(months):
-            if month not in complete:
-                self.log(f"{self.spec.name}: {month} is not complete, not fitted")
-                continue
-            # Month by month, not origin by origin over all: a range then leaves what so many single runs leave.
-            for origin in trained_months(self.settings, complete, month):
-                versions = self._versions(origin, demand_slices)
-                if origin not in written and self._is_due(stored.get(origin), versions, origin, origin == month):
-                    if not written:
-                        self.tracking.check()
-                    slices[origin], written[origin] = self._fit(origin, versions, stored.get(origin))
-                elif origin in stored and origin not in written:
-                    slices[origin] = stored[origin]
+        unsaved: list[_Fit] = []
+        with ThreadPoolExecutor(max_workers=1) as logger:
+            try:
+                for month in sorted(months):
+                    if month not in complete:
+                        self.log(f"{self.spec.name}: {month} is not complete, not fitted")
+                        continue
+                    # Month by month, not origin by origin over all: a range then leaves what so many single runs leave.
+                    for origin in trained_months(self.settings, complete, month):
+                        versions = self._versions(origin, inputs)
+                        is_made = origin in written or origin in {fit.origin for fit in unsaved}
+                        if not is_made and self._is_due(stored.get(origin), versions, origin, origin == month):
+                            if not (written or unsaved):
+                                self.tracking.check()
+                            unsaved.append(self._fit(origin, versions, stored.get(origin), inputs, unsaved, logger, origin == month))
+                        elif origin in stored and not is_made:
+                            slices[origin] = stored[origin]
+                        if sum(fit.seconds for fit in unsaved) > UNSAVED_SECONDS:
+                            self._store(unsaved, slices, written)
+                self._store(unsaved, slices, written)
+            except BaseException:
+                for fit in unsaved:
+                    self.tracking.fail(fit.run_id)
+                raise
         return Outcome(slices, written, time.monotonic() - started)
 
-    def _versions(self, origin: int, demand_slices: Mapping[int, Slice]) -> tuple[str, str]:
+    def _inputs(self) -> _Inputs:
+        tables = (MONTHLY_DEMAND, DEMAND_FEATURES)
+        return _Inputs(
+            self.lakehouse.slices(MONTHLY_DEMAND),
+            self.lakehouse.slices(DEMAND_FEATURES),
+            {name: self.lakehouse.slices(ZOO_FORECAST, name) for name in self.spec.members},
+            {table.id: self.lakehouse.version(table) for table in tables},
+        )
+
+    def _versions(self, origin: int, inputs: _Inputs) -> tuple[str, str]:
         """What the model is (code, parameters, configuration) and the demand it sees, as hashes."""
         f = self.settings.forecast
         configured = [self.spec.code_version, self.parameters(), f.horizon, f.training_months, f.active_months, f.new_part_months, f.seed]
         made_by = version_of(*configured, DEMAND_FEATURES.code_version, MONTHLY_DEMAND.code_version, self.settings.zoo.max_fit_rows)
-        members = [s.data_version for name in self.spec.members if (s := self.lakehouse.slices(ZOO_FORECAST, name).get(origin))]
-        seen = version_of([[m, demand_slices[m].data_version] for m in window(self.settings, origin) if m in demand_slices], members)
+        if search := self._search():
+            ranges = {name: dataclasses.astuple(r) for name, r in search.items()}
+            made_by = version_of(made_by, ranges, self.settings.zoo.tuning.model_dump())
+        members = [s.data_version for slices in inputs.members.values() if (s := slices.get(origin))]
+        seen = version_of([[m, inputs.demand[m].data_version] for m in window(self.settings, origin) if m in inputs.demand], members)
         return made_by, seen
 
     def _is_due(self, stored: Slice | None, versions: tuple[str, str], origin: int, is_training: bool) -> bool:
@@ -146,8 +203,21 @@ class Backtest:
         }
         return {**self.spec.parameters, **groups, **self.settings.zoo.parameters.get(self.spec.name, {})}
 
-    def _fit(self, origin: int, versions: tuple[str, str], former: Slice | None) -> tuple[Slice, MonthWritten]:
-        forecaster = self.spec.forecaster({**self.parameters()})
+    def _search(self) -> dict[str, Range]:
+        """What is tuned: the model's ranges, unless the configuration sets the parameter or tunes nothing."""
+        given = self.settings.zoo.parameters.get(self.spec.name, {})
+        return {name: r for name, r in self.spec.search.items() if name not in given and self.settings.zoo.tuning.trials}
+
+    def _fit(
+        self,
+        origin: int,
+        versions: tuple[str, str],
+        former: Slice | None,
+        inputs: _Inputs,
+        unsaved: Sequence[_Fit],
+        logger: ThreadPoolExecutor,
+        is_training: bool,
+    ) -> _Fit:
         identity = {"month": str(origin), "model": self.spec.name}
         killed = self.tracking.end_killed(identity)
         replaces = {"replaces_run_id": former.details["run_id"]} if former else {}
@@ -157,38 +227,56 @@ class Backtest:
         started = time.monotonic()
         try:
             demand, features = self._sample(origin)
-            past = self._past(origin)
-            past.attrs["members"] = dict(self._members(origin))
+            past = self._past(origin, unsaved)
+            past.attrs["members"] = dict(self._members(origin, inputs))
+            tuned = self._tuned(origin, versions[0], demand, features, unsaved)
+            forecaster = self.spec.forecaster({**self.parameters(), **tuned.get("parameters", {})})
             fitted = forecaster.fit(demand, features, past, origin, self.settings.forecast.horizon, self.settings.forecast.seed)
-            rows = self._forecast_rows(forecaster, fitted, origin).persist()
-            try:
-                figures = rows.agg(F.count("*").alias("n"), F.avg(F.col("is_fallback").cast("double")).alias("fallback")).collect()[0]
-                seconds = time.monotonic() - started
-                content = self._content(forecaster, fitted, origin, run_id, demand, past, seconds, figures)
-                self.tracking.log(run_id, content)
-                stamped = rows.withColumns({"fit_seconds": F.lit(seconds), "run_id": F.lit(run_id)})
-                result = self.lakehouse.merge(ZOO_FORECAST, stamped, [origin], self.spec.name)
-            finally:
-                rows.unpersist()
+            rows = self._forecast_rows(forecaster, fitted, origin, inputs).persist()
+            figures = rows.agg(F.count("*").alias("n"), F.avg(F.col("is_fallback").cast("double")).alias("fallback")).collect()[0]
+            seconds = time.monotonic() - started
+            content = self._content(forecaster, fitted, origin, run_id, seconds, figures, tuned, inputs, is_training)
+            seen = {"fit_part_count": float(demand["part_number"].nunique()), "past_cell_count": float(len(past))}
+            content = dataclasses.replace(content, metrics={**content.metrics, **seen})
+            logged = logger.submit(self.tracking.log, run_id, content)
         except BaseException:
             self.tracking.fail(run_id)
             raise
-        month = result.months[origin]
         details = {
             "made_by": versions[0],
             "seen": versions[1],
             "run_id": run_id,
-            "inputs": {table.id: self.lakehouse.version(table) for table in (MONTHLY_DEMAND, DEMAND_FEATURES)},
+            "inputs": dict(inputs.versions),
             "past_origins": sorted({int(o) for o in past["origin"]}),
             "fallback_share": figures["fallback"],
             "fit_seconds": round(seconds, 2),
+            **({"tuned": tuned} if tuned else {}),
         }
-        made = Slice(origin, self.spec.name, month.data_version, version_of(*versions), month.row_count, result.delta_version, details)
-        # Recorded last: a process that dies before leaves the origin due, and the next run ends the run it left open.
-        self.tracking.commit(run_id)
-        self.lakehouse.record(ZOO_FORECAST, [made], self.dagster_run_id)
-        self.log(f"{self.spec.name} {origin}: {month.row_count:,} rows in {seconds:.1f} s, {figures['fallback'] or 0:.1%} fallback")
-        return made, month
+        self.log(f"{self.spec.name} {origin}: {figures['n']:,} rows in {seconds:.1f} s, {figures['fallback'] or 0:.1%} fallback")
+        return _Fit(origin, run_id, versions, rows, details, seconds, logged)
+
+    def _store(self, unsaved: list[_Fit], slices: dict[int, Slice], written: dict[int, MonthWritten]) -> None:
+        """Write the slices of fits whose runs hold everything, mark the runs, record the slices; ``unsaved`` is empty then."""
+        fits = list(unsaved)
+        if not fits:
+            return
+        for fit in fits:
+            fit.logged.result()
+        stamped = (fit.rows.withColumns({"fit_seconds": F.lit(fit.seconds), "run_id": F.lit(fit.run_id)}) for fit in fits)
+        rows = functools.reduce(lambda left, right: left.unionByName(right), stamped)
+        result = self.lakehouse.merge(ZOO_FORECAST, rows, [fit.origin for fit in fits], self.spec.name)
+        unsaved.clear()
+        made = []
+        for fit in fits:
+            month = result.months[fit.origin]
+            versions = month.data_version, version_of(*fit.versions)
+            made.append(Slice(fit.origin, self.spec.name, *versions, month.row_count, result.delta_version, fit.details))
+            fit.rows.unpersist()
+            self.tracking.commit(fit.run_id)
+        # Recorded last: a process that dies before leaves the origins due, and the next run ends the runs it left open.
+        self.lakehouse.record(ZOO_FORECAST, made, self.dagster_run_id)
+        slices |= {s.yyyymm: s for s in made}
+        written |= {fit.origin: result.months[fit.origin] for fit in fits}
 
     def _sample(self, origin: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Demand and features that fit sees: whole parts, at most max_fit_rows part-months; of a local model only the origin's features.
@@ -206,7 +294,33 @@ class Backtest:
         demand = demand[demand["is_complete"]].drop(columns="is_complete")
         return demand.sort_values(order, ignore_index=True), features
 
-    def _past(self, origin: int) -> pd.DataFrame:
+    def _tuned(self, origin: int, made_by: str, demand: pd.DataFrame, features: pd.DataFrame, unsaved: Sequence[_Fit]) -> dict[str, Any]:
+        """Parameters found inside the training window: at this origin, or at an earlier one whose search is still good for it.
+
+        Only earlier origins are looked at, so that what is stored later changes nothing here. Empty for a model that is not tuned.
+        """
+        settings = self.settings.zoo.tuning
+        space = self._search()
+        if not space:
+            return {}
+        oldest = add_months(origin, 1 - settings.every_months)
+        known = {o: s.details for o, s in self.lakehouse.slices(ZOO_FORECAST, self.spec.name).items()}
+        known |= {fit.origin: fit.details for fit in unsaved}
+        earlier = [known[o] for o in sorted(known, reverse=True) if oldest <= o < origin]
+        good = [d["tuned"] for d in earlier if d["made_by"] == made_by and "tuned" in d]
+        found = next((tuned for tuned in good if tuned["origin"] >= oldest), None)
+        if found is not None:
+            return {**found}
+        f = self.settings.forecast
+        searched = dataclasses.replace(self.spec, search=space)
+        limits = settings.trials, settings.max_seconds, settings.max_rows
+        made = tune(searched, self.parameters(), demand, features, origin, f.horizon, f.seed, *limits)
+        gain = f"{1 - made.score:.1%} better than the defaults" if made.parameters else "the defaults stay"
+        shown = ", ".join(f"{name} {value:.3g}" for name, value in made.parameters.items())
+        self.log(f"{self.spec.name} {origin}: {made.trials} of {settings.trials} trials in {made.seconds:.0f} s, {gain} {shown}".rstrip())
+        return {"origin": origin, "parameters": dict(made.parameters), "score": made.score, "trials": made.trials, "seconds": made.seconds}
+
+    def _past(self, origin: int, unsaved: Sequence[_Fit]) -> pd.DataFrame:
         """Stored forecasts of this model and its members at earlier origins with their actuals, and members' rows at this origin."""
         earlier = month_range(max(self.settings.first_month, add_months(origin, -PAST_ORIGINS)), add_months(origin, -1))
         months, names = [*earlier, origin], [self.spec.name, *self.spec.members]
@@ -215,7 +329,12 @@ class Backtest:
         columns = ["model", "yyyymm", "part_number", "horizon", "target_yyyymm", "forecast_qty", *DECILES, "is_fallback"]
         if not self.spec.reads_past:
             return pd.DataFrame(columns=[*columns, "origin", "actual_qty", "demand_class"])
-        stored = self.lakehouse.sample(ZOO_FORECAST, columns, months, share, names).rename(columns={"yyyymm": "origin"})
+        replaced = {fit.origin for fit in unsaved}
+        stored = self.lakehouse.sample(ZOO_FORECAST, columns, months, share, names)
+        stored = stored[~stored["yyyymm"].isin(replaced) | (stored["model"] != self.spec.name)]
+        fresh = [self.lakehouse.drawn(fit.rows, share).select(*columns).toPandas() for fit in unsaved if fit.origin in months]
+        held = [rows for rows in (stored, *fresh) if len(rows)] or [stored]
+        stored = pd.concat(held, ignore_index=True).rename(columns={"yyyymm": "origin"})
         known = stored[(stored["origin"] < origin) & (stored["target_yyyymm"] <= origin)]
         own = stored[(stored["origin"] == origin) & (stored["model"] != self.spec.name)]
         actual = self.lakehouse.sample(MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty", "is_complete"], months, share)
@@ -228,15 +347,15 @@ class Backtest:
         past = rows.merge(facts.rename(columns={"yyyymm": "origin"}), on=["part_number", "origin"])
         return past.sort_values(["model", "origin", "part_number", "horizon"], ignore_index=True)
 
-    def _members(self, origin: int) -> Iterator[tuple[str, tuple[Forecaster, Fitted]]]:
+    def _members(self, origin: int, inputs: _Inputs) -> Iterator[tuple[str, tuple[Forecaster, Fitted]]]:
         for name in self.spec.members:
-            stored = self.lakehouse.slices(ZOO_FORECAST, name).get(origin)
+            stored = inputs.members[name].get(origin)
             if stored is None:
                 raise Refused(f"{self.spec.name} combines {name}, which has no forecast of {origin} yet; materialize {name} first")
             (_, entry), *_ = self.tracking.load(stored.details["run_id"]).models()
             yield name, (entry.forecaster, entry.fitted)
 
-    def _forecast_rows(self, forecaster: Forecaster, fitted: Fitted, origin: int) -> DataFrame:
+    def _forecast_rows(self, forecaster: Forecaster, fitted: Fitted, origin: int, inputs: _Inputs) -> DataFrame:
         horizon = self.settings.forecast.horizon
 
         def forecast_bucket(rows: pd.DataFrame) -> pd.DataFrame:
@@ -257,8 +376,13 @@ class Backtest:
             rows = stored.select("model", *FORECAST_COLUMNS)
             cells = in_buckets(features, buckets).cogroup(in_buckets(rows, buckets)).applyInPandas(combine_bucket, FORECAST_DDL)
         else:
-            rows = history(self.lakehouse, self.settings, origin, self.spec.classes)
-            cells = in_buckets(rows, buckets).applyInPandas(forecast_bucket, FORECAST_DDL)
+            # All models of a run read the same histories.
+            key = ("history", origin, buckets, *inputs.versions.values())
+            kept = self.lakehouse.kept(
+                key, lambda: _bucketed(history(self.lakehouse, self.settings, origin), buckets).repartition("bucket")
+            )
+            asked = kept.where(F.col("origin_class").isin(list(self.spec.classes)))
+            cells = asked.groupBy("bucket").applyInPandas(forecast_bucket, FORECAST_DDL)
         targets = F.create_map(*[F.lit(v) for h in range(1, horizon + 1) for v in (h, add_months(origin, h))])
         return cells.withColumns({"yyyymm": F.lit(origin), "model": F.lit(self.spec.name), "target_yyyymm": targets[F.col("horizon")]})
 
@@ -268,15 +392,18 @@ class Backtest:
         fitted: Fitted,
         origin: int,
         run_id: str,
-        demand: pd.DataFrame,
-        past: pd.DataFrame,
         seconds: float,
         figures: Any,
+        tuned: Mapping[str, Any],
+        inputs: _Inputs,
+        is_training: bool,
     ) -> RunContent:
         f = self.settings.forecast
         months = window(self.settings, origin)
         parameters = {
             **self.parameters(),
+            **tuned.get("parameters", {}),
+            **({"tuned_at_origin": tuned["origin"], "tuning_trials": tuned["trials"]} if tuned else {}),
             "horizon": f.horizon,
             "seed": f.seed,
             "training_first_month": months[0],
@@ -287,33 +414,31 @@ class Backtest:
         }
         entry = ServedModel(self.spec.name, forecaster, fitted, origin, run_id)
         tables: dict[str, pd.DataFrame] = {}
-        figures_: dict[str, Figure] = {}
+        pictures: dict[str, Figure] = {}
         if hasattr(forecaster, "feature_importance"):
             importance = forecaster.feature_importance(fitted)
             tables["feature_importance.csv"] = importance
-            if len(importance):
-                figures_["plots/feature_importance.png"] = plots.feature_importance(importance, self.spec.name, self.settings.is_simulated)
+            if len(importance) and is_training:
+                pictures["plots/feature_importance.png"] = plots.feature_importance(importance, self.spec.name, self.settings.is_simulated)
         return RunContent(
             parameters=parameters,
             metrics={
                 "fit_seconds": seconds,
                 "forecast_row_count": float(figures["n"]),
                 "fallback_share": figures["fallback"],
-                "fit_part_count": float(demand["part_number"].nunique()),
-                "past_cell_count": float(len(past)),
+                **({"tuning_score": tuned["score"], "tuning_seconds": tuned["seconds"]} if tuned else {}),
             },
-            inputs=self.input_tables(origin),
+            inputs=self._input_tables(origin, inputs),
             tables=tables,
-            figures=figures_,
+            figures=pictures,
             model=DemandForecaster({name: entry for name in self.spec.classes}, f.horizon),
         )
 
-    def input_tables(self, origin: int) -> list[InputTable]:
+    def _input_tables(self, origin: int, inputs: _Inputs) -> list[InputTable]:
         """The tables a fit reads, with the Delta version read and a hash of the slices."""
 
-        def described(table: TableSpec) -> InputTable:
-            slices = self.lakehouse.slices(table)
+        def described(table: TableSpec, slices: Mapping[int, Slice]) -> InputTable:
             seen = version_of([[m, slices[m].data_version] for m in window(self.settings, origin) if m in slices])
-            return InputTable(self.lakehouse.name(table), self.lakehouse.path(table), self.lakehouse.version(table), seen)
+            return InputTable(self.lakehouse.name(table), self.lakehouse.path(table), inputs.versions[table.id], seen)
 
-        return [described(MONTHLY_DEMAND), described(DEMAND_FEATURES)]
+        return [described(MONTHLY_DEMAND, inputs.demand), described(DEMAND_FEATURES, inputs.features)]

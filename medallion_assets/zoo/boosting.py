@@ -30,9 +30,9 @@ from medallion_assets.zoo.boosting_inputs import (
     typical_size,
 )
 from medallion_assets.zoo.calibration import Calibration, is_count_demand, learn
-from medallion_assets.zoo.distribution import Distribution, learn_distribution
+from medallion_assets.zoo.distribution import Distribution, Learning, learn_distribution
 from medallion_assets.zoo.series import Floats, demand_matrix, forecast_frame, recent_mean
-from medallion_assets.zoo.spec import ModelSpec, Parameters
+from medallion_assets.zoo.spec import ModelSpec, Parameters, Range
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,13 @@ class XGBoost(GlobalBooster):
     Deciles are those of a distribution of its own, learned in ``distribution_rounds``.
     """
 
+    max_depth: int
     distribution_rounds: int
+    distribution_learning_rate: float
 
     def distribution(self, state: SeasonalState, cells: Cells, actual_qty: Floats, unit: float, seed: int) -> Distribution:
-        return learn_distribution(state, cells, actual_qty, self.groups, unit, self.distribution_rounds, self.threads, seed)
+        learning = Learning(self.distribution_rounds, self.distribution_learning_rate, self.threads, seed)
+        return learn_distribution(state, cells, actual_qty, self.groups, unit, learning)
 
     def train(self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int) -> Any:
         import xgboost
@@ -139,7 +142,7 @@ class XGBoost(GlobalBooster):
         parameters = {
             "objective": "reg:pseudohubererror" if regime == "deviation" else "count:poisson",
             "eta": self.learning_rate,
-            "max_depth": 6,
+            "max_depth": self.max_depth,
             "min_child_weight": 20,
             "subsample": 0.7,
             "colsample_bytree": 0.6,
@@ -168,6 +171,8 @@ class XGBoost(GlobalBooster):
 class HistGradient(GlobalBooster):
     """Scikit-learn's histogram gradient boosting: squared error of deviations, Poisson deviance of ratios."""
 
+    max_leaf_nodes: int
+
     def train(self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int) -> Any:
         from sklearn.ensemble import HistGradientBoostingRegressor
         from threadpoolctl import threadpool_limits
@@ -176,7 +181,7 @@ class HistGradient(GlobalBooster):
             loss="squared_error" if regime == "deviation" else "poisson",
             learning_rate=self.learning_rate,
             max_iter=self.rounds,
-            max_leaf_nodes=31,
+            max_leaf_nodes=self.max_leaf_nodes,
             min_samples_leaf=50,
             l2_regularization=5.0,
             max_features=0.6,
@@ -212,12 +217,14 @@ USE_GROUPS: dict[str, bool] = {f"use_{group}": True for group in FEATURE_GROUPS}
 
 
 def _hist_gradient(p: Parameters) -> HistGradient:
-    return HistGradient("sklearn_hist_gradient", _groups(p), int(p["rounds"]), float(p["learning_rate"]), int(p["threads"]))
+    shared = int(p["rounds"]), float(p["learning_rate"]), int(p["threads"])
+    return HistGradient("sklearn_hist_gradient", _groups(p), *shared, int(p["max_leaf_nodes"]))
 
 
 def _xgboost(p: Parameters) -> XGBoost:
-    rounds, distribution_rounds = int(p["rounds"]), int(p["distribution_rounds"])
-    return XGBoost("xgboost_global", _groups(p), rounds, float(p["learning_rate"]), int(p["threads"]), distribution_rounds)
+    shared = int(p["rounds"]), float(p["learning_rate"]), int(p["threads"])
+    distribution = int(p["distribution_rounds"]), float(p["distribution_learning_rate"])
+    return XGBoost("xgboost_global", _groups(p), *shared, int(p["max_depth"]), *distribution)
 
 
 # Threads are fixed, so that sums keep their order on any machine.
@@ -227,17 +234,26 @@ MODELS = (
         family="boosting",
         description="Histogram gradient boosting over all parts (scikit-learn)",
         build=_hist_gradient,
-        parameters={**USE_GROUPS, "rounds": 150, "learning_rate": 0.06, "threads": 2},
+        parameters={**USE_GROUPS, "rounds": 90, "learning_rate": 0.1, "max_leaf_nodes": 31, "threads": 2},
         is_global=True,
-        code_version="2",
+        code_version="3",
     ),
     ModelSpec(
         name="xgboost_global",
         family="boosting",
         description="XGBoost over all parts: expected demand, and the whole distribution by classifying demand into bins",
         build=_xgboost,
-        parameters={**USE_GROUPS, "rounds": 200, "learning_rate": 0.05, "threads": 2, "distribution_rounds": 50},
+        parameters={
+            **USE_GROUPS,
+            **{"rounds": 120, "learning_rate": 0.08, "max_depth": 6, "threads": 2},
+            **{"distribution_rounds": 50, "distribution_learning_rate": 0.1},
+        },
         is_global=True,
-        code_version="2",
+        search={
+            "learning_rate": Range(0.04, 0.15, is_log=True),
+            "max_depth": Range(4, 7, is_int=True),
+            "distribution_learning_rate": Range(0.06, 0.16, is_log=True),
+        },
+        code_version="3",
     ),
 )

@@ -35,7 +35,6 @@ LARGEST_COUNT = 8  # counted one by one; what is more shares a bin
 BINS = 12  # of targets that are no counts, equally filled
 OUTER = 0.003  # share of targets beyond either end of the bins
 MAX_ROWS = 120_000  # part, month and horizon; twice as many gained .1 % of quantile loss for twice the time
-LEARNING_RATE = 0.1
 
 
 @dataclass(frozen=True)
@@ -100,13 +99,23 @@ class Distribution:
         return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 
+@dataclass(frozen=True)
+class Learning:
+    """How the classifiers are trained; ``threads`` change their sums in the last digits."""
+
+    rounds: int
+    learning_rate: float
+    threads: int
+    seed: int
+
+
 def learn_distribution(
-    state: SeasonalState, cells: Cells, actual_qty: Floats, groups: tuple[str, ...], unit: float, rounds: int, threads: int, seed: int
+    state: SeasonalState, cells: Cells, actual_qty: Floats, groups: tuple[str, ...], unit: float, learning: Learning
 ) -> Distribution:
     """A classifier for each regime from training cells and their demand (units); at most MAX_ROWS of the cells are read."""
     if len(actual_qty) > MAX_ROWS:
         kept = np.zeros(len(actual_qty), dtype=bool)
-        kept[np.random.default_rng(seed).choice(len(actual_qty), MAX_ROWS, replace=False)] = True
+        kept[np.random.default_rng(learning.seed).choice(len(actual_qty), MAX_ROWS, replace=False)] = True
         cells, actual_qty = cells.take(kept), actual_qty[kept]
     classifiers: dict[Regime, Classifier] = {}
     for regime, member in _regimes(cells.rows, is_count_demand(state.matrix)[cells.part]):
@@ -116,17 +125,17 @@ def learn_distribution(
         bins, place = binned(regime, (actual_qty[member] - base) / scale)
         columns = informative(inputs)
         if len(bins.low) > 1 and columns:
-            classifiers[regime] = Classifier(_train(inputs[columns], place, weight, len(bins.low), rounds, threads, seed), columns, bins)
-    return Distribution(classifiers, groups, unit, threads)
+            classifiers[regime] = Classifier(_train(inputs[columns], place, weight, len(bins.low), learning), columns, bins)
+    return Distribution(classifiers, groups, unit, learning.threads)
 
 
-def _train(inputs: pd.DataFrame, place: NDArray[np.int64], weight: Floats, bins: int, rounds: int, threads: int, seed: int) -> Any:
+def _train(inputs: pd.DataFrame, place: NDArray[np.int64], weight: Floats, bins: int, learning: Learning) -> Any:
     import xgboost
 
     parameters = {
         "objective": "multi:softprob",
         "num_class": bins,
-        "eta": LEARNING_RATE,
+        "eta": learning.learning_rate,
         "max_depth": 5,
         "min_child_weight": 20,
         "subsample": 0.7,
@@ -134,11 +143,11 @@ def _train(inputs: pd.DataFrame, place: NDArray[np.int64], weight: Floats, bins:
         "lambda": 5.0,
         "tree_method": "hist",
         "max_bin": 64,
-        "nthread": threads,
-        "seed": seed,
+        "nthread": learning.threads,
+        "seed": learning.seed,
     }
-    rows = xgboost.QuantileDMatrix(inputs, place, weight=weight / weight.mean(), max_bin=64, nthread=threads)
-    return xgboost.train(parameters, rows, rounds)
+    rows = xgboost.QuantileDMatrix(inputs, place, weight=weight / weight.mean(), max_bin=64, nthread=learning.threads)
+    return xgboost.train(parameters, rows, learning.rounds)
 
 
 def _regimes(rows: pd.DataFrame, is_count: Flags) -> tuple[tuple[Regime, Flags], ...]:

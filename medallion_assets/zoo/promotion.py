@@ -28,6 +28,7 @@ BIAS_MARGIN = 0.05
 # incumbent is biased.
 MIN_BIAS = -0.75
 DRAWS = 1_000
+HELD_UNTIL_RELEASED = 999912
 
 _GROUPS = {
     "short": "the first third of the horizon",
@@ -86,6 +87,7 @@ class Decision:
     origin_count: int = 0
     pooled: bool = False
     champion_trained_yyyymm: int | None = None
+    held_until_yyyymm: int | None = None
     decision_number: int | None = None
     registry_version: int | None = None
     candidate_version: int | None = None
@@ -105,13 +107,14 @@ def decide(
     k_min: int,
     draws: int = DRAWS,
     seed: int = 7,
+    held: Mapping[str, int] | None = None,
 ) -> list[Decision]:
     """The decision of ``month`` for each class of ``incumbents`` (class -> model that serves it, None before the first training).
 
     evaluation: rows of gold.model_evaluation of the month. part_losses: rows of evaluation.part_losses of the month, for the interval
     of a difference in WQL (paired percentile bootstrap over parts), the groups and the oracle; WQL and bias themselves come from
     evaluation. ``contestants`` in order of cost, the cheapest first. ``origins_available``: evidence origins, at least ``k_min`` are
-    needed.
+    needed. ``held``: class -> last month in which it is only evaluated.
 
     A challenger is eligible when it lacks no cell, its WQL lies below seasonal_naive's, its bias passes the guard, the interval of its
     difference to the incumbent lies wholly below zero, and in no third of the horizon and no ABC class of 50 cells or more its WQL is
@@ -121,7 +124,8 @@ def decide(
 
     promoted: a challenger serves. refreshed: the incumbent stays and takes the new fit. denied: nobody is promoted for lack of
     origins, or nobody is eligible and seasonal_naive serves for want of an incumbent. kept: promotion is off, or the incumbent stays
-    with its former fit, because this training has none of it, or one that lacks many cells.
+    with its former fit, because this training has none of it, or one that lacks many cells, or because a person holds the class.
+    proposed: promotion waits for approval, and what served goes on serving.
 
     A class with fewer parts or cells than the settings ask for, or without demand in its cells, takes the decision on the cells of all
     classes, between the models asked for all of them; an incumbent asked for some classes only can't be compared there and stays.
@@ -134,7 +138,7 @@ def decide(
 
     ordered = sorted(incumbents, key=lambda name: (DEMAND_CLASSES.index(name) if name in DEMAND_CLASSES else len(DEMAND_CLASSES), name))
     rules = _Rules(month, origins_available, k_min, settings, contestants, contest)
-    return [_decide_class(name, incumbents[name], rules) for name in ordered]
+    return [_settled(_decide_class(name, incumbents[name], rules), incumbents[name], rules, (held or {}).get(name)) for name in ordered]
 
 
 @dataclass(frozen=True)
@@ -259,6 +263,23 @@ def _decide_class(demand_class: str, incumbent: str | None, rules: _Rules) -> De
         why = f"{_count(own.parts, 'part')} and {_count(own.cells, 'cell')} are too few" if is_small else "no cell has demand"
         return replace(verdict, reason=f"{why}, so all classes decide together: {verdict.reason}")
     return verdict
+
+
+def _settled(verdict: Decision, incumbent: str | None, rules: _Rules, held_until: int | None) -> Decision:
+    """The verdict, unless a person holds the class or has to approve what it would change."""
+    champion = incumbent or BASELINE
+    is_held = held_until is not None and rules.month <= held_until
+    if not is_held and not (verdict.decision == "promoted" and rules.settings.mode == "approve"):
+        return verdict
+    contest = rules.contest(None if verdict.pooled else verdict.demand_class)
+    former = _with_models(verdict, contest, champion, verdict.champion if verdict.champion != champion else verdict.challenger)
+    former = replace(former, champion_trained_yyyymm=None if incumbent or is_held else rules.month)
+    if is_held:
+        until = "a person releases it" if held_until == HELD_UNTIL_RELEASED else f"{held_until}"
+        evidence = f"the evidence says {verdict.decision} {verdict.champion}, {verdict.reason}"
+        reason = f"held until {until}: {champion} stays as it was trained; {evidence}"
+        return replace(former, decision="kept", reason=reason, held_until_yyyymm=held_until)
+    return replace(former, decision="proposed", reason=f"waits for approval, until then {champion} serves: {verdict.reason}")
 
 
 def _verdict(undecided: Decision, incumbent: str | None, contest: _Contest, rules: _Rules) -> Decision:

@@ -1,6 +1,6 @@
 """What a training leaves behind: figures in every model's run, one registered version, its decisions, the alias.
 
-Order: register, append the decisions, move the alias. The rows are the truth; every run first sets the alias to the last of them.
+How the record of champions is kept lies in champions.py.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from medallion_assets.partitions import evidence_origins
 from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import CHAMPION, DELIVERIES, DEMAND_CLASSES, MODEL_EVALUATION, ZOO_FORECAST, ZOO_RESULT
 from medallion_assets.zoo import evaluation, promotion
+from medallion_assets.zoo.champions import append_decisions, sync_alias
+from medallion_assets.zoo.decisions import held_classes, last_decisions
 from medallion_assets.zoo.registry import BASELINE
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
 from medallion_assets.zoo.spec import ModelSpec
@@ -119,35 +120,6 @@ def leader_table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def last_decisions(decisions: pd.DataFrame) -> pd.DataFrame:
-    """The newest decision of each class, by demand_class."""
-    return decisions.sort_values("decision_number").drop_duplicates("demand_class", keep="last").set_index("demand_class")
-
-
-def serving_version(decisions: pd.DataFrame, month: int) -> int | None:
-    """Registry version that forecasts at an origin: of the last decisions whose trained months are all through it; None without one.
-
-    decisions: gold.champion. Rows of one training share their registry version.
-    """
-    trained: dict[str, int] = {}
-    found = None
-    ordered = decisions[decisions["decision"] != "restated"].sort_values("decision_number")
-    for version, rows in ordered.groupby((ordered["registry_version"] != ordered["registry_version"].shift()).cumsum(), sort=True):
-        trained |= {row["demand_class"]: int(row["champion_trained_yyyymm"]) for row in rows.to_dict("records")}
-        if max(trained.values()) <= month:
-            found = int(rows["registry_version"].iloc[-1])
-        del version
-    return found
-
-
-def sync_alias(lakehouse: Lakehouse, tracking: Tracking) -> pd.DataFrame:
-    """Set the alias to what the last decision says; returns all decisions."""
-    decisions = lakehouse.rows(CHAMPION)
-    if len(decisions):
-        tracking.set_alias(int(decisions.sort_values("decision_number")["registry_version"].iloc[-1]))
-    return decisions
-
-
 @dataclass(frozen=True)
 class Training:
     """Decides the classes of a month on its evidence, and makes the decision good."""
@@ -195,32 +167,27 @@ class Training:
         losses = evaluation.part_losses(self.lakehouse.read(ZOO_RESULT, [month]), classes, f.horizon).toPandas()
         serving = last_decisions(decisions)["champion"].to_dict() if len(decisions) else {}
         incumbents = {name: None if serving.get(name) == BASELINE else serving.get(name) for name in DEMAND_CLASSES}
-        verdicts = promotion.decide(month, rows, losses, len(origins), incumbents, self.specs, self.settings.promotion, f.k_min)
+        settings, held = self.settings.promotion, held_classes(decisions)
+        verdicts = promotion.decide(month, rows, losses, len(origins), incumbents, self.specs, settings, f.k_min, held=held)
         if len(decisions) and month < int(decisions["yyyymm"].max()):
             self._append(self._restated(verdicts, decisions), evidence_version, decisions)
             return len(verdicts)
-        identity = {"month": str(month), "kind": "training"}
-        self.tracking.end_killed(identity)
-        run_id = self.tracking.start(f"champion {month}", {**identity, **self.tags})
+        acted = [v if v.decision != "proposed" else replace(v, champion=str(v.challenger), champion_trained_yyyymm=month) for v in verdicts]
+        # What waits for approval is registered too, and served by nobody: approval takes the very fits that were proposed.
+        candidate = self._register("candidate", month, acted, rows, decisions)[0] if acted != verdicts else None
+        version, run_id, manifest = self._register("champion", month, verdicts, rows, decisions)
         try:
-            manifest = self._manifest(month, verdicts, decisions)
-            self.tracking.log(run_id, self._content(month, verdicts, manifest, rows))
-            version = self.tracking.register(
-                run_id, {"month": str(month), **{name: entry.model for name, entry in manifest.entries.items()}}
-            )
             made = [
-                dataclasses.replace(
+                replace(
                     v,
                     registry_version=version,
-                    candidate_version=version,
+                    candidate_version=candidate if v.decision == "proposed" else version,
                     run_id=run_id,
                     champion=manifest.entries[v.demand_class].model,
                     champion_trained_yyyymm=manifest.entries[v.demand_class].trained_yyyymm,
                 )
                 for v in verdicts
             ]
-            # Committed first: once the rows stand, nothing may mark the run that serves as failed.
-            self.tracking.commit(run_id)
             self._append(made, evidence_version, decisions)
         except BaseException:
             self.tracking.fail(run_id)
@@ -230,12 +197,31 @@ class Training:
             self.log(f"{month} {verdict.demand_class}: {verdict.decision}. {verdict.reason}")
         return len(made)
 
+    def _register(
+        self, kind: str, month: int, verdicts: Sequence[promotion.Decision], rows: pd.DataFrame, decisions: pd.DataFrame
+    ) -> tuple[int, str, DemandForecaster]:
+        """Log the verdicts and the model they lead to in a run of its own, and register that: version, run and manifest."""
+        identity = {"month": str(month), "kind": "training" if kind == "champion" else kind}
+        self.tracking.end_killed(identity)
+        run_id = self.tracking.start(f"{kind} {month}", {**identity, **self.tags})
+        try:
+            manifest = self._manifest(month, verdicts, decisions)
+            self.tracking.log(run_id, self._content(month, verdicts, manifest, rows))
+            classes = {name: entry.model for name, entry in manifest.entries.items()}
+            version = self.tracking.register(run_id, {"month": str(month), "kind": kind, **classes})
+            # Committed before the rows: once they stand, nothing may mark the run that serves as failed.
+            self.tracking.commit(run_id)
+        except BaseException:
+            self.tracking.fail(run_id)
+            raise
+        return version, run_id, manifest
+
     def _restated(self, verdicts: Sequence[promotion.Decision], decisions: pd.DataFrame) -> list[promotion.Decision]:
         """What the evidence of a past month says now; it changes nothing that is served."""
         serving = last_decisions(decisions)
         version = int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
         return [
-            dataclasses.replace(
+            replace(
                 v,
                 decision="restated",
                 champion=serving["champion"][v.demand_class],
@@ -248,13 +234,7 @@ class Training:
         ]
 
     def _append(self, made: Sequence[promotion.Decision], evidence_version: str, decisions: pd.DataFrame) -> None:
-        first = int(decisions["decision_number"].max()) + 1 if len(decisions) else 1
-        now = datetime.now(UTC).replace(tzinfo=None)
-        rows = [
-            {**dataclasses.asdict(v), "decision_number": first + i, "decided_at": now, "evidence_version": evidence_version}
-            for i, v in enumerate(made)
-        ]
-        self.lakehouse.append(CHAMPION, self.lakehouse.create_frame(CHAMPION, rows))
+        append_decisions(self.lakehouse, [replace(v, evidence_version=evidence_version) for v in made], decisions)
 
     def _manifest(self, month: int, verdicts: Sequence[promotion.Decision], decisions: pd.DataFrame) -> DemandForecaster:
         """Each class with the fit it is served by: this training's where the verdict takes it, else the former entry."""

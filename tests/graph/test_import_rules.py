@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 ASSETS = "medallion_assets"
 SPARK_HOME = "resources/spark.py"
 # Registering, reading and writing by the assets; everything else in zoo/ is a model family or pure.
-ZOO_WIRING = {"assets", "backtest", "training", "serving", "registry"}
+ZOO_WIRING = {"assets", "backtest", "champions", "training", "serving", "registry"}
 IMPURE = {"dagster", "dagster_deltalake", "dagster_mlflow", "dagster_pyspark", "mlflow", "deltalake", "delta", "os"}
 # Values that a transform may name: settings it is given, refusals it raises, and how columns are called.
 PURE_MAY_USE = {"resources.settings", "resources.errors", "resources.orders"}

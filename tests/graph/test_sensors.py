@@ -14,8 +14,9 @@ import pytest
 from dagster_deltalake import DeltaTableResource, LocalConfig
 from deltalake import write_deltalake
 
-from medallion_assets.monitoring.sensors import RANGE_END_TAG, RANGE_START_TAG, SETTLE_SECONDS, build_sensors, trained_months
+from medallion_assets.monitoring.sensors import RANGE_END_TAG, RANGE_START_TAG, SETTLE_SECONDS, build_sensors
 from medallion_assets.partitions import add_months, month_partitions
+from medallion_assets.zoo.decisions import trained_months
 from resources.settings import Settings
 
 COLUMNS = {"order_id": "o", "part_number": "p", "order_date": "d", "quantity": "q", "unit_price": "u"}
@@ -292,7 +293,8 @@ def test_the_newest_decision_of_a_class_counts(watch: Watch) -> None:
     watch.decide(4, 202403, None, "denied", "lumpy")
     decisions = watch.resources["champion_table"].load().to_pandas()
     assert trained_months(decisions) == {"smooth": 202404, "lumpy": 202403}
-    assert trained_months(decisions, held=["lumpy"]) == {"smooth": 202404}
+    held = decisions.assign(held_until_yyyymm=decisions["demand_class"].map({"lumpy": 999912}))
+    assert trained_months(held) == {"smooth": 202404}
 
 
 def test_settings_switch_the_sensors_on(tmp_path: Path) -> None:

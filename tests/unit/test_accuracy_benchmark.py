@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from medallion_assets.operations import accuracy, scoring
+from medallion_assets.partitions import month_index
 from medallion_assets.tables import DECILES
 from resources.errors import Refused
 
@@ -81,12 +82,29 @@ def test_all_series_end_in_one_month_and_keep_their_shape() -> None:
 def test_nothing_after_the_origin_becomes_an_order_line(tmp_path: Path) -> None:
     """Order lines hold the history's demand alone; every series is announced, also one that never sold."""
     shifted = accuracy.end_aligned(pd.concat([series("x/1", "2020-01-01", [1.0, 0.0, 7.0]), series("x 2", "2020-02-01", [0.0, 9.0])]))
-    history = shifted.demand[shifted.demand["month"] < shifted.last]
-    numbers = accuracy._write_orders(history, shifted.demand, tmp_path / "orders")
-    orders = pd.read_parquet(tmp_path / "orders" / "orders.parquet")
-    assert [(numbers[p], d, q) for p, d, q in orders[["part", "date", "qty"]].itertuples(index=False)] == [("x/1", "2020-01-15", 1.0)]
+    demand, first, second = shifted.demand, 202001, 202002
+    history = demand[demand["month"] <= month_index(first)]
+    numbers = accuracy._write_master(history, demand, tmp_path / "orders")
+    ids = {number: unique_id for unique_id, number in numbers.items()}
+    accuracy._write_orders(demand, numbers, None, first, tmp_path)
+    accuracy._write_orders(demand, numbers, first, second, tmp_path)
+    released = [pd.read_parquet(tmp_path / "orders" / f"orders_{month}.parquet") for month in (first, second)]
+    told = [[(ids[p], d, q) for p, d, q in orders[["part", "date", "qty"]].itertuples(index=False)] for orders in released]
+    assert told == [[("x/1", "2020-01-15", 1.0)], []]
     announced = pd.read_csv(tmp_path / "orders" / "parts.csv", dtype=str).set_index("part")["announced"]
-    assert {numbers[part]: month for part, month in announced.items()} == {"x 2": "202002", "x/1": "202001"}
+    assert {ids[part]: month for part, month in announced.items()} == {"x 2": "202001", "x/1": "202001"}
+
+
+@pytest.mark.parametrize(("horizon", "rolling", "origins"), [(3, 0, [202009]), (1, 3, [202009, 202010, 202011])])
+def test_origins_lie_before_the_last_months(horizon: int, rolling: int, origins: list[int]) -> None:
+    """One origin a horizon before the end, or so many of them, each scored one month later."""
+    assert accuracy._origins(202012, horizon, rolling) == origins
+
+
+def test_rolling_scores_one_step() -> None:
+    """A longer horizon would score months that no later origin has reached."""
+    with pytest.raises(Refused, match="give HORIZON=1"):
+        accuracy._origins(202012, 3, 2)
 
 
 def test_a_used_folder_and_an_unusable_file_are_refused(tmp_path: Path) -> None:

@@ -61,12 +61,13 @@ def decided(
     origins: int = 6,
     settings: PromotionSettings = SETTINGS,
     contestants: Sequence[Contestant] = (Contestant(BASELINE), Contestant(CHEAP), Contestant(RICH)),
+    held: Mapping[str, int] | None = None,
 ) -> Decision:
     """The decision about the one class in question."""
     rows = losses if isinstance(losses, pd.DataFrame) else part_loss_rows(losses, "lumpy", "A", bias or {})
     evaluation = evaluation_rows(rows, missing or {})
-    decisions = decide(MONTH, evaluation, rows, origins, incumbents or {"lumpy": None}, contestants, settings, k_min=3, draws=200)
-    return decisions[0]
+    asked = incumbents or {"lumpy": None}
+    return decide(MONTH, evaluation, rows, origins, asked, contestants, settings, k_min=3, draws=200, held=held)[0]
 
 
 def test_the_model_with_the_lowest_wql_is_promoted() -> None:
@@ -78,6 +79,34 @@ def test_the_model_with_the_lowest_wql_is_promoted() -> None:
     )
     assert (decision.champion_wql, decision.baseline_wql, decision.champion_trained_yyyymm) == (0.5, 0.7, MONTH)
     assert decision.difference_high == pytest.approx(-0.2)
+
+
+def test_a_promotion_may_wait_for_approval() -> None:
+    """The row names who would serve and why; who served goes on serving, without a new fit."""
+    settings = SETTINGS.model_copy(update={"mode": "approve"})
+    losses = {BASELINE: [60, 70, 80], CHEAP: [50, 60, 70], RICH: [40, 50, 60]}
+    decision = decided(losses, {"lumpy": CHEAP}, settings=settings)
+    assert (decision.decision, decision.champion, decision.challenger) == ("proposed", CHEAP, RICH)
+    assert (decision.champion_wql, decision.challenger_wql, decision.champion_trained_yyyymm) == (0.6, 0.5, None)
+    assert decision.reason.startswith("waits for approval, until then croston serves: boosting: WQL 0.500 against 0.600 of croston")
+    first = decided(losses, settings=settings)
+    assert (first.decision, first.champion, first.champion_trained_yyyymm) == ("proposed", BASELINE, MONTH)
+
+
+def test_a_class_that_keeps_its_model_needs_no_approval() -> None:
+    """Where nothing is promoted there is nothing to approve: the new fit is taken."""
+    settings = SETTINGS.model_copy(update={"mode": "approve"})
+    assert decided({BASELINE: [60, 70, 80], CHEAP: [50, 60, 70]}, {"lumpy": CHEAP}, settings=settings).decision == "refreshed"
+
+
+@pytest.mark.parametrize(("until", "decision"), [(MONTH, "kept"), (999912, "kept"), (MONTH - 1, "promoted")])
+def test_a_held_class_is_evaluated_and_kept(until: int, decision: str) -> None:
+    """Through the month given nothing changes, and the reason says what the evidence would have done; after it the evidence decides."""
+    made = decided({BASELINE: [60, 70, 80], CHEAP: [50, 60, 70], RICH: [40, 50, 60]}, {"lumpy": CHEAP}, held={"lumpy": until})
+    assert made.decision == decision
+    if decision == "kept":
+        assert (made.champion, made.champion_trained_yyyymm, made.held_until_yyyymm) == (CHEAP, None, until)
+        assert "croston stays as it was trained; the evidence says promoted boosting" in made.reason
 
 
 def test_a_decision_has_the_columns_of_the_table() -> None:

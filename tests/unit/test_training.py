@@ -13,11 +13,14 @@ import pytest
 
 from medallion_assets.tables import CHAMPION, DECILES, DELIVERIES, DEMAND_CLASSES, MODEL_EVALUATION, ZOO_FORECAST
 from medallion_assets.zoo import training
+from medallion_assets.zoo.champions import Stewardship, append_decisions, sync_alias
+from medallion_assets.zoo.decisions import held_classes, last_decisions, serving_version
 from medallion_assets.zoo.promotion import Decision
 from medallion_assets.zoo.registry import enabled
 from medallion_assets.zoo.serving import SERVED_COLUMNS, DemandForecaster, ServedModel
-from medallion_assets.zoo.training import Training, last_decisions, leader_table, serving_version, sync_alias
-from resources.lakehouse import Slice
+from medallion_assets.zoo.training import Training, leader_table
+from resources.errors import Refused
+from resources.lakehouse import ConcurrentWrite, Slice
 from resources.settings import Settings
 from tests.fakes import Crash, FakeFrame, FakeLakehouse, FakeTracking, filled
 from tests.frames import demand_frame, feature_frame
@@ -115,6 +118,7 @@ class Decided:
     settings: Settings
     champions: dict[str, str] = field(default_factory=lambda: dict.fromkeys(DEMAND_CLASSES, RICH))
     held: tuple[str, ...] = ()
+    proposals: dict[str, str] = field(default_factory=dict)
     lakehouse: FakeLakehouse = field(default_factory=FakeLakehouse)
     told: list[str] = field(default_factory=list)
 
@@ -139,15 +143,16 @@ class Decided:
         specs = enabled((NAIVE, RICH))
         Training(self.settings, specs, self.lakehouse, self.tracking, {"trigger": "person"}, "r", self.told.append).run(months)
 
-    def verdicts(self, month: int, *_: Any) -> list[Decision]:
+    def verdicts(self, month: int, *_: Any, **__: Any) -> list[Decision]:
         return [
             Decision(
                 month,
                 name,
-                "kept" if name in self.held else "promoted",
+                "proposed" if name in self.proposals else "kept" if name in self.held else "promoted",
                 model,
                 "because",
-                champion_trained_yyyymm=None if name in self.held else month,
+                challenger=self.proposals.get(name),
+                champion_trained_yyyymm=None if name in {*self.held, *self.proposals} else month,
             )
             for name, model in self.champions.items()
         ]
@@ -260,6 +265,110 @@ def test_a_past_month_computed_again_moves_nothing(decided: Decided) -> None:
     assert (set(restated["registry_version"]), set(restated["champion"]), set(restated["challenger"])) == ({2}, {RICH}, {NAIVE})
     assert restated["reason"].str.contains("what is served stays").all()
     assert (decided.tracking.alias(), serving_version(decided.rows, FIRST), serving_version(decided.rows, SECOND)) == (2, 1, 2)
+
+
+def steward(decided: Decided) -> Stewardship:
+    return Stewardship(decided.settings, decided.lakehouse, decided.tracking, "ann")
+
+
+def proposed(decided: Decided) -> int:
+    """Let lumpy have a proposal of the second month; its decision number."""
+    decided.train(FIRST)
+    decided.evaluate(SECOND)
+    decided.proposals = {"lumpy": NAIVE}
+    decided.train(SECOND)
+    return int(last_decisions(decided.rows).loc["lumpy", "decision_number"])
+
+
+def test_a_proposal_serves_nobody(decided: Decided) -> None:
+    """The candidate is registered, its row names it, and the class goes on with the fit it had."""
+    proposed(decided)
+    row = last_decisions(decided.rows).loc["lumpy"]
+    assert (row["decision"], row["champion"], row["challenger"], row["champion_trained_yyyymm"]) == ("proposed", RICH, NAIVE, FIRST)
+    versions = (
+        decided.tracking.load_version(row["candidate_version"]).entries,
+        decided.tracking.load_version(row["registry_version"]).entries,
+    )
+    assert [entries["lumpy"].model for entries in versions] == [NAIVE, RICH]
+    assert decided.tracking.alias() == row["registry_version"] != row["candidate_version"]
+
+
+def test_approval_serves_the_fit_that_was_proposed(decided: Decided) -> None:
+    """A person's row says who and why, the other classes are as before, and the alias follows."""
+    number = proposed(decided)
+    (made,) = steward(decided).approve(number, "seen the plots")
+    assert (made.decision, made.champion, made.actor, made.champion_trained_yyyymm) == ("promoted", NAIVE, "ann", SECOND)
+    assert "seen the plots" in made.reason
+    entries = decided.tracking.load_version(decided.tracking.alias()).entries
+    assert {name: entry.model for name, entry in entries.items()} == dict.fromkeys(DEMAND_CLASSES, RICH) | {"lumpy": NAIVE}
+    decided.journal.clear()
+    decided.train(SECOND)
+    assert decided.journal == []
+
+
+def test_a_proposal_that_was_overtaken_is_refused(decided: Decided) -> None:
+    """After a newer decision on the class its approval changes nothing and says so; so does that of another decision."""
+    number = proposed(decided)
+    steward(decided).approve(number, "first")
+    with pytest.raises(Refused, match="was overtaken by"):
+        steward(decided).approve(number, "again")
+    with pytest.raises(Refused, match="is no proposal"):
+        steward(decided).approve(1, "mistyped")
+    with pytest.raises(Refused, match="there is no decision 999"):
+        steward(decided).approve(999, "mistyped")
+
+
+def test_a_rollback_brings_back_the_former_fit_and_holds_the_class(decided: Decided) -> None:
+    """The class has the entry of the version named, the others stay, and the row holds the class until it is released."""
+    decided.train(FIRST)
+    decided.evaluate(SECOND)
+    decided.train(SECOND)
+    (made,) = steward(decided).rollback(["lumpy"], 1, "too high", None)
+    entries = decided.tracking.load_version(decided.tracking.alias()).entries
+    assert {name: entry.trained_yyyymm for name, entry in entries.items()} == dict.fromkeys(DEMAND_CLASSES, SECOND) | {"lumpy": FIRST}
+    assert (made.decision, made.registry_version, held_classes(decided.rows)) == ("rolled_back", 3, {"lumpy": 999912})
+    steward(decided).release(["lumpy"], "mended")
+    assert held_classes(decided.rows) == {}
+    assert last_decisions(decided.rows).loc["lumpy", "champion_trained_yyyymm"] == FIRST
+
+
+def test_a_rollback_may_hold_for_some_months(decided: Decided) -> None:
+    """Counted from the newest decision month."""
+    decided.train(FIRST)
+    steward(decided).rollback(["smooth", "lumpy"], 1, "a promotion ran", 3)
+    assert held_classes(decided.rows) == {"smooth": 202404, "lumpy": 202404}
+
+
+def test_what_can_not_be_rolled_back_or_released_is_refused(decided: Decided) -> None:
+    """A version that never served, a class that nobody holds, and a lakehouse without decisions."""
+    with pytest.raises(Refused, match="nothing was decided yet"):
+        steward(decided).release(["lumpy"], "x")
+    decided.train(FIRST)
+    with pytest.raises(Refused, match="version 7 never served; versions that did: 1"):
+        steward(decided).rollback(["lumpy"], 7, "x", None)
+    with pytest.raises(Refused, match="lumpy: not held"):
+        steward(decided).release(["lumpy"], "x")
+
+
+def test_a_crash_between_a_rollback_and_its_alias_is_mended_by_the_next(decided: Decided) -> None:
+    """The row says what serves; the next training sets the alias to it first."""
+    decided.train(FIRST)
+    decided.journal.crash_before = "alias 2"
+    with pytest.raises(Crash):
+        steward(decided).rollback(["lumpy"], 1, "x", None)
+    assert decided.tracking.alias() == 1
+    decided.train(FIRST)
+    assert decided.tracking.alias() == 2
+
+
+def test_of_two_who_decide_at_once_one_is_told(decided: Decided) -> None:
+    """Numbers are taken once: a second append under the same number is a conflict, and nothing of it is stored."""
+    decided.train(FIRST)
+    before = decided.rows
+    append_decisions(decided.lakehouse, decided.verdicts(SECOND), before)
+    with pytest.raises(ConcurrentWrite):
+        append_decisions(decided.lakehouse, decided.verdicts(SECOND), before)
+    assert len(decided.rows) == 10
 
 
 def history() -> pd.DataFrame:
