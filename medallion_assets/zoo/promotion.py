@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cache
 from typing import Any, Protocol
 
@@ -93,7 +94,7 @@ class Decision:
     candidate_version: int | None = None
     evidence_version: str | None = None
     run_id: str | None = None
-    decided_at: pd.Timestamp | None = None
+    decided_at: datetime | None = None
 
 
 def decide(
