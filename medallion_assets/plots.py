@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -206,8 +207,20 @@ def served_forecast(history: pd.DataFrame, forecast: pd.DataFrame, is_simulated:
     return figure
 
 
-def as_markdown(figure: Figure, description: str = "") -> str:
-    """The figure as an inline PNG image in markdown, under 200 KB: its resolution is lowered until it fits.
+class Picture(NamedTuple):
+    """A rendered figure: PNG, and its alternative text."""
+
+    png: bytes
+    description: str
+
+    @property
+    def markdown(self) -> str:
+        """As an inline image."""
+        return f"![{self.description}](data:image/png;base64,{base64.b64encode(self.png).decode('ascii')})"
+
+
+def rendered(figure: Figure, description: str = "") -> Picture:
+    """The figure as a PNG whose markdown stays under 200 KB: its resolution is lowered until it fits.
 
     ``description`` is the image's alternative text; by default the figure's title. Raises ValueError when it does not fit at 20 dpi.
     """
@@ -216,9 +229,9 @@ def as_markdown(figure: Figure, description: str = "") -> str:
     while dpi >= 20:
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
-        markdown = f"![{text}](data:image/png;base64,{base64.b64encode(content.getvalue()).decode('ascii')})"
-        if len(markdown.encode()) < MAX_MARKDOWN_BYTES:
-            return markdown
+        picture = Picture(content.getvalue(), text)
+        if len(picture.markdown.encode()) < MAX_MARKDOWN_BYTES:
+            return picture
         dpi *= 0.8
     raise ValueError(f"the picture '{text}' is larger than {MAX_MARKDOWN_BYTES:,} bytes at any legible resolution")
 

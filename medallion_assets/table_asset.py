@@ -17,7 +17,9 @@ from pyspark.sql import DataFrame, SparkSession
 from medallion_assets import policies, tables
 from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import add_months, month_partitions, month_range
-from resources.lakehouse import ConcurrentWrite, Lakehouse, MonthWritten, Slice, TableSpec
+from medallion_assets.plans import NOTHING, PLAN_TAG, Permission, Plans
+from resources.errors import Refused
+from resources.lakehouse import ConcurrentWrite, Lakehouse, MonthWritten, RemovalRefused, Slice, TableSpec
 from resources.settings import Settings
 
 ATTEMPTS_ON_CONFLICT = 3
@@ -169,7 +171,14 @@ def table_asset(
         requested = [int(key) for key in context.partition_keys]
         asked = sorted({*requested, *_reached_back(lakehouse, spec, requested), *([0] if with_no_month else [])})
         build = TableBuild(spec, inputs, transform, configuration, only_complete, is_whole, outside_version)
-        outcome = retry_on_conflict(lambda: build.run(lakehouse, settings, asked, context.run.run_id, context.log.info))
+        outcome = permitted(
+            context,
+            lakehouse,
+            settings,
+            spec,
+            requested,
+            lambda permission: build.run(lakehouse, settings, asked, context.run.run_id, context.log.info, permission),
+        )
         pictures = plot(lakehouse, requested, settings) if plot else {}
         return report(context, spec, requested, outcome, pictures)
 
@@ -201,8 +210,16 @@ class TableBuild:
     is_whole: bool = False
     outside_version: Callable[[Settings], object] = lambda settings: None
 
-    def run(self, lakehouse: Lakehouse, settings: Settings, asked: Sequence[int], run_id: str, log: Callable[[str], None]) -> Outcome:
-        """Bring the slices of the months up to date; those whose inputs did not change are not touched."""
+    def run(
+        self,
+        lakehouse: Lakehouse,
+        settings: Settings,
+        asked: Sequence[int],
+        run_id: str,
+        log: Callable[[str], None],
+        permission: Permission = NOTHING,
+    ) -> Outcome:
+        """Bring the slices of the months up to date; those whose inputs did not change are not touched, unless that is forced."""
         started = time.monotonic()
         deliveries = lakehouse.rows(tables.DELIVERIES)
         complete = frozenset(complete_months_of(deliveries, settings))
@@ -214,7 +231,8 @@ class TableBuild:
         stale = [
             month
             for month in asked
-            if month not in stored
+            if permission.is_forced
+            or month not in stored
             or stored[month].input_version
             != self.input_version(upstream, settings, month, month in complete, stored[month].details.get("seen"))
         ]
@@ -228,7 +246,7 @@ class TableBuild:
             reader = Reader(lakehouse, settings, self.inputs, made_from, deliveries)
             details = {"inputs": {i.spec.id: lakehouse.version(i.spec) for i in self.inputs}}
             rows = self.transform(reader, Months(made_from, complete), settings) if made_from else lakehouse.create_frame(self.spec, [])
-            result = lakehouse.merge(self.spec, rows, stale)
+            result = lakehouse.merge(self.spec, rows, stale, may_remove=permission.may_remove)
             written = result.months
             made = [
                 Slice(
@@ -286,6 +304,33 @@ def _reached_back(lakehouse: Lakehouse, spec: TableSpec, requested: Sequence[int
     stored = lakehouse.slices(spec)
     before = {add_months(month, -back) for month in requested for back in range(1, REACH_BACK + 1)}
     return [month for month in before if month in stored and not stored[month].details.get("is_complete", True)]
+
+
+def permitted(
+    context: dg.AssetExecutionContext,
+    lakehouse: Lakehouse,
+    settings: Settings,
+    spec: TableSpec,
+    requested: Sequence[int],
+    write: Callable[[Permission], Outcome],
+    writer: str = "",
+) -> Outcome:
+    """Let a run write what its tags permit, and record the plan that it carried out.
+
+    Raises Refused, with the plan that is needed, before anything destructive that no plan was named for.
+    """
+    tags = context.run.tags
+    plans = Plans(lakehouse, tags.get("medallion/trigger", "person"), settings.retention.reproducible_months, context.run.run_id)
+    permission = plans.permission(tags, spec, requested, writer)
+    try:
+        outcome = retry_on_conflict(lambda: write(permission))
+    except RemovalRefused as refused:
+        plan = plans.backfill(spec, requested, writer, "removal")
+        hint = f"`medallion apply {plan.plan_id}`, or this run again with the tag {PLAN_TAG}: {plan.plan_id}"
+        raise Refused(f"{refused} If the removal is meant: {hint}.") from refused
+    if permission.plan:
+        plans.done(permission.plan, "applied")
+    return outcome
 
 
 def retry_on_conflict(attempt: Callable[[], Outcome]) -> Outcome:

@@ -530,6 +530,37 @@ DATA_QUALITY = TableSpec(
     partition_reason=BY_MONTH,
 )
 
+PLAN = TableSpec(
+    layer="gold",
+    name="plan",
+    comment="What destructive acts would do, shown before they are done, and what became of each: planned, applied, undone.",
+    grain="one event of one plan",
+    key=("event_number",),
+    columns=(
+        _month("month in which it was recorded"),
+        _key("event_number", "BIGINT", "rising without gaps"),
+        _key("plan_id", "STRING", "name that a person gives to apply it"),
+        _key("event", "STRING", "planned, applied or undone"),
+        _key("kind", "STRING", "backfill, removal, restore or vacuum"),
+        _key("table_id", "STRING", "layer.table"),
+        _key("writer", "STRING", "model, in a table of several writers; else empty"),
+        _key("months", "STRING", "JSON list; empty for the whole table"),
+        _key("details", "STRING", "JSON: what the kind needs, for instance the version to restore"),
+        _key("table_version", "BIGINT", "Delta version when it was planned; undoing returns to it"),
+        Column("version_after", "BIGINT", "Delta version after the event"),
+        _key("row_count", "BIGINT", "stored rows concerned"),
+        _key("file_count", "BIGINT", "files concerned"),
+        _key("byte_count", "BIGINT", "their bytes"),
+        _key("effect", "STRING", "what applying it does and what can't be undone, in a sentence"),
+        _key("actor", "STRING", "who"),
+        Column("run_id", "STRING", "Dagster run, where one did it", is_volatile=True),
+        Column("recorded_at", "TIMESTAMP", "when (UTC)", is_volatile=True),
+    ),
+    write="append",
+    code_version="1",
+    owner=DATA_OWNER,
+)
+
 TABLES: tuple[TableSpec, ...] = (
     DELIVERIES,
     BRONZE_SALES_ORDERS,
@@ -547,4 +578,7 @@ TABLES: tuple[TableSpec, ...] = (
     DEMAND_DRIFT,
     DATA_QUALITY,
     LEDGER,
+    PLAN,
 )
+
+RECORDS = (LEDGER, PLAN)  # what the lakehouse notes about itself: written along with other tables, by no asset of their own

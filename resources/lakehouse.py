@@ -5,13 +5,15 @@ The rules that keep other months untouched live here and nowhere else. Contents 
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pyarrow as pa
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 Layer = Literal["bronze", "silver", "gold"]
 KEPT_FRAMES = 8
+ROWS_PER_FILE = 1_000_000
 RECENT_COMMITS = 100  # among which a writer looks for its own; so many others can't come in between
 
 
@@ -175,7 +178,7 @@ class Lakehouse(Protocol):
 
     def create_frame(self, spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> DataFrame: ...
 
-    def merge(self, spec: TableSpec, rows: DataFrame, months: Sequence[int], writer: str = "") -> WriteResult: ...
+    def merge(self, spec: TableSpec, rows: DataFrame, months: Sequence[int], writer: str = "", may_remove: bool = False) -> WriteResult: ...
 
     def append(self, spec: TableSpec, rows: DataFrame, number: int | None = None) -> int: ...
 
@@ -187,6 +190,8 @@ class Lakehouse(Protocol):
         columns: Sequence[str] | None = None,
         months: Sequence[int] | None = None,
         writers: Sequence[str] | None = None,
+        parts: Sequence[str] | None = None,
+        version: int | None = None,
     ) -> pd.DataFrame: ...
 
     def totals(self, spec: TableSpec, by: Sequence[str], columns: Sequence[str], months: Sequence[int]) -> pd.DataFrame: ...
@@ -205,6 +210,14 @@ class Lakehouse(Protocol):
 
     def record(self, spec: TableSpec, slices: Sequence[Slice], run_id: str) -> None: ...
 
+    def storage(self, spec: TableSpec, months: Sequence[int] | None, writer: str = "") -> tuple[int, int]: ...
+
+    def unneeded_files(self, spec: TableSpec, retention_hours: int) -> dict[str, int]: ...
+
+    def vacuum(self, spec: TableSpec, retention_hours: int) -> None: ...
+
+    def restore(self, spec: TableSpec, version: int, run_id: str) -> None: ...
+
 
 class DeltaLakehouse:
     """Delta tables under one root, written by Spark; small facts about them are read without it.
@@ -219,6 +232,13 @@ class DeltaLakehouse:
         self._registered: set[str] = set()
         self._registering = threading.Lock()
         self._kept: dict[tuple[Any, ...], DataFrame] = {}
+        self._pins: Mapping[str, int] = {}
+
+    def at(self, versions: Mapping[str, int]) -> DeltaLakehouse:
+        """The same tables as they were, for reading: those named by id at a version, slices as recorded by then."""
+        pinned = copy.copy(self)
+        pinned._pins, pinned._kept = {**self._pins, **versions}, {}
+        return pinned
 
     @property
     def spark(self) -> SparkSession:
@@ -235,6 +255,7 @@ class DeltaLakehouse:
     def read(self, spec: TableSpec, months: Sequence[int] | None = None, version: int | None = None) -> DataFrame:
         """The table, or only the slices of ``months``; a pinned ``version`` is read by time travel."""
         self._ensure(spec)
+        version = self._pins.get(spec.id) if version is None else version
         if version is None:
             frame = self.spark.table(self.name(spec))
         else:
@@ -264,15 +285,16 @@ class DeltaLakehouse:
         schema = ", ".join(f"`{column.name}` {column.type}" for column in spec.columns)
         return self.spark.createDataFrame([tuple(row.get(name) for name in spec.column_names) for row in rows], schema)
 
-    def merge(self, spec: TableSpec, rows: DataFrame, months: Sequence[int], writer: str = "") -> WriteResult:
+    def merge(self, spec: TableSpec, rows: DataFrame, months: Sequence[int], writer: str = "", may_remove: bool = False) -> WriteResult:
         """Make the slices of ``months`` (of ``writer``, in a table of several writers) equal to ``rows``, in one commit.
 
         Rows are compared with what is stored first; where nothing differs nothing is written. Raises RemovalRefused when more
-        than the configured share of a slice would vanish, ConcurrentWrite when another writer was faster, ValueError when a
-        row lies outside the months.
+        than the configured share of a slice would vanish and it is not said that it ``may_remove``, ConcurrentWrite when another
+        writer was faster, ValueError when a row lies outside the months.
         """
         from pyspark.sql import functions as F
 
+        self._refuse_pinned(spec)
         self._ensure(spec)
         months = sorted(set(months))
         scope = _in_months(spec, months)
@@ -286,9 +308,9 @@ class DeltaLakehouse:
             if fill_number := self._fill_number(spec, months, writer):
                 result = {m: MonthWritten(n := written.get(m, (0, "0-0"))[0], written.get(m, (0, "0-0"))[1], n) for m in months}
                 if written and spec.writer_column and len(months) == 1:
-                    self._append_once(spec, new.repartition(*spec.partition_by), f"{writer}/{months[0]}", fill_number)
+                    self._append_once(spec, _in_files(spec, new, written), f"{writer}/{months[0]}", fill_number)
                 elif written:
-                    self._fill(spec, new, scope)
+                    self._fill(spec, _in_files(spec, new, written), scope)
                 return WriteResult(self.version(spec), result)
             old = self.spark.table(self.name(spec)).where(scope).select(*spec.column_names)
             changes = _changes(spec, new, old).persist()
@@ -302,7 +324,8 @@ class DeltaLakehouse:
                 )
                 for month in months
             }
-            self._refuse_removal(spec, result)
+            if not may_remove:
+                self._refuse_removal(spec, result)
             if counted:
                 self._execute_merge(spec, changes, scope)
         finally:
@@ -316,6 +339,7 @@ class DeltaLakehouse:
 
         ``number``: rising with every append; of two writers who append the same number one is told ConcurrentWrite.
         """
+        self._refuse_pinned(spec)
         self._ensure(spec)
         if number is not None:
             self._append_once(spec, rows, spec.id, number)
@@ -331,6 +355,8 @@ class DeltaLakehouse:
         """Version of the Delta table; -1 while it does not exist."""
         from deltalake import DeltaTable
 
+        if spec.id in self._pins:
+            return self._pins[spec.id]
         return DeltaTable(self.path(spec)).version() if self._exists(spec) else -1
 
     def rows(
@@ -339,11 +365,18 @@ class DeltaLakehouse:
         columns: Sequence[str] | None = None,
         months: Sequence[int] | None = None,
         writers: Sequence[str] | None = None,
+        parts: Sequence[str] | None = None,
+        version: int | None = None,
     ) -> pd.DataFrame:
-        """A small table, or small slices of one, as pandas, read without Spark."""
+        """A small table, or small slices of one, as pandas, read without Spark; ``version`` by time travel.
+
+        Raises Refused for a version that is no longer readable.
+        """
         import pandas as pd
         from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
 
+        version = self._pins.get(spec.id) if version is None else version
         if not self._exists(spec):
             return pd.DataFrame(columns=list(columns or spec.column_names))
         filters: list[tuple[str, str, Any]] = []
@@ -351,7 +384,15 @@ class DeltaLakehouse:
             filters.append((spec.month_column, "in", [int(month) for month in months]))
         if writers is not None:
             filters.append((str(spec.writer_column), "in", list(writers)))
-        return DeltaTable(self.path(spec)).to_pandas(columns=list(columns) if columns else None, filters=filters or None)
+        if parts is not None:
+            filters.append(("part_number", "in", list(parts)))
+        try:
+            table = DeltaTable(self.path(spec), version=version)
+            return table.to_pandas(columns=list(columns) if columns else None, filters=filters or None)
+        except (DeltaError, FileNotFoundError) as error:
+            if version is None:
+                raise
+            raise Refused(f"{self.name(spec)}: version {version} is no longer readable; the oldest are kept for the retention") from error
 
     def totals(self, spec: TableSpec, by: Sequence[str], columns: Sequence[str], months: Sequence[int]) -> pd.DataFrame:
         """Sums of columns by other columns over slices, read piece by piece without Spark. For pictures: the order of adding varies."""
@@ -376,7 +417,7 @@ class DeltaLakehouse:
 
         if not self._exists(spec):
             return 1.0
-        files = pa.table(DeltaTable(self.path(spec)).get_add_actions(flatten=True))
+        files = pa.table(DeltaTable(self.path(spec), version=self._pins.get(spec.id)).get_add_actions(flatten=True))
         if spec.month_column in spec.partition_by:
             files = files.filter(
                 pc.is_in(files[f"partition.{spec.month_column}"].cast(pa.int64()), pa.array([int(m) for m in months], pa.int64()))
@@ -422,6 +463,8 @@ class DeltaLakehouse:
             return {}
         filters = [("table_id", "=", spec.id), ("writer", "=", writer)]
         found = DeltaTable(self.path(LEDGER)).to_pandas(filters=filters).sort_values("recorded_at", kind="stable")
+        if spec.id in self._pins:
+            found = found[found["delta_version"] <= self._pins[spec.id]]
         newest = found.drop_duplicates("yyyymm", keep="last")
         return {
             int(row.yyyymm): Slice(
@@ -459,6 +502,58 @@ class DeltaLakehouse:
             for s in slices
         ]
         write_deltalake(self.path(LEDGER), pa.Table.from_pylist(rows, schema=_LEDGER_SCHEMA), mode="append")
+
+    def storage(self, spec: TableSpec, months: Sequence[int] | None, writer: str = "") -> tuple[int, int]:
+        """Files and bytes that hold the slices of ``months`` (none named: all), told from the log."""
+        import pyarrow.compute as pc
+        from deltalake import DeltaTable
+
+        if not self._exists(spec):
+            return 0, 0
+        files = pa.table(DeltaTable(self.path(spec)).get_add_actions(flatten=True))
+        if months is not None and spec.month_column in spec.partition_by:
+            wanted = pa.array([int(m) for m in months], pa.int64())
+            files = files.filter(pc.is_in(files[f"partition.{spec.month_column}"].cast(pa.int64()), wanted))
+        if writer and spec.writer_column in spec.partition_by:
+            files = files.filter(pc.equal(files[f"partition.{spec.writer_column}"], writer))
+        return files.num_rows, int(pc.sum(files["size_bytes"]).as_py() or 0)
+
+    def unneeded_files(self, spec: TableSpec, retention_hours: int) -> dict[str, int]:
+        """Files, with their bytes, that no version younger than the retention needs."""
+        from deltalake import DeltaTable
+
+        found = DeltaTable(self.path(spec)).vacuum(retention_hours, dry_run=True, full=True) if self._exists(spec) else []
+        return {name: file.stat().st_size if (file := Path(self.path(spec)) / name).exists() else 0 for name in found}
+
+    def vacuum(self, spec: TableSpec, retention_hours: int) -> None:
+        """Remove the files that ``unneeded_files`` names. Raises ValueError for less than the retention of the configuration."""
+        from deltalake import DeltaTable
+
+        self._refuse_pinned(spec)
+        if retention_hours < self._retention_days * 24:
+            raise ValueError(f"{spec.id}: {retention_hours} hours are less than the {self._retention_days} days that stay readable")
+        DeltaTable(self.path(spec)).vacuum(retention_hours, dry_run=False, full=True)
+
+    def restore(self, spec: TableSpec, version: int, run_id: str) -> None:
+        """Make a table what it was at a version, in a new commit, and let the ledger say so: later slices are due again.
+
+        Recorded first: a process that dies in between leaves months due whose rows are still the newer ones.
+        """
+        from deltalake import DeltaTable
+
+        self._refuse_pinned(spec)
+        writers = DeltaTable(self.path(LEDGER)).to_pandas(columns=["writer"], filters=[("table_id", "=", spec.id)])["writer"].unique()
+        pinned, after = self.at({spec.id: version}), self.version(spec) + 1
+        pairs = [(pinned.slices(spec, writer).get(month), s) for writer in writers for month, s in self.slices(spec, writer).items()]
+        moved = [(then, now) for then, now in pairs if then != now]
+        due = [replace(now, data_version="0-0", input_version="", row_count=0, delta_version=after) for _, now in moved]
+        self.record(spec, due, run_id)
+        DeltaTable(self.path(spec)).restore(version)
+        self.record(spec, [replace(then, delta_version=self.version(spec)) for then, _ in moved if then is not None], run_id)
+
+    def _refuse_pinned(self, spec: TableSpec) -> None:
+        if self._pins:
+            raise ValueError(f"{spec.id}: a lakehouse that is read at past versions is not written")
 
     def _exists(self, spec: TableSpec) -> bool:
         from deltalake import DeltaTable
@@ -516,8 +611,7 @@ class DeltaLakehouse:
             if written.deleted > max(1, self._max_removed_share * stored):
                 raise RemovalRefused(
                     f"{self.name(spec)}: writing {month} would remove {written.deleted} of {stored} rows, more than the share of "
-                    f"{self._max_removed_share:.0%} that writes.max_removed_share allows. Nothing was written. If the removal is meant, "
-                    f"raise writes.max_removed_share for this run; the rows stay readable at version {self.version(spec)}."
+                    f"{self._max_removed_share:.0%} that writes.max_removed_share allows. Nothing was written."
                 )
 
     def _fill_number(self, spec: TableSpec, months: Sequence[int], writer: str) -> int:
@@ -555,7 +649,7 @@ class DeltaLakehouse:
     def _fill(self, spec: TableSpec, rows: DataFrame, scope: str) -> None:
         """Write slices that hold nothing yet. Replacing them, not appending, makes a second writer of the same slice fail."""
         view = f"rows_{uuid.uuid4().hex}"
-        rows.repartition(*spec.partition_by).createOrReplaceTempView(view)
+        rows.createOrReplaceTempView(view)
         names = ", ".join(f"`{name}`" for name in spec.column_names)
         try:
             with _concurrency(spec):
@@ -622,6 +716,17 @@ def _literal(text: str) -> str:
 def _in_months(spec: TableSpec, months: Sequence[int]) -> str:
     listed = ", ".join(str(int(month)) for month in sorted(set(months)))
     return f"`{spec.month_column}` IN ({listed})" if listed else "false"
+
+
+def _in_files(spec: TableSpec, rows: DataFrame, written: Mapping[int, tuple[int, str]]) -> DataFrame:
+    """Rows dealt out so that a partition's rows make files of about ROWS_PER_FILE, and no task writes more than one of them."""
+    from pyspark.sql import functions as F
+
+    pieces = -(-max((count for count, _ in written.values()), default=1) // ROWS_PER_FILE)
+    if pieces == 1:
+        return rows.repartition(*spec.partition_by)
+    piece = F.pmod(F.xxhash64(*spec.key), F.lit(pieces))
+    return rows.repartition(pieces * len(written), *spec.partition_by, piece)
 
 
 def _slice_versions(spec: TableSpec, rows: DataFrame) -> dict[int, tuple[int, str]]:

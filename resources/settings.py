@@ -207,7 +207,7 @@ class TuningSettings(_Section):
 
     trials: int = Field(5, ge=0, description="parameter sets tried, the defaults among them; 0: nothing is tuned")
     max_seconds: float = Field(25, gt=0, description="no trial is begun after so long; a search that it cut short says so")
-    every_months: int = Field(12, ge=1, description="origins that a search is good for")
+    every_months: int = Field(24, ge=1, description="origins that a search is good for")
     max_rows: int = Field(40_000, ge=1_000, description="rows of part, month and horizon that a trial learns from")
 
 

@@ -6,8 +6,10 @@ All calls go through a client with explicit run ids. What is logged is decided b
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
+import platform
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,11 +26,11 @@ from resources.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
     from dagster import InitResourceContext
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
 
 ALIAS = "champion"
 COMMITTED = "medallion.committed"
+NUMERIC_LIBRARIES = ("numpy", "pandas", "pyspark", "scikit-learn", "scipy", "statsforecast", "xgboost-cpu")
 
 
 class TrackingUnavailable(Refused):
@@ -47,16 +49,26 @@ class InputTable:
 
 @dataclass
 class RunContent:
-    """What one run logs. Figures, tables and files are artifacts by path; ``model`` is a pyfunc, logged as ``model``."""
+    """What one run logs. Pictures (PNG), tables and texts are artifacts by path; ``model`` is a pyfunc, logged as ``model``."""
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     inputs: Sequence[InputTable] = ()
-    figures: Mapping[str, Figure] = field(default_factory=dict)
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     model: Any = None
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as it was logged; ``input_versions`` are Delta versions by table name."""
+
+    run_id: str
+    parameters: Mapping[str, str]
+    tags: Mapping[str, str]
+    input_versions: Mapping[str, int]
 
 
 class Tracking(Protocol):
@@ -68,7 +80,7 @@ class Tracking(Protocol):
 
     def log(self, run_id: str, content: RunContent) -> None: ...
 
-    def commit(self, run_id: str) -> None: ...
+    def commit(self, run_id: str, tags: Mapping[str, str] | None = None) -> None: ...
 
     def fail(self, run_id: str) -> None: ...
 
@@ -83,6 +95,8 @@ class Tracking(Protocol):
     def alias(self) -> int | None: ...
 
     def set_alias(self, version: int) -> None: ...
+
+    def run(self, run_id: str) -> StoredRun: ...
 
     def url(self, run_id: str) -> str: ...
 
@@ -117,7 +131,13 @@ class MlflowTracking:
         """Start a run nested under the Dagster run's own; returns its id."""
         client = self._connected()
         nested = {"mlflow.parentRunId": parent} if (parent := self._parent()) else {}
-        fixed = {"mlflow.runName": name, "dagster_run_id": self._dagster_run_id, "git_commit": git_commit(), **nested}
+        fixed = {
+            "mlflow.runName": name,
+            "dagster_run_id": self._dagster_run_id,
+            "git_commit": git_commit(),
+            "libraries": library_versions(),
+            **nested,
+        }
         return client.create_run(self._experiment, tags={**fixed, **tags}).info.run_id
 
     def log(self, run_id: str, content: RunContent) -> None:
@@ -135,25 +155,22 @@ class MlflowTracking:
             client.log_batch(run_id, metrics[chunk], parameters[chunk], tags)
         if content.inputs:
             client.log_inputs(run_id, [_dataset(table) for table in content.inputs])
-        for path, figure in content.figures.items():
-            client.log_figure(run_id, figure, path)
-        for path, text in content.texts.items():
-            client.log_text(run_id, text, path)
-        if content.tables or content.model is not None:
-            with tempfile.TemporaryDirectory() as folder:
-                for path, table in content.tables.items():
-                    file = Path(folder) / "artifacts" / path
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    table.to_csv(file, index=False) if file.suffix == ".csv" else table.to_parquet(file, index=False)
-                if content.tables:
-                    client.log_artifacts(run_id, f"{folder}/artifacts")
-                if content.model is not None:
-                    _save_model(content.model, f"{folder}/model")
-                    client.log_artifacts(run_id, f"{folder}/model", "model")
+        with tempfile.TemporaryDirectory() as folder:
+            artifacts = Path(folder) / "artifacts"
+            for path, content_of in _files(content):
+                (artifacts / path).parent.mkdir(parents=True, exist_ok=True)
+                content_of(artifacts / path)
+            if artifacts.exists():
+                client.log_artifacts(run_id, str(artifacts))
+            if content.model is not None:
+                _save_model(content.model, f"{folder}/model")
+                client.log_artifacts(run_id, f"{folder}/model", "model")
 
-    def commit(self, run_id: str) -> None:
-        """Mark a run as one whose slice is stored, and end it."""
+    def commit(self, run_id: str, tags: Mapping[str, str] | None = None) -> None:
+        """Mark a run as one whose slice is stored, with what is known only then, and end it."""
         client = self._connected()
+        for name, value in (tags or {}).items():
+            client.set_tag(run_id, name, value)
         client.set_tag(run_id, COMMITTED, "true")
         client.set_terminated(run_id, "FINISHED")
 
@@ -211,6 +228,20 @@ class MlflowTracking:
         if self.alias() != version:
             self._connected().set_registered_model_alias(self._settings.registered_model, ALIAS, str(version))
 
+    def run(self, run_id: str) -> StoredRun:
+        """What a run logged. Raises Refused where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._connected().get_run(run_id)
+        except MlflowException as error:
+            raise Refused(f"MLflow at {self._settings.tracking_uri} has no run '{run_id}'") from error
+        versions = {}
+        for entry in found.inputs.dataset_inputs if found.inputs else ():
+            source = json.loads(entry.dataset.source)
+            versions[source["delta_table_name"]] = int(source["delta_table_version"])
+        return StoredRun(run_id, found.data.params, found.data.tags, versions)
+
     def url(self, run_id: str) -> str:
         """Address of a run in MLflow's interface, for a server; else the address below which `medallion ui` shows it."""
         base = self._settings.tracking_uri if self._settings.tracking_uri.startswith("http") else "http://127.0.0.1:5000"
@@ -263,6 +294,14 @@ def git_commit() -> str:
             return "unknown"
 
 
+@functools.cache
+def library_versions() -> str:
+    """Versions of Python and of the libraries that a forecast's digits depend on."""
+    from importlib.metadata import version
+
+    return ", ".join([f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in NUMERIC_LIBRARIES)])
+
+
 @contextlib.contextmanager
 def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterator[MlflowTracking]:
     """Tracking for one Dagster run: its own MLflow run is dagster-mlflow's, begun when first needed and ended with its outcome."""
@@ -313,6 +352,17 @@ def _has_failed_step(context: InitResourceContext) -> bool:
 def _ensure_folder(uri: str) -> None:
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _files(content: RunContent) -> Iterator[tuple[str, Callable[[Path], object]]]:
+    """Path of each artifact, and how it is written to a file."""
+    for path, png in content.pictures.items():
+        yield path, lambda file, png=png: file.write_bytes(png)  # type: ignore[misc]
+    for path, text in content.texts.items():
+        yield path, lambda file, text=text: file.write_text(text, encoding="utf-8")  # type: ignore[misc]
+    for path, table in content.tables.items():
+        is_text = path.endswith(".csv")
+        yield path, functools.partial(table.to_csv if is_text else table.to_parquet, index=False)
 
 
 def _dataset(table: InputTable) -> Any:

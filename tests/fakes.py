@@ -22,7 +22,7 @@ import pandas as pd
 from resources.lakehouse import ConcurrentWrite, MonthWritten, RemovalRefused, Slice, TableSpec, WriteResult
 from resources.orders import OrderFile, UnreadableFile
 from resources.settings import Source
-from resources.tracking import COMMITTED, RunContent, TrackingUnavailable
+from resources.tracking import COMMITTED, RunContent, StoredRun, TrackingUnavailable
 
 Record = dict[str, Any]
 
@@ -256,6 +256,7 @@ class FakeLakehouse:
         self.spark = FakeSpark()
         self.external: dict[str, FakeFrame] = {}
         self.conflicts = 0
+        self.vacuumed = False
         self._max_removed_share = max_removed_share
         self._versions: dict[str, list[list[Record]]] = {}
         self._appended: dict[str, int] = {}
@@ -278,7 +279,7 @@ class FakeLakehouse:
     def create_frame(self, spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> FakeFrame:
         return FakeFrame([{name: row.get(name) for name in spec.column_names} for row in rows], spec.column_names)
 
-    def merge(self, spec: TableSpec, rows: FakeFrame, months: Sequence[int], writer: str = "") -> WriteResult:
+    def merge(self, spec: TableSpec, rows: FakeFrame, months: Sequence[int], writer: str = "", may_remove: bool = False) -> WriteResult:
         new = _records(spec, rows.select(list(spec.column_names)))
         if outside := sorted({row[spec.month_column] for row in new} - set(months)):
             raise ValueError(f"{spec.id}: rows of {outside} in a write of {min(months)} to {max(months)}; nothing was written")
@@ -287,7 +288,7 @@ class FakeLakehouse:
         result = {month: self._month_written(spec, new, own, month) for month in sorted(set(months))}
         for month, written in result.items():
             before = written.row_count - written.inserted + written.deleted
-            if written.deleted > max(1, self._max_removed_share * before):
+            if written.deleted > max(1, self._max_removed_share * before) and not may_remove:
                 raise RemovalRefused(f"{self.name(spec)}: writing {month} would remove {written.deleted} of {before} rows")
         if any(written.is_changed for written in result.values()):
             if self.conflicts:
@@ -317,11 +318,14 @@ class FakeLakehouse:
         columns: Sequence[str] | None = None,
         months: Sequence[int] | None = None,
         writers: Sequence[str] | None = None,
+        parts: Sequence[str] | None = None,
+        version: int | None = None,
     ) -> pd.DataFrame:
         wanted = list(columns or self._columns(spec))
         if self.version(spec) < 0:
             return pd.DataFrame(columns=wanted)
-        rows = self.read(spec, months).toPandas()
+        rows = self.read(spec, months, version).toPandas()
+        rows = rows if parts is None else rows[rows["part_number"].isin(parts)]
         return rows.loc[rows[spec.writer_column].isin(writers) if writers is not None else rows.index, wanted].reset_index(drop=True)
 
     def totals(self, spec: TableSpec, by: Sequence[str], columns: Sequence[str], months: Sequence[int]) -> pd.DataFrame:
@@ -352,6 +356,19 @@ class FakeLakehouse:
             details = json.loads(json.dumps(dict(s.details), default=str))
             made = Slice(s.yyyymm, s.writer, s.data_version, s.input_version, s.row_count, s.delta_version, details)
             self._ledger.setdefault((spec.id, s.writer), {})[s.yyyymm] = made
+
+    def storage(self, spec: TableSpec, months: Sequence[int] | None, writer: str = "") -> tuple[int, int]:
+        return len(months or ()), 100
+
+    def unneeded_files(self, spec: TableSpec, retention_hours: int) -> dict[str, int]:
+        return {} if self.vacuumed else {"old.parquet": 100}
+
+    def vacuum(self, spec: TableSpec, retention_hours: int) -> None:
+        self.vacuumed = True
+
+    def restore(self, spec: TableSpec, version: int, run_id: str) -> None:
+        self.journal.note(f"restore {spec.id} {version}")
+        self._versions[spec.id].append(list(self._versions[spec.id][version]))
 
     def forget(self, spec: TableSpec, *months: int, writer: str = "") -> None:
         """Take months out of the ledger, as if the process had ended before they were recorded."""
@@ -460,17 +477,21 @@ class FakeTracking:
         run.metrics |= {key: float(value) for key, value in content.metrics.items() if value is not None and value == value}
         run.tags |= content.tags
         run.inputs += content.inputs
-        run.artifacts |= {**content.figures, **content.tables, **content.texts}
+        run.artifacts |= {**content.pictures, **content.tables, **content.texts}
         run.model = copy.deepcopy(content.model) if content.model is not None else run.model
 
-    def commit(self, run_id: str) -> None:
+    def commit(self, run_id: str, tags: Mapping[str, str] | None = None) -> None:
         run = self._run(run_id)
         self.journal.note(f"commit {run.name}")
-        run.tags[COMMITTED] = "true"
+        run.tags |= {**(tags or {}), COMMITTED: "true"}
         run.status = "FINISHED"
 
     def fail(self, run_id: str) -> None:
         self._run(run_id).status = "FAILED"
+
+    def run(self, run_id: str) -> StoredRun:
+        run = self._run(run_id)
+        return StoredRun(run_id, {k: str(v) for k, v in run.parameters.items()}, run.tags, {t.name: t.delta_version for t in run.inputs})
 
     def end_killed(self, tags: Mapping[str, str]) -> list[str]:
         self.check()

@@ -94,7 +94,7 @@ def _served_picture(lakehouse: Lakehouse, settings: Settings, origin: int) -> dg
     served = lakehouse.totals(DEMAND_FORECAST, ["target_yyyymm", "vintage", "horizon"], ["forecast_qty", "q10", "q90"], [origin])
     served = served[(served["vintage"] == served["vintage"].max()) & (served["horizon"] > 0)]
     figure = plots.served_forecast(demand[demand["is_complete"].astype(bool)], served, settings.is_simulated)
-    return dg.MetadataValue.md(plots.as_markdown(figure))
+    return dg.MetadataValue.md(plots.rendered(figure).markdown)
 
 
 def _known(months: list[int], settings: Settings) -> list[int]:

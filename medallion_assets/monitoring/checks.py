@@ -11,8 +11,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from medallion_assets.table_asset import asset_key
-from medallion_assets.tables import BRONZE_SALES_ORDERS, DATA_QUALITY, DEMAND_DRIFT, TABLES, ZOO_FORECAST
-from resources.lakehouse import LEDGER, Lakehouse, TableSpec
+from medallion_assets.tables import BRONZE_SALES_ORDERS, DATA_QUALITY, DEMAND_DRIFT, RECORDS, TABLES, ZOO_FORECAST
+from resources.lakehouse import Lakehouse, TableSpec
 from resources.settings import Settings
 
 
@@ -30,7 +30,7 @@ def build_checks(settings: Settings, model_keys: dict[str, dg.AssetKey], has_own
 
     Where all order lines come from adopted tables there is no bronze.sales_orders of our own to check.
     """
-    without = (LEDGER, ZOO_FORECAST) if has_own_bronze else (LEDGER, ZOO_FORECAST, BRONZE_SALES_ORDERS)
+    without = (*RECORDS, ZOO_FORECAST) if has_own_bronze else (*RECORDS, ZOO_FORECAST, BRONZE_SALES_ORDERS)
     specs = [spec for spec in TABLES if spec not in without]
     blocking = [_table_check(spec, asset_key(spec), "") for spec in specs]
     blocking += [_table_check(ZOO_FORECAST, key, name) for name, key in model_keys.items()]

@@ -13,9 +13,12 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from medallion_assets import definitions
+from medallion_assets import definitions, plans
 from medallion_assets.operations import accuracy as benchmark
 from medallion_assets.operations import documents, runs, servers, simulation, summary
+from medallion_assets.operations import explain as explanation
+from medallion_assets.operations import reproduce as reproduction
+from medallion_assets.partitions import month_range
 from medallion_assets.zoo.champions import Stewardship, classes_named
 from medallion_assets.zoo.promotion import Decision
 from resources.errors import Refused
@@ -90,6 +93,86 @@ def accuracy(series: Path | None, horizon: int, origin: int | None, rolling: int
         raise Refused("give --set with a series file, or --origin for the orders of the configuration")
 
 
+@commands.command(help="Where the served forecast of a part for a month came from.")
+@click.argument("part")
+@click.argument("target_month", type=int)
+@click.option("--origin", type=int, help="yyyymm of the forecast; by default the newest that reaches the month")
+def explain(part: str, target_month: int, origin: int | None) -> None:
+    """Model, version, run, evidence, demand, features and order lines; nothing is run."""
+    explanation.explain(definitions.current_settings(), part, target_month, origin, console)
+
+
+@commands.command(help="Fit the model of an MLflow run again from what it pinned, and compare forecast by forecast.")
+@click.argument("run_id")
+def reproduce(run_id: str) -> None:
+    """Exit code 1 where the numbers differ."""
+    settings = definitions.current_settings()
+    with runs.session(settings, console) as session:
+        told = reproduction.reproduce(settings, runs.writer(settings), session.tracking(), run_id, console.print)
+    for change in told.changed:
+        console.print(f"[yellow]changed since[/yellow] {change}")
+    if told.is_equal:
+        console.print(
+            f"[green]equal[/green]: {told.cells:,} forecasts with their deciles, largest difference {told.largest_difference:.1e}"
+        )
+        return
+    console.print(
+        f"[red]different[/red]: {told.differing_cells:,} of {told.cells:,} forecasts, by up to {told.largest_difference:.2%}; "
+        f"{told.missing_cells:,} are in one of the two only" + ("" if told.changed else "; commit and libraries are those of the run")
+    )
+    sys.exit(1)
+
+
+@commands.group(help="Show what a destructive act would do, and store it under a name; nothing is changed.")
+def plan() -> None:
+    """TABLE is layer.table; of a model's slices of gold.zoo_forecast also --model."""
+
+
+@plan.command(name="backfill", help="Compute stored months again although their inputs did not change.")
+@click.argument("table")
+@click.option("--from", "first", required=True, type=int, help="yyyymm")
+@click.option("--to", "last", required=True, type=int, help="yyyymm")
+@click.option("--model", default="", help="the model, for gold.zoo_forecast")
+def plan_backfill(table: str, first: int, last: int, model: str) -> None:
+    """Months without data need no plan and are not in it."""
+    _plan(lambda made: made.backfill(plans.table_named(table), month_range(first, last), model))
+
+
+@plan.command(name="restore", help="Make a table what it was at an earlier version.")
+@click.argument("table")
+@click.option("--to", "version", required=True, type=int, help="Delta version")
+def plan_restore(table: str, version: int) -> None:
+    """Months that changed since are due again."""
+    _plan(lambda made: made.restore(plans.table_named(table), version))
+
+
+@plan.command(name="vacuum", help="Remove files that no version within the retention needs.")
+@click.argument("table")
+def plan_vacuum(table: str) -> None:
+    """The retention is retention.reproducible_months."""
+    _plan(lambda made: made.vacuum(plans.table_named(table)))
+
+
+@commands.command(help="Carry out a plan, exactly as it was shown; refused when the table moved since.")
+@click.argument("plan_id")
+def apply(plan_id: str) -> None:
+    """See `medallion history plans`."""
+    settings = definitions.current_settings()
+    with runs.session(settings, console) as session:
+        session.apply(plans.find(runs.reader(settings), plan_id), getpass.getuser())
+    console.print(f"applied {plan_id}")
+
+
+@commands.command(help="Return to the version before an applied plan, where that is possible.")
+@click.argument("plan_id")
+def undo(plan_id: str) -> None:
+    """Refused when the table was written after the plan."""
+    settings = definitions.current_settings()
+    with runs.session(settings, console) as session:
+        found = session.plans(getpass.getuser()).undo(plans.find(runs.reader(settings), plan_id))
+    console.print(f"undone {plan_id}: {found.table.id} is what it was at version {found.table_version}")
+
+
 @commands.command(help="Let the model of a proposal serve; DECISION is its number in `medallion history champions`.")
 @click.argument("decision", type=int)
 @click.option("--why", required=True, help="stored with the decision")
@@ -121,6 +204,12 @@ def history() -> None:
     """Read without Spark."""
 
 
+@history.command(name="plans", help="Every plan, and what became of it.")
+def plan_history() -> None:
+    """Name, state, who, when and what it does."""
+    summary.plan_history(definitions.current_settings(), console)
+
+
 @history.command(help="Every decision on champions, the newest last.")
 @click.option("--class", "demand_class", help="only this demand class")
 def champions(demand_class: str | None) -> None:
@@ -134,6 +223,14 @@ def docs(folder: Path) -> None:
     """Only what differs is written."""
     for path in documents.write(folder):
         console.print(f"wrote {path}")
+
+
+def _plan(make: Callable[[plans.Plans], plans.Plan]) -> None:
+    settings = definitions.current_settings()
+    with runs.session(settings, console) as session:
+        made = make(session.plans(getpass.getuser()))
+    console.print(f"[bold]{made.plan_id}[/bold] {made.sentence(runs.reader(settings))}")
+    console.print(f"Nothing was changed. To do it: medallion apply {made.plan_id}")
 
 
 def _steward(change: Callable[[Stewardship], Sequence[Decision]]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +19,12 @@ from rich.console import Console
 from medallion_assets import definitions
 from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import add_months, month_index
+from medallion_assets.plans import PLAN_TAG, Plan, Plans
+from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import DELIVERIES, DEMAND_FORECAST
 from medallion_assets.zoo.champions import Stewardship
 from resources.errors import Refused
-from resources.lakehouse import DeltaLakehouse
+from resources.lakehouse import DeltaLakehouse, TableSpec
 from resources.settings import Settings
 from resources.tracking import MlflowTracking
 
@@ -96,16 +98,24 @@ class Session:
 
     def execute(self, job_name: str, months: Sequence[int]) -> bool:
         """Run a job for a month or the range from the first to the last; whether a month was written. Raises RunFailed."""
+        return self._run(self.defs.resolve_job_def(job_name), job_name, months, {})
+
+    def materialize(self, asset: dg.AssetKey, months: Sequence[int], tags: Mapping[str, str]) -> bool:
+        """Run one asset as execute does a job, with further tags."""
+        job = self.defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={asset})
+        return self._run(job, asset.to_user_string(), months, tags)
+
+    def _run(self, job: dg.JobDefinition, name: str, months: Sequence[int], tags: Mapping[str, str]) -> bool:
         first, last = str(months[0]), str(months[-1])
         span = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
-        self.console.print(f"[bold]{job_name}[/bold] {first}" + (f" to {last}" if last != first else ""))
+        self.console.print(f"[bold]{name}[/bold] {first}" + (f" to {last}" if last != first else ""))
         started = time.monotonic()
-        run_id = dg.DagsterRun(job_name=job_name).run_id
+        run_id = dg.DagsterRun(job_name=job.name).run_id
         self.instance.add_event_listener(run_id, self._show)
-        result = self.defs.resolve_job_def(job_name).execute_in_process(
+        result = job.execute_in_process(
             instance=self.instance,
             run_id=run_id,
-            tags={**span, "medallion/trigger": "command_line"},
+            tags={**span, "medallion/trigger": "command_line", **tags},
             raise_on_error=False,
             run_config=QUIET,
         )
@@ -117,8 +127,23 @@ class Session:
 
     def stewardship(self, actor: str) -> Stewardship:
         """What a person may decide about champions, on the tables and the registry of this configuration."""
-        tracking = MlflowTracking(self.settings, "", lambda: None)
-        return Stewardship(self.settings, writer(self.settings), tracking, actor)
+        return Stewardship(self.settings, writer(self.settings), self.tracking(), actor)
+
+    def plans(self, actor: str) -> Plans:
+        """Plans of destructive acts on the tables of this configuration."""
+        return Plans(writer(self.settings), actor, self.settings.retention.reproducible_months)
+
+    def apply(self, plan: Plan, actor: str) -> None:
+        """Carry out a plan: a backfill or removal by the run of its asset, all else at once."""
+        if plan.kind in ("backfill", "removal"):
+            self.plans(actor).check(plan)
+            self.materialize(asset_of(plan.table, plan.writer), plan.months, {PLAN_TAG: plan.plan_id})
+        else:
+            self.plans(actor).apply(plan)
+
+    def tracking(self) -> MlflowTracking:
+        """MLflow for what is no Dagster run."""
+        return MlflowTracking(self.settings, "", lambda: None)
 
     def newest_published(self) -> int | None:
         """The newest origin with a published forecast."""
@@ -159,6 +184,11 @@ class Session:
             if event.is_failure and event.message:
                 first = event.message
         return f"the run failed: {first}"
+
+
+def asset_of(table: TableSpec, writer: str = "") -> dg.AssetKey:
+    """Key of the asset that writes a table, or a writer's slices of it."""
+    return dg.AssetKey([*asset_key(table).path, *([writer] if writer else [])])
 
 
 def _months_written(event: dg.DagsterEvent) -> int:

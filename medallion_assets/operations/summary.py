@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medallion_assets.operations.runs import reader
+from medallion_assets.plans import listed
 from medallion_assets.tables import CHAMPION, DATA_QUALITY, DEMAND_CLASSES, DEMAND_FORECAST, FORECAST_ACCURACY, MODEL_EVALUATION
 from medallion_assets.zoo.decisions import last_decisions
 
@@ -33,6 +34,20 @@ def show(settings: Settings, console: Console, is_changed: bool | None) -> None:
     console.print(f"\nTables:  {settings.lakehouse_root}/<schema>/<table> as {settings.catalog}.<schema>.<table>")
     console.print(f"MLflow:  {settings.tracking_uri}, model {settings.registered_model}@champion")
     console.print("Look:    make ui, then http://127.0.0.1:3000 (Dagster) and http://127.0.0.1:5000 (MLflow)")
+
+
+def plan_history(settings: Settings, console: Console) -> None:
+    """Print every event of every plan, the newest last."""
+    rows = listed(reader(settings))
+    if rows.empty:
+        console.print("No plan was made yet.")
+        return
+    table = Table(title="Plans")
+    for name in ("plan", "event", "by", "when (UTC)", "effect"):
+        table.add_column(name, overflow="fold")
+    for row in rows.to_dict("records"):
+        table.add_row(row["plan_id"], row["event"], row["actor"], f"{row['recorded_at']:%Y-%m-%d %H:%M}", row["effect"])
+    console.print(table)
 
 
 def champion_history(settings: Settings, console: Console, classes: Sequence[str]) -> None:

@@ -146,7 +146,7 @@ def _demand_picture(lakehouse: Lakehouse, months: Sequence[int], settings: Setti
     """Demand of all parts through the newest of the months."""
     through = month_range(settings.first_month, max(months))
     demand = lakehouse.totals(MONTHLY_DEMAND, ["yyyymm", "is_complete"], ["demand_qty"], through)
-    return {"demand": dg.MetadataValue.md(plots.as_markdown(plots.demand_history(demand, settings.is_simulated)))}
+    return {"demand": dg.MetadataValue.md(plots.rendered(plots.demand_history(demand, settings.is_simulated)).markdown)}
 
 
 def _demand_features(read: Reader, months: Months, settings: Settings) -> DataFrame:

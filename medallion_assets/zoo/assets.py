@@ -18,9 +18,9 @@ from medallion_assets.table_asset import (
     TableBuild,
     asset_key,
     asset_options,
+    permitted,
     recorded,
     report,
-    retry_on_conflict,
     table_asset,
 )
 from medallion_assets.tables import CHAMPION, DEMAND_FEATURES, MODEL_EVALUATION, MONTHLY_DEMAND, ZOO_FORECAST, ZOO_RESULT
@@ -72,7 +72,9 @@ def _model_asset(spec: ModelSpec, settings: Settings, lakehouse_names: Mapping[s
         tracking.check()
         requested = [int(key) for key in context.partition_keys]
         backtest = Backtest(spec, settings, lakehouse, tracking, run_tags(context, settings), context.run.run_id, context.log.info)
-        outcome = retry_on_conflict(lambda: backtest.run(requested))
+        outcome = permitted(
+            context, lakehouse, settings, ZOO_FORECAST, requested, lambda permission: backtest.run(requested, permission), spec.name
+        )
         links = {
             month: {
                 "mlflow_run": dg.MetadataValue.url(tracking.url(s.details["run_id"])),
@@ -126,7 +128,14 @@ def _evidence_assets(specs: Sequence[ModelSpec], settings: Settings, lakehouse_n
     ) -> dg.MaterializeResult:
         tracking.check()
         requested = [int(key) for key in context.partition_keys]
-        outcome = retry_on_conflict(lambda: build.run(lakehouse, settings, requested, context.run.run_id, context.log.info))
+        outcome = permitted(
+            context,
+            lakehouse,
+            settings,
+            MODEL_EVALUATION,
+            requested,
+            lambda permission: build.run(lakehouse, settings, requested, context.run.run_id, context.log.info, permission),
+        )
         log = EvaluationLog(settings, lakehouse, tracking, classes)
         unlogged = [s for s in outcome.slices.values() if s.yyyymm in requested and not s.details.get("is_logged")]
         told = {

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 from pyspark.sql import functions as F
 
 from medallion_assets import plots
 from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import add_months, evidence_origins, month_range
+from medallion_assets.plans import NOTHING, Permission
 from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import DECILES, DELIVERIES, DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST, TableSpec
 from medallion_assets.zoo.calibration import ORIGIN_FEATURES
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 PAST_ORIGINS = 12
 UNSAVED_SECONDS = 120.0
+EVIDENCE_VERSION = "zoo_forecast_version"  # tag of a run: version of gold.zoo_forecast that holds its rows and the past it saw
 FORECAST_DDL = (
     "part_number STRING, horizon INT, forecast_qty DOUBLE, " + ", ".join(f"{d} DOUBLE" for d in DECILES) + ", is_fallback BOOLEAN"
 )
@@ -113,8 +114,10 @@ class Backtest:
     dagster_run_id: str
     log: Callable[[str], None]
 
-    def run(self, months: Sequence[int]) -> Outcome:
+    def run(self, months: Sequence[int], permission: Permission = NOTHING) -> Outcome:
         """Fit the months and the origins of their evidence that are missing or stale, ascending; each sees those before it.
+
+        Where it is forced the months are fitted again, their evidence is not.
 
         Fits are stored together, in one commit, as soon as fitting them took UNSAVED_SECONDS: that is what a killed process loses.
         """
@@ -135,20 +138,31 @@ class Backtest:
                     for origin in trained_months(self.settings, complete, month):
                         versions = self._versions(origin, inputs)
                         is_made = origin in written or origin in {fit.origin for fit in unsaved}
-                        if not is_made and self._is_due(stored.get(origin), versions, origin, origin == month):
+                        is_due = permission.is_forced and origin == month
+                        if not is_made and (is_due or self._is_due(stored.get(origin), versions, origin, origin == month)):
                             if not (written or unsaved):
                                 self.tracking.check()
                             unsaved.append(self._fit(origin, versions, stored.get(origin), inputs, unsaved, logger, origin == month))
                         elif origin in stored and not is_made:
                             slices[origin] = stored[origin]
                         if sum(fit.seconds for fit in unsaved) > UNSAVED_SECONDS:
-                            self._store(unsaved, slices, written)
-                self._store(unsaved, slices, written)
+                            self._store(unsaved, slices, written, permission)
+                self._store(unsaved, slices, written, permission)
             except BaseException:
                 for fit in unsaved:
                     self.tracking.fail(fit.run_id)
                 raise
         return Outcome(slices, written, time.monotonic() - started)
+
+    def again(self, origin: int, parameters: Parameters) -> DataFrame:
+        """The forecast rows of an origin, fitted again with these parameters on what the lakehouse holds; nothing is stored or logged."""
+        inputs = self._inputs()
+        demand, features = self._sample(origin)
+        past = self._past(origin, ())
+        past.attrs["members"] = dict(self._members(origin, inputs))
+        forecaster = self.spec.forecaster(parameters)
+        fitted = forecaster.fit(demand, features, past, origin, self.settings.forecast.horizon, self.settings.forecast.seed)
+        return self._forecast_rows(forecaster, fitted, origin, inputs)
 
     def _inputs(self) -> _Inputs:
         tables = (MONTHLY_DEMAND, DEMAND_FEATURES)
@@ -255,7 +269,7 @@ class Backtest:
         self.log(f"{self.spec.name} {origin}: {figures['n']:,} rows in {seconds:.1f} s, {figures['fallback'] or 0:.1%} fallback")
         return _Fit(origin, run_id, versions, rows, details, seconds, logged)
 
-    def _store(self, unsaved: list[_Fit], slices: dict[int, Slice], written: dict[int, MonthWritten]) -> None:
+    def _store(self, unsaved: list[_Fit], slices: dict[int, Slice], written: dict[int, MonthWritten], permission: Permission) -> None:
         """Write the slices of fits whose runs hold everything, mark the runs, record the slices; ``unsaved`` is empty then."""
         fits = list(unsaved)
         if not fits:
@@ -264,7 +278,8 @@ class Backtest:
             fit.logged.result()
         stamped = (fit.rows.withColumns({"fit_seconds": F.lit(fit.seconds), "run_id": F.lit(fit.run_id)}) for fit in fits)
         rows = functools.reduce(lambda left, right: left.unionByName(right), stamped)
-        result = self.lakehouse.merge(ZOO_FORECAST, rows, [fit.origin for fit in fits], self.spec.name)
+        origins = [fit.origin for fit in fits]
+        result = self.lakehouse.merge(ZOO_FORECAST, rows, origins, self.spec.name, permission.may_remove)
         unsaved.clear()
         made = []
         for fit in fits:
@@ -272,7 +287,7 @@ class Backtest:
             versions = month.data_version, version_of(*fit.versions)
             made.append(Slice(fit.origin, self.spec.name, *versions, month.row_count, result.delta_version, fit.details))
             fit.rows.unpersist()
-            self.tracking.commit(fit.run_id)
+            self.tracking.commit(fit.run_id, {EVIDENCE_VERSION: str(result.delta_version)})
         # Recorded last: a process that dies before leaves the origins due, and the next run ends the runs it left open.
         self.lakehouse.record(ZOO_FORECAST, made, self.dagster_run_id)
         slices |= {s.yyyymm: s for s in made}
@@ -414,12 +429,13 @@ class Backtest:
         }
         entry = ServedModel(self.spec.name, forecaster, fitted, origin, run_id)
         tables: dict[str, pd.DataFrame] = {}
-        pictures: dict[str, Figure] = {}
+        pictures: dict[str, bytes] = {}
         if hasattr(forecaster, "feature_importance"):
             importance = forecaster.feature_importance(fitted)
             tables["feature_importance.csv"] = importance
             if len(importance) and is_training:
-                pictures["plots/feature_importance.png"] = plots.feature_importance(importance, self.spec.name, self.settings.is_simulated)
+                drawn = plots.feature_importance(importance, self.spec.name, self.settings.is_simulated)
+                pictures["plots/feature_importance.png"] = plots.rendered(drawn).png
         return RunContent(
             parameters=parameters,
             metrics={
@@ -430,7 +446,7 @@ class Backtest:
             },
             inputs=self._input_tables(origin, inputs),
             tables=tables,
-            figures=pictures,
+            pictures=pictures,
             model=DemandForecaster({name: entry for name in self.spec.classes}, f.horizon),
         )
 

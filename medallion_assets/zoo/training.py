@@ -9,11 +9,11 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pandas as pd
+from pyspark.sql import DataFrame
 
 from medallion_assets import plots
 from medallion_assets.monitoring.completeness import complete_months_of
@@ -26,7 +26,7 @@ from medallion_assets.zoo.decisions import held_classes, last_decisions
 from medallion_assets.zoo.registry import BASELINE
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
 from medallion_assets.zoo.spec import ModelSpec
-from resources.lakehouse import Lakehouse, MonthWritten, Slice
+from resources.lakehouse import Lakehouse, MonthWritten, Slice, TableSpec
 from resources.settings import Settings
 from resources.tracking import InputTable, RunContent, Tracking
 
@@ -35,7 +35,7 @@ METRICS = (
     "revenue_weighted_error", "stock_cost", "missing_cell_count",
 )  # fmt: skip
 SHOWN = ("wql", "rmse", "bias", "calibration_80")
-RESULT_ROWS = 200_000  # rows of the results table that an artifact holds; the table itself holds all
+RESULT_ROWS = 200_000  # rows of the results table that the artifacts of all models hold together; the table holds all
 
 
 @dataclass(frozen=True)
@@ -55,22 +55,32 @@ class EvaluationLog:
         rows: pd.DataFrame = self.lakehouse.read(MODEL_EVALUATION, [month]).toPandas()
         if rows.empty:
             return {"evidence": "no origin with all horizons known yet"}
-        result = self.lakehouse.read(ZOO_RESULT, [month])
         if is_new:
+            result = self.lakehouse.read(ZOO_RESULT, [month])
             totals = evaluation.monthly_totals(result).toPandas()
             pit = evaluation.pit_histogram(result).toPandas()
+            cells = self._drawn_cells(result, rows)
+            inputs = [self._input(table, month) for table in (ZOO_RESULT, MODEL_EVALUATION)]
             for model in sorted(rows["model"].unique()):
-                content = self._content(month, model, rows, totals, pit)
+                own = (frame[frame["model"] == model] for frame in (rows, totals, pit, cells))
+                pictures, content = self._content(model, rows, *own)
                 if stored := self.lakehouse.slices(ZOO_FORECAST, model).get(month):
-                    self.tracking.log(stored.details["run_id"], content)
-                pictures = {Path(name).stem: dg.MetadataValue.md(plots.as_markdown(figure)) for name, figure in content.figures.items()}
+                    self.tracking.log(stored.details["run_id"], dataclasses.replace(content, inputs=inputs))
                 told = {name: round(value, 4) for name in SHOWN if (value := content.metrics.get(name)) is not None}
-                show(model, told | pictures)
-        figure = plots.model_comparison(rows, is_simulated=self.settings.is_simulated)
-        return {"comparison": dg.MetadataValue.md(plots.as_markdown(figure)), "leaders": dg.MetadataValue.md(leader_table(rows))}
+                show(model, told | {name: dg.MetadataValue.md(picture.markdown) for name, picture in pictures.items()})
+        picture = plots.rendered(plots.model_comparison(rows, is_simulated=self.settings.is_simulated))
+        return {"comparison": dg.MetadataValue.md(picture.markdown), "leaders": dg.MetadataValue.md(leader_table(rows))}
 
-    def _content(self, month: int, model: str, rows: pd.DataFrame, totals: pd.DataFrame, pit: pd.DataFrame) -> RunContent:
-        own = rows[rows["model"] == model]
+    def _drawn_cells(self, result: DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+        """The results table, or the cells of so many whole parts that RESULT_ROWS rows are read, for the runs' artifacts."""
+        by_class = rows[(rows["segment_kind"] == "demand_class") & (rows["horizon"] == 0)]
+        count = float(by_class["cell_count"].sum())
+        return self.lakehouse.drawn(result, min(1.0, RESULT_ROWS / max(count, 1.0))).toPandas()
+
+    def _content(
+        self, model: str, rows: pd.DataFrame, own: pd.DataFrame, totals: pd.DataFrame, pit: pd.DataFrame, cells: pd.DataFrame
+    ) -> tuple[dict[str, plots.Picture], RunContent]:
+        """Pictures and all that a model's run holds of its evidence. ``rows`` are those of all models, the rest its own."""
         pooled = own[own["horizon"] == 0]
         metrics: dict[str, float | None] = {}
         for row in pooled.to_dict("records"):
@@ -78,34 +88,19 @@ class EvaluationLog:
                 suffix = "" if row["segment_kind"] == "all" else f"_{row['segment']}"
                 metrics |= {f"{name}{suffix}": row[name] for name in METRICS}
         shown = {"is_simulated": self.settings.is_simulated}
-        own_result = self.lakehouse.read(ZOO_RESULT, [month]).where(f"model = '{model}'")
-        count = own_result.count()
-        sample = (
-            own_result
-            if count <= RESULT_ROWS
-            else own_result.where(f"pmod(xxhash64(part_number), 10000) < {int(10_000 * RESULT_ROWS / count)}")
-        )
         figures = {
-            "plots/error_by_segment.png": plots.error_by_segment(rows, model, BASELINE, **shown),
-            "plots/forecast_against_actual.png": plots.forecast_against_actual(totals[totals["model"] == model], model, **shown),
-            "plots/calibration.png": plots.calibration(pit[pit["model"] == model], model, **shown),
+            "error_by_segment": plots.error_by_segment(rows, model, BASELINE, **shown),
+            "forecast_against_actual": plots.forecast_against_actual(totals, model, **shown),
+            "calibration": plots.calibration(pit, model, **shown),
         }
-        inputs = [
-            InputTable(
-                self.lakehouse.name(table), self.lakehouse.path(table), self.lakehouse.version(table), self._data_version(table, month)
-            )
-            for table in (ZOO_RESULT, MODEL_EVALUATION)
-        ]
-        return RunContent(
-            metrics=metrics,
-            figures=figures,
-            inputs=inputs,
-            tables={"evaluation/model_evaluation.csv": own, "evaluation/results.parquet": sample.toPandas()},
-        )
+        pictures = {name: plots.rendered(figure) for name, figure in figures.items()}
+        tables = {"evaluation/model_evaluation.csv": own, "evaluation/results.parquet": cells}
+        return pictures, RunContent(metrics=metrics, pictures={f"plots/{n}.png": p.png for n, p in pictures.items()}, tables=tables)
 
-    def _data_version(self, table: Any, month: int) -> str:
+    def _input(self, table: TableSpec, month: int) -> InputTable:
         stored = self.lakehouse.slices(table).get(month)
-        return stored.data_version if stored else ""
+        version = stored.data_version if stored else ""
+        return InputTable(self.lakehouse.name(table), self.lakehouse.path(table), self.lakehouse.version(table), version)
 
 
 def leader_table(rows: pd.DataFrame) -> str:
@@ -262,7 +257,8 @@ class Training:
             for v in verdicts
             for name in ("champion_wql", "baseline_wql", "oracle_wql", "champion_bias")
         }
-        evidence = {"model_comparison.png": plots.model_comparison(rows, is_simulated=self.settings.is_simulated)} if len(rows) else {}
+        shown = {"is_simulated": self.settings.is_simulated}
+        pictures = {"model_comparison.png": plots.rendered(plots.model_comparison(rows, **shown)).png} if len(rows) else {}
         return RunContent(
             parameters={f"champion_{name}": entry.model for name, entry in manifest.entries.items()},
             metrics=metrics,
@@ -270,7 +266,7 @@ class Training:
                 InputTable(self.lakehouse.name(t), self.lakehouse.path(t), self.lakehouse.version(t), f"month-{month}")
                 for t in (MODEL_EVALUATION, ZOO_RESULT)
             ],
-            figures=evidence,
+            pictures=pictures,
             tables={"decisions.csv": table},
             texts={"why.md": "\n".join(f"- {v.demand_class}: **{v.decision}** {v.champion}. {v.reason}" for v in verdicts)},
             model=manifest,

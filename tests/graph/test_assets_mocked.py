@@ -19,6 +19,7 @@ from medallion_assets.gold import assets as gold_assets
 from medallion_assets.gold import publishing
 from medallion_assets.monitoring import checks
 from medallion_assets.operations.runs import QUIET
+from medallion_assets.plots import Picture
 from medallion_assets.silver import assets as silver_assets
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import (
@@ -34,6 +35,7 @@ from medallion_assets.tables import (
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
     PARTS,
+    RECORDS,
     REJECTED_LINES,
     SILVER_SALES_ORDERS,
     TABLES,
@@ -44,7 +46,6 @@ from medallion_assets.tables import (
 from medallion_assets.zoo import assets as zoo_assets
 from medallion_assets.zoo import backtest, training
 from resources.errors import Refused
-from resources.lakehouse import LEDGER
 from resources.settings import Settings
 from tests import fakes
 from tests.conftest import SOURCE
@@ -53,10 +54,10 @@ from tests.frames import feature_frame
 
 NAIVE = "seasonal_naive"
 MODEL_KEY = zoo_assets.model_key(NAIVE)
-KEYS = {MODEL_KEY if spec is ZOO_FORECAST else asset_key(spec): spec for spec in TABLES if spec is not LEDGER}
+KEYS = {MODEL_KEY if spec is ZOO_FORECAST else asset_key(spec): spec for spec in TABLES if spec not in RECORDS}
 AFTER_TRAINING = (ZOO_FORECAST, ZOO_RESULT, MODEL_EVALUATION, CHAMPION, DEMAND_FORECAST, FORECAST_ACCURACY)
 PLOTS = (
-    "model_comparison", "as_markdown", "error_by_segment", "forecast_against_actual", "calibration", "served_forecast", "demand_history",
+    "model_comparison", "error_by_segment", "forecast_against_actual", "calibration", "served_forecast", "demand_history",
 )  # fmt: skip
 # The file of the first run ends with LAST, which is complete only when lines of NEXT are there.
 FIRST, EVIDENCE, TRAINED, LAST, NEXT = 202101, 202104, (202105, 202106), 202107, 202108
@@ -228,7 +229,9 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
         for module in (bronze_assets, silver_assets, gold_assets, publishing, zoo_assets, backtest, checks):
             patch.setattr(module, "F", fakes.functions)
         patch.setattr(policies, "retry_transient", lambda: dg.RetryPolicy(max_retries=1))  # as it is, without its half minute
-        drawn = SimpleNamespace(**dict.fromkeys(PLOTS, lambda *args, **options: "a figure"))
+        drawn = SimpleNamespace(
+            **dict.fromkeys(PLOTS, lambda *args, **options: "a figure"), rendered=lambda figure: Picture(b"png", "a figure")
+        )
         replacements = {
             bronze_assets.transforms: {"dated_lines": dated, "deliveries": described, "sales_orders": stored_lines},
             silver_assets.transforms: {
@@ -452,6 +455,28 @@ def test_a_run_that_was_never_committed_is_ended_as_killed(past: Past) -> None:
     assert [run.status for run in world.tracking.runs.values() if run.name == f"{NAIVE} {LAST}"] == ["FINISHED", "KILLED", "FINISHED"]
     assert world.journal == [f"start {NAIVE} {LAST}", f"start {NAIVE} {LAST}", f"commit {NAIVE} {LAST}"]
     assert world.versions() == past.completed.versions
+
+
+@pytest.mark.parametrize("later", ["absurd", "deleted"])
+def test_an_origin_fitted_again_knows_nothing_of_later_ones(past: Past, later: str) -> None:
+    """With absurd forecasts, demand and features of later months, or with none, every number of the origin is what it was."""
+    world, origin = past.world.copied(), TRAINED[0]
+    numbers = [*(f"q{n}0" for n in range(1, 10)), "forecast_qty", "part_number", "horizon", "is_fallback"]
+    before = world.lakehouse.rows(ZOO_FORECAST, numbers, [origin])
+    for spec in (ZOO_FORECAST, MONTHLY_DEMAND, DEMAND_FEATURES):
+        rows = world.lakehouse._versions[spec.id][-1]
+        own = [row for row in rows if row["yyyymm"] > origin]
+        if later == "absurd":
+            for row in own:
+                row.update({name: 1e9 for name, value in row.items() if isinstance(value, float)})
+        else:
+            rows[:] = [row for row in rows if row["yyyymm"] <= origin]
+            if spec is ZOO_FORECAST:
+                world.lakehouse.forget(spec, *{row["yyyymm"] for row in own}, writer=NAIVE)
+    world.lakehouse.forget(ZOO_FORECAST, origin, writer=NAIVE)
+    world.run("retraining", origin)
+    assert f"commit {NAIVE} {origin}" in world.journal
+    pd.testing.assert_frame_equal(world.lakehouse.rows(ZOO_FORECAST, numbers, [origin]), before)
 
 
 def test_another_writer_is_met_by_reading_again(past: Past) -> None:

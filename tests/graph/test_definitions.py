@@ -19,13 +19,14 @@ from medallion_assets.tables import (
     DEMAND_FORECAST,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
+    RECORDS,
     TABLES,
     ZOO_FORECAST,
     ZOO_RESULT,
 )
 from medallion_assets.zoo import registry
 from medallion_assets.zoo.assets import model_key
-from resources.lakehouse import LEDGER, TableSpec
+from resources.lakehouse import TableSpec
 from resources.settings import Settings, load_settings
 from tests.conftest import SOURCE
 
@@ -35,7 +36,7 @@ SETTINGS = Settings(
     lakehouse_root="nowhere", first_month=202201, sources=(SOURCE, ADOPTED), zoo={"models": ("seasonal_naive", "tsb", "xgboost_global")}
 )
 MODELS = ("seasonal_naive", "tsb", "xgboost_global")
-KEYS: dict[dg.AssetKey, TableSpec] = {asset_key(spec): spec for spec in TABLES if spec not in (LEDGER, ZOO_FORECAST)}
+KEYS: dict[dg.AssetKey, TableSpec] = {asset_key(spec): spec for spec in TABLES if spec not in (*RECORDS, ZOO_FORECAST)}
 KEYS |= {model_key(name): ZOO_FORECAST for name in MODELS}
 
 
@@ -62,7 +63,7 @@ def test_definitions_load(configuration: Path) -> None:
     """Every configuration in the repository gives definitions whose jobs, checks and resources fit together."""
     found = defined(load_settings(configuration, {}))
     dg.Definitions.validate_loadable(found)
-    assert {asset_key(spec) for spec in TABLES if spec not in (LEDGER, ZOO_FORECAST)} <= set(
+    assert {asset_key(spec) for spec in TABLES if spec not in (*RECORDS, ZOO_FORECAST)} <= set(
         found.resolve_asset_graph().get_all_asset_keys()
     )
 

@@ -111,7 +111,7 @@ def test_drawing_changes_no_input() -> None:
 
 def test_markdown_holds_a_png_with_its_title() -> None:
     """What the UI shows inline is the picture itself."""
-    match = re.fullmatch(r"!\[(.+)\]\(data:image/png;base64,(.+)\)", plots.as_markdown(FIGURES["calibration"]()))
+    match = re.fullmatch(r"!\[(.+)\]\(data:image/png;base64,(.+)\)", plots.rendered(FIGURES["calibration"]()).markdown)
     assert match is not None
     assert match.group(1) == "Calibration: ets"
     assert base64.b64decode(match.group(2)).startswith(b"\x89PNG")
@@ -121,9 +121,9 @@ def test_markdown_is_made_to_fit() -> None:
     """A picture of noise, half a megabyte at full size, is stored at a lower resolution."""
     figure = Figure(figsize=(8, 8))
     figure.add_axes((0, 0, 1, 1)).imshow(np.random.default_rng(7).random((800, 800)))
-    assert len(plots.as_markdown(figure, "noise")) < plots.MAX_MARKDOWN_BYTES
+    assert len(plots.rendered(figure, "noise").markdown) < plots.MAX_MARKDOWN_BYTES
 
 
 def test_a_picture_is_the_same_bytes_each_time() -> None:
     """A run that is repeated stores the same metadata."""
-    assert plots.as_markdown(FIGURES["model_comparison"]()) == plots.as_markdown(FIGURES["model_comparison"]())
+    assert plots.rendered(FIGURES["model_comparison"]()) == plots.rendered(FIGURES["model_comparison"]())

@@ -167,7 +167,13 @@ def decided(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Decided:
     made = Decided(settings)
     monkeypatch.setattr(training.promotion, "decide", made.verdicts)
     monkeypatch.setattr(training.evaluation, "part_losses", lambda *args: FakeFrame([]))
-    monkeypatch.setattr(training, "plots", SimpleNamespace(model_comparison=lambda *args, **options: "a figure"))
+    monkeypatch.setattr(
+        training,
+        "plots",
+        SimpleNamespace(
+            model_comparison=lambda *args, **options: "a figure", rendered=lambda figure: SimpleNamespace(png=b"", markdown="")
+        ),
+    )
     made.evaluate(FIRST)
     return made
 

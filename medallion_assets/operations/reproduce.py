@@ -1,0 +1,128 @@
+"""A model's run made again from what it pinned: Delta versions, parameters and seed; compared forecast by forecast.
+
+Nothing is stored. Where the numbers differ, or can't be made, the input that changed is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from medallion_assets.tables import DECILES, DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST
+from medallion_assets.zoo.backtest import EVIDENCE_VERSION, Backtest
+from medallion_assets.zoo.registry import model
+from medallion_assets.zoo.spec import ModelSpec, Parameters
+from resources.errors import Refused
+from resources.lakehouse import DeltaLakehouse
+from resources.settings import Settings
+from resources.tracking import COMMITTED, MlflowTracking, StoredRun, git_commit, library_versions
+
+EQUAL = 1e-9  # relative to the larger number: sums over threads may differ in the last digits
+NUMBERS = ("forecast_qty", *DECILES)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of it. ``largest_difference`` is relative; ``changed`` names inputs that are not what the run had."""
+
+    run_id: str
+    model: str
+    origin: int
+    cells: int
+    missing_cells: int
+    largest_difference: float
+    differing_cells: int
+    changed: list[str] = field(default_factory=list)
+
+    @property
+    def is_equal(self) -> bool:
+        return not self.missing_cells and self.largest_difference <= EQUAL
+
+
+def reproduce(
+    settings: Settings, lakehouse: DeltaLakehouse, tracking: MlflowTracking, run_id: str, log: Callable[[str], None]
+) -> Reproduction:
+    """Fit the model of a run again and compare all its forecasts.
+
+    Raises Refused for a run that is no committed fit, and where a pinned version is no longer readable, with the nearest run that is.
+    """
+    tracking.check()
+    run = tracking.run(run_id)
+    spec, origin = _identity(run)
+    names = {lakehouse.name(table): table.id for table in (MONTHLY_DEMAND, DEMAND_FEATURES)}
+    pins = {names[name]: version for name, version in run.input_versions.items() if name in names}
+    pins[ZOO_FORECAST.id] = int(run.tags[EVIDENCE_VERSION])
+    log(f"{spec.name} {origin}: " + ", ".join(f"{table} version {version}" for table, version in sorted(pins.items())))
+    pinned = lakehouse.at(pins)
+    stored = _stored(pinned, spec, origin, run, lakehouse)
+    again = _as_of(settings, run)
+    parameters, changed = _parameters(spec, run)
+    backtest = Backtest(spec, again, pinned, tracking, {}, "", log)
+    made = backtest.again(origin, parameters).select("part_number", "horizon", *NUMBERS).toPandas()
+    return _compared(run, spec, origin, stored, made, [*_moved(run), *changed])
+
+
+def _identity(run: StoredRun) -> tuple[ModelSpec, int]:
+    if "model" not in run.tags:
+        held = f"; it is of kind {run.tags['kind']}, and holds fits of other runs" if "kind" in run.tags else ""
+        raise Refused(f"run {run.run_id} is not a model's fit{held}")
+    if run.tags.get(COMMITTED) != "true" or EVIDENCE_VERSION not in run.tags:
+        raise Refused(f"run {run.run_id} never came to a stored slice, so there is nothing to compare with")
+    try:
+        return model(run.tags["model"]), int(run.tags["month"])
+    except ValueError as error:
+        raise Refused(f"run {run.run_id}: {error}; this release can't fit it again") from error
+
+
+def _stored(pinned: DeltaLakehouse, spec: ModelSpec, origin: int, run: StoredRun, lakehouse: DeltaLakehouse) -> pd.DataFrame:
+    try:
+        rows = pinned.rows(ZOO_FORECAST, ["part_number", "horizon", *NUMBERS, "run_id"], [origin], [spec.name])
+        pinned.rows(MONTHLY_DEMAND, ["yyyymm"], [origin])
+    except Refused as error:
+        newest = lakehouse.slices(ZOO_FORECAST, spec.name)
+        near = min(newest, key=lambda month: abs(month - origin), default=None)
+        hint = f"; the nearest fit that can be is {newest[near].details['run_id']} of {near}" if near is not None else ""
+        raise Refused(f"run {run.run_id} can't be reproduced: {error}{hint}") from error
+    return rows[rows["run_id"] == run.run_id]
+
+
+def _as_of(settings: Settings, run: StoredRun) -> Settings:
+    """The settings with what the run says of horizon, seed and windows."""
+    known = {name: int(run.parameters[name]) for name in ("horizon", "seed", "active_months") if name in run.parameters}
+    return settings.model_copy(update={"forecast": settings.forecast.model_copy(update=known)})
+
+
+def _parameters(spec: ModelSpec, run: StoredRun) -> tuple[Parameters, list[str]]:
+    """The model's parameters as the run logged them, and what this release knows otherwise."""
+    logged = {name: _like(run.parameters[name], default) for name, default in spec.parameters.items() if name in run.parameters}
+    absent = sorted(set(spec.parameters) - set(logged))
+    return {**spec.parameters, **logged}, [f"parameter {name}: the run did not have it" for name in absent]
+
+
+def _like(text: str, default: bool | int | float | str) -> bool | int | float | str:
+    return text == "True" if isinstance(default, bool) else type(default)(text)
+
+
+def _moved(run: StoredRun) -> list[str]:
+    """Commit and libraries that are not those of the run."""
+    now = {"git_commit": git_commit(), "libraries": library_versions()}
+    return [f"{name}: {_changed(run.tags[name], value)}" for name, value in now.items() if run.tags.get(name, value) != value]
+
+
+def _changed(then: str, now: str) -> str:
+    before, after = then.split(", "), now.split(", ")
+    return f"{', '.join(b for b in before if b not in after)} then, {', '.join(a for a in after if a not in before)} now"
+
+
+def _compared(run: StoredRun, spec: ModelSpec, origin: int, stored: pd.DataFrame, made: pd.DataFrame, changed: list[str]) -> Reproduction:
+    both = stored.merge(made, on=["part_number", "horizon"], how="outer", suffixes=("_then", "_now"), indicator=True)
+    matched = both[both["_merge"] == "both"]
+    then, now = (matched[[f"{name}_{when}" for name in NUMBERS]].to_numpy(dtype=float) for when in ("then", "now"))
+    largest = np.maximum(np.maximum(np.abs(then), np.abs(now)), 1e-12)
+    difference = (np.abs(then - now) / largest).max(axis=1) if len(matched) else np.zeros(0)
+    counts = len(matched), len(both) - len(matched)
+    largest_found, differing = float(difference.max(initial=0.0)), int((difference > EQUAL).sum())
+    return Reproduction(run.run_id, spec.name, origin, *counts, largest_found, differing, changed)
