@@ -40,7 +40,13 @@ def valid_names_of(source: Source, canonical: str) -> list[str]:
 
 
 def check_columns(source: Source, file_name: str, column_names: Sequence[str]) -> None:
-    """Raise MissingColumn where a file lacks a column that the mapping of its source needs."""
+    """Raise MissingColumn where a file lacks a column that the mapping of its source needs, or has it more than once."""
+    named = {name for canonical in source.columns for name in source.candidates(canonical)}
+    if repeated := sorted({name for name in column_names if name in named and list(column_names).count(name) > 1}):
+        raise MissingColumn(
+            f"{file_name}: column {', '.join(repeated)} is there more than once, so nobody can say which is meant; "
+            "rename or remove one of them and deliver the file again."
+        )
     present = source_columns(source, valid_names(column_names))
     for canonical, mapped in source.columns.items():
         wanted = source.candidates(canonical)

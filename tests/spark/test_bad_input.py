@@ -1,0 +1,254 @@
+"""What sources deliver wrongly, each case with what becomes of it: accepted, set aside with its reason, or refused with nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from medallion_assets.bronze.assets import LineStore, Register
+from medallion_assets.silver import transforms
+from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
+from resources.errors import Refused
+from resources.lakehouse import DeltaLakehouse
+from resources.orders import LocalOrderFiles
+from resources.settings import Settings, parse_settings
+from tests.conftest import SOURCE, forget_tables, open_lakehouse
+
+pytestmark = pytest.mark.spark
+
+MONTHS = [202201, 202202, 202402]
+HEADER = "Order,Part,Customer,Region,Date,Qty,Price"
+LONG = "P" + "9" * 10_000
+ACCEPTED: list[str] = []
+
+# Order number -> the rest of the line, and the reasons for which it is set aside; none: it counts.
+LINES: dict[str, tuple[str, list[str]]] = {
+    "ordinary": ("P1,K1,North,2022-01-05,3,2.50", ACCEPTED),
+    "customer and region missing": ("P1,,,2022-01-05,3,2.50", ACCEPTED),
+    "spaces around": ("  p1  ,K1,North, 2022-01-05 , 3 , 2.50 ", ACCEPTED),
+    "29 February of a leap year": ("P1,K1,North,2024-02-29,3,2.50", ACCEPTED),
+    "29 February of another year": ("P1,K1,North,2022-02-29,3,2.50", ["order_date_unreadable"]),
+    "far future": ("P1,K1,North,9999-12-31,3,2.50", ["order_date_after_ingestion"]),
+    "before the first month": ("P1,K1,North,1999-12-31,3,2.50", ["order_date_before_first_month"]),
+    "no date": ("P1,K1,North,,3,2.50", ["order_date_unreadable"]),
+    "time zone": ("P1,K1,North,2022-01-31T23:30:00+02:00,3,2.50", ACCEPTED),
+    "midnight": ("P1,K1,North,2022-01-31 00:00:00,3,2.50", ACCEPTED),
+    "decimal comma": ('P1,K1,North,2022-01-05,"3,5",2.50', ["quantity_unreadable"]),
+    "thousands separator": ('P1,K1,North,2022-01-05,"1,000",2.50', ["quantity_unreadable"]),
+    "NaN": ("P1,K1,North,2022-01-05,NaN,2.50", ["quantity_unreadable"]),
+    "infinity": ("P1,K1,North,2022-01-05,Infinity,2.50", ["quantity_unreadable"]),
+    "infinite price": ("P1,K1,North,2022-01-05,3,1e999", ["unit_price_unreadable"]),
+    "beyond 64 bits": ("P1,K1,North,2022-01-05,99999999999999999999,2.50", ["quantity_unreadable"]),
+    "hexadecimal": ("P1,K1,North,2022-01-05,0x10,2.50", ["quantity_unreadable"]),
+    "mixed types": ("P1,K1,North,2022-01-05,three,2.50", ["quantity_unreadable"]),
+    "no quantity": ("P1,K1,North,2022-01-05,,2.50", ["quantity_unreadable"]),
+    "zero": ("P1,K1,North,2022-01-05,0,2.50", ["quantity_zero"]),
+    "negative price": ("P1,K1,North,2022-01-05,3,-2.50", ["unit_price_not_positive"]),
+    "quotes in the part": ('"P""1""",K1,North,2022-01-05,3,2.50', ACCEPTED),
+    "single quote in the part": ("P'1,K1,North,2022-01-05,3,2.50", ACCEPTED),
+    "separator in the part": ('"P,1",K1,North,2022-01-05,3,2.50', ACCEPTED),
+    "line break in the part": ('"P\n1",K1,North,2022-01-05,3,2.50', ACCEPTED),
+    "path in the part": ("P../../etc/passwd,K1,North,2022-01-05,3,2.50", ACCEPTED),
+    "emoji in the part": ("P🔩1,K1,North,2022-01-05,3,2.50", ACCEPTED),
+    "another script": ("Pпривет,K1,Köln,2022-01-05,3,2.50", ACCEPTED),
+    "SQL in the part": ("P'; DROP TABLE my_catalog.my_bronze.sales_orders; --,K1,North,2022-01-05,3,2.50", ACCEPTED),
+    "10,000 characters": (f"{LONG},K1,North,2022-01-05,3,2.50", ACCEPTED),
+    "no part": (",K1,North,2022-01-05,3,2.50", ["part_number_missing"]),
+    "no product": ("POSTAGE?,K1,North,2022-01-05,3,2.50", ACCEPTED),
+    "a cancellation that adds": ("", ["cancellation_with_positive_quantity"]),
+    "too few fields": ("P1,K1", ["unreadable"]),
+    "too many fields": ("P1,K1,North,2022-01-05,3,2.50,more,and more", ["unreadable"]),
+}
+ORDER_OF = {name: ("C1" if name == "a cancellation that adds" else f"O{number}") for number, name in enumerate(LINES)}
+
+
+@pytest.fixture(scope="module")
+def outcomes(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, list[str]], pd.DataFrame]]:
+    """Reasons by order number after one file with all lines went through bronze and silver; the typed lines."""
+    folder = tmp_path_factory.mktemp("corpus")
+    settings = configured(folder)
+    text = [f"{ORDER_OF[name]},{rest or 'P1,K1,North,2022-01-05,3,2.50'}" for name, (rest, _) in LINES.items()]
+    write(folder / "landing" / "corpus.csv", "\n".join([HEADER, *text]).encode() + b"\nO999,P1,K1,\xff\xfe,2022-01-05,3,2.50\n")
+    lakehouse = open_lakehouse(spark, settings)
+    (delivery,) = take_in(settings, lakehouse)
+    stored = lakehouse.rows(BRONZE_SALES_ORDERS)
+    assert len(stored) == delivery["line_count"] == len(LINES) + 1
+    lines = transforms.canonical_lines(lakehouse.read(BRONZE_SALES_ORDERS), settings.sources[0])
+    disposed = transforms.disposed_lines(lines, {delivery["delivery_id"]: 1}, {}, settings.sources)
+    disposed = disposed.select("order_id", "part_number", "line_number", "reasons").toPandas()
+    raw = stored.set_index("_line_number")["_raw"]
+    order = disposed["order_id"].fillna(disposed["line_number"].map(raw).str.split(",").str[0])
+    yield dict(zip(order, disposed["reasons"], strict=True)), disposed
+    forget_tables(spark, settings)
+
+
+def configured(folder: Path, **source: Any) -> Settings:
+    content = {"lakehouse_root": "lakehouse", "first_month": 202201, "sources": [{**SOURCE, **source}]}
+    return parse_settings(content, folder / "test.yaml")
+
+
+def write(file: Path, content: bytes) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(content)
+
+
+def take_in(settings: Settings, lakehouse: DeltaLakehouse) -> list[dict[str, Any]]:
+    found = Register(settings, lakehouse, LocalOrderFiles(), print).run("run")
+    LineStore(settings, lakehouse, LocalOrderFiles(), print).run(MONTHS, "run")
+    return found
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_line_counts_or_is_set_aside_with_its_reason(outcomes: tuple[dict[str, list[str]], pd.DataFrame], name: str) -> None:
+    """Nothing is lost: each line of the corpus has its row, and the reason is the one that fits."""
+    found, wanted = list(outcomes[0][ORDER_OF[name]]), LINES[name][1]
+    assert found == wanted or (wanted == ["unreadable"] and len(found) == 1 and found[0].startswith("unreadable"))
+
+
+def test_text_that_is_no_text_is_set_aside(outcomes: tuple[dict[str, list[str]], pd.DataFrame]) -> None:
+    """Bytes that the encoding does not know make one line unreadable, not the file."""
+    ((order, reasons),) = [(o, r) for o, r in outcomes[0].items() if str(o).startswith("O999")]
+    assert reasons[0].startswith("unreadable"), order
+
+
+def test_part_numbers_arrive_whole(outcomes: tuple[dict[str, list[str]], pd.DataFrame]) -> None:
+    """Quotes, separators, line breaks, paths, emoji, SQL and 10,000 characters are the part's name and nothing else."""
+    parts = outcomes[1].set_index("order_id")["part_number"]
+    told = {name: parts[ORDER_OF[name]] for name in LINES if "part" in name and LINES[name][1] == ACCEPTED}
+    assert told["quotes in the part"] == 'P"1"'
+    assert told["separator in the part"] == "P,1"
+    assert told["line break in the part"] == "P\n1"
+    assert told["path in the part"] == "P../../ETC/PASSWD"
+    assert told["SQL in the part"] == "P'; DROP TABLE MY_CATALOG.MY_BRONZE.SALES_ORDERS; --"
+    assert parts[ORDER_OF["10,000 characters"]] == LONG
+
+
+GOOD = "O1,P1,K1,North,2022-01-05,3,2.50"
+
+
+def parquet(**columns: list[Any]) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue().to_pybytes()
+
+
+WHOLE = parquet(Order=["O1"], Part=["P1"], Customer=["K1"], Region=["N"], Date=["2022-01-05"], Qty=[3], Price=[2.5])
+
+REFUSED: dict[str, tuple[bytes, dict[str, Any], str]] = {
+    "empty file": (b"", {}, "is empty|no header"),
+    "wrong delimiter": (HEADER.replace(",", ";").encode() + b"\n" + GOOD.replace(",", ";").encode(), {}, "Order|column"),
+    "broken quoting": (f'{HEADER}\nO1,"P1,K1,North,2022-01-05,3,2.50\n'.encode(), {}, "line 2|quote"),
+    "a mapped column is missing": (f"{HEADER.replace(',Qty', '')}\nO1,P1,K1,North,2022-01-05,2.50".encode(), {}, "Qty"),
+    "a mapped column was renamed": (f"{HEADER.replace('Qty', 'Quantity')}\n{GOOD}".encode(), {}, "Qty"),
+    "a column is there twice": (f"{HEADER},Qty\n{GOOD},4".encode(), {}, "twice|Qty"),
+    "another encoding": (f"{HEADER}\n{GOOD}\n".encode("utf-16"), {}, "Order|UTF-8|column|encoding"),
+    "truncated Parquet": (WHOLE[: len(WHOLE) // 2], {"format": "parquet"}, "Parquet"),
+    "text for Parquet": (f"{HEADER}\n{GOOD}".encode(), {"format": "parquet"}, "Parquet"),
+    "Parquet without lines": (parquet(Order=pa.array([], pa.string())), {"format": "parquet"}, "no line|column"),
+}
+
+
+@pytest.fixture
+def opened(spark: SparkSession) -> Iterator[Callable[[Settings], DeltaLakehouse]]:
+    """Opens the lakehouse of a configuration, whose table names are forgotten afterwards."""
+    used: list[Settings] = []
+
+    def open_one(settings: Settings) -> DeltaLakehouse:
+        used.append(settings)
+        return open_lakehouse(spark, settings)
+
+    yield open_one
+    for settings in used:
+        forget_tables(spark, settings)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_can_not_be_taken_in_is_refused_whole(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path, name: str) -> None:
+    """The message names the file, and neither a delivery nor a line is stored; a good file beside it waits."""
+    content, source, told = REFUSED[name]
+    settings = configured(tmp_path, **source)
+    write(tmp_path / "landing" / "bad.csv", content)
+    write(tmp_path / "landing" / "good.csv", WHOLE if source else f"{HEADER}\n{GOOD}".encode())
+    lakehouse = opened(settings)
+    with pytest.raises(Refused, match=told) as refused:
+        take_in(settings, lakehouse)
+    assert "bad.csv" in str(refused.value)
+    assert (len(lakehouse.rows(DELIVERIES)), len(lakehouse.rows(BRONZE_SALES_ORDERS))) == (0, 0)
+
+
+TAKEN: dict[str, tuple[bytes, dict[str, Any]]] = {
+    "byte-order mark": (b"\xef\xbb\xbf" + f"{HEADER}\n{GOOD}".encode(), {}),
+    "Windows line ends": (f"{HEADER}\r\n{GOOD}\r\n".encode(), {}),
+    "latin-1": (f"{HEADER}\n{GOOD.replace('North', 'Köln')}".encode("latin-1"), {"csv": {"encoding": "latin-1"}}),
+    "utf-16": (f"{HEADER}\n{GOOD}\n".encode("utf-16"), {"csv": {"encoding": "utf-16"}}),
+    "extra columns": (f"{HEADER},Note,Größe (mm)\n{GOOD},hello,3".encode(), {}),
+    "columns in another order": (b"Price,Qty,Date,Region,Customer,Part,Order\n2.50,3,2022-01-05,North,K1,P1,O1", {}),
+    "column names with spaces and in another script": (
+        "Заказ,Item No,Customer,Region,Date,Qty,Price\n".encode() + GOOD.encode(),
+        {"columns": {**SOURCE["columns"], "order_id": "Заказ", "part_number": "Item No"}},  # type: ignore[dict-item]
+    ),
+    "Parquet": (WHOLE, {"format": "parquet"}),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_file_that_is_only_unusual_is_taken_in(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path, name: str) -> None:
+    """One line is delivered, accepted, and has its part and quantity."""
+    content, source = TAKEN[name]
+    settings = configured(tmp_path, **source)
+    write(tmp_path / "landing" / "odd.csv", content)
+    lakehouse = opened(settings)
+    (delivery,) = take_in(settings, lakehouse)
+    lines = transforms.canonical_lines(lakehouse.read(BRONZE_SALES_ORDERS), settings.sources[0])
+    (line,) = transforms.disposed_lines(lines, {delivery["delivery_id"]: 1}, {}, settings.sources).collect()
+    assert (line["disposition"], line["part_number"], float(line["quantity"])) == ("accepted", "P1", 3.0)
+
+
+def test_a_folder_for_a_file_and_no_file_at_all_deliver_nothing(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path) -> None:
+    """A folder that the pattern matches is no file of it."""
+    settings = configured(tmp_path)
+    (tmp_path / "landing" / "folder.csv").mkdir(parents=True)
+    lakehouse = opened(settings)
+    assert take_in(settings, lakehouse) == []
+
+
+def test_a_header_without_lines_delivers_nothing(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path) -> None:
+    """The file is on record as one that held no line."""
+    settings = configured(tmp_path)
+    write(tmp_path / "landing" / "header.csv", f"{HEADER}\n".encode())
+    lakehouse = opened(settings)
+    (delivery,) = take_in(settings, lakehouse)
+    assert (delivery["line_count"], len(lakehouse.rows(BRONZE_SALES_ORDERS))) == (0, 0)
+
+
+def test_a_month_without_a_line_is_a_month_all_the_same(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path) -> None:
+    """Two files with an empty month between them: it is stored as empty and asked for again without harm."""
+    settings = configured(tmp_path)
+    write(tmp_path / "landing" / "a.csv", f"{HEADER}\n{GOOD}\n{GOOD.replace('2022-01', '2024-02')}".encode())
+    lakehouse = opened(settings)
+    take_in(settings, lakehouse)
+    stored = {month: s.row_count for month, s in lakehouse.slices(BRONZE_SALES_ORDERS).items() if month}
+    assert stored == {202201: 1, 202202: 0, 202402: 1}
+    version = lakehouse.version(BRONZE_SALES_ORDERS)
+    take_in(settings, lakehouse)
+    assert lakehouse.version(BRONZE_SALES_ORDERS) == version
+
+
+def test_a_million_lines_of_one_part_are_all_there(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path) -> None:
+    """One part that has everything is no special case."""
+    settings = configured(tmp_path)
+    many = "\n".join(f"O{i},P1,K1,North,2022-01-05,1,2.50" for i in range(1_000_000))
+    write(tmp_path / "landing" / "many.csv", f"{HEADER}\n{many}".encode())
+    lakehouse = opened(settings)
+    (delivery,) = take_in(settings, lakehouse)
+    assert delivery["line_count"] == 1_000_000
+    lines = transforms.canonical_lines(lakehouse.read(BRONZE_SALES_ORDERS), settings.sources[0])
+    sales = transforms.sales_orders(transforms.disposed_lines(lines, {delivery["delivery_id"]: 1}, {}, settings.sources))
+    assert sales.selectExpr("sum(quantity)").collect()[0][0] == 1_000_000
