@@ -96,7 +96,8 @@ def _evidence_assets(specs: Sequence[ModelSpec], settings: Settings, lakehouse_n
     def zoo_result(read: Reader, months: Months, settings: Settings) -> DataFrame:
         origins = {month: _evidence(settings, months.complete, month) for month in months.wanted}
         forecasts = read(ZOO_FORECAST).where(_listed("model", writers))
-        return evaluation.zoo_result(forecasts, read(MONTHLY_DEMAND), read(DEMAND_FEATURES), origins, classes)
+        stored = read.stored(ZOO_FORECAST)
+        return evaluation.zoo_result(forecasts, read(MONTHLY_DEMAND), read(DEMAND_FEATURES), origins, classes, stored)
 
     def model_evaluation(read: Reader, months: Months, settings: Settings) -> DataFrame:
         origins = {month: _evidence(settings, months.complete, month) for month in months.wanted}

@@ -38,14 +38,16 @@ class CombinationFit:
 class Combination:
     """Mean (by fixed or learned weights) or median of the members' expected demand, and of their deciles, level by level.
 
-    ``weights`` name the members and what they count in the mean; ``decile_weights`` where deciles take others. Averaging quantiles
-    keeps their order (Vincent 1912). A member that answers a cell with a stand-in is left out, unless all do: then the cell is one too.
+    ``weights`` name the members and what they count in the mean; ``decile_weights`` where deciles take others. Such deciles are moved
+    to the combined expected demand where ``moves_deciles``. Averaging quantiles keeps their order (Vincent 1912). A member that answers
+    a cell with a stand-in is left out, unless all do: then the cell is one too.
     """
 
     name: str
     weights: Mapping[str, float]
     rule: Literal["mean", "median", "learned"] = "mean"
     decile_weights: Mapping[str, float] | None = None
+    moves_deciles: bool = False
 
     def fit(self, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int, horizon: int, seed: int) -> CombinationFit:
         """Raises ValueError where ``past.attrs["members"]`` lacks a (Forecaster, Fitted) of one of the members."""
@@ -78,7 +80,9 @@ class Combination:
         else:
             points, shapes = self._weights(fitted, features, frame["part_number"], is_sound)
             frame["forecast_qty"] = (values[:, :, 0] * points).sum(axis=1)
-            frame[list(DECILES)] = (values[:, :, 1:] * shapes[:, :, None]).sum(axis=1)
+            moved = frame["forecast_qty"].to_numpy() - (values[:, :, 0] * shapes).sum(axis=1) if self.moves_deciles else 0.0
+            deciles = (values[:, :, 1:] * shapes[:, :, None]).sum(axis=1) + np.reshape(moved, (-1, 1))
+            frame[list(DECILES)] = np.maximum(deciles, 0.0)
         frame["is_fallback"] = is_fallback
         return frame[list(FORECAST_COLUMNS)]
 
@@ -144,25 +148,28 @@ def _combination(
     weights: dict[str, float],
     rule: Literal["mean", "median", "learned"] = "mean",
     decile_weights: dict[str, float] | None = None,
+    moves_deciles: bool = False,
     classes: tuple[str, ...] = DEMAND_CLASSES,
 ) -> ModelSpec:
     return ModelSpec(
         name=name,
         family="combination",
         description=description,
-        build=lambda parameters: Combination(name, weights, rule, decile_weights),
+        build=lambda parameters: Combination(name, weights, rule, decile_weights, moves_deciles),
         reads_past=rule == "learned",
         members=tuple(weights),
         classes=classes,
-        code_version="2",
+        code_version="3",
     )
 
 
 MODELS = (
     _combination(
         "statistical_boosting_mean",
-        "Mean of Theta, series by series, and of XGBoost over all parts",
-        {"theta": 0.5, "xgboost_global": 0.5},
+        "Half Theta and exponential smoothing, series by series, half XGBoost over all parts, whose spread it takes",
+        {"theta": 0.25, "auto_ets": 0.25, "xgboost_global": 0.5},
+        decile_weights={"xgboost_global": 1.0},
+        moves_deciles=True,
         classes=("smooth", "erratic"),
     ),
     _combination(

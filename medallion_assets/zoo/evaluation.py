@@ -37,6 +37,7 @@ def zoo_result(
     demand_features: DataFrame,
     months: Mapping[int, Sequence[int]],
     classes: Classes | None = None,
+    stored: Collection[int] | None = None,
 ) -> DataFrame:
     """gold.zoo_result of the decision months in ``months`` (decision month -> its evidence origins).
 
@@ -44,9 +45,11 @@ def zoo_result(
     younger than the newest listed one add the cells that every model has which appears in the month's evidence and is asked for the
     cell's class. Class, ABC, region, price and scales are those of the origin. Without listed origins a month has no evidence.
     ``classes`` limits the rows to the named models and to the classes they are asked for; without it every model is asked for all.
+    ``stored``: origins that ``zoo_forecast`` holds, where that is known; it saves looking for younger ones that are not there.
     """
     session = zoo_forecast.sparkSession
-    schedule = session.createDataFrame(_schedule(months), "yyyymm int, origin int, is_listed boolean")
+    scheduled = [entry for entry in _schedule(months) if stored is None or entry[1] in stored]
+    schedule = session.createDataFrame(scheduled, "yyyymm int, origin int, is_listed boolean")
     forecasts = zoo_forecast.withColumnRenamed("yyyymm", "origin").where(F.col("origin").isin(*_all_origins(months)))
     evidence = forecasts.join(F.broadcast(schedule), "origin").where("target_yyyymm <= yyyymm")
     features = demand_features.where(F.col("yyyymm").isin(*_all_origins(months))).select(
@@ -59,6 +62,8 @@ def zoo_result(
     rows = evidence.join(features, ["origin", "part_number"]).join(actuals, ["target_yyyymm", "part_number"])
     if classes is not None:
         rows = _asked(rows, classes)
+    if all(is_listed for _, _, is_listed in scheduled):
+        return rows.select(*ZOO_RESULT.column_names)
     appearing = evidence.select("yyyymm", "model").distinct()
     if classes is None:
         expected = appearing.groupBy("yyyymm").agg(F.count("*").alias("expected_count"))

@@ -183,7 +183,9 @@ def features(demand: FakeFrame, parts: FakeFrame, months: Sequence[int], setting
     return FakeFrame(known[known["yyyymm"].isin(months)])
 
 
-def result(forecasts: FakeFrame, demand: FakeFrame, features: FakeFrame, origins: Mapping[int, Sequence[int]], classes: Any) -> FakeFrame:
+def result(
+    forecasts: FakeFrame, demand: FakeFrame, features: FakeFrame, origins: Mapping[int, Sequence[int]], classes: Any, stored: Any
+) -> FakeFrame:
     rows = [
         filled(ZOO_RESULT, **{name: r[name] for name in ("model", "part_number", "horizon")}, yyyymm=month, origin=r["yyyymm"])
         for month, wanted in origins.items()
