@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from dagster_deltalake import DeltaTableResource, LocalConfig
 
-from medallion_assets import tables
+from medallion_assets import plan_jobs, tables
 from medallion_assets.bronze import assets as bronze_assets
 from medallion_assets.gold import assets as gold_assets
 from medallion_assets.monitoring.checks import build_checks
@@ -139,7 +139,7 @@ def build_defs(settings: Settings, resources: Mapping[str, Any]) -> dg.Definitio
     return dg.Definitions(
         assets=[*(asset for group in assets for asset in group), *bronze_assets.external_assets(settings)],
         asset_checks=build_checks(settings, model_keys, has_own_bronze=any(source.mode != "adopt" for source in settings.sources)),
-        jobs=list(jobs.values()),
+        jobs=[*jobs.values(), *plan_jobs.build_jobs(settings)],
         sensors=build_sensors(settings, jobs["register_deliveries"], jobs["monthly_forecast"], jobs["retraining"]),
         resources=dict(resources),
         executor=dg.in_process_executor,

@@ -60,10 +60,19 @@ class Months(NamedTuple):
 class Reader:
     """What a transform may read: the declared inputs, cut to the months it needs, the register of deliveries, adopted tables."""
 
-    def __init__(self, lakehouse: Lakehouse, settings: Settings, inputs: Sequence[Input], months: Sequence[int], deliveries: pd.DataFrame):
+    def __init__(
+        self,
+        lakehouse: Lakehouse,
+        settings: Settings,
+        inputs: Sequence[Input],
+        months: Sequence[int],
+        deliveries: pd.DataFrame,
+        slices: Mapping[str, Sequence[Slice]],
+    ):
         self._lakehouse, self._settings = lakehouse, settings
         self._inputs = {i.spec.id: i for i in inputs}
         self._months = months
+        self._slices = slices
         self.deliveries = deliveries
 
     def __call__(self, spec: TableSpec) -> DataFrame:
@@ -73,6 +82,10 @@ class Reader:
             return self._lakehouse.read(spec)
         read = {month for wanted in self._months for month in declared.months(wanted, self._settings)}
         return self._lakehouse.read(spec, sorted(read))
+
+    def stored(self, spec: TableSpec) -> set[int]:
+        """Months that a declared input holds."""
+        return {stored.yyyymm for stored in self._slices[spec.id]}
 
     def external(self, table: str) -> DataFrame:
         """A table that is not ours."""
@@ -243,7 +256,7 @@ class TableBuild:
         if stale:
             log(f"{self.spec.id}: {len(stale)} of {len(asked)} months to make ({stale[0]} to {stale[-1]})")
             made_from = [month for month in stale if month in complete] if self.only_complete else stale
-            reader = Reader(lakehouse, settings, self.inputs, made_from, deliveries)
+            reader = Reader(lakehouse, settings, self.inputs, made_from, deliveries, upstream)
             details = {"inputs": {i.spec.id: lakehouse.version(i.spec) for i in self.inputs}}
             rows = self.transform(reader, Months(made_from, complete), settings) if made_from else lakehouse.create_frame(self.spec, [])
             result = lakehouse.merge(self.spec, rows, stale, may_remove=permission.may_remove)

@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DECILES, ZOO_FORECAST
+from resources import lakehouse
 from resources.errors import Refused
 from resources.lakehouse import Column, ConcurrentWrite, DeltaLakehouse, MonthWritten, RemovalRefused, Slice, TableSpec, _slice_versions
 from resources.settings import parse_settings
@@ -149,7 +150,7 @@ def test_a_slice_is_filled_once(lake: DeltaLakehouse) -> None:
 
     def fill(model: str) -> bool:
         try:
-            lake._append_slice(ZOO_FORECAST, forecasts(lake, model, 5.0), f"{model}/{JANUARY}", 1)
+            lake._append_once(ZOO_FORECAST, forecasts(lake, model, 5.0), f"{model}/{JANUARY}", 1)
         except ConcurrentWrite:
             return False
         return True
@@ -160,6 +161,83 @@ def test_a_slice_is_filled_once(lake: DeltaLakehouse) -> None:
     stored = lake.rows(ZOO_FORECAST, ["model"])["model"].value_counts()
     assert (stored["at_once"], stored["in_turn"]) == (2, 2)
     assert not lake.merge(ZOO_FORECAST, forecasts(lake, "in_turn", 5.0), [JANUARY], "in_turn").is_changed
+
+
+def test_of_two_appends_with_one_number_one_is_stored(lake: DeltaLakehouse) -> None:
+    """Who comes later under a number that is taken is told, and nothing of it is there; the next number is free."""
+    spec = units_table("numbered")
+    lake.append(spec, frame(lake, spec, {JANUARY: {"P1": 1.0}}), number=1)
+    with pytest.raises(ConcurrentWrite):
+        lake.append(spec, frame(lake, spec, {JANUARY: {"P2": 2.0}}), number=1)
+    lake.append(spec, frame(lake, spec, {JANUARY: {"P3": 3.0}}), number=2)
+    assert contents(lake, spec) == {JANUARY: {"P1": 1.0, "P3": 3.0}}
+
+
+def test_a_column_of_a_newer_release_is_added(lake: DeltaLakehouse) -> None:
+    """Rows of before have no value there; a column that must have one is refused."""
+    spec = units_table("grown")
+    lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 1.0}}), [JANUARY])
+    grown = replace(spec, columns=(*spec.columns, Column("price", "DOUBLE", "price of a unit")))
+    lake._registered.discard(spec.id)
+    lake.merge(grown, frame(lake, spec, {FEBRUARY: {"P1": 2.0}}).withColumn("price", F.lit(5.0)), [FEBRUARY])
+    rows = lake.rows(grown).sort_values("yyyymm")
+    assert [None if price != price else price for price in rows["price"]] == [None, 5.0]
+    lake._registered.discard(spec.id)
+    with pytest.raises(Refused, match="lacks colour, which no release can add to stored rows"):
+        lake.read(replace(spec, columns=(*spec.columns, Column("colour", "STRING", "colour", is_nullable=False))))
+
+
+def test_many_rows_of_a_month_make_several_files(lake: DeltaLakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No task has to write a month of any size alone; a small month stays one file."""
+    monkeypatch.setattr(lakehouse, "ROWS_PER_FILE", 10)
+    spec = units_table("large")
+    lake.merge(spec, frame(lake, spec, {JANUARY: {f"P{i}": 1.0 for i in range(50)}}), [JANUARY])
+    assert 3 <= lake.storage(spec, [JANUARY])[0] <= 5
+    lake.merge(spec, frame(lake, spec, {FEBRUARY: {f"P{i}": 1.0 for i in range(9)}}), [FEBRUARY])
+    assert lake.storage(spec, [FEBRUARY])[0] == 1
+
+
+def test_a_restored_table_is_what_it_was_and_so_is_its_record(lake: DeltaLakehouse) -> None:
+    """Rows and ledger go back together, and forth again; a month that was not there then is due."""
+    spec = units_table("restored")
+    first = lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 1.0}}), [JANUARY])
+    lake.record(spec, [Slice(JANUARY, "", "old", "in 1", 1, first.delta_version)], "run 1")
+    second = lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 9.0}, FEBRUARY: {"P1": 2.0}}), [JANUARY, FEBRUARY])
+    newer = [Slice(month, "", "new", "in 2", 1, second.delta_version) for month in (JANUARY, FEBRUARY)]
+    lake.record(spec, newer, "run 2")
+    lake.restore(spec, first.delta_version, "run 3")
+    assert contents(lake, spec) == {JANUARY: {"P1": 1.0}}
+    told = {month: (s.data_version, s.input_version) for month, s in lake.slices(spec).items()}
+    assert told == {JANUARY: ("old", "in 1"), FEBRUARY: ("0-0", "")}
+    lake.restore(spec, second.delta_version, "run 4")
+    assert contents(lake, spec) == {JANUARY: {"P1": 9.0}, FEBRUARY: {"P1": 2.0}}
+    assert {month: s.data_version for month, s in lake.slices(spec).items()} == {JANUARY: "new", FEBRUARY: "new"}
+
+
+def test_a_pinned_lakehouse_reads_the_past_and_writes_nothing(lake: DeltaLakehouse) -> None:
+    """Rows, counts and versions are those of the pin, by Spark and without it."""
+    spec = units_table("pinned")
+    first = lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 1.0}}), [JANUARY]).delta_version
+    lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 9.0}}), [JANUARY])
+    then = lake.at({spec.id: first})
+    assert (contents(then, spec), then.version(spec)) == ({JANUARY: {"P1": 1.0}}, first)
+    assert [row["units"] for row in then.read(spec, [JANUARY]).collect()] == [1.0]
+    with pytest.raises(ValueError, match="read at past versions is not written"):
+        then.merge(spec, frame(lake, spec, {JANUARY: {"P1": 2.0}}), [JANUARY])
+    with pytest.raises(Refused, match="version 99 is no longer readable"):
+        lake.rows(spec, version=99)
+
+
+def test_vacuum_leaves_what_the_retention_promises(lake: DeltaLakehouse) -> None:
+    """A file that a young version needs is none to be removed, and a shorter retention is refused."""
+    spec = units_table("vacuumed")
+    for value in (1.0, 2.0):
+        lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": value}}), [JANUARY])
+    assert lake.unneeded_files(spec, 13 * 31 * 24) == {}
+    with pytest.raises(ValueError, match="less than the 403 days that stay readable"):
+        lake.vacuum(spec, 1)
+    lake.vacuum(spec, 13 * 31 * 24)
+    assert contents(lake.at({spec.id: 1}), spec) == {JANUARY: {"P1": 1.0}}
 
 
 def test_vanished_keys_are_deleted_in_the_slice_only(lake: DeltaLakehouse) -> None:
