@@ -18,7 +18,7 @@ export MEDALLION_CONFIG="$$(absolute "$$CONFIG")"; \
 if [ -n "$$ORDERS" ]; then export MEDALLION_ORDERS="$$(absolute "$$ORDERS")"; fi
 endef
 
-.PHONY: help setup run ui accuracy test test-quick test-real lint
+.PHONY: help setup run ui accuracy test test-quick test-real faults lint
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done

@@ -244,7 +244,7 @@ def test_a_month_without_a_line_is_a_month_all_the_same(opened: Callable[[Settin
 def test_a_million_lines_of_one_part_are_all_there(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path) -> None:
     """One part that has everything is no special case."""
     settings = configured(tmp_path)
-    many = "\n".join(f"O{i},P1,K1,North,2022-01-05,1,2.50" for i in range(1_000_000))
+    many = "\n".join(f"O{i},P1,K{i % 997},North,2022-01-{i % 28 + 1:02},1,2.50" for i in range(1_000_000))
     write(tmp_path / "landing" / "many.csv", f"{HEADER}\n{many}".encode())
     lakehouse = opened(settings)
     (delivery,) = take_in(settings, lakehouse)
