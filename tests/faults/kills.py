@@ -66,20 +66,21 @@ def campaign(kills: int, folder: Path) -> int:
     return len(faults)
 
 
-def undisturbed(folder: Path) -> Content:
-    """The content of the scenario's lakehouse after both deliveries, run without a fault; a finished one is taken as it is."""
+def undisturbed(folder: Path, deliveries: int = 2) -> Content:
+    """The content of the scenario's lakehouse after its deliveries, run without a fault; a finished one is taken as it is."""
     scenario = Scenario(folder)
     if not (folder / "is_complete").exists():
         scenario.create().run()
-        scenario.deliver_late()
-        scenario.run()
+        if deliveries == 2:
+            scenario.deliver_late()
+            scenario.run()
         assert not (left := standing_faults(scenario.settings)), left
         (folder / "is_complete").touch()
     return content(scenario.settings)
 
 
-def disturbed(folder: Path, kills: tuple[str, ...] | int, expected: Content, seed: int) -> dict[str, Any]:
-    """One round: the scenario is killed at the points, or so many times at random moments, while it takes in two deliveries.
+def disturbed(folder: Path, kills: tuple[str, ...] | int, expected: Content, seed: int, deliveries: int = 2) -> dict[str, Any]:
+    """One round: the scenario is killed at the points, or so many times at random moments, while it takes in its deliveries.
 
     Returns the kills, each with the step it met, and the faults found at the end.
     """
@@ -87,32 +88,35 @@ def disturbed(folder: Path, kills: tuple[str, ...] | int, expected: Content, see
     chance = random.Random(seed)
     made: list[dict[str, str]] = []
     faults: list[str] = []
-    is_late = False
+    delivered = 1
+
+    def deliver() -> None:
+        nonlocal delivered
+        if delivered < deliveries:
+            scenario.deliver_late()
+            delivered += 1
+
     wanted = [*kills] if isinstance(kills, tuple) else [""] * kills
     for i, point in enumerate(wanted):
-        if not is_late and i >= len(wanted) // 2 and not point:
+        if not point and i >= len(wanted) // 2 and delivered < deliveries:
             scenario.run()
-            scenario.deliver_late()
-            is_late = True
+            deliver()
         run = scenario.start(point)
         code = run.wait(600 if point else chance.uniform(*RANDOM_SECONDS))
-        if code is None:
+        if code is None or code == -signal.SIGKILL:
             made.append({"point": point, "step": run.step()})
             run.kill()
-        elif code == -signal.SIGKILL:
-            made.append({"point": point, "step": run.step()})
-        elif code != 0:
+        elif code:
             faults.append(f"a run after {made[-1:]} failed with exit code {code}: {_last_lines(run)}")
-        if code == 0 and not is_late:
-            scenario.deliver_late()
-            is_late = True
-    scenario.run()
-    if not is_late:
-        scenario.deliver_late()
-        scenario.run()
+        else:
+            deliver()
+    while True:
+        last = scenario.run()
+        if delivered == deliveries:
+            break
+        deliver()
     faults += standing_faults(scenario.settings) + differences(content(scenario.settings), expected)
-    again = scenario.run()
-    if "Nothing to do" not in again:
+    if "Nothing to do" not in last and "Nothing to do" not in scenario.run():
         faults.append("a run after all was done wrote something")
     return {"kills": made, "faults": faults}
 

@@ -5,6 +5,7 @@ What disturbs it lies in victim.py, kills.py and the tests.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -66,7 +67,10 @@ class Scenario:
         (self.folder / "landing" / "late.csv").write_text(LATE_LINES, encoding="utf-8")
 
     def start(self, point: str = "", log: Path | None = None, job: Sequence[str] = ()) -> Run:
-        """Begin `medallion run`, or a job with its months, in a process group of its own; ``point`` is where it meets its fault (victim.py)."""
+        """Begin `medallion run`, or a job with its months, in a process group of its own.
+
+        ``point`` is where it meets its fault (victim.py).
+        """
         command = [sys.executable, "-m", "tests.faults.victim", point, *job]
         environment = {**os.environ, "MEDALLION_CONFIG": str(self.config), "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
         environment.pop("DAGSTER_HOME", None)
@@ -102,10 +106,8 @@ class Run:
 
     def kill(self) -> None:
         """SIGKILL to the process and all it started."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
     def output(self) -> str:
@@ -202,7 +204,7 @@ def wait_until(is_so: Callable[[], bool], seconds: float) -> bool:
 def _plain(rows: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
     """Compared columns as texts that are equal for equal values."""
     dropped = {"delta_version", "details", "input_version", "recorded_at"} if spec is LEDGER else set()
-    own = [c for c in spec.compared_columns if c in rows and c not in (*OF_THE_RUN, *dropped)]
+    own = [c for c in spec.compared_columns if c in rows and c not in (*OF_THE_RUN, *dropped) and not c.endswith("_at")]
     if spec.has_source_columns:
         own += [c for c in rows.columns if c not in spec.column_names]
     shown = rows[own].map(_text)
@@ -212,17 +214,18 @@ def _plain(rows: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
 def _newest(ledger: pd.DataFrame) -> pd.DataFrame:
     """The last record of each slice; of slices that hold nothing none, since it depends on the way whether one was noted."""
     newest = ledger.sort_values("recorded_at").drop_duplicates(["table_id", "yyyymm", "writer"], keep="last")
+    by_version = newest["table_id"].isin([tables.CHAMPION.id, tables.DEMAND_FORECAST.id])
+    # A kill between registry and decision leaves a version that nobody serves, and the next one a higher number.
+    newest = newest.assign(data_version=newest["data_version"].mask(by_version, ""))
     return newest[newest["row_count"] > 0]
 
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.9g}"
-    return (
-        json.dumps(value, sort_keys=True, default=str)
-        if isinstance(value, Sequence | Mapping) and not isinstance(value, str)
-        else str(value)
-    )
+    if isinstance(value, Sequence | Mapping) and not isinstance(value, str):
+        return json.dumps(value, sort_keys=True, default=str)
+    return re.sub(r"\bversion \d+|instead of \d+", "a version", str(value))
 
 
 def _configuration() -> dict[str, Any]:

@@ -76,7 +76,7 @@ def outcome(spark: SparkSession, deliveries: Sequence[Sequence[Line]], partition
     """Deliveries, registered in the order given, from bronze to forecasts at the origin; all months through LAST are known."""
     names = ("Order", "Part", "Customer", "Region", "Date", "Qty", "Price")
     rows = [
-        (f"d{min(delivery)}" if delivery else "d", n, None, None, f"{d.part}-{d.month}", f"P{d.part}", "K1", d.region, _date(d), str(d.units), "2.5")
+        (f"d{min(delivery)}", n, None, None, f"{d.part}-{d.month}", f"P{d.part}", "K1", d.region, _date(d), str(d.units), "2.5")
         for delivery in deliveries
         for n, d in enumerate(delivery, 2)
     ]  # fmt: skip

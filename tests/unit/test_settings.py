@@ -155,7 +155,7 @@ def test_a_mistake_in_yaml_does_not_tell_what_the_line_holds(tmp_path: Path) -> 
     """The place is named; the line itself may hold a value that the environment keeps secret."""
     file = tmp_path / "shop.yaml"
     file.write_text("lakehouse_root: x\nmlflow: {tracking_uri: 'http://me:${PASSWORD}@host\n", encoding="utf-8")
-    with pytest.raises(ConfigurationError, match=r"not valid YAML in line 3") as refused:
+    with pytest.raises(ConfigurationError, match=r"not valid YAML in line 2, column") as refused:
         load_settings(file, {"PASSWORD": "hush"})
     assert "hush" not in str(refused.value)
     assert refused.value.__suppress_context__
