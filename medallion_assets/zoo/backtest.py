@@ -34,7 +34,6 @@ from resources.tracking import InputTable, RunContent, Tracking
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-PAST_ORIGINS = 12
 UNSAVED_SECONDS = 120.0
 EVIDENCE_VERSION = "zoo_forecast_version"  # tag of a run: version of gold.zoo_forecast that holds its rows and the past it saw
 FORECAST_DDL = (
@@ -346,7 +345,9 @@ class Backtest:
 
     def _past(self, origin: int, unsaved: Sequence[_Fit]) -> pd.DataFrame:
         """Stored forecasts of this model and its members at earlier origins with their actuals, and members' rows at this origin."""
-        earlier = month_range(max(self.settings.first_month, add_months(origin, -PAST_ORIGINS)), add_months(origin, -1))
+        # As far back as evidence reaches: the newest origin whose longest horizon is known lies a whole horizon back.
+        f = self.settings.forecast
+        earlier = month_range(max(self.settings.first_month, add_months(origin, 1 - f.horizon - f.origins)), add_months(origin, -1))
         months, names = [*earlier, origin], [self.spec.name, *self.spec.members]
         limit = self.settings.zoo.max_fit_rows * (len(names) + 1)
         share = self.lakehouse.share_of_parts(DEMAND_FEATURES, months, limit // self.settings.forecast.horizon)

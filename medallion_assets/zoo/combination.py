@@ -198,7 +198,7 @@ def _combination(
         reads_past=rule == "learned" or moves_deciles,
         members=tuple(weights),
         classes=classes,
-        code_version="4",
+        code_version="5",
     )
 
 
