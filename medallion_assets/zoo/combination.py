@@ -94,22 +94,21 @@ class Combination:
     def _learn_spread(self, past: pd.DataFrame, horizon: int) -> float:
         """Factor on the deciles' distance from the median that had the least quantile loss on past cells, the newest counting most.
 
-        Losses are in units of the part's month-to-month change. 1 until there are MIN_CELLS of the longest horizon: before, only short
-        ones would speak.
+        1 until there are MIN_CELLS of the longest horizon: before, only short ones would speak.
         """
         known = past[past["model"].isin(list(self.weights)) & past["actual_qty"].notna()]
         longest = known.loc[known["horizon"] == horizon, "model"].value_counts()
-        if "naive_rmse_scale" not in known or any(longest.get(name, 0) < MIN_CELLS for name in self.weights):
+        if any(longest.get(name, 0) < MIN_CELLS for name in self.weights):
             return 1.0
         # Cells of several origins are combined at once: each origin's part counts as a part of its own.
         known = known.assign(part_number=known["origin"].astype(str) + " " + known["part_number"])
-        facts = known[known["naive_rmse_scale"] > 0].drop_duplicates(CELL).set_index(CELL)
+        facts = known.drop_duplicates(CELL).set_index(CELL)
         facts = facts.iloc[np.unique(np.linspace(0, len(facts) - 1, min(FIT_CELLS, len(facts))).astype(int))]
         known = known[pd.MultiIndex.from_frame(known[CELL]).isin(facts.index)]
         made = self.combine(CombinationFit({}), dict(tuple(known.groupby("model"))), known).query("not is_fallback")
         facts = facts.loc[pd.MultiIndex.from_frame(made[CELL])]
         months = facts["target_yyyymm"] // 100 * 12 + facts["target_yyyymm"] % 100
-        weight = (0.5 ** ((months.max() - months) / HALF_LIFE) / facts["naive_rmse_scale"]).to_numpy(dtype=float)[:, None]
+        weight = (0.5 ** ((months.max() - months) / HALF_LIFE)).to_numpy(dtype=float)[:, None]
         deciles, actual_qty = made[list(DECILES)].to_numpy(dtype=float), facts["actual_qty"].to_numpy(dtype=float)[:, None]
         levels = np.asarray(LEVELS)
 
@@ -198,7 +197,7 @@ def _combination(
         reads_past=rule == "learned" or moves_deciles,
         members=tuple(weights),
         classes=classes,
-        code_version="5",
+        code_version="6",
     )
 
 

@@ -82,7 +82,7 @@ def known(width: float, horizon: int = 2, parts: int = 300) -> pd.DataFrame:
     rows = []
     for h in (1, horizon):
         cells = pd.DataFrame({"part_number": [f"P{i}" for i in range(parts)], "horizon": h, "origin": 202301, "target_yyyymm": 202301 + h})
-        cells = cells.assign(actual_qty=20 + random.normal(size=parts), naive_rmse_scale=1.0, demand_class="smooth", is_fallback=False)
+        cells = cells.assign(actual_qty=20 + random.normal(size=parts), demand_class="smooth", is_fallback=False)
         spread = {decile: 20 + width * norm.ppf((i + 1) / 10) for i, decile in enumerate(DECILES)}
         rows += [cells.assign(model=name, forecast_qty=20.0, **spread) for name in ("x", "y")]
     return pd.concat(rows, ignore_index=True)
