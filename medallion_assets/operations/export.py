@@ -148,19 +148,18 @@ def _xlsx(path: Path) -> Iterator[Write]:
         sheet.set_column(0, len(COLUMNS) - 1, 14)
         for place, name in enumerate(COLUMNS):
             sheet.write_string(0, place, name, bold)
+        formats = [None if name in (*TEXTS, *WHOLE) else quantity for name in COLUMNS]
         count = 0
 
         def write(rows: pd.DataFrame) -> None:
             nonlocal count
             for row in rows.itertuples(index=False):
                 count += 1
-                for place, (name, value) in enumerate(zip(COLUMNS, row, strict=True)):
-                    if pd.isna(value):
-                        continue
-                    if name in TEXTS:
+                for place, value in enumerate(row):
+                    if isinstance(value, str):
                         sheet.write_string(count, place, value)
-                    else:
-                        sheet.write_number(count, place, value, None if name in WHOLE else quantity)
+                    elif value is not None and value == value:  # NaN differs from itself; asking pandas costs more than the cell
+                        sheet.write_number(count, place, value, formats[place])
 
         yield write
         sheet.autofilter(0, 0, count, len(COLUMNS) - 1)
