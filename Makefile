@@ -18,7 +18,7 @@ export MEDALLION_CONFIG="$$(absolute "$$CONFIG")"; \
 if [ -n "$$ORDERS" ]; then export MEDALLION_ORDERS="$$(absolute "$$ORDERS")"; fi
 endef
 
-.PHONY: help setup run ui accuracy test test-quick test-real lint
+.PHONY: help setup run ui accuracy test test-quick test-real faults lint
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -44,8 +44,8 @@ test: setup  ## linters, types and all tests; those of real data skip themselves
 test-quick: setup  ## tests that need no JVM and no other process
 	@$(PYTEST) -m "not spark and not integration and not real"
 
-test-real: setup  ## tests on the shared data, with all parts
-	@REAL_PARTS=0 $(PYTEST) -m real
+test-real: setup  ## tests on the shared data, with all parts, and a million lines of one part
+	@REAL_PARTS=0 MANY_LINES=1000000 $(PYTEST) -m real
 
 lint: setup  ## ruff and mypy
 	@status=0; \

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from medallion_assets.partitions import NO_MONTH
-from medallion_assets.tables import PLAN, RECORDS, TABLES
+from medallion_assets.tables import DEMAND_FORECAST, PLAN, RECORDS, TABLES
 from resources.errors import Refused
 from resources.lakehouse import Lakehouse, TableSpec
 
@@ -55,6 +55,8 @@ class Plan:
             return f"{then}; version {self.table_version} has {self.file_count:,} files, {self.byte_count / 1e6:,.1f} MB. {back}"
         if self.kind == "removal":
             return f"lets a write of {name}, {span}, remove more rows than writes.max_removed_share allows; stored there: {size}. {back}"
+        if self.table is DEMAND_FORECAST:
+            return f"publishes {name}, {span}, anew by the version that serves now; the vintages of before stay readable. {back}"
         return f"computes {name}, {span}, again although its inputs did not change; stored there: {size}. {back}"
 
 
@@ -181,11 +183,13 @@ class Plans:
         self._append(plan, event, self.lakehouse.version(plan.table))
         return find(self.lakehouse, plan.plan_id)
 
-    def permission(self, tags: Mapping[str, str], table: TableSpec, months: Sequence[int], writer: str = "") -> Permission:
-        """What a run with these tags may do to months of a table.
+    def permission(
+        self, tags: Mapping[str, str], table: TableSpec, months: Sequence[int], writer: str = "", needs_plan: bool = False
+    ) -> Permission:
+        """What a run with these tags may do to months of a table. ``needs_plan``: what it would do to them needs a plan though not forced.
 
-        Raises Refused for a plan of other months or of a table that moved; and, with the plan that is needed, for a run that forces more
-        than one stored month without one.
+        Raises Refused for a plan of other months or of a table that moved; and, with the plan that is needed, for a run that does
+        to more than one stored month without one what needs one.
         """
         named = [find(self.lakehouse, name.strip()) for name in tags.get(PLAN_TAG, "").split(",") if name.strip()]
         own = [plan for plan in named if plan.table.id == table.id and plan.writer == writer]
@@ -196,11 +200,12 @@ class Plans:
                     f"plan {plan.plan_id} covers {plan.months[0]} to {plan.months[-1]}, not {outside[0]}; make a plan for this run"
                 )
             return Permission(plan, plan.kind == "backfill")
-        if tags.get(FORCE_TAG, "").lower() not in ("true", "1", "yes"):
+        is_forced = tags.get(FORCE_TAG, "").lower() in ("true", "1", "yes")
+        if not is_forced and not needs_plan:
             return Permission()
         stored = sorted(set(months) & set(self.lakehouse.slices(table, writer)) - {NO_MONTH})
         if len(stored) <= 1:
-            return Permission(is_forced=True)
+            return Permission(is_forced=is_forced)
         plan = self.backfill(table, stored, writer)
         raise Refused(
             f"plan {plan.plan_id}: {plan.sentence(self.lakehouse)} Nothing was written. To do it, launch the same run with the tag "

@@ -6,7 +6,8 @@ A month whose inputs, code and configuration are what its stored slice was made 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from resources.lakehouse import ConcurrentWrite, Lakehouse, MonthWritten, Remova
 from resources.settings import Settings
 
 ATTEMPTS_ON_CONFLICT = 3
+PEOPLE = ("person", "command_line")  # triggers of runs that a person asked for
 REACH_BACK = 3
 
 
@@ -350,6 +352,29 @@ def permitted(
     if permission.plan:
         plans.done(permission.plan, "applied")
     return outcome
+
+
+@contextmanager
+def superseding(
+    context: dg.AssetExecutionContext, lakehouse: Lakehouse, settings: Settings, spec: TableSpec
+) -> Iterator[Callable[[list[int]], None]]:
+    """What a run asks before it supersedes published months, and the record of the plan that let it.
+
+    A sensor's run, and a person's of one month, need no plan.
+    """
+    tags = context.run.tags
+    trigger = tags.get("medallion/trigger", "person")
+    plans = Plans(lakehouse, trigger, settings.retention.reproducible_months, context.run.run_id)
+    used: list[Permission] = []
+
+    def allow(months: list[int]) -> None:
+        if months and trigger in PEOPLE:
+            used.append(plans.permission(tags, spec, months, needs_plan=True))
+
+    yield allow
+    for permission in used:
+        if permission.plan:
+            plans.done(permission.plan, "applied")
 
 
 def retry_on_conflict(attempt: Callable[[], Outcome]) -> Outcome:

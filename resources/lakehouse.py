@@ -301,7 +301,6 @@ class DeltaLakehouse:
         if spec.writer_column:
             scope += f" AND `{spec.writer_column}` = '{_literal(writer)}'"
         new = rows.select(*spec.column_names).persist()
-        changes = None
         try:
             written = _slice_versions(spec, new)
             self._refuse_outside(spec, written, months)
@@ -313,7 +312,8 @@ class DeltaLakehouse:
                     self._fill(spec, _in_files(spec, new, written), scope)
                 return WriteResult(self.version(spec), result)
             old = self.spark.table(self.name(spec)).where(scope).select(*spec.column_names)
-            changes = _changes(spec, new, old).persist()
+            # Not kept: the merge would plan anew all that is kept of its own table.
+            changes = _changes(spec, new, old).localCheckpoint()
             counted = {
                 (row["_month"], row["_action"]): row["n"]
                 for row in changes.groupBy(F.col(spec.month_column).alias("_month"), "_action").agg(F.count("*").alias("n")).collect()
@@ -330,8 +330,6 @@ class DeltaLakehouse:
                 self._execute_merge(spec, changes, scope)
         finally:
             new.unpersist()
-            if changes is not None:
-                changes.unpersist()
         return WriteResult(self.version(spec), result)
 
     def append(self, spec: TableSpec, rows: DataFrame, number: int | None = None) -> int:

@@ -349,7 +349,10 @@ def load_settings(path: str | Path, environment: Mapping[str, str]) -> Settings:
     try:
         content = yaml.safe_load(_with_environment(text, environment, file))
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{file}: not valid YAML: {error}") from error
+        # The error's own text quotes the line, which may hold what the environment keeps secret.
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigurationError(f"{file}: not valid YAML{place}: {getattr(error, 'problem', None) or 'unreadable'}") from None
     if not isinstance(content, dict):
         raise ConfigurationError(f"{file}: expected keys such as sources and lakehouse_root, found {type(content).__name__}")
     return parse_settings(content, file)

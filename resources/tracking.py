@@ -20,7 +20,7 @@ from urllib.parse import urlparse
 
 import requests
 
-from resources.errors import Refused
+from resources.errors import Refused, without_credentials
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -244,7 +244,8 @@ class MlflowTracking:
 
     def url(self, run_id: str) -> str:
         """Address of a run in MLflow's interface, for a server; else the address below which `medallion ui` shows it."""
-        base = self._settings.tracking_uri if self._settings.tracking_uri.startswith("http") else "http://127.0.0.1:5000"
+        uri = without_credentials(self._settings.tracking_uri).replace("***@", "")
+        base = uri if uri.startswith("http") else "http://127.0.0.1:5000"
         return f"{base.rstrip('/')}/#/experiments/{self._experiment}/runs/{run_id}"
 
     def _connected(self) -> MlflowClient:

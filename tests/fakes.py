@@ -195,6 +195,9 @@ class FakeFrame:
     def unpersist(self) -> FakeFrame:
         return self
 
+    def localCheckpoint(self) -> FakeFrame:
+        return self
+
 
 class FakeGroups:
     """What groupBy gives."""

@@ -23,6 +23,7 @@ from medallion_assets.table_asset import (
     asset_options,
     monthly_options,
     report,
+    superseding,
     table_asset,
     version_of,
 )
@@ -62,7 +63,9 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], tracking: dg.ResourceParam[Tracking]
     ) -> dg.MaterializeResult:
         requested = [int(key) for key in context.partition_keys]
-        outcome = Publication(settings, lakehouse, tracking, context.run.run_id, context.log.info).run(requested)
+        publication = Publication(settings, lakehouse, tracking, context.run.run_id, context.log.info)
+        with superseding(context, lakehouse, settings, DEMAND_FORECAST) as allow:
+            outcome = publication.run(requested, allow)
         pictures = {"forecast": _served_picture(lakehouse, settings, max(outcome.slices))} if outcome.slices else {}
         details = {
             m: {"vintage": s.details["vintage"], "registry_version": s.details["registry_version"]} for m, s in outcome.slices.items()

@@ -49,32 +49,40 @@ class Publication:
     log: Callable[[str], None]
     _models: dict[int, DemandForecaster] = field(default_factory=dict)
 
-    def run(self, months: Sequence[int]) -> Outcome:
-        """Publish the complete months; an origin whose inputs and version did not change is left as it is."""
+    def run(self, months: Sequence[int], allow: Callable[[list[int]], None] = lambda superseded: None) -> Outcome:
+        """Publish the complete months; an origin whose inputs and version did not change is left as it is.
+
+        ``allow`` is told, before anything is written, the origins that another version would supersede although demand known by then
+        is the same; it raises Refused where that needs a plan.
+        """
         started = time.monotonic()
         complete = complete_months_of(self.lakehouse.rows(DELIVERIES), self.settings)
         decisions = self._decisions()
         stored = self.lakehouse.slices(DEMAND_FORECAST)
         demand, features = self.lakehouse.slices(MONTHLY_DEMAND), self.lakehouse.slices(DEMAND_FEATURES)
         slices: dict[int, Slice] = {}
-        written: dict[int, MonthWritten] = {}
+        due: list[tuple[int, int | None, str, str]] = []
         for origin in sorted(months):
             if origin not in complete:
                 self.log(f"demand_forecast: {origin} is not complete, nothing published")
                 continue
             version = serving_version(decisions, origin) if len(decisions) else None
-            seen = [
+            known = [
                 [m, s.data_version]
                 for m in window(self.settings, origin)
                 for s in (demand.get(m), features.get(m) if m == origin else None)
                 if s
             ]
-            made_from = version_of(DEMAND_FORECAST.code_version, version, seen, self.settings.forecast.horizon)
+            made_from = version_of(DEMAND_FORECAST.code_version, version, known, self.settings.forecast.horizon)
             if origin in stored and stored[origin].input_version == made_from:
                 slices[origin] = stored[origin]
-                continue
+            else:
+                due.append((origin, version, version_of(known), made_from))
+        allow([o for o, version, seen, _ in due if o in stored and _is_superseded(stored[o], version, seen)])
+        written: dict[int, MonthWritten] = {}
+        for origin, version, seen, made_from in due:
             count, vintage, rows = self._publish(origin, version, stored.get(origin))
-            details = {"vintage": vintage, "registry_version": version, "seen": version_of(seen)}
+            details = {"vintage": vintage, "registry_version": version, "seen": seen}
             slices[origin] = Slice(
                 origin,
                 "",
@@ -149,3 +157,8 @@ class Publication:
         fitted = forecaster.fit(nothing, nothing, nothing, origin, self.settings.forecast.horizon, self.settings.forecast.seed)
         entry = ServedModel(BASELINE, forecaster, fitted, origin, "")
         return DemandForecaster(dict.fromkeys(DEMAND_CLASSES, entry), self.settings.forecast.horizon)
+
+
+def _is_superseded(stored: Slice, version: int | None, seen: str) -> bool:
+    """Whether a published origin would get a vintage only because another version serves it now."""
+    return bool(stored.details["seen"] == seen and stored.details["registry_version"] != version)

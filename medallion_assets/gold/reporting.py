@@ -28,6 +28,7 @@ from medallion_assets.tables import (
     PARTS,
     TABLES,
 )
+from resources.errors import without_credentials
 from resources.lakehouse import Lakehouse
 from resources.reports import ReportFiles
 from resources.settings import Settings
@@ -84,8 +85,9 @@ class Reporting:
             self.tracking.commit(run_id)
             return {"mlflow_run": dg.MetadataValue.url(self.tracking.url(run_id))}
         except Exception as error:  # the page is stored by now, and the copy in MLflow is worth no failed month, whatever went wrong
-            self.log(f"monthly_report: {origin} is not in MLflow, only at {self.files.path(name)}: {error}")
-            return {"mlflow": f"not logged: {error}"}
+            why = without_credentials(str(error))
+            self.log(f"monthly_report: {origin} is not in MLflow, only at {self.files.path(name)}: {why}")
+            return {"mlflow": f"not logged: {why}"}
 
     def _version(self, edition: Edition, before: Edition | None, decisions: pd.DataFrame, retraining: pd.DataFrame) -> str:
         """Hash of everything the page is made from."""

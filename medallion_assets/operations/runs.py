@@ -18,7 +18,7 @@ from rich.console import Console
 
 from medallion_assets import definitions
 from medallion_assets.monitoring.completeness import complete_months_of
-from medallion_assets.partitions import add_months, month_index
+from medallion_assets.partitions import add_months, month_index, month_range
 from medallion_assets.plans import PLAN_TAG, Plan, Plans
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import DELIVERIES, DEMAND_FORECAST
@@ -92,7 +92,10 @@ class Session:
         enough = month_index(earlier) - month_index(self.settings.first_month) >= self.settings.forecast.min_history
         if self.settings.run.replay_months and enough:
             is_changed |= self.execute("retraining", [earlier])
-            is_changed |= self.execute("publish", [add_months(earlier, 1), add_months(newest, -1)])
+            # What was published on the day stays: another version would only supersede it.
+            published = reader(self.settings).slices(DEMAND_FORECAST)
+            if waiting := [m for m in month_range(add_months(earlier, 1), add_months(newest, -1)) if m not in published]:
+                is_changed |= self.execute("publish", waiting)
         is_changed |= self.execute("retraining", [newest])
         return is_changed
 

@@ -15,6 +15,7 @@ from medallion_assets.operations.runs import reader
 from medallion_assets.plans import listed
 from medallion_assets.tables import CHAMPION, DATA_QUALITY, DEMAND_CLASSES, DEMAND_FORECAST, FORECAST_ACCURACY, MODEL_EVALUATION
 from medallion_assets.zoo.decisions import last_decisions
+from resources.errors import without_credentials
 from resources.reports import LocalReportFiles
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def show(settings: Settings, console: Console, is_changed: bool | None) -> None:
     _accuracy(lakehouse, console)
     console.print(f"\nTables:  {settings.lakehouse_root}/<schema>/<table> as {settings.catalog}.<schema>.<table>")
     _report(lakehouse, LocalReportFiles(settings.reports_folder), console)
-    console.print(f"MLflow:  {settings.tracking_uri}, model {settings.registered_model}@champion")
+    console.print(f"MLflow:  {without_credentials(settings.tracking_uri)}, model {settings.registered_model}@champion")
     console.print("Look:    make ui, then http://127.0.0.1:3000 (Dagster) and http://127.0.0.1:5000 (MLflow)")
 
 

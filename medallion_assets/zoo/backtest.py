@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -100,6 +100,13 @@ class _Fit:
     details: Mapping[str, Any]
     seconds: float
     logged: Future[None]
+    _drawn: dict[float, pd.DataFrame] = field(default_factory=dict)
+
+    def drawn(self, lakehouse: Lakehouse, share: float, columns: Sequence[str]) -> pd.DataFrame:
+        """Its rows of a share of the parts, collected once for all later origins."""
+        if share not in self._drawn:
+            self._drawn[share] = lakehouse.drawn(self.rows, share).select(*columns).toPandas()
+        return self._drawn[share]
 
 
 @dataclass(frozen=True)
@@ -246,7 +253,9 @@ class Backtest:
             tuned = self._tuned(origin, versions[0], demand, features, unsaved)
             forecaster = self.spec.forecaster({**self.parameters(), **tuned.get("parameters", {})})
             fitted = forecaster.fit(demand, features, past, origin, self.settings.forecast.horizon, self.settings.forecast.seed)
-            rows = self._forecast_rows(forecaster, fitted, origin, inputs).persist()
+            rows = self._forecast_rows(forecaster, fitted, origin, inputs)
+            # Writing a table plans anew all that is kept of it; a combination's rows were read from the table that it writes.
+            rows = rows.localCheckpoint() if self.spec.members else rows.persist()
             figures = rows.agg(F.count("*").alias("n"), F.avg(F.col("is_fallback").cast("double")).alias("fallback")).collect()[0]
             seconds = time.monotonic() - started
             content = self._content(forecaster, fitted, origin, run_id, seconds, figures, tuned, inputs, is_training)
@@ -347,7 +356,7 @@ class Backtest:
         replaced = {fit.origin for fit in unsaved}
         stored = self.lakehouse.sample(ZOO_FORECAST, columns, months, share, names)
         stored = stored[~stored["yyyymm"].isin(replaced) | (stored["model"] != self.spec.name)]
-        fresh = [self.lakehouse.drawn(fit.rows, share).select(*columns).toPandas() for fit in unsaved if fit.origin in months]
+        fresh = [fit.drawn(self.lakehouse, share, columns) for fit in unsaved if fit.origin in months]
         held = [rows for rows in (stored, *fresh) if len(rows)] or [stored]
         stored = pd.concat(held, ignore_index=True).rename(columns={"yyyymm": "origin"})
         known = stored[(stored["origin"] < origin) & (stored["target_yyyymm"] <= origin)]

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import softmax
 
 from medallion_assets.tables import DECILES, DEMAND_CLASSES, LEVELS
@@ -24,14 +24,17 @@ CELL = ["part_number", "horizon"]
 MIN_CELLS = 200  # past cells of a class without which the weights of all classes hold, and of all without which they are equal
 FIT_CELLS = 20_000  # cells that learning weights reads
 PULL = 0.01  # towards equal weights, in shares of the quantile loss per squared log weight
+SPREADS = (0.7, 1.3)  # how far a member's spread is drawn together or apart
+HALF_LIFE = 6.0  # months after which a past error says half as much about how restless demand is now
 
 
 @dataclass(frozen=True)
 class CombinationFit:
-    """The fitted members by name, and weights by demand class where they are learned."""
+    """The fitted members by name, weights by demand class where they are learned, and the factor on a member's spread."""
 
     members: Mapping[str, tuple[Forecaster, Fitted]]
     learned: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    spread: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,9 @@ class Combination:
     """Mean (by fixed or learned weights) or median of the members' expected demand, and of their deciles, level by level.
 
     ``weights`` name the members and what they count in the mean; ``decile_weights`` where deciles take others. Such deciles are moved
-    to the combined expected demand where ``moves_deciles``. Averaging quantiles keeps their order (Vincent 1912). A member that answers
-    a cell with a stand-in is left out, unless all do: then the cell is one too.
+    to the combined expected demand where ``moves_deciles``, and drawn together or apart as past cells teach: the combined forecast errs
+    less than the member whose spread it takes. Averaging quantiles keeps their order (Vincent 1912). A member that answers a cell with
+    a stand-in is left out, unless all do: then the cell is one too.
     """
 
     name: str
@@ -55,7 +59,8 @@ class Combination:
         if missing := [name for name in self.weights if name not in given]:
             raise ValueError(f"{self.name}: no fitted {', '.join(missing)} in past.attrs['{MEMBERS}']; fit the members first")
         learned = learn_weights(past, tuple(self.weights)) if self.rule == "learned" else {}
-        return CombinationFit({name: given[name] for name in self.weights}, learned)
+        spread = self._learn_spread(past, horizon) if self.moves_deciles else 1.0
+        return CombinationFit({name: given[name] for name in self.weights}, learned, spread)
 
     def predict(self, fitted: CombinationFit, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
         rows = {
@@ -82,9 +87,37 @@ class Combination:
             frame["forecast_qty"] = (values[:, :, 0] * points).sum(axis=1)
             moved = frame["forecast_qty"].to_numpy() - (values[:, :, 0] * shapes).sum(axis=1) if self.moves_deciles else 0.0
             deciles = (values[:, :, 1:] * shapes[:, :, None]).sum(axis=1) + np.reshape(moved, (-1, 1))
-            frame[list(DECILES)] = np.maximum(deciles, 0.0)
+            frame[list(DECILES)] = _spread_out(deciles, fitted.spread)
         frame["is_fallback"] = is_fallback
         return frame[list(FORECAST_COLUMNS)]
+
+    def _learn_spread(self, past: pd.DataFrame, horizon: int) -> float:
+        """Factor on the deciles' distance from the median that had the least quantile loss on past cells, the newest counting most.
+
+        Losses are in units of the part's month-to-month change. 1 until there are MIN_CELLS of the longest horizon: before, only short
+        ones would speak.
+        """
+        known = past[past["model"].isin(list(self.weights)) & past["actual_qty"].notna()]
+        longest = known.loc[known["horizon"] == horizon, "model"].value_counts()
+        if "naive_rmse_scale" not in known or any(longest.get(name, 0) < MIN_CELLS for name in self.weights):
+            return 1.0
+        # Cells of several origins are combined at once: each origin's part counts as a part of its own.
+        known = known.assign(part_number=known["origin"].astype(str) + " " + known["part_number"])
+        facts = known[known["naive_rmse_scale"] > 0].drop_duplicates(CELL).set_index(CELL)
+        facts = facts.iloc[np.unique(np.linspace(0, len(facts) - 1, min(FIT_CELLS, len(facts))).astype(int))]
+        known = known[pd.MultiIndex.from_frame(known[CELL]).isin(facts.index)]
+        made = self.combine(CombinationFit({}), dict(tuple(known.groupby("model"))), known).query("not is_fallback")
+        facts = facts.loc[pd.MultiIndex.from_frame(made[CELL])]
+        months = facts["target_yyyymm"] // 100 * 12 + facts["target_yyyymm"] % 100
+        weight = (0.5 ** ((months.max() - months) / HALF_LIFE) / facts["naive_rmse_scale"]).to_numpy(dtype=float)[:, None]
+        deciles, actual_qty = made[list(DECILES)].to_numpy(dtype=float), facts["actual_qty"].to_numpy(dtype=float)[:, None]
+        levels = np.asarray(LEVELS)
+
+        def loss(factor: float) -> float:
+            short = actual_qty - _spread_out(deciles, factor)
+            return float((weight * np.maximum(levels * short, (levels - 1) * short)).sum())
+
+        return float(minimize_scalar(loss, bounds=SPREADS, method="bounded", options={"xatol": 0.005}).x)
 
     def _weights(
         self, fitted: CombinationFit, features: pd.DataFrame, part_numbers: pd.Series, is_sound: np.ndarray
@@ -101,6 +134,12 @@ class Combination:
         # Where every member that gives the deciles stands in, the others give them.
         shapes = np.where(shapes.sum(axis=1, keepdims=True) > 0, shapes, points)
         return points / points.sum(axis=1, keepdims=True), shapes / shapes.sum(axis=1, keepdims=True)
+
+
+def _spread_out(deciles: Floats, factor: float) -> Floats:
+    """Deciles [cell, decile] whose distance from the median is so many times as large; none below zero."""
+    middle = deciles[:, DECILES.index("q50"), None]
+    return np.maximum(middle + factor * (deciles - middle), 0.0)
 
 
 def learn_weights(past: pd.DataFrame, members: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
@@ -156,10 +195,10 @@ def _combination(
         family="combination",
         description=description,
         build=lambda parameters: Combination(name, weights, rule, decile_weights, moves_deciles),
-        reads_past=rule == "learned",
+        reads_past=rule == "learned" or moves_deciles,
         members=tuple(weights),
         classes=classes,
-        code_version="3",
+        code_version="4",
     )
 
 

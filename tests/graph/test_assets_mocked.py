@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +35,7 @@ from medallion_assets.tables import (
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
     PARTS,
+    PLAN,
     RECORDS,
     REJECTED_LINES,
     SILVER_SALES_ORDERS,
@@ -125,11 +126,13 @@ class World:
         made.journal.clear()
         return made
 
-    def run(self, job: str, first: int, last: int | None = None) -> Execution:
+    def run(self, job: str, first: int, last: int | None = None, tags: Mapping[str, str] | None = None) -> Execution:
         """Run a job for a single month, or for a range in one run."""
         span = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)} if last else {}
         single = {} if last else {"partition_key": str(first)}
-        result = self.defs.resolve_job_def(job).execute_in_process(tags=span, raise_on_error=False, run_config=QUIET, **single)
+        result = self.defs.resolve_job_def(job).execute_in_process(
+            tags={**span, **(tags or {})}, raise_on_error=False, run_config=QUIET, **single
+        )
         return Execution(result.all_events, result.success)
 
     def versions(self) -> dict[str, int]:
@@ -450,13 +453,13 @@ def test_a_report_does_not_need_mlflow(past: Past, monkeypatch: pytest.MonkeyPat
     world.reports.texts.clear()
 
     def gone(*_: Any) -> None:
-        raise ConnectionError("the server does not answer")
+        raise ConnectionError("http://me:secret@mlflow does not answer")
 
     monkeypatch.setattr(world.tracking, "log", gone)
     execution = world.run("publish", LAST)
     assert execution.success
     told = execution.months(REPORT_KEY)[str(LAST)]
-    assert (told["result"], told["mlflow"]) == ("written", "not logged: the server does not answer")
+    assert (told["result"], told["mlflow"]) == ("written", "not logged: http://***@mlflow does not answer")
     assert list(world.reports.texts) == [f"report_{LAST}.html"]
 
 
@@ -533,6 +536,27 @@ def test_an_origin_fitted_again_knows_nothing_of_later_ones(past: Past, later: s
     world.run("retraining", origin)
     assert f"commit {NAIVE} {origin}" in world.journal
     pd.testing.assert_frame_equal(world.lakehouse.rows(ZOO_FORECAST, numbers, [origin]), before)
+
+
+@pytest.mark.parametrize("tags", [{"medallion/trigger": "freshness"}, {"medallion/plan": "backfill-demand_forecast-1"}, {}])
+def test_superseding_published_months_needs_a_plan_of_a_person(past: Past, tags: dict[str, str]) -> None:
+    """Where another version serves origins whose demand is the same, a person's range is refused with its plan, a sensor's is not."""
+    world = past.world.copied()
+    published = world.lakehouse.slices(DEMAND_FORECAST)
+    moved = [replace(s, input_version="other", details={**s.details, "registry_version": 99}) for s in published.values()]
+    world.lakehouse.record(DEMAND_FORECAST, moved, "")
+    if "medallion/plan" in tags:
+        assert not world.run("publish", TRAINED[0], LAST).success
+    execution = world.run("publish", TRAINED[0], LAST, tags)
+    assert execution.success == bool(tags)
+    if tags:
+        assert world.lakehouse.slices(DEMAND_FORECAST)[LAST].details["registry_version"] != 99
+    else:
+        assert "anew by the version that serves now" in execution.failure()
+        assert "medallion/plan: backfill-demand_forecast-1" in execution.failure()
+        assert not [entry for entry in world.journal if entry == "append gold.demand_forecast"]
+    if "medallion/plan" in tags:
+        assert world.lakehouse.rows(PLAN)["event"].tolist() == ["planned", "applied"]
 
 
 def test_another_writer_is_met_by_reading_again(past: Past) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 from medallion_assets.tables import DECILES
 from medallion_assets.zoo.combination import Combination, CombinationFit, learn_weights
@@ -73,6 +74,40 @@ def test_weights_learned_by_class_go_to_the_member_that_was_right() -> None:
     assert learned["smooth"][0] > 0.8
     assert learned["lumpy"][1] > 0.8
     assert sum(learned[""]) == pytest.approx(1.0)
+
+
+def known(width: float, horizon: int = 2, parts: int = 300) -> pd.DataFrame:
+    """Past cells of x and y, a month and ``horizon`` ahead, whose deciles are ``width`` times as wide as demand is spread around 20."""
+    random = np.random.default_rng(5)
+    rows = []
+    for h in (1, horizon):
+        cells = pd.DataFrame({"part_number": [f"P{i}" for i in range(parts)], "horizon": h, "origin": 202301, "target_yyyymm": 202301 + h})
+        cells = cells.assign(actual_qty=20 + random.normal(size=parts), naive_rmse_scale=1.0, demand_class="smooth", is_fallback=False)
+        spread = {decile: 20 + width * norm.ppf((i + 1) / 10) for i, decile in enumerate(DECILES)}
+        rows += [cells.assign(model=name, forecast_qty=20.0, **spread) for name in ("x", "y")]
+    return pd.concat(rows, ignore_index=True)
+
+
+@pytest.mark.parametrize(("width", "factor"), [(1.0, 1.0), (1.2, 1 / 1.2), (0.8, 1 / 0.8), (3.0, 0.7)])
+def test_a_spread_is_drawn_to_what_past_errors_were(width: float, factor: float) -> None:
+    """Deciles a fifth too wide come a sixth nearer to the median, too narrow ones go apart, within limits; the median stays."""
+    combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0}, moves_deciles=True)
+    past = known(width)
+    past.attrs["members"] = {"x": (None, None), "y": (None, None)}
+    fitted = combination.fit(FEATURES, FEATURES, past, 202303, 2, 7)
+    assert fitted.spread == pytest.approx(factor, abs=0.06)
+    members = {"x": member({"A": 4}), "y": member({"A": 4})}
+    rows, plain = combination.combine(fitted, members, FEATURES), combination.combine(NOTHING, members, FEATURES)
+    assert by_part(rows, "q50") == by_part(plain, "q50")
+    assert by_part(rows, "q90")["A"] - 4 == pytest.approx(fitted.spread * (by_part(plain, "q90")["A"] - 4))
+
+
+def test_short_horizons_alone_teach_no_spread() -> None:
+    """Until the longest horizon has its cells, deciles are taken as they are."""
+    combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0}, moves_deciles=True)
+    past = known(2.0)
+    past.attrs["members"] = {"x": (None, None), "y": (None, None)}
+    assert combination.fit(FEATURES, FEATURES, past, 202303, 3, 7).spread == 1.0
 
 
 def test_few_past_cells_teach_no_weights() -> None:

@@ -54,6 +54,14 @@ def test_forcing_several_stored_months_needs_a_plan(lakehouse: FakeLakehouse) ->
     assert (permission.is_forced, permission.may_remove) == (True, False)
 
 
+def test_superseding_several_published_months_needs_a_plan(lakehouse: FakeLakehouse) -> None:
+    """One month needs none; of several the refusal makes the plan, and nothing counts as forced."""
+    asked = planner(lakehouse)
+    assert asked.permission({}, MONTHLY_DEMAND, MONTHS[:1], needs_plan=True) == plans.NOTHING
+    with pytest.raises(Refused, match=r"Nothing was written\. .* tag medallion/plan: backfill-monthly_demand-1"):
+        asked.permission({}, MONTHLY_DEMAND, MONTHS, needs_plan=True)
+
+
 @pytest.mark.parametrize("months", [[202401], [202401, 202412]])
 def test_one_stored_month_is_forced_without_a_plan(lakehouse: FakeLakehouse, months: list[int]) -> None:
     """Months without data do not count."""

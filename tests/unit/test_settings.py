@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from resources.errors import Refused
 from resources.settings import ConfigurationError, Settings, load_settings, parse_settings
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
@@ -148,6 +149,23 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, t
     with pytest.raises(ConfigurationError, match=told) as refused:
         load_settings(file, {})
     assert str(file) in str(refused.value)
+
+
+def test_a_mistake_in_yaml_does_not_tell_what_the_line_holds(tmp_path: Path) -> None:
+    """The place is named; the line itself may hold a value that the environment keeps secret."""
+    file = tmp_path / "shop.yaml"
+    file.write_text("lakehouse_root: x\nmlflow: {tracking_uri: 'http://me:${PASSWORD}@host\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"not valid YAML in line 2, column") as refused:
+        load_settings(file, {"PASSWORD": "hush"})
+    assert "hush" not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
+def test_a_refusal_shows_no_credentials() -> None:
+    """User and password of an address are cut out of every message."""
+    assert (
+        str(Refused("http://me:hush@host:5000/x and postgresql://me@db refuse")) == "http://***@host:5000/x and postgresql://***@db refuse"
+    )
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
