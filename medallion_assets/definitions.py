@@ -24,6 +24,7 @@ from medallion_assets.zoo import assets as zoo_assets
 from medallion_assets.zoo.registry import enabled
 from resources.lakehouse import DeltaLakehouse
 from resources.orders import LocalOrderFiles
+from resources.reports import LocalReportFiles
 from resources.settings import Settings, load_settings
 from resources.spark import SparkResource
 from resources.tracking import MlflowTracking, mlflow_tracking
@@ -88,7 +89,7 @@ class LakehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 def build_resources(settings: Settings) -> dict[str, Any]:
-    """The real resources: Spark, the lakehouse over it, order files, MLflow, and tables that sensors read without Spark."""
+    """The real resources: Spark, the lakehouse over it, order and report files, MLflow, and tables that sensors read without Spark."""
     spark = SparkResource(
         spark_config=dict(settings.spark.conf),
         master=settings.spark.master,
@@ -118,6 +119,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             retention_months=settings.retention.reproducible_months,
         ),
         "orders": dg.ResourceDefinition.hardcoded_resource(LocalOrderFiles()),
+        "reports": dg.ResourceDefinition.hardcoded_resource(LocalReportFiles(settings.reports_folder)),
         "tracking": tracking,
         **{
             name: DeltaTableResource(url=f"{settings.lakehouse_root}/{layers[spec.layer]}/{spec.name}", storage_options=LocalConfig())
@@ -160,14 +162,14 @@ def build_jobs(model_keys: Mapping[str, dg.AssetKey]) -> dict[str, Any]:
         tables.BRONZE_SALES_ORDERS, tables.SILVER_SALES_ORDERS, tables.REJECTED_LINES, tables.PARTS, tables.MONTHLY_DEMAND,
         tables.DEMAND_FEATURES, tables.DATA_QUALITY, tables.DEMAND_DRIFT,
     )  # fmt: skip
-    served = keys(tables.DEMAND_FORECAST, tables.FORECAST_ACCURACY)
+    served = keys(tables.DEMAND_FORECAST, tables.FORECAST_ACCURACY) | dg.AssetSelection.assets(gold_assets.REPORT_KEY)
     training = dg.AssetSelection.assets(*model_keys.values()) | keys(tables.ZOO_RESULT, tables.MODEL_EVALUATION, tables.CHAMPION)
     one_at_a_time = {"dagster/concurrency_key": "medallion"}
     jobs = {
         "register_deliveries": (keys(tables.DELIVERIES), "Registers files that landed and tells which months they touch."),
         "monthly_data": (data, "Orders to features and monitoring for the months given."),
         "monthly_forecast": (data | served, "Orders to features, then the forecast of each month by the version trained by then."),
-        "publish": (served, "The forecast of each month by the version trained by then, and its accuracy."),
+        "publish": (served, "The forecast of each month by the version trained by then, its accuracy and its report."),
         "retraining": (training | served, "Fits the zoo, compares it on the same evidence, decides the champions, publishes."),
     }
     return {name: dg.define_asset_job(name, selection, description=text, tags=one_at_a_time) for name, (selection, text) in jobs.items()}

@@ -1,4 +1,4 @@
-"""Pictures of demand, forecasts and errors, for MLflow and for the metadata of assets.
+"""Pictures of demand, forecasts and errors, for MLflow, the metadata of assets and the monthly report.
 
 Small pandas frames in, a matplotlib Figure out, without pyplot's global state. Where a picture is stored is not decided here.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -35,6 +37,7 @@ _CLASS_STYLES = {
 _KINDS = ("all", "demand_class", "abc_class", "region")
 _KIND_NAMES = {"demand_class": "class", "abc_class": "ABC", "region": "region"}
 _WIDTH, _DPI = 8.0, 100  # inches and dots: 800 pixels
+_CHARACTER = 0.11  # inches that a character of a tick's label takes, with room around the label
 
 
 def error_by_segment(evaluation: pd.DataFrame, model: str, baseline: str = "seasonal_naive", is_simulated: bool = False) -> Figure:
@@ -81,8 +84,7 @@ def forecast_against_actual(totals: pd.DataFrame, model: str, is_simulated: bool
     if rows.empty:
         return _nothing(figure, axes, "no forecast whose month is over")
     dates = _dates(rows["target_yyyymm"])
-    band = (rows["q10"].to_numpy(dtype=float), rows["q90"].to_numpy(dtype=float))
-    axes.fill_between(dates, *band, color=BLUE, alpha=0.2, linewidth=0, label="sum of the parts' q10 to q90")
+    axes.fill_between(dates, *_band(rows), color=BLUE, alpha=0.2, linewidth=0, label="sum of the parts' q10 to q90")
     axes.plot(dates, rows["forecast_qty"], color=BLUE, marker="o", linestyle="--", label="forecast")
     axes.plot(dates, rows["actual_qty"], color="black", marker="s", label="actual")
     _month_axis(axes, dates)
@@ -196,13 +198,122 @@ def served_forecast(history: pd.DataFrame, forecast: pd.DataFrame, is_simulated:
     if coming.empty:
         return _nothing(figure, axes, "no forecast")
     behind, ahead = _dates(past["yyyymm"]), _dates(coming["target_yyyymm"])
-    band = (coming["q10"].to_numpy(dtype=float), coming["q90"].to_numpy(dtype=float))
-    axes.fill_between(ahead, *band, color=BLUE, alpha=0.2, linewidth=0, label="sum of the parts' q10 to q90")
+    axes.fill_between(ahead, *_band(coming), color=BLUE, alpha=0.2, linewidth=0, label="sum of the parts' q10 to q90")
     axes.plot(behind, past["demand_qty"], color="black", marker="s", markersize=4, label="actual")
     axes.plot(ahead, coming["forecast_qty"], color=BLUE, marker="o", linestyle="--", label="forecast")
     _month_axis(axes, pd.DatetimeIndex([*behind, *ahead]))
     axes.set_ylabel("demand of all parts (units per month)")
     _quantity_axis(axes)
+    _legend_below(figure, axes)
+    return figure
+
+
+def forecast_by_class(judged: pd.DataFrame, coming: pd.DataFrame, is_simulated: bool = False) -> Figure:
+    """Demand of each class beside what was forecast a month ahead, and the forecast that is served now: a panel per class.
+
+    judged: target_yyyymm, demand_class, actual_qty, forecast_qty, q10, q90 of months that are over; coming: the same without actual_qty,
+    of months to come; units. Bands add up the parts' deciles, and so are wider than the 80 % interval of a class.
+    """
+    classes = [name for name in DEMAND_CLASSES if name in {*judged["demand_class"], *coming["demand_class"]}]
+    figure, panels = _panels("Demand by class and its forecast", classes, is_simulated)
+    for name, axes in panels.items():
+        past, ahead = (rows[rows["demand_class"] == name].sort_values("target_yyyymm") for rows in (judged, coming))
+        dates = _dates([*past["target_yyyymm"], *ahead["target_yyyymm"]])
+        for rows, colour, label in ((past, GREY, "forecast a month ahead"), (ahead, BLUE, "forecast now")):
+            if len(rows):
+                own = _dates(rows["target_yyyymm"])
+                axes.fill_between(own, *_band(rows), color=colour, alpha=0.25, linewidth=0)
+                axes.plot(own, rows["forecast_qty"], color=colour, marker="o", markersize=3, linestyle="--", label=label)
+        axes.plot(_dates(past["target_yyyymm"]), past["actual_qty"], color="black", marker="s", markersize=3, label="actual")
+        _month_axis(axes, dates, most=4)
+        _quantity_axis(axes)
+    return _with_panel_labels(figure, panels, "units per month", "no class has a forecast")
+
+
+def largest_errors(history: pd.DataFrame, forecast: pd.DataFrame, is_simulated: bool = False) -> Figure:
+    """Demand of some parts beside what was forecast for it: a panel per part, in the order of ``forecast``.
+
+    history: part_number, yyyymm, demand_qty; forecast: part_number, target_yyyymm, forecast_qty, q10, q90; units.
+    """
+    figure, panels = _panels("Parts with the largest error", list(forecast["part_number"].drop_duplicates())[:10], is_simulated)
+    for part, axes in panels.items():
+        sold = history[history["part_number"] == part].sort_values("yyyymm")
+        said = forecast[forecast["part_number"] == part].sort_values("target_yyyymm")
+        ahead, behind = _dates(said["target_yyyymm"]), _dates(sold["yyyymm"])
+        axes.fill_between(ahead, *_band(said), color=BLUE, alpha=0.25, linewidth=0, label="q10 to q90")
+        axes.plot(ahead, said["forecast_qty"], color=BLUE, marker="o", markersize=3, linestyle="--", label="forecast")
+        axes.plot(behind, sold["demand_qty"], color="black", marker="s", markersize=3, label="actual")
+        _month_axis(axes, pd.DatetimeIndex([*behind, *ahead]).unique().sort_values(), most=4)
+        _quantity_axis(axes)
+    return _with_panel_labels(figure, panels, "units per month", "no part has a forecast whose month is over")
+
+
+def error_by_lag(figures: pd.DataFrame, is_simulated: bool = False) -> Figure:
+    """WQL of the served forecasts by months ahead, a line per class. figures: segment, lag, wql (accuracy.pooled)."""
+    figure, axes = _by_lag("Error of what was served, by class and months ahead", figures, "wql", is_simulated)
+    axes.set_ylabel("WQL (lower is better)")
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+def coverage_by_lag(figures: pd.DataFrame, is_simulated: bool = False) -> Figure:
+    """Share of demand within q10 to q90 by months ahead, a line per class, beside the 80 % of a calibrated forecast.
+
+    figures: segment, lag, coverage_80 (accuracy.pooled). Of demand in whole units more than 80 % may lie within, on the bounds.
+    """
+    figure, axes = _by_lag("Calibration of what was served, by class and months ahead", figures, "coverage_80", is_simulated)
+    axes.axhline(0.8, color="black", linestyle="--", linewidth=1.2)
+    axes.set_ylabel("share within q10 to q90 (calibrated: 80%)")
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    return figure
+
+
+def value_added(accuracy: pd.DataFrame, is_simulated: bool = False) -> Figure:
+    """What the served forecast added over the same month a year before, month by month, one month ahead.
+
+    accuracy: rows of gold.forecast_accuracy; those of lag 1, all parts and classes, are drawn.
+    """
+    rows = accuracy[(accuracy["lag"] == 1) & accuracy["segment_kind"].isin(["all", "demand_class"]) & accuracy["value_added"].notna()]
+    figure, axes = _canvas("Value added over last year's demand", is_simulated)
+    if rows.empty:
+        return _nothing(figure, axes, "no month with a demand a year before")
+    for name, own in _by_class(rows.sort_values("yyyymm")):
+        axes.plot(_dates(own["yyyymm"]), own["value_added"], **_line(name))
+    axes.axhline(0, color="black", linestyle="--", linewidth=1.2)
+    _month_axis(axes, _dates(sorted(rows["yyyymm"].unique())), most=8)
+    axes.set_ylabel("share of the naive error saved")
+    # A class with hardly any demand can lose without limit; the others would be flattened.
+    axes.set_ylim(bottom=max(-2.0, min(-0.1, float(rows["value_added"].min()) - 0.1)), top=1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _legend_below(figure, axes)
+    return figure
+
+
+def value_by_version(decisions: pd.DataFrame, is_simulated: bool = False) -> Figure:
+    """WQL of the champions relative to the baseline's, on the evidence of each training, by class: whether later versions are better.
+
+    decisions: rows of gold.champion; of each month and class the last with figures of champion and baseline counts.
+    """
+    known = decisions[decisions["champion_wql"].notna() & (decisions["baseline_wql"] > 0) & (decisions["decision"] != "restated")]
+    rows = known.sort_values("decision_number").drop_duplicates(["yyyymm", "demand_class"], keep="last")
+    rows = rows.assign(segment=rows["demand_class"], saved=1 - rows["champion_wql"].astype(float) / rows["baseline_wql"].astype(float))
+    figure, axes = _canvas("Value of the registered versions over the baseline", is_simulated)
+    if rows.empty:
+        return _nothing(figure, axes, "no decision with figures")
+    months = sorted(rows["yyyymm"].unique())
+    place = {month: position for position, month in enumerate(months)}
+    for name, own in _by_class(rows.sort_values("yyyymm")):
+        axes.plot([place[month] for month in own["yyyymm"]], own["saved"], **_line(name))
+    axes.axhline(0, color="black", linestyle="--", linewidth=1.2)
+    version = rows.groupby("yyyymm")["registry_version"].max()
+    step = -(-len(months) // 6)
+    shown = months[::-1][::step]
+    axes.set_xticks([place[month] for month in shown], [f"{month // 100}-{month % 100:02}\nv{version[month]:.0f}" for month in shown])
+    axes.set_xlim(-0.5, len(months) - 0.5)
+    axes.set_xlabel("month of training and version")
+    axes.set_ylabel("share of the baseline's WQL saved")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _legend_below(figure, axes)
     return figure
 
@@ -224,7 +335,7 @@ def rendered(figure: Figure, description: str = "") -> Picture:
 
     ``description`` is the image's alternative text; by default the figure's title. Raises ValueError when it does not fit at 20 dpi.
     """
-    text = (description or _title_of(figure)).replace("[", "(").replace("]", ")")
+    text = (description or title_of(figure)).replace("[", "(").replace("]", ")")
     dpi = float(_DPI)
     while dpi >= 20:
         content = io.BytesIO()
@@ -234,6 +345,28 @@ def rendered(figure: Figure, description: str = "") -> Picture:
             return picture
         dpi *= 0.8
     raise ValueError(f"the picture '{text}' is larger than {MAX_MARKDOWN_BYTES:,} bytes at any legible resolution")
+
+
+def svg(figure: Figure, width: float = 5.0) -> str:
+    """The figure as an SVG document so many inches wide, its height kept, for a page that writes the title itself; text stays text.
+
+    Equal figures give equal documents. The figure is changed for it.
+    """
+    salt = title_of(figure)
+    figure.set_size_inches(width, figure.get_size_inches()[1])
+    if figure.get_suptitle():
+        figure.suptitle("")
+    elif figure.axes:
+        figure.axes[0].set_title("", loc="left")
+    for axes in figure.axes:
+        labels = axes.get_xticklabels()
+        if sum(len(label.get_text()) for label in labels) * _CHARACTER > width * axes.get_position().width:
+            for label in labels:
+                label.set(rotation=35, ha="right", rotation_mode="anchor")
+    content = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        figure.savefig(content, format="svg", metadata={"Date": None})
+    return content.getvalue()
 
 
 def _canvas(title: str, is_simulated: bool, height: float = 4.5) -> tuple[Figure, Axes]:
@@ -248,6 +381,75 @@ def _canvas(title: str, is_simulated: bool, height: float = 4.5) -> tuple[Figure
     return figure, axes
 
 
+def _panels(title: str, names: Sequence[str], is_simulated: bool, columns: int = 2) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with one small named panel for each name, none for none."""
+    height = 1.3 + 1.7 * max(1, -(-len(names) // columns))
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title + (" (simulated data)" if is_simulated else ""), fontsize=13, x=0.01, ha="left")
+    panels = {}
+    for place, name in enumerate(names):
+        axes = panels[name] = figure.add_subplot(-(-len(names) // columns), columns, place + 1)
+        # A part number may hold dollar signs, which would be read as a formula.
+        axes.set_title(_short(name), fontsize=11, loc="left", parse_math=False)
+        axes.tick_params(labelsize=9)
+        axes.grid(color="#DDDDDD", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels
+
+
+def _with_panel_labels(figure: Figure, panels: Mapping[str, Axes], y: str, why_empty: str) -> Figure:
+    """One label of the vertical axes and one legend for all panels; the horizontal axes are named below the last row."""
+    if not panels:
+        return _nothing(figure, figure.add_subplot(), why_empty)
+    figure.supylabel(y, fontsize=10)
+    labelled: dict[str, Artist] = {}
+    for axes in list(panels.values())[:-2]:
+        axes.set_xlabel("")
+    for axes in panels.values():
+        handles, labels = axes.get_legend_handles_labels()
+        labelled |= dict(zip(labels, handles, strict=True))
+    figure.legend(list(labelled.values()), list(labelled), loc="outside lower center", ncols=3, fontsize=10, frameon=False)
+    return figure
+
+
+def _by_lag(title: str, figures: pd.DataFrame, name: str, is_simulated: bool) -> tuple[Figure, Axes]:
+    """A line of a figure per class over the months ahead."""
+    rows = figures[figures[name].notna()]
+    figure, axes = _canvas(title, is_simulated)
+    if rows.empty:
+        return _nothing(figure, axes, "no served forecast whose month is over"), axes
+    for segment, own in _by_class(rows):
+        ordered = own.sort_values("lag")
+        axes.plot(ordered["lag"], ordered[name], **_line(segment))
+    axes.set_xticks(sorted(rows["lag"].astype(int).unique()))
+    axes.set_xlabel("months ahead")
+    _legend_below(figure, axes)
+    return figure, axes
+
+
+def _by_class(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The rows of each demand class, then those of all parts, as far as there are any."""
+    return [(name, own) for name in _CLASS_STYLES if len(own := rows[rows["segment"] == name])]
+
+
+def _line(segment: str) -> dict[str, Any]:
+    colour, marker = _CLASS_STYLES[segment]
+    is_all = segment == "all"
+    return {
+        "color": colour,
+        "marker": marker,
+        "markersize": 9 if is_all else 5,
+        "linewidth": 2.5 if is_all else 1.2,
+        "label": "all parts" if is_all else segment,
+    }
+
+
+def _band(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    return rows["q10"].to_numpy(dtype=float), rows["q90"].to_numpy(dtype=float)
+
+
 def _nothing(figure: Figure, axes: Axes, why: str) -> Figure:
     """A figure that says why it is empty: an empty one would look like a fault."""
     axes.text(0.5, 0.5, why, ha="center", va="center", fontsize=12, transform=axes.transAxes)
@@ -260,16 +462,18 @@ def _legend_below(figure: Figure, axes: Axes, columns: int = 3) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), fontsize=10, frameon=False)
 
 
-def _title_of(figure: Figure) -> str:
-    return figure.axes[0].get_title(loc="left") if figure.axes else ""
+def title_of(figure: Figure) -> str:
+    """Its title, of several panels that above them."""
+    return figure.get_suptitle() or (figure.axes[0].get_title(loc="left") if figure.axes else "")
 
 
 def _dates(months: Sequence[int] | pd.Series) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(pd.to_datetime(pd.Series(months).astype(int).astype(str), format="%Y%m"))
 
 
-def _month_axis(axes: Axes, dates: pd.DatetimeIndex) -> None:
-    step = next((months for months in (1, 2, 3, 6, 12, 24, 60) if len(dates) <= 12 * months), 120)
+def _month_axis(axes: Axes, dates: pd.DatetimeIndex, most: int = 12) -> None:
+    """Ticks of at most so many months, the newest among them."""
+    step = next((months for months in (1, 2, 3, 6, 12, 24, 60) if len(dates) <= most * months), 120)
     shown = dates[::-1][::step][::-1]
     axes.set_xticks(shown, [date.strftime("%Y-%m") for date in shown], rotation=30 if len(shown) > 8 else 0)
     axes.set_xlabel("month")

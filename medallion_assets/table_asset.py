@@ -112,13 +112,9 @@ def version_of(*parts: object) -> str:
 
 
 def asset_options(spec: TableSpec, settings: Settings, lakehouse_name: str, lineage: Sequence[TableSpec] = ()) -> dict[str, Any]:
-    """Options that all assets of the lakehouse share: group, owner, partitions, schema, policies."""
-    return {
+    """Options that all assets of tables share: group, owner, partitions, schema, policies."""
+    return monthly_options(settings, spec.layer, spec.owner) | {
         "key": asset_key(spec),
-        "group_name": spec.layer,
-        "owners": [spec.owner],
-        "partitions_def": month_partitions(settings.first_month),
-        "backfill_policy": dg.BackfillPolicy.single_run(),
         "description": f"{spec.comment}\n\nGrain: {spec.grain}.",
         "code_version": spec.code_version,
         "kinds": {"delta", "spark"},
@@ -127,9 +123,19 @@ def asset_options(spec: TableSpec, settings: Settings, lakehouse_name: str, line
             "dagster/column_schema": column_schema(spec),
             **({"dagster/column_lineage": column_lineage(spec, lineage)} if lineage else {}),
         },
-        "freshness_policy": policies.monthly_freshness(spec.layer),
+    }
+
+
+def monthly_options(settings: Settings, layer: str, owner: str) -> dict[str, Any]:
+    """Options of everything that is made by month, table or not: group, owner, partitions, policies, tags."""
+    return {
+        "group_name": layer,
+        "owners": [owner],
+        "partitions_def": month_partitions(settings.first_month),
+        "backfill_policy": dg.BackfillPolicy.single_run(),
+        "freshness_policy": policies.monthly_freshness(layer),
         "retry_policy": policies.retry_transient(),
-        "tags": {"medallion/layer": spec.layer} | ({"medallion/data": "simulated"} if settings.is_simulated else {}),
+        "tags": {"medallion/layer": layer} | ({"medallion/data": "simulated"} if settings.is_simulated else {}),
     }
 
 

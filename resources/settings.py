@@ -323,6 +323,10 @@ class Settings(_Section):
         return f"{self.catalog}.{self.schemas.gold}.demand_forecaster"
 
     @property
+    def reports_folder(self) -> str:
+        return f"{self.lakehouse_root}/reports"
+
+    @property
     def is_simulated(self) -> bool:
         return self.simulation is not None
 

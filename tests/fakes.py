@@ -545,6 +545,22 @@ def _model_of(run: FakeRun) -> Any:
     return copy.deepcopy(run.model)
 
 
+class FakeReportFiles:
+    """Report files in memory, by name."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+
+    def path(self, name: str) -> str:
+        return f"memory/reports/{name}"
+
+    def read(self, name: str) -> str | None:
+        return self.texts.get(name)
+
+    def write(self, name: str, text: str) -> None:
+        self.texts[name] = text
+
+
 class FakeOrderFiles:
     """Order files in memory: {source name: {path: lines, or None for a file that can't be read}}."""
 

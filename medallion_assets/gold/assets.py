@@ -9,11 +9,24 @@ from pyspark.sql import functions as F
 
 from medallion_assets import plots
 from medallion_assets.bronze.assets import adopted_lines
+from medallion_assets.gold import report as pages
 from medallion_assets.gold.publishing import Publication
+from medallion_assets.gold.reporting import Reporting, accuracy_pictures
 from medallion_assets.monitoring import accuracy, drift, quality
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.policies import clear_refusals
-from medallion_assets.table_asset import Input, Months, Reader, asset_key, asset_options, report, superseding, table_asset
+from medallion_assets.table_asset import (
+    Input,
+    Months,
+    Reader,
+    asset_key,
+    asset_options,
+    monthly_options,
+    report,
+    superseding,
+    table_asset,
+    version_of,
+)
 from medallion_assets.tables import (
     BRONZE_SALES_ORDERS,
     CHAMPION,
@@ -22,17 +35,24 @@ from medallion_assets.tables import (
     DEMAND_FEATURES,
     DEMAND_FORECAST,
     FORECAST_ACCURACY,
+    MODEL_EVALUATION,
+    MODEL_OWNER,
     MONTHLY_DEMAND,
+    PARTS,
     REJECTED_LINES,
     SILVER_SALES_ORDERS,
 )
+from medallion_assets.zoo.assets import run_tags
 from resources.lakehouse import Lakehouse
+from resources.reports import ReportFiles
 from resources.settings import Settings
 from resources.tracking import Tracking
 
+REPORT_KEY = dg.AssetKey(["gold", "monthly_report"])
+
 
 def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list[dg.AssetsDefinition]:
-    """The served forecast, its accuracy, drift and data quality."""
+    """The served forecast, its accuracy and report, drift and data quality."""
 
     @dg.asset(
         **asset_options(DEMAND_FORECAST, settings, lakehouse_names[DEMAND_FORECAST.id], [DEMAND_FEATURES, CHAMPION]),
@@ -52,6 +72,28 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         }
         return report(context, DEMAND_FORECAST, requested, outcome, pictures, details)
 
+    @dg.asset(
+        **monthly_options(settings, "gold", MODEL_OWNER),
+        key=REPORT_KEY,
+        description=f"{_REPORT}\n\nGrain: one page per published origin.",
+        code_version=pages.CODE_VERSION,
+        kinds={"html", "mlflow"},
+        deps=list(map(asset_key, _REPORTED)),
+    )
+    @clear_refusals
+    def monthly_report(
+        context: dg.AssetExecutionContext,
+        lakehouse: dg.ResourceParam[Lakehouse],
+        tracking: dg.ResourceParam[Tracking],
+        reports: dg.ResourceParam[ReportFiles],
+    ) -> dg.MaterializeResult:
+        reporting = Reporting(settings, lakehouse, tracking, reports, run_tags(context, settings), context.log.info)
+        told = {key: reporting.run(int(key)) for key in context.partition_keys}
+        for key, metadata in told.items():
+            context.add_asset_metadata(metadata, partition_key=key)
+        made_from = [metadata.get("made_from") for metadata in told.values()]
+        return dg.MaterializeResult(data_version=dg.DataVersion(version_of(made_from)))
+
     horizon = settings.forecast.horizon
     watched = settings.monitoring
     return [
@@ -64,7 +106,9 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
             _forecast_accuracy,
             {"horizon": horizon},
             only_complete=True,
+            plot=accuracy_pictures,
         ),
+        monthly_report,
         table_asset(
             DEMAND_DRIFT,
             settings,
@@ -88,6 +132,13 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
             with_no_month=True,
         ),
     ]
+
+
+_REPORT = (
+    "What a planner reads each month: what is forecast, what changed against the forecast before and why, where it is weak, what was "
+    "decided, and the parts to look at first. One HTML file beside the lakehouse, and an artifact in MLflow."
+)
+_REPORTED = (DEMAND_FORECAST, FORECAST_ACCURACY, CHAMPION, MODEL_EVALUATION, MONTHLY_DEMAND, DEMAND_FEATURES, PARTS)
 
 
 def _served_picture(lakehouse: Lakehouse, settings: Settings, origin: int) -> dg.MetadataValue:

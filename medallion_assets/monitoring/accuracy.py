@@ -1,4 +1,4 @@
-"""How the forecasts that were served turned out: the rows of gold.forecast_accuracy.
+"""How the forecasts that were served turned out: the rows of gold.forecast_accuracy, and their figures over several months.
 
 Only published forecasts are judged here; models that were never served are compared in zoo/evaluation.py.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from pyspark.sql import functions as F
 
 from medallion_assets.tables import DECILES, FORECAST_ACCURACY, LEVELS
@@ -119,3 +120,48 @@ def _segments() -> Column:
         return F.struct(F.lit(kind).alias("segment_kind"), value.alias("segment"))
 
     return F.array(segment("all", F.lit("all")), segment("demand_class", F.col("demand_class")), segment("status", F.col("status")))
+
+
+def judged_totals(totals: pd.DataFrame) -> pd.DataFrame:
+    """Of sums over parts by vintage those of the vintage that forecast_accuracy judges.
+
+    totals: yyyymm (origin), vintage, target_yyyymm, published_at and what was summed up, by whatever else.
+    """
+    month_began = pd.to_datetime(totals["target_yyyymm"].astype(int).astype(str), format="%Y%m", utc=True)
+    in_time = totals["vintage"].where(pd.to_datetime(totals["published_at"], utc=True) < month_began)
+    judged = in_time.groupby([totals["yyyymm"], totals["target_yyyymm"]]).transform("max").fillna(1)
+    return totals[totals["vintage"] == judged]
+
+
+def pooled(accuracy: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Figures of gold.forecast_accuracy over several target months: one row per value of ``by``, with month_count.
+
+    Errors are added up again and divided anew, so that a month counts by its demand or its cells, not as one of many. value_added
+    compares the months that have a naive forecast; wql leaves out months without demand, where it has no value;
+    mean_absolute_change is weighted by the forecast. What has no denominator is NaN.
+    """
+    names = ("cell_count", "actual_qty", "forecast_qty", "mae", "wql", "coverage_80", "naive_wape", "mean_absolute_change")
+    count, actual, forecast, mae, wql, coverage, naive, change = (accuracy[name].astype(float) for name in names)
+    summed = {
+        "month_count": pd.Series(1.0, accuracy.index),
+        "cell_count": count,
+        "actual_qty": actual,
+        "forecast_qty": forecast,
+        "absolute_error": mae * count,
+        "quantile_loss": wql * actual,
+        "covered": coverage * count,
+        "naive_error": naive * actual,
+        "error_beside_naive": (mae * count).where(naive.notna()),
+        "change": change * forecast,
+        "changed_from": forecast.where(change.notna()),
+    }
+    sums = accuracy[list(by)].assign(**summed).groupby(list(by), as_index=False).sum(min_count=1)
+    demand, cells = sums["actual_qty"].replace(0, float("nan")), sums["cell_count"].replace(0, float("nan"))
+    return sums[[*by, "month_count", "cell_count", "actual_qty", "forecast_qty"]].assign(
+        wape=sums["absolute_error"] / demand,
+        bias=(sums["forecast_qty"] - sums["actual_qty"]) / demand,
+        wql=sums["quantile_loss"] / demand,
+        coverage_80=sums["covered"] / cells,
+        value_added=1 - sums["error_beside_naive"] / sums["naive_error"].replace(0, float("nan")),
+        mean_absolute_change=sums["change"] / sums["changed_from"].replace(0, float("nan")),
+    )

@@ -17,6 +17,7 @@ from medallion_assets import definitions, plans
 from medallion_assets.operations import accuracy as benchmark
 from medallion_assets.operations import documents, runs, servers, simulation, summary
 from medallion_assets.operations import explain as explanation
+from medallion_assets.operations import export as exports
 from medallion_assets.operations import reproduce as reproduction
 from medallion_assets.partitions import month_range
 from medallion_assets.zoo.champions import Stewardship, classes_named
@@ -100,6 +101,17 @@ def accuracy(series: Path | None, horizon: int, origin: int | None, rolling: int
 def explain(part: str, target_month: int, origin: int | None) -> None:
     """Model, version, run, evidence, demand, features and order lines; nothing is run."""
     explanation.explain(definitions.current_settings(), part, target_month, origin, console)
+
+
+@commands.command(help="Write the current forecast of an origin to a file, checked against the table.")
+@click.option("--origin", type=int, help="yyyymm the forecast was made at the end of; by default the newest published")
+@click.option("--format", "file_format", type=click.Choice(list(exports.WRITERS)), default="csv", show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="by default forecast_<origin>.<format> in this folder")
+@click.option("--overwrite", is_flag=True, help="replace the file if it exists")
+@click.option("--apostrophe", is_flag=True, help="csv: an apostrophe before part numbers that a spreadsheet would take for formulas")
+def export(origin: int | None, file_format: exports.Format, out: Path | None, overwrite: bool, apostrophe: bool) -> None:
+    """Read without Spark, in pieces; nothing appears under the name that does not equal the table."""
+    exports.export(runs.reader(definitions.current_settings()), origin, file_format, out, overwrite, apostrophe, console)
 
 
 @commands.command(help="Fit the model of an MLflow run again from what it pinned, and compare forecast by forecast.")

@@ -196,7 +196,7 @@ def asset_of(table: TableSpec, writer: str = "") -> dg.AssetKey:
 
 def _months_written(event: dg.DagsterEvent) -> int:
     metadata = event.materialization.metadata
-    for key in ("inserted", "updated", "deleted", "new_deliveries"):
+    for key in ("inserted", "updated", "deleted", "new_deliveries", "files_written"):
         if key in metadata and metadata[key].value:
             return 1
     return 0

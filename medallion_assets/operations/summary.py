@@ -9,11 +9,14 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from medallion_assets.gold.published import published_origins
+from medallion_assets.gold.reporting import report_name
 from medallion_assets.operations.runs import reader
 from medallion_assets.plans import listed
 from medallion_assets.tables import CHAMPION, DATA_QUALITY, DEMAND_CLASSES, DEMAND_FORECAST, FORECAST_ACCURACY, MODEL_EVALUATION
 from medallion_assets.zoo.decisions import last_decisions
 from resources.errors import without_credentials
+from resources.reports import LocalReportFiles
 
 if TYPE_CHECKING:
     from resources.lakehouse import DeltaLakehouse
@@ -33,6 +36,7 @@ def show(settings: Settings, console: Console, is_changed: bool | None) -> None:
     _forecast(lakehouse, console)
     _accuracy(lakehouse, console)
     console.print(f"\nTables:  {settings.lakehouse_root}/<schema>/<table> as {settings.catalog}.<schema>.<table>")
+    _report(lakehouse, LocalReportFiles(settings.reports_folder), console)
     console.print(f"MLflow:  {without_credentials(settings.tracking_uri)}, model {settings.registered_model}@champion")
     console.print("Look:    make ui, then http://127.0.0.1:3000 (Dagster) and http://127.0.0.1:5000 (MLflow)")
 
@@ -147,6 +151,12 @@ def _forecast(lakehouse: DeltaLakehouse, console: Console) -> None:
     )
     for target, month in active.groupby("target_yyyymm"):
         console.print(f"  {target}: {month['forecast_qty'].sum():>12,.0f} units expected")
+
+
+def _report(lakehouse: DeltaLakehouse, files: LocalReportFiles, console: Console) -> None:
+    for origin in published_origins(lakehouse)[-1:]:
+        if files.read(report_name(origin)):
+            console.print(f"Report:  {files.path(report_name(origin))}, to be opened in a browser")
 
 
 def _accuracy(lakehouse: DeltaLakehouse, console: Console) -> None:

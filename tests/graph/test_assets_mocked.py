@@ -16,7 +16,7 @@ from medallion_assets import policies
 from medallion_assets.bronze import assets as bronze_assets
 from medallion_assets.definitions import build_defs, build_resources
 from medallion_assets.gold import assets as gold_assets
-from medallion_assets.gold import publishing
+from medallion_assets.gold import publishing, reporting
 from medallion_assets.monitoring import checks
 from medallion_assets.operations.runs import QUIET
 from medallion_assets.plots import Picture
@@ -50,15 +50,17 @@ from resources.errors import Refused
 from resources.settings import Settings
 from tests import fakes
 from tests.conftest import SOURCE
-from tests.fakes import FakeFrame, FakeLakehouse, FakeOrderFiles, FakeTracking, filled
+from tests.fakes import FakeFrame, FakeLakehouse, FakeOrderFiles, FakeReportFiles, FakeTracking, filled
 from tests.frames import feature_frame
 
 NAIVE = "seasonal_naive"
+REPORT_KEY = gold_assets.REPORT_KEY
 MODEL_KEY = zoo_assets.model_key(NAIVE)
 KEYS = {MODEL_KEY if spec is ZOO_FORECAST else asset_key(spec): spec for spec in TABLES if spec not in RECORDS}
 AFTER_TRAINING = (ZOO_FORECAST, ZOO_RESULT, MODEL_EVALUATION, CHAMPION, DEMAND_FORECAST, FORECAST_ACCURACY)
 PLOTS = (
     "model_comparison", "error_by_segment", "forecast_against_actual", "calibration", "served_forecast", "demand_history",
+    "forecast_by_class", "error_by_lag", "coverage_by_lag", "value_added",
 )  # fmt: skip
 # The file of the first run ends with LAST, which is complete only when lines of NEXT are there.
 FIRST, EVIDENCE, TRAINED, LAST, NEXT = 202101, 202104, (202105, 202106), 202107, 202108
@@ -109,17 +111,18 @@ class World:
     lakehouse: FakeLakehouse = field(default_factory=FakeLakehouse)
     orders: FakeOrderFiles = field(default_factory=lambda: FakeOrderFiles({"shop": {}}))
     tracking: FakeTracking = field(default_factory=FakeTracking)
+    reports: FakeReportFiles = field(default_factory=FakeReportFiles)
     settings: Settings = SETTINGS
     defs: dg.Definitions = field(init=False)
 
     def __post_init__(self) -> None:
         self.journal = self.tracking.journal = self.lakehouse.journal
-        fake = {"lakehouse": self.lakehouse, "tracking": self.tracking, "orders": self.orders}
+        fake = {"lakehouse": self.lakehouse, "tracking": self.tracking, "orders": self.orders, "reports": self.reports}
         self.defs = build_defs(self.settings, build_resources(self.settings) | fake)
 
     def copied(self) -> World:
         """A world of its own with the same tables, files and runs, and an empty journal."""
-        made = World(*(copy.deepcopy(fake) for fake in (self.lakehouse, self.orders, self.tracking)))
+        made = World(*(copy.deepcopy(fake) for fake in (self.lakehouse, self.orders, self.tracking, self.reports)))
         made.journal.clear()
         return made
 
@@ -269,7 +272,11 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
             },
             gold_assets.quality: {"data_quality": lambda lines, sales, rejected, months, settings: rows_by_month(DATA_QUALITY, months)},
             checks: {"findings": repeated_keys},
-            **{module: {"plots": drawn} for module in (training, silver_assets, gold_assets)},
+            reporting.report: {
+                "monthly_report": lambda data, lists, history, descriptions, made_from: f'origin {data.origin} content="{made_from}"',
+                "largest_errors": lambda data, history, lists: "a figure",
+            },
+            **{module: {"plots": drawn} for module in (training, silver_assets, gold_assets, reporting)},
         }
         for module, by_name in replacements.items():
             for name, replacement in by_name.items():
@@ -283,6 +290,10 @@ class Stage:
 
     told: dict[dg.AssetKey, dict[str, dict[str, Any]]]
     versions: dict[str, int]
+
+    @property
+    def told_of_reports(self) -> dict[str, dict[str, Any]]:
+        return self.told[REPORT_KEY]
 
 
 @dataclass
@@ -304,7 +315,9 @@ def past() -> Past:
     def after(*runs: tuple[Any, ...]) -> Stage:
         executions = [world.run(*run) for run in runs]
         assert all(execution.success for execution in executions), next(e for e in executions if not e.success).failure()
-        return Stage({key: {m: told for e in executions for m, told in e.months(key).items()} for key in KEYS}, world.versions())
+        return Stage(
+            {key: {m: told for e in executions for m, told in e.months(key).items()} for key in (*KEYS, REPORT_KEY)}, world.versions()
+        )
 
     whole = ("register_deliveries", LAST), ("monthly_data", FIRST, LAST), ("retraining", TRAINED[0], LAST)
     months, again = after(*whole), after(*whole)
@@ -407,6 +420,47 @@ def test_runs_say_what_they_read_and_are_committed(past: Past) -> None:
     assert read["my_catalog.my_silver.demand_features"] == past.newer.versions[DEMAND_FEATURES.id]
     assert (run.status, run.parameters["horizon"], set(run.model.entries)) == ("FINISHED", 2, set(DEMAND_CLASSES))
     assert "evaluation/model_evaluation.csv" in run.artifacts
+
+
+def test_a_published_month_has_its_report(past: Past) -> None:
+    """One page per origin, linked in the metadata, an artifact of a run of its own; the same again writes none."""
+    months = [str(month) for month in TRAINED]
+    written = past.months.told_of_reports
+    assert {month: written[month]["report"] for month in months} == {month: f"memory/reports/report_{month}.html" for month in months}
+    assert {written[month]["result"] for month in months} == {"written"}
+    assert written[str(LAST)]["result"] == "nothing published"
+    assert {past.again.told_of_reports[month]["result"] for month in months} == {"unchanged"}
+    assert past.completed.told_of_reports[str(LAST)]["result"] == "written"
+    assert sorted(past.world.reports.texts) == [f"report_{month}.html" for month in (*TRAINED, LAST)]
+    runs = {run.name: run for run in past.world.tracking.runs.values() if run.tags.get("kind") == "report"}
+    assert set(runs) == {f"report {month}" for month in (*TRAINED, LAST)}
+    name = f"report_{LAST}.html"
+    assert (runs[f"report {LAST}"].artifacts[name], runs[f"report {LAST}"].status) == (past.world.reports.texts[name], "FINISHED")
+
+
+def test_a_report_follows_what_it_is_made_from(past: Past) -> None:
+    """A later decision about the month makes its page anew; the page of the month before stays."""
+    world = past.world.copied()
+    last = world.lakehouse.rows(CHAMPION).sort_values("decision_number").tail(1)
+    world.lakehouse.append(CHAMPION, FakeFrame(last.assign(decision_number=last["decision_number"] + 1, decision="released")))
+    told = world.run("publish", TRAINED[-1], LAST).months(REPORT_KEY)
+    assert {month: facts["result"] for month, facts in told.items()} == {str(TRAINED[-1]): "unchanged", str(LAST): "written"}
+
+
+def test_a_report_does_not_need_mlflow(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is gone by the time of the report costs the copy, not the month: the page is written, and the metadata say so."""
+    world = past.world.copied()
+    world.reports.texts.clear()
+
+    def gone(*_: Any) -> None:
+        raise ConnectionError("http://me:secret@mlflow does not answer")
+
+    monkeypatch.setattr(world.tracking, "log", gone)
+    execution = world.run("publish", LAST)
+    assert execution.success
+    told = execution.months(REPORT_KEY)[str(LAST)]
+    assert (told["result"], told["mlflow"]) == ("written", "not logged: http://***@mlflow does not answer")
+    assert list(world.reports.texts) == [f"report_{LAST}.html"]
 
 
 def test_a_refusal_fails_with_its_message_and_is_not_tried_again(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from medallion_assets.definitions import build_defs, build_resources
+from medallion_assets.gold.assets import REPORT_KEY
 from medallion_assets.partitions import month_partitions
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import (
@@ -17,6 +18,7 @@ from medallion_assets.tables import (
     DELIVERIES,
     DEMAND_FEATURES,
     DEMAND_FORECAST,
+    FORECAST_ACCURACY,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
     RECORDS,
@@ -69,8 +71,8 @@ def test_definitions_load(configuration: Path) -> None:
 
 
 def test_every_table_has_an_asset_and_nothing_else(nodes: dict[dg.AssetKey, Any]) -> None:
-    """The ledger is the lakehouse's own; the forecasts of the zoo are one asset for each model; adopted tables are external."""
-    assert set(nodes) == {*KEYS, dg.AssetKey(["my_catalog", "my_bronze", "orders"])}
+    """The ledger is the lakehouse's own; zoo forecasts are one asset per model; adopted tables are external; the report is a page."""
+    assert set(nodes) == {*KEYS, REPORT_KEY, dg.AssetKey(["my_catalog", "my_bronze", "orders"])}
 
 
 @pytest.mark.parametrize("key", KEYS, ids=dg.AssetKey.to_user_string)
@@ -134,6 +136,16 @@ def test_the_order_is_data_models_evidence_decision_forecast(defs: dg.Definition
     assert parents(defs, asset_key(DEMAND_FORECAST)) >= {asset_key(CHAMPION), asset_key(DEMAND_FEATURES)}
 
 
+def test_the_report_is_the_last_page(defs: dg.Definitions, nodes: dict[dg.AssetKey, Any]) -> None:
+    """It waits for the forecast and its accuracy, is made by month a range in one run, and nothing waits for it."""
+    report = nodes[REPORT_KEY]
+    assert parents(defs, REPORT_KEY) >= {asset_key(DEMAND_FORECAST), asset_key(FORECAST_ACCURACY)}
+    assert (report.group_name, report.partitions_def) == ("gold", month_partitions(SETTINGS.first_month))
+    assert report.backfill_policy == dg.BackfillPolicy.single_run()
+    assert not report.child_keys
+    assert "What a planner reads each month" in report.description
+
+
 def test_only_what_trains_or_serves_needs_mlflow(defs: dg.Definitions) -> None:
     """No asset or check of bronze and silver asks for the tracking resource, nor do those that watch."""
     needing = {
@@ -141,7 +153,7 @@ def test_only_what_trains_or_serves_needs_mlflow(defs: dg.Definitions) -> None:
         for node in defs.resolve_asset_graph().asset_nodes
         if node.is_executable and "tracking" in node.assets_def.required_resource_keys
     }
-    assert needing == {*map(model_key, MODELS), *map(asset_key, (MODEL_EVALUATION, CHAMPION, DEMAND_FORECAST))}
+    assert needing == {*map(model_key, MODELS), *map(asset_key, (MODEL_EVALUATION, CHAMPION, DEMAND_FORECAST)), REPORT_KEY}
     for check in defs.asset_checks or ():
         assert "tracking" not in check.required_resource_keys
 
@@ -151,13 +163,14 @@ def selected(defs: dg.Definitions, job: str) -> set[dg.AssetKey]:
 
 
 def test_jobs_hold_what_their_sensors_ask_for(defs: dg.Definitions) -> None:
-    """Registration alone, months without training, training with publication; all one at a time in one process."""
+    """Registration alone, months without training, training with publication, each published month with its report."""
     jobs = {name: selected(defs, name) for name in ("register_deliveries", "monthly_data", "monthly_forecast", "publish", "retraining")}
     assert jobs["register_deliveries"] == {asset_key(DELIVERIES)}
     assert jobs["monthly_forecast"] == jobs["monthly_data"] | jobs["publish"]
     assert not jobs["monthly_forecast"] & {*map(model_key, MODELS), asset_key(CHAMPION)}
     assert jobs["retraining"] >= {*map(model_key, MODELS), asset_key(CHAMPION), asset_key(DEMAND_FORECAST)}
-    assert jobs["register_deliveries"] | jobs["monthly_data"] | jobs["retraining"] == set(KEYS)
+    assert REPORT_KEY in jobs["publish"] & jobs["monthly_forecast"] & jobs["retraining"]
+    assert jobs["register_deliveries"] | jobs["monthly_data"] | jobs["retraining"] == {*KEYS, REPORT_KEY}
     assert defs.executor is dg.in_process_executor
 
 

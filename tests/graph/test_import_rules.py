@@ -78,11 +78,11 @@ def reads_environment(file: str) -> bool:
 TRANSFORMS = [file for file in sources(ASSETS) if file.endswith("transforms.py")]
 VERDICTS = [f"{ASSETS}/monitoring/{name}.py" for name in ("accuracy", "completeness", "drift", "quality")]
 ZOO_PURE = [file for file in sources(f"{ASSETS}/zoo") if Path(file).stem not in ZOO_WIRING]
-PURE = [*TRANSFORMS, *VERDICTS, *ZOO_PURE, f"{ASSETS}/tables.py", f"{ASSETS}/plots.py"]
+PURE = [*TRANSFORMS, *VERDICTS, *ZOO_PURE, *(f"{ASSETS}/{name}.py" for name in ("tables", "plots", "gold/report"))]
 WIRING = [
     file
     for file in sources(ASSETS)
-    if Path(file).stem in {"assets", "checks", "sensors", "publishing", "backtest", "training", "table_asset"}
+    if Path(file).stem in {"assets", "checks", "sensors", "publishing", "published", "reporting", "backtest", "training", "table_asset"}
 ]
 
 
@@ -123,6 +123,7 @@ def test_wiring_knows_protocols_and_not_what_is_behind_them(file: str) -> None:
     implementations = {
         "resources.lakehouse.DeltaLakehouse",
         "resources.orders.LocalOrderFiles",
+        "resources.reports.LocalReportFiles",
         "resources.tracking.MlflowTracking",
         "resources.tracking.mlflow_tracking",
         "resources.spark",

@@ -118,6 +118,31 @@ def test_change_is_against_the_origin_before(spark: SparkSession) -> None:
     assert only(accuracy, lag=2, segment_kind="all").mean_absolute_change is None
 
 
+def test_the_change_by_class_is_of_the_parts_that_both_forecast(spark: SparkSession) -> None:
+    """Ups and downs don't cancel, a part that is new in the later origin does not count, and judged vintages are compared."""
+    earlier = [
+        forecast(202401, "A", 202403, 8.0, IN_TIME),
+        forecast(202401, "A", 202403, 99.0, LATE, 2),
+        forecast(202401, "B", 202403, 9.0, IN_TIME),
+        forecast(202401, "C", 202403, 4.0, IN_TIME, demand_class="lumpy"),
+    ]
+    later = [
+        forecast(202402, "A", 202403, 10.0, IN_TIME),
+        forecast(202402, "B", 202403, 6.0, IN_TIME),
+        forecast(202402, "C", 202403, 4.0, IN_TIME, demand_class="lumpy"),
+        forecast(202402, "D", 202403, 50.0, IN_TIME),
+    ]
+    sold = demand(spark, *((part, 202403, 5.0) for part in "ABCD"))
+    accuracy = forecast_accuracy(table(spark, DEMAND_FORECAST, earlier + later), sold, [202403])
+    changes = {(row.segment, row.lag): row.mean_absolute_change for row in accuracy.where("segment_kind <> 'status'").collect()}
+    assert changes == {
+        ("all", 1): pytest.approx((2 + 3 + 0) / (10 + 6 + 4)),
+        ("smooth", 1): pytest.approx((2 + 3) / (10 + 6)),
+        ("lumpy", 1): 0.0,
+        **{(segment, 2): None for segment in ("all", "smooth", "lumpy")},
+    }
+
+
 def test_incomplete_months_are_not_judged(spark: SparkSession) -> None:
     """A month that is not complete has no actual, and one without a year before it no naive forecast."""
     served = table(spark, DEMAND_FORECAST, [forecast(202402, "A", 202403, 10.0, IN_TIME)])

@@ -68,6 +68,13 @@ def test_simulate_needs_its_section(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "has no section simulation" in refused(monkeypatch, capsys, "simulate")
 
 
+def test_export_before_anything_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A refusal, and no file."""
+    configured(tmp_path, monkeypatch)
+    assert "nothing is published yet" in refused(monkeypatch, capsys, "export", "--out", str(tmp_path / "f.csv"))
+    assert not (tmp_path / "f.csv").exists()
+
+
 def test_status_of_an_empty_lakehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the first run there is nothing to show, and that is no error."""
     configured(tmp_path, monkeypatch)

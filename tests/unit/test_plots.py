@@ -32,6 +32,28 @@ TOTALS = pd.DataFrame(
 HISTOGRAM = pd.DataFrame({"tenth": range(1, 11), "cell_count": [5, *[10] * 8, 15]})
 IMPORTANCE = pd.DataFrame({"feature": ["demand_lag_1", "unit_price"], "importance": [3.0, 1.0]})
 HISTORY = pd.DataFrame({"yyyymm": [202312, 202401], "demand_qty": [80.0, 20.0], "is_complete": [True, False]})
+JUDGED = TOTALS.assign(demand_class=["smooth", "lumpy"])
+HISTORY_OF_PARTS = pd.DataFrame({"part_number": ["US$1$", "US$1$"], "yyyymm": [202312, 202401], "demand_qty": [80.0, 20.0]})
+FORECAST_OF_PARTS = TOTALS.assign(part_number=["US$1$", "P2"])
+BY_LAG = pd.DataFrame({"segment": ["smooth", "all", "all"], "lag": [1, 2, 1], "wql": [0.3, 0.5, 0.4], "coverage_80": [0.7, 0.8, 0.9]})
+ACCURACY = pd.DataFrame(
+    [
+        (202402, 1, "all", "all", 0.3),
+        (202401, 1, "all", "all", 0.2),
+        (202402, 1, "demand_class", "smooth", -0.1),
+        (202402, 2, "all", "all", 0.9),
+        (202402, 1, "status", "fallback", 0.5),
+    ],
+    columns=["yyyymm", "lag", "segment_kind", "segment", "value_added"],
+)
+DECISIONS = pd.DataFrame(
+    [
+        (1, 202401, "smooth", "promoted", 0.4, 0.8, 1), (2, 202402, "smooth", "refreshed", 0.6, 0.8, 2),
+        (3, 202402, "smooth", "released", 0.5, 0.8, 2), (4, 202401, "smooth", "restated", 0.1, 0.8, 2),
+        (5, 202402, "lumpy", "denied", None, 0.8, 2),
+    ],
+    columns=["decision_number", "yyyymm", "demand_class", "decision", "champion_wql", "baseline_wql", "registry_version"],
+)  # fmt: skip
 
 FIGURES = {
     "error_by_segment": lambda **options: plots.error_by_segment(EVALUATION, "ets", "naive", **options),
@@ -41,6 +63,12 @@ FIGURES = {
     "model_comparison": lambda **options: plots.model_comparison(EVALUATION, **options),
     "demand_history": lambda **options: plots.demand_history(HISTORY, **options),
     "served_forecast": lambda **options: plots.served_forecast(HISTORY, TOTALS, **options),
+    "forecast_by_class": lambda **options: plots.forecast_by_class(JUDGED, JUDGED, **options),
+    "largest_errors": lambda **options: plots.largest_errors(HISTORY_OF_PARTS, FORECAST_OF_PARTS, **options),
+    "error_by_lag": lambda **options: plots.error_by_lag(BY_LAG, **options),
+    "coverage_by_lag": lambda **options: plots.coverage_by_lag(BY_LAG, **options),
+    "value_added": lambda **options: plots.value_added(ACCURACY, **options),
+    "value_by_version": lambda **options: plots.value_by_version(DECISIONS, **options),
 }
 EMPTY = {
     "error_by_segment": lambda: plots.error_by_segment(EVALUATION[:0], "ets", "naive"),
@@ -50,11 +78,17 @@ EMPTY = {
     "model_comparison": lambda: plots.model_comparison(EVALUATION[:0]),
     "demand_history": lambda: plots.demand_history(HISTORY[:0]),
     "served_forecast": lambda: plots.served_forecast(HISTORY, TOTALS[:0]),
+    "forecast_by_class": lambda: plots.forecast_by_class(JUDGED[:0], JUDGED[:0]),
+    "largest_errors": lambda: plots.largest_errors(HISTORY_OF_PARTS, FORECAST_OF_PARTS[:0]),
+    "error_by_lag": lambda: plots.error_by_lag(BY_LAG[:0]),
+    "coverage_by_lag": lambda: plots.coverage_by_lag(BY_LAG[:0]),
+    "value_added": lambda: plots.value_added(ACCURACY[:0]),
+    "value_by_version": lambda: plots.value_by_version(DECISIONS[:0]),
 }
 
 
 def title(figure: Figure) -> str:
-    return figure.axes[0].get_title(loc="left")
+    return figure.get_suptitle() or figure.axes[0].get_title(loc="left")
 
 
 def tick_labels(figure: Figure) -> list[str]:
@@ -64,10 +98,10 @@ def tick_labels(figure: Figure) -> list[str]:
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_picture_has_a_title_and_named_axes(name: str) -> None:
     """A reader knows what is shown and in which unit."""
-    axes = FIGURES[name]().axes[0]
-    assert axes.get_title(loc="left")
-    assert axes.get_xlabel()
-    assert axes.get_ylabel()
+    figure = FIGURES[name]()
+    assert figure.axes[0].get_title(loc="left")
+    assert figure.axes[-1].get_xlabel()
+    assert figure.axes[0].get_ylabel() or figure.get_supylabel()
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -100,6 +134,36 @@ def test_calibration_shows_the_share_within_80_percent() -> None:
     """Eight tenths of ten cells of 100."""
     figure = plots.calibration(HISTOGRAM, "ets")
     assert any("80.0%" in text.get_text() for text in figure.legends[0].get_texts())
+
+
+def test_a_panel_per_class_and_part() -> None:
+    """Classes in their order, parts in that of the forecast; a part number with dollar signs is drawn as it is."""
+    assert [axes.get_title(loc="left") for axes in plots.forecast_by_class(JUDGED, JUDGED[:0]).axes] == ["smooth", "lumpy"]
+    figure = plots.largest_errors(HISTORY_OF_PARTS, FORECAST_OF_PARTS)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["US$1$", "P2"]
+    assert "US$1$" in plots.svg(figure)
+
+
+def test_value_added_is_drawn_one_month_ahead() -> None:
+    """All parts and classes in order of months; other lags and segments are left out."""
+    lines = {line.get_label(): list(line.get_ydata()) for line in plots.value_added(ACCURACY).axes[0].lines if line.get_label()[0] != "_"}
+    assert lines == {"smooth": [-0.1], "all parts": [0.2, 0.3]}
+
+
+def test_versions_are_compared_by_what_they_save() -> None:
+    """One point per month and class, the last decision's; restated ones and those without figures are left out."""
+    line = plots.value_by_version(DECISIONS).axes[0].lines[0]
+    assert list(line.get_xdata()) == [0, 1]
+    assert list(line.get_ydata()) == pytest.approx([1 - 0.4 / 0.8, 1 - 0.5 / 0.8])
+
+
+def test_an_svg_is_narrow_and_the_same_each_time() -> None:
+    """A picture for a page: text as text, so many inches wide, no time of making, and no title, which the page writes."""
+    first, second = (plots.svg(FIGURES["model_comparison"](), width=4.0) for _ in range(2))
+    assert first == second
+    assert 'width="288pt"' in first
+    assert "<text" in first
+    assert "Forecast error by model" not in re.sub(r"<!--.*?-->", "", first)
 
 
 def test_drawing_changes_no_input() -> None:
