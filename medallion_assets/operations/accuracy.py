@@ -18,12 +18,11 @@ from rich.table import Table
 
 from medallion_assets import definitions
 from medallion_assets.bronze.transforms import dated_lines
-from medallion_assets.monitoring.retraining import Verdict, drift, freshness
+from medallion_assets.monitoring.retraining import last_decision
 from medallion_assets.operations import runs, scoring
 from medallion_assets.operations.references import reference_scores
 from medallion_assets.partitions import add_months, from_index, month_index, month_range
-from medallion_assets.tables import CHAMPION, DECILES, DEMAND_DRIFT, DEMAND_FORECAST, MONTHLY_DEMAND, ZOO_FORECAST
-from medallion_assets.zoo.decisions import trained_months
+from medallion_assets.tables import DECILES, DEMAND_FORECAST, MONTHLY_DEMAND, RETRAINING_DECISION, ZOO_FORECAST
 from resources.errors import Refused
 from resources.orders import LocalOrderFiles
 from resources.settings import Settings, parse_settings
@@ -241,21 +240,25 @@ def _forecast(
         settings = settings_at(origin)
         with runs.session(settings, console) as session:
             session.execute("register_deliveries", [int(definitions.newest_partition(settings))])
-            session.execute("monthly_data", [settings.first_month if after is None else add_months(after, 1), origin])
-            is_due, evidence = Verdict(True, "") if after is None else _policy(settings, origin)
-            if evidence:
-                console.print(f"{'trained again' if is_due else 'not trained again'}: {evidence}")
-            session.execute("retraining" if is_due else "publish", [origin])
+            if after is None:
+                session.execute("monthly_data", [settings.first_month, origin])
+                session.execute("retraining", [origin])
+            else:
+                session.execute("monthly_forecast", [add_months(after, 1), origin])
+                if _is_retraining_due(settings, origin, console):
+                    session.execute("retraining", [origin])
         found.append(_predictions(settings, origin, has_zoo=len(origins) == 1))
     return pd.concat(found, ignore_index=True)
 
 
-def _policy(settings: Settings, month: int) -> Verdict:
-    """What the freshness and drift sensors would say of a month."""
-    lakehouse = runs.reader(settings)
-    trained = trained_months(lakehouse.rows(CHAMPION))
-    late = freshness(month, trained, settings)
-    return late if late.is_due else drift(month, trained, lakehouse.rows(DEMAND_DRIFT, months=[month]), settings)
+def _is_retraining_due(settings: Settings, month: int, console: Console) -> bool:
+    """Whether the decision that the monthly job stored for a month is to train again."""
+    decided = runs.reader(settings).rows(RETRAINING_DECISION)
+    last = last_decision(decided[decided["yyyymm"] == month])
+    is_due = last is not None and last["decision"] == "retrain"
+    if last is not None:
+        console.print(f"{'trained again' if is_due else 'not trained again'}: {last['reason']}")
+    return is_due
 
 
 def _predictions(settings: Settings, origin: int, has_zoo: bool) -> pd.DataFrame:
