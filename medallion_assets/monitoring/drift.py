@@ -110,11 +110,22 @@ def demand_drift(figures: pd.DataFrame, accuracy: pd.DataFrame, months: Sequence
     families share ``monitoring.drift_false_alarm_rate`` in halves. The months just before, which ``drift_window_months`` looks at
     together, are not among the past: a change would hide behind its own beginning.
     """
-    watched = _watched(figures, accuracy)
+    values, changes = _watched(figures, accuracy)
     rows = []
     for month in sorted({int(m) for m in figures["yyyymm"]} & set(months)):
-        tests = _tests(watched, month, settings)
-        rows += [_row(w, month, tests, settings) for w in watched]
+        past = changes.loc[: add_months(month, -settings.monitoring.drift_window_months)]
+        now = changes.loc[month]
+        tests = _tests(past, now, settings.monitoring.drift_false_alarm_rate)
+        for figure in FIGURES:
+            value, known = float(values.at[month, figure.name]), int(past[figure.name].count())
+            row: dict[str, Any] = {"yyyymm": month, "feature": figure.name, "value": value if np.isfinite(value) else None}
+            if figure.name in tests:
+                row |= _verdict(figure, month, value, float(now[figure.name]), *tests[figure.name])
+            else:
+                row |= dict.fromkeys(("expected", "statistic", "threshold", "p_value", "false_alarm_rate"))
+                reason = _untested(figure, month, now, known, settings.monitoring.drift_false_alarm_rate)
+                row |= {"history_months": known, "is_drift": False, "reason": reason}
+            rows.append(row)
     return rows
 
 
@@ -151,15 +162,6 @@ def ranked(past: Floats, month: Floats, min_change: Floats, one_sided: NDArray[n
 def needed(rate: float) -> int:
     """Past months without which no month can be told from chance at a rate."""
     return math.ceil(1 / rate - 1e-9) - 1
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """A figure through time: as it is shown, and its change without season; both by month, NaN where unknown."""
-
-    figure: Figure
-    value: pd.Series
-    change: pd.Series
 
 
 def _by(sold: DataFrame, group: str, name: str) -> DataFrame:
@@ -199,16 +201,16 @@ def _exact_sum(column: str) -> Column:
     return F.sum(F.col(column).cast("decimal(38,6)"))
 
 
-def _watched(figures: pd.DataFrame, accuracy: pd.DataFrame) -> list[_Watched]:
-    values = _values(figures.set_index(figures["yyyymm"].astype(int)).sort_index())
-    values |= _error_values(accuracy)
-    found = []
+def _watched(figures: pd.DataFrame, accuracy: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Month x figure, NaN where unknown: values as they are shown, and their changes without season."""
+    by_month = figures.set_index(figures["yyyymm"].astype(int)).sort_index()
+    values = pd.DataFrame(_values(by_month) | _error_values(accuracy), index=by_month.index, dtype=float)[[f.name for f in FIGURES]]
+    changes = {}
     for figure in FIGURES:
-        value = values[figure.name].astype(float)
+        value = values[figure.name]
         comparable = value if figure.is_share else pd.Series(np.log(value.where(value > 0)), value.index)
-        change = comparable if figure.is_yearly else comparable - _year_before(comparable)
-        found.append(_Watched(figure, value, change))
-    return found
+        changes[figure.name] = comparable if figure.is_yearly else comparable - _year_before(comparable)
+    return values, pd.DataFrame(changes)
 
 
 def _values(figures: pd.DataFrame) -> dict[str, pd.Series]:
@@ -260,64 +262,55 @@ def _distance(mix: object, other: object) -> float:
     return sum(abs(mix.get(region, 0.0) - other.get(region, 0.0)) for region in sorted({*mix, *other})) / 2
 
 
-def _tests(watched: Sequence[_Watched], month: int, settings: Settings) -> dict[str, tuple[Ranked, int, float]]:
-    """Of each figure that can be tested in a month: the test of its family, its place there, and the rate."""
-    rate = settings.monitoring.drift_false_alarm_rate
-    last = add_months(month, -settings.monitoring.drift_window_months)
+def _tests(past: pd.DataFrame, now: pd.Series, rate: float) -> dict[str, tuple[Ranked, int, float]]:
+    """Of each figure that can be tested in a month: the test of its family, its place there, and the rate.
 
-    def family(name: str, at: float) -> list[_Watched]:
-        return [w for w in watched if w.figure.family == name and _is_known(w, month) and w.change.loc[:last].count() >= needed(at)]
+    past: changes by month and figure; now: the month's.
+    """
+    counts = past.count()
 
-    both = {name: found for name in (DEMAND, FORECAST) if (found := family(name, rate / 2))}
-    families = both if len(both) > 1 else {name: found for name in (DEMAND, FORECAST) if (found := family(name, rate))}
-    # With little history there is one family to test at the full rate; demand comes first.
-    chosen = families if len(both) > 1 else dict(list(families.items())[:1])
+    def families(at: float) -> dict[str, list[Figure]]:
+        fit = [f for f in FIGURES if np.isfinite(now[f.name]) and counts[f.name] >= needed(at)]
+        return {name: members for name in (DEMAND, FORECAST) if (members := [f for f in fit if f.family == name])}
+
+    tested = families(rate / 2)
+    if len(tested) < 2:
+        # With little history there is one family to test at the full rate; demand comes first.
+        tested = dict(list(families(rate).items())[:1])
     tests: dict[str, tuple[Ranked, int, float]] = {}
-    for members in chosen.values():
-        at = rate / len(chosen)
-        past = pd.concat([w.change.loc[:last] for w in members], axis=1).dropna(how="all")
-        test = ranked(
-            past.to_numpy(),
-            np.array([w.change[month] for w in members]),
-            np.array([w.figure.min_change for w in members]),
-            np.array([w.figure.one_sided for w in members]),
-            at,
-        )
-        tests |= {w.figure.name: (test, place, at) for place, w in enumerate(members)}
+    for members in tested.values():
+        at, names = rate / len(tested), [f.name for f in members]
+        min_change, one_sided = np.array([f.min_change for f in members]), np.array([f.one_sided for f in members])
+        test = ranked(past[names].dropna(how="all").to_numpy(), now[names].to_numpy(dtype=float), min_change, one_sided, at)
+        tests |= {name: (test, place, at) for place, name in enumerate(names)}
     return tests
 
 
-def _is_known(watched: _Watched, month: int) -> bool:
-    return month in watched.change.index and bool(np.isfinite(watched.change[month]))
-
-
-def _row(w: _Watched, month: int, tests: Mapping[str, tuple[Ranked, int, float]], settings: Settings) -> dict[str, Any]:
-    name, monitoring = w.figure.name, settings.monitoring
-    value = float(w.value.get(month, np.nan))
-    row: dict[str, Any] = {"yyyymm": month, "feature": name, "value": value if np.isfinite(value) else None}
-    row |= dict.fromkeys(("expected", "statistic", "threshold", "p_value", "false_alarm_rate"))
-    past = int(w.change.loc[: add_months(month, -monitoring.drift_window_months)].count())
-    row |= {"history_months": past, "is_drift": False}
-    if name not in tests:
-        return row | {"reason": _untested(w, month, past, monitoring.drift_false_alarm_rate)}
-    test, place, rate = tests[name]
-    gap = float(test.expected[place] - w.change[month])
-    expected = value + gap if w.figure.is_share else value * math.exp(gap)
+def _verdict(figure: Figure, month: int, value: float, change: float, test: Ranked, place: int, rate: float) -> dict[str, Any]:
+    """What the test of its family says of one figure."""
+    gap = float(test.expected[place]) - change
+    expected = value + gap if figure.is_share else value * math.exp(gap)
     z, p_value = float(test.z[place]), float(test.p_value[place])
-    size = max(z, 0.0) if w.figure.one_sided else abs(z)
-    is_drift = size > test.threshold
-    row |= {"expected": expected, "statistic": z, "threshold": test.threshold, "is_drift": is_drift}
-    row |= {"history_months": test.past_months, "p_value": p_value, "false_alarm_rate": rate}
-    basis = "the months before" if w.figure.is_yearly else f"{add_months(month, -MONTHS_A_YEAR)} and the usual yearly change"
+    is_drift = (max(z, 0.0) if figure.one_sided else abs(z)) > test.threshold
+    basis = "the months before" if figure.is_yearly else f"{add_months(month, -MONTHS_A_YEAR)} and the usual yearly change"
     reason = (
-        f"{'drift' if is_drift else 'no drift'}: {name} of {month} is {value:,.4g}, {expected:,.4g} was expected from {basis}"
+        f"{'drift' if is_drift else 'no drift'}: {figure.name} of {month} is {value:,.4g}, {expected:,.4g} was expected from {basis}"
         f" (robust z {z:+.1f}; {p_value:.0%} of months like the past have a figure as far off, drift up to {rate:.0%})"
     )
-    return row | {"reason": reason}
+    return {
+        "expected": expected,
+        "statistic": z,
+        "threshold": test.threshold,
+        "history_months": test.past_months,
+        "is_drift": is_drift,
+        "p_value": p_value,
+        "false_alarm_rate": rate,
+        "reason": reason,
+    }
 
 
-def _untested(w: _Watched, month: int, past: int, rate: float) -> str:
-    if not _is_known(w, month):
-        what = "what was served" if w.figure.family == FORECAST else "the figure, or that of the year before,"
-        return f"nothing to compare: {what} is unknown for {w.figure.name} of {month}"
-    return f"not enough history: {past} past months to rank {w.figure.name} among, {needed(rate)} are needed for a rate of {rate:.0%}"
+def _untested(figure: Figure, month: int, now: pd.Series, known: int, rate: float) -> str:
+    if not np.isfinite(now[figure.name]):
+        what = "what was served" if figure.family == FORECAST else "the figure, or that of the year before,"
+        return f"nothing to compare: {what} is unknown for {figure.name} of {month}"
+    return f"not enough history: {known} past months to rank {figure.name} among, {needed(rate)} are needed for a rate of {rate:.0%}"
