@@ -294,7 +294,7 @@ def main() -> None:
     for name, outcomes in found.items():
         rules = [[o.is_drift for o in outcomes], [o.is_retrained for o in outcomes]]
         rules.append([fixed_threshold(o.psi, threshold, cooldown) for o in outcomes])
-        cells = [f"{months:.0f} ({caught:.0%})" for caught, months in map(delay, rules)]
+        cells = [f"{months:.0f} ({caught:.0%})" if caught else "none (0%)" for caught, months in map(delay, rules)]
         print(f"| {name} | {' | '.join(cells)} |")
     print(f"\n{time.monotonic() - started:.0f} s")
 
