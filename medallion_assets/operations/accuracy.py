@@ -72,7 +72,7 @@ def of_series(file: Path, horizon: int, rolling: int, out: Path, models: Sequenc
     series = _read_series(file)
     demand, shift = end_aligned(series)
     origins = _origins(from_index(int(demand["month"].max())), horizon, rolling)
-    _refuse_used(out)
+    refuse_used(out)
     history = demand[demand["month"] <= month_index(origins[0])]
     if history.empty:
         raise Refused(f"{file}: no month lies before the first origin {origins[0]}; give a smaller HORIZON or ROLLING")
@@ -80,7 +80,10 @@ def of_series(file: Path, horizon: int, rolling: int, out: Path, models: Sequenc
     content = _series_configuration(history, horizon, out, models)
     started = time.monotonic()
     predictions = _forecast(
-        lambda origin: _at(content, origin, out), lambda after, origin: _write_orders(demand, numbers, after, origin, out), origins, console
+        lambda origin: at_month(content, origin, out),
+        lambda after, origin: _write_orders(demand, numbers, after, origin, out),
+        origins,
+        console,
     )
     seconds = time.monotonic() - started
     ids = {number: unique_id for unique_id, number in numbers.items()}
@@ -95,7 +98,7 @@ def of_orders(
 
     ``rolling`` as in ``of_series``: so many origins, ``origin`` being the first.
     """
-    _refuse_used(out)
+    refuse_used(out)
     content = settings.model_dump(mode="json", exclude={"simulation", "run"})
     content["forecast"]["horizon"] = horizon
     if models:
@@ -123,7 +126,7 @@ def of_orders(
     content |= {"sources": cut, "lakehouse_root": str((out / "lakehouse").absolute())}
     started = time.monotonic()
     predictions = _forecast(
-        lambda origin: _at(content, origin, out), lambda after, origin: _cut_orders(everything, after, origin, orders), origins, console
+        lambda origin: at_month(content, origin, out), lambda after, origin: cut_orders(everything, after, origin, orders), origins, console
     )
     seconds = time.monotonic() - started
     demand = scoring.monthly(actuals)
@@ -143,13 +146,14 @@ def _origins(last: int, horizon: int, rolling: int) -> list[int]:
     return month_range(add_months(last, -rolling), add_months(last, -1)) if rolling else [add_months(last, -horizon)]
 
 
-def _at(content: Mapping[str, Any], origin: int, out: Path) -> Settings:
+def at_month(content: Mapping[str, Any], origin: int, out: Path) -> Settings:
     """The configuration as it is at the end of a month: it is the last, and all sources are closed through it."""
     sources = [{**source, "closed_through": origin} for source in content["sources"]]
     return parse_settings({**content, "sources": sources, "last_month": origin}, out / "accuracy.yaml")
 
 
-def _refuse_used(out: Path) -> None:
+def refuse_used(out: Path) -> None:
+    """Make a new folder. Raises Refused for one that holds something."""
     if out.exists() and any(out.iterdir()):
         raise Refused(f"{out} is not empty; OUT must name a new folder, since a used lakehouse would know what the test hides")
     out.mkdir(parents=True, exist_ok=True)
@@ -211,7 +215,7 @@ def _series_configuration(history: pd.DataFrame, horizon: int, out: Path, models
     }
 
 
-def _cut_orders(settings: Settings, after: int | None, through: int, folder: Path) -> None:
+def cut_orders(settings: Settings, after: int | None, through: int, folder: Path) -> None:
     """Copies of all files with the lines dated after one month through another, one file each, as text."""
     spark = definitions.build_resources(settings)["spark"].spark_session
     reader = LocalOrderFiles()

@@ -127,7 +127,7 @@ def test_a_used_folder_and_an_unusable_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
     with pytest.raises(Refused, match="is not empty"):
-        accuracy._refuse_used(tmp_path / "used")
+        accuracy.refuse_used(tmp_path / "used")
     series("a", "2020-01-01", [-1.0]).to_parquet(tmp_path / "negative.parquet")
     with pytest.raises(Refused, match="1 values of y are negative"):
         accuracy._read_series(tmp_path / "negative.parquet")
