@@ -22,7 +22,7 @@ from medallion_assets.silver import assets as silver_assets
 from medallion_assets.table_asset import asset_key
 from medallion_assets.zoo import assets as zoo_assets
 from medallion_assets.zoo.registry import enabled
-from resources.lakehouse import DeltaLakehouse
+from resources.lakehouse import LEDGER, DeltaLakehouse
 from resources.orders import LocalOrderFiles
 from resources.reports import LocalReportFiles
 from resources.settings import Settings, load_settings
@@ -126,7 +126,8 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             for name, spec in (
                 ("deliveries_table", tables.DELIVERIES),
                 ("champion_table", tables.CHAMPION),
-                ("drift_table", tables.DEMAND_DRIFT),
+                ("decision_table", tables.RETRAINING_DECISION),
+                ("ledger_table", LEDGER),
             )
         },
     }
@@ -152,7 +153,7 @@ def build_jobs(model_keys: Mapping[str, dg.AssetKey]) -> dict[str, Any]:
     """The jobs that sensors and people start.
 
     register_deliveries takes in what landed; monthly_data brings months from bronze to features and their monitoring;
-    monthly_forecast does that and publishes; retraining fits, compares, decides and publishes.
+    monthly_forecast does that, publishes, and decides whether to train again; retraining fits, compares, decides and publishes.
     """
 
     def keys(*specs: Any) -> dg.AssetSelection:
@@ -162,14 +163,16 @@ def build_jobs(model_keys: Mapping[str, dg.AssetKey]) -> dict[str, Any]:
         tables.BRONZE_SALES_ORDERS, tables.SILVER_SALES_ORDERS, tables.REJECTED_LINES, tables.PARTS, tables.MONTHLY_DEMAND,
         tables.DEMAND_FEATURES, tables.DATA_QUALITY, tables.DEMAND_DRIFT,
     )  # fmt: skip
-    served = keys(tables.DEMAND_FORECAST, tables.FORECAST_ACCURACY) | dg.AssetSelection.assets(gold_assets.REPORT_KEY)
+    # Drift looks at errors of what was served, too: where those are made, it is made again.
+    served = keys(tables.DEMAND_FORECAST, tables.FORECAST_ACCURACY, tables.DEMAND_DRIFT) | dg.AssetSelection.assets(gold_assets.REPORT_KEY)
+    decided = keys(tables.RETRAINING_DECISION)
     training = dg.AssetSelection.assets(*model_keys.values()) | keys(tables.ZOO_RESULT, tables.MODEL_EVALUATION, tables.CHAMPION)
     one_at_a_time = {"dagster/concurrency_key": "medallion"}
     jobs = {
         "register_deliveries": (keys(tables.DELIVERIES), "Registers files that landed and tells which months they touch."),
         "monthly_data": (data, "Orders to features and monitoring for the months given."),
-        "monthly_forecast": (data | served, "Orders to features, then the forecast of each month by the version trained by then."),
-        "publish": (served, "The forecast of each month by the version trained by then, its accuracy and its report."),
+        "monthly_forecast": (data | served | decided, "Orders to features, the forecast of each month, and whether to train again."),
+        "publish": (served, "The forecast of each month by the version trained by then, its accuracy, its report, and drift."),
         "retraining": (training | served, "Fits the zoo, compares it on the same evidence, decides the champions, publishes."),
     }
     return {name: dg.define_asset_job(name, selection, description=text, tags=one_at_a_time) for name, (selection, text) in jobs.items()}

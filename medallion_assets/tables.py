@@ -452,7 +452,7 @@ DEMAND_FORECAST = TableSpec(
 FORECAST_ACCURACY = TableSpec(
     layer="gold",
     name="forecast_accuracy",
-    comment="How the forecasts that were served turned out, by lag and segment, and what they added over seasonal naive.",
+    comment="How the forecasts that were served turned out, by lag and segment, beside what their backtest promised and what seasonal naive did.",
     grain="target month x lag x segment",
     key=("yyyymm", "lag", "segment_kind", "segment"),
     columns=(
@@ -477,9 +477,13 @@ FORECAST_ACCURACY = TableSpec(
             "mean absolute change against the origin before for the same target, over mean forecast; NULL without one",
         ),
         _key("is_backfilled", "BOOLEAN", "the forecast was published after the month began"),
+        Column(
+            "evidence_wql", "DOUBLE", "WQL of the models that served, on the evidence of their training at this lag, weighted by demand"
+        ),
+        Column("evidence_bias", "DOUBLE", "bias of them there; both NULL where a part of the demand had no trained model"),
     ),
     write="merge",
-    code_version="1",
+    code_version="2",
     owner=MODEL_OWNER,
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,
@@ -488,7 +492,7 @@ FORECAST_ACCURACY = TableSpec(
 DEMAND_DRIFT = TableSpec(
     layer="gold",
     name="demand_drift",
-    comment="Whether a month's demand looks like the past: each figure against its own history, season taken out.",
+    comment="Whether a month looks like the past: each figure of demand and of the served forecast's error against its own history, season taken out, all tested as one.",
     grain="month x feature",
     key=("yyyymm", "feature"),
     columns=(
@@ -497,16 +501,42 @@ DEMAND_DRIFT = TableSpec(
         Column("value", "DOUBLE", "figure of the month"),
         Column("expected", "DOUBLE", "figure expected from the past"),
         Column("statistic", "DOUBLE", "robust z-score of the difference"),
-        Column("threshold", "DOUBLE", "absolute statistic from which it counts as drift"),
-        _key("history_months", "INT", "months the expectation rests on"),
-        _key("is_drift", "BOOLEAN", "statistic beyond the threshold"),
+        Column("threshold", "DOUBLE", "absolute statistic beyond which it is drift"),
+        _key("history_months", "INT", "past months that it is ranked among"),
+        _key("is_drift", "BOOLEAN", "p_value within the false_alarm_rate"),
         _key("reason", "STRING", "verdict in one sentence"),
+        Column("p_value", "DOUBLE", "share of months, this one among them, in which some figure of the family was as far off"),
+        Column("false_alarm_rate", "DOUBLE", "share of months without a change in which some figure of the family counts as drift"),
     ),
     write="merge",
-    code_version="1",
+    code_version="2",
     owner=MODEL_OWNER,
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,
+)
+
+RETRAINING_DECISION = TableSpec(
+    layer="gold",
+    name="retraining_decision",
+    comment="Whether the champion was to be trained again, decided for each newest complete month, with the reason. Sensors act on the newest row.",
+    grain="one decision",
+    key=("decision_number",),
+    columns=(
+        _month("month decided upon: the newest complete one by then"),
+        _key("decision_number", "BIGINT", "rising without gaps"),
+        _key("decision", "STRING", "nothing, watch or retrain"),
+        Column("cause", "STRING", "of a retraining: drift, training_lag or first_training"),
+        _key("reason", "STRING", "why, in one sentence"),
+        _key("evidence_months", "STRING", "JSON list of the months whose drift it rests on; no later retraining may rest on them"),
+        Column("training_lag_months", "INT", "months from the oldest champion's training to this month; NULL without a champion"),
+        _key("mode", "STRING", "retraining.mode by then: act or suggest"),
+        Column("run_id", "STRING", "Dagster run", is_volatile=True),
+        Column("decided_at", "TIMESTAMP", "when (UTC)", is_volatile=True),
+    ),
+    write="append",
+    code_version="1",
+    owner=MODEL_OWNER,
+    constraints=(Constraint("decision_known", "decision IN ('nothing', 'watch', 'retrain')"),),
 )
 
 DATA_QUALITY = TableSpec(
@@ -576,6 +606,7 @@ TABLES: tuple[TableSpec, ...] = (
     DEMAND_FORECAST,
     FORECAST_ACCURACY,
     DEMAND_DRIFT,
+    RETRAINING_DECISION,
     DATA_QUALITY,
     LEDGER,
     PLAN,

@@ -242,12 +242,26 @@ class PromotionSettings(_Section):
 
 class MonitoringSettings(_Section):
     max_training_lag_months: int = Field(3, ge=1, description="months the champion's training may lag the newest complete month")
-    drift_threshold: float = Field(4.0, gt=0, description="robust z-score from which a month's figure counts as drift")
-    drift_min_history: int = Field(18, ge=6, description="complete months before a drift test is made")
-    drift_cooldown_months: int = Field(3, ge=0, description="months after a drift retraining in which drift starts no other")
+    drift_false_alarm_rate: float = Field(0.1, gt=0, lt=0.5, description="share of months without a change in which some figure drifts")
+    drift_months: int = Field(2, ge=1, description="months with drift, of the last drift_window_months, that retrain")
+    drift_window_months: int = Field(3, ge=1, le=12)
+    drift_cooldown_months: int = Field(1, ge=0, description="months after a training in which drift starts no other")
     max_rejected_share: float = Field(0.05, ge=0, le=1)
     sensor_interval_seconds: int = Field(60, ge=5)
     sensors_start_running: bool = False
+
+    @model_validator(mode="after")
+    def _drift_months_within_window(self) -> MonitoringSettings:
+        if self.drift_months > self.drift_window_months:
+            raise ValueError(f"drift_months ({self.drift_months}) is larger than drift_window_months ({self.drift_window_months})")
+        return self
+
+
+class RetrainingSettings(_Section):
+    """What becomes of the monthly decision about the champion."""
+
+    mode: Literal["act", "suggest", "off"] = Field("act", description="suggest: a row and a warning, no run; off: no row either")
+    max_tries: int = Field(3, ge=1, description="runs that sensors start for one month's retraining while they fail")
 
 
 class RetentionSettings(_Section):
@@ -291,6 +305,7 @@ class Settings(_Section):
     mlflow: MlflowSettings = MlflowSettings()
     promotion: PromotionSettings = PromotionSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    retraining: RetrainingSettings = RetrainingSettings()
     retention: RetentionSettings = RetentionSettings()
     writes: WriteSettings = WriteSettings()
     simulation: SimulationSettings | None = None

@@ -1,4 +1,4 @@
-"""Gold assets that are not the zoo's: the served forecast and what is watched. Wiring only."""
+"""Gold assets that are not the zoo's: the served forecast, what is watched, and what follows. Wiring only."""
 
 from collections.abc import Mapping
 from functools import reduce
@@ -12,7 +12,9 @@ from medallion_assets.bronze.assets import adopted_lines
 from medallion_assets.gold import report as pages
 from medallion_assets.gold.publishing import Publication
 from medallion_assets.gold.reporting import Reporting, accuracy_pictures
+from medallion_assets.gold.retraining import RetrainingPolicy
 from medallion_assets.monitoring import accuracy, drift, quality
+from medallion_assets.monitoring.freshness import freshness_table, listed
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.policies import clear_refusals
 from medallion_assets.table_asset import (
@@ -23,6 +25,7 @@ from medallion_assets.table_asset import (
     asset_options,
     monthly_options,
     report,
+    retry_on_conflict,
     superseding,
     table_asset,
     version_of,
@@ -40,6 +43,7 @@ from medallion_assets.tables import (
     MONTHLY_DEMAND,
     PARTS,
     REJECTED_LINES,
+    RETRAINING_DECISION,
     SILVER_SALES_ORDERS,
 )
 from medallion_assets.zoo.assets import run_tags
@@ -52,7 +56,7 @@ REPORT_KEY = dg.AssetKey(["gold", "monthly_report"])
 
 
 def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list[dg.AssetsDefinition]:
-    """The served forecast, its accuracy and report, drift and data quality."""
+    """The served forecast, its accuracy and report, drift, the decision about retraining, and data quality."""
 
     @dg.asset(
         **asset_options(DEMAND_FORECAST, settings, lakehouse_names[DEMAND_FORECAST.id], [DEMAND_FEATURES, CHAMPION]),
@@ -94,15 +98,37 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         made_from = [metadata.get("made_from") for metadata in told.values()]
         return dg.MaterializeResult(data_version=dg.DataVersion(version_of(made_from)))
 
+    @dg.asset(
+        **asset_options(RETRAINING_DECISION, settings, lakehouse_names[RETRAINING_DECISION.id]),
+        deps=[asset_key(CHAMPION), asset_key(DEMAND_DRIFT), asset_key(FORECAST_ACCURACY)],
+    )
+    @clear_refusals
+    def retraining_decision(context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.MaterializeResult:
+        requested = [int(key) for key in context.partition_keys]
+        policy = RetrainingPolicy(settings, lakehouse, context.run.run_id, context.log.info)
+        outcome = retry_on_conflict(lambda: policy.run(requested))
+        fresh = policy.freshness()
+        for spec, months in fresh.items():
+            told = {f"{name}_months": listed(found) or "none" for name, found in months._asdict().items() if name != "newest"}
+            context.log_event(dg.AssetObservation(asset_key(spec), metadata=told | {"newest_month": months.newest or "none"}))
+        table = freshness_table({spec.id: months for spec, months in fresh.items()})
+        details = {m: s.details for m, s in outcome.slices.items()}
+        return report(context, RETRAINING_DECISION, requested, outcome, {"freshness": dg.MetadataValue.md(table)}, details)
+
     horizon = settings.forecast.horizon
     watched = settings.monitoring
     return [
         demand_forecast,
+        retraining_decision,
         table_asset(
             FORECAST_ACCURACY,
             settings,
             lakehouse_names[FORECAST_ACCURACY.id],
-            [Input(DEMAND_FORECAST, _origins), Input(MONTHLY_DEMAND, lambda month, s: _known([add_months(month, -12), month], s))],
+            [
+                Input(DEMAND_FORECAST, _origins),
+                Input(MONTHLY_DEMAND, lambda month, s: _known([add_months(month, -12), month], s)),
+                Input(MODEL_EVALUATION, _earlier, is_open=True),
+            ],
             _forecast_accuracy,
             {"horizon": horizon},
             only_complete=True,
@@ -113,9 +139,9 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
             DEMAND_DRIFT,
             settings,
             lakehouse_names[DEMAND_DRIFT.id],
-            [Input(MONTHLY_DEMAND, Input.through(12 * 100))],
+            [Input(spec, Input.through(12 * 100)) for spec in (MONTHLY_DEMAND, DEMAND_FEATURES, FORECAST_ACCURACY)],
             _demand_drift,
-            watched.model_dump(include={"drift_threshold", "drift_min_history"}),
+            watched.model_dump(include={"drift_false_alarm_rate", "drift_window_months"}),
             only_complete=True,
         ),
         table_asset(
@@ -158,13 +184,18 @@ def _origins(month: int, settings: Settings) -> list[int]:
     return _known(month_range(add_months(month, -settings.forecast.horizon - 1), add_months(month, -1)), settings)
 
 
+def _earlier(month: int, settings: Settings) -> list[int]:
+    return month_range(settings.first_month, add_months(month, -1))
+
+
 def _forecast_accuracy(read: Reader, months: Months, settings: Settings) -> DataFrame:
-    return accuracy.forecast_accuracy(read(DEMAND_FORECAST), read(MONTHLY_DEMAND), months.wanted)
+    return accuracy.forecast_accuracy(read(DEMAND_FORECAST), read(MONTHLY_DEMAND), read(MODEL_EVALUATION), months.wanted)
 
 
 def _demand_drift(read: Reader, months: Months, settings: Settings) -> DataFrame:
-    figures = drift.monthly_figures(read(MONTHLY_DEMAND)).toPandas()
-    rows = drift.demand_drift(figures, months.wanted, settings)
+    figures = drift.monthly_figures(read(MONTHLY_DEMAND), read(DEMAND_FEATURES)).toPandas()
+    served = read(FORECAST_ACCURACY).where("lag = 1 AND segment_kind = 'demand_class'").toPandas()
+    rows = drift.demand_drift(figures, served, months.wanted, settings)
     schema = ", ".join(f"{c.name} {c.type}" for c in DEMAND_DRIFT.columns)
     return read.spark.createDataFrame([tuple(row[name] for name in DEMAND_DRIFT.column_names) for row in rows], schema)
 

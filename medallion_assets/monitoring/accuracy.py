@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 A_YEAR = 100  # yyyymm - 100 is the same month of the year before
 
 
-def forecast_accuracy(demand_forecast: DataFrame, monthly_demand: DataFrame, months: Sequence[int]) -> DataFrame:
+def forecast_accuracy(
+    demand_forecast: DataFrame, monthly_demand: DataFrame, model_evaluation: DataFrame, months: Sequence[int]
+) -> DataFrame:
     """One row per target month of ``months``, lag and segment (all, demand_class, status), with the columns of gold.forecast_accuracy.
 
     demand_forecast: gold.demand_forecast with at least the origins that forecast ``months``; excluded parts are left out.
     monthly_demand: silver.monthly_demand with at least ``months`` and the months a year before; incomplete months are ignored, so that an
-    incomplete target month gives no row. A part that did not exist a year before had a naive forecast of 0; where the whole month
-    is missing, naive_wape and value_added are NULL. Ratios over a demand of 0 are NULL. The definitions are those of the M5 and of
-    Hyndman and Koehler (2006); sums are taken over decimals, so that the same rows give the same bits however they are partitioned.
+    incomplete target month gives no row. model_evaluation: gold.model_evaluation of the months that the served models were trained in.
+    A part that did not exist a year before had a naive forecast of 0; where the whole month is missing, naive_wape and value_added are
+    NULL. Ratios over a demand of 0 are NULL. The definitions are those of the M5 and of Hyndman and Koehler (2006); sums are taken over
+    decimals, so that the same rows give the same bits however they are partitioned.
     """
     served = _served(demand_forecast.where(F.col("target_yyyymm").isin(list(months)) & F.col("forecast_qty").isNotNull()))
     demand = monthly_demand.where("is_complete").select("part_number", "yyyymm", "demand_qty")
@@ -36,6 +39,7 @@ def forecast_accuracy(demand_forecast: DataFrame, monthly_demand: DataFrame, mon
     cells = (
         served.join(_actuals(demand, months), ["part_number", "target_yyyymm"])
         .join(before, ["part_number", "target_yyyymm", "horizon"], "left")
+        .join(_evidence(model_evaluation), ["trained_yyyymm", "model", "demand_class", "horizon"], "left")
         .withColumn("segment", F.explode(_segments()))
     )
     y, m, q50 = F.col("actual_qty"), F.col("forecast_qty"), F.col("q50")
@@ -56,6 +60,9 @@ def forecast_accuracy(demand_forecast: DataFrame, monthly_demand: DataFrame, mon
         _exact_sum(F.abs(y - F.col("naive_qty"))).alias("naive_error"),
         _exact_sum(F.abs(m - F.col("before_qty"))).alias("change"),
         _exact_sum(F.when(has_before, m)).alias("changed_from"),
+        _exact_sum(F.col("evidence_wql") * y).alias("evidence_wql"),
+        _exact_sum(F.col("evidence_bias") * y).alias("evidence_bias"),
+        F.every(F.col("evidence_wql").isNotNull() | (y == 0)).alias("has_evidence"),
     )
     actual, count = F.col("actual_qty"), F.col("cell_count")
     wape, naive_wape = F.try_divide("absolute_error", actual), F.try_divide("naive_error", actual)
@@ -77,6 +84,7 @@ def forecast_accuracy(demand_forecast: DataFrame, monthly_demand: DataFrame, mon
         (1 - F.try_divide(wape, naive_wape)).alias("value_added"),
         F.try_divide("change", "changed_from").alias("mean_absolute_change"),
         "is_backfilled",
+        *(F.when(F.col("has_evidence"), F.try_divide(name, actual)).alias(name) for name in ("evidence_wql", "evidence_bias")),
     ).select(*FORECAST_ACCURACY.column_names)
 
 
@@ -93,8 +101,22 @@ def _served(demand_forecast: DataFrame) -> DataFrame:
     choice = demand_forecast.groupBy("yyyymm", "target_yyyymm").agg(
         F.coalesce(in_time, F.lit(1)).alias("vintage"), in_time.isNull().alias("is_backfilled")
     )
+    shown = ("demand_class", "status", "is_backfilled", "model", "trained_yyyymm")
     return demand_forecast.join(choice, ["yyyymm", "target_yyyymm", "vintage"]).select(
-        "part_number", "target_yyyymm", "horizon", "forecast_qty", *DECILES, "demand_class", "status", "is_backfilled"
+        "part_number", "target_yyyymm", "horizon", "forecast_qty", *DECILES, *shown
+    )
+
+
+def _evidence(model_evaluation: DataFrame) -> DataFrame:
+    """What a model showed of each class and horizon when it was trained."""
+    by_class = model_evaluation.where((F.col("segment_kind") == "demand_class") & (F.col("horizon") > 0))
+    return by_class.select(
+        F.col("yyyymm").alias("trained_yyyymm"),
+        "model",
+        F.col("segment").alias("demand_class"),
+        "horizon",
+        F.col("wql").alias("evidence_wql"),
+        F.col("bias").alias("evidence_bias"),
     )
 
 

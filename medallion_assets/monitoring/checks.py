@@ -10,8 +10,9 @@ import dagster as dg
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from medallion_assets.monitoring.retraining import last_decision
 from medallion_assets.table_asset import asset_key
-from medallion_assets.tables import BRONZE_SALES_ORDERS, DATA_QUALITY, DEMAND_DRIFT, RECORDS, TABLES, ZOO_FORECAST
+from medallion_assets.tables import BRONZE_SALES_ORDERS, DATA_QUALITY, DEMAND_DRIFT, RECORDS, RETRAINING_DECISION, TABLES, ZOO_FORECAST
 from resources.lakehouse import Lakehouse, TableSpec
 from resources.settings import Settings
 
@@ -26,7 +27,7 @@ class Finding:
 
 
 def build_checks(settings: Settings, model_keys: dict[str, dg.AssetKey], has_own_bronze: bool = True) -> list[dg.AssetChecksDefinition]:
-    """One blocking check for each table asset, one for each model's slice, the accounting of lines, and a warning of drift.
+    """One blocking check for each table asset, one for each model's slice, the accounting of lines, warnings of drift and of retraining.
 
     Where all order lines come from adopted tables there is no bronze.sales_orders of our own to check.
     """
@@ -34,7 +35,7 @@ def build_checks(settings: Settings, model_keys: dict[str, dg.AssetKey], has_own
     specs = [spec for spec in TABLES if spec not in without]
     blocking = [_table_check(spec, asset_key(spec), "") for spec in specs]
     blocking += [_table_check(ZOO_FORECAST, key, name) for name, key in model_keys.items()]
-    return [*blocking, _accounting_check(settings), _drift_check()]
+    return [*blocking, _accounting_check(settings), _drift_check(), _retraining_check()]
 
 
 def findings(spec: TableSpec, table: DataFrame) -> DataFrame:
@@ -117,5 +118,20 @@ def _drift_check() -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=not rows, severity=dg.AssetCheckSeverity.WARN, metadata={"findings": dg.MetadataValue.md(told or "none")}
         )
+
+    return _check
+
+
+def _retraining_check() -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset_key(RETRAINING_DECISION),
+        name="no_retraining_waits",
+        description="Warns where the newest decision is to train again and retraining.mode leaves that to a person.",
+    )
+    def _check(context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.AssetCheckResult:
+        last = last_decision(lakehouse.rows(RETRAINING_DECISION))
+        waits = last is not None and last["decision"] == "retrain" and last["mode"] == "suggest"
+        told = f"train {last['yyyymm']} again: {last['reason']}" if last is not None and waits else None
+        return dg.AssetCheckResult(passed=not waits, severity=dg.AssetCheckSeverity.WARN, description=told)
 
     return _check

@@ -1,73 +1,86 @@
-"""Whether a month's demand looks like its past, season taken out: the figures of each month, and the verdict on each figure.
+"""Whether a month looks like its past, season taken out: the figures of each month, and one test of all of them together.
 
-Verdicts are pure functions of the figures through their month. What is started because of drift lies in sensors.py.
+Verdicts are pure functions of the figures through their month. What follows from them lies in retraining.py.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pyspark.sql import functions as F
 from scipy.stats import median_abs_deviation
 
-from medallion_assets.partitions import add_months, month_range
+from medallion_assets.partitions import add_months
+from medallion_assets.tables import DEMAND_CLASSES
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
     from resources.settings import Settings
 
+Floats = NDArray[np.float64]
 MONTHS_A_YEAR = 12
 A_YEAR = 100  # yyyymm - 100 is the same month of the year before
+TRACKED_MONTHS = 3  # over which the bias of what was served is added up: one month's says little of a class
+DEMAND, FORECAST = "demand", "forecast"
+WATCHED_CLASSES = tuple(name for name in DEMAND_CLASSES if name != "new")  # new parts have no year before
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that is watched. ``min_scale`` keeps a calm past from turning every wobble into drift.
+    """A figure that is watched.
 
-    Figures are compared by their logarithm, so ``min_scale`` is a relative change, except where ``is_share``: there it is a share.
-    A figure that ``is_yearly`` is a comparison with the years before already, and is held against its own past.
+    ``min_change`` is the smallest spread that its past is believed to have: a calm past does not turn every wobble into drift. Figures
+    are compared by their logarithm, so it is a relative change, except where ``is_share``: there it is a difference. A figure that
+    ``is_yearly`` is a comparison with an earlier time already. Of one that is ``one_sided`` only more is drift.
     """
 
     name: str
-    min_scale: float
+    min_change: float
+    family: str = DEMAND
     is_share: bool = False
     is_yearly: bool = False
+    one_sided: bool = False
 
 
 FIGURES = (
     Figure("total_demand_qty", 0.05),
+    *(Figure(f"demand_qty:{name}", 0.05) for name in WATCHED_CLASSES),
     Figure("like_for_like_ratio", 0.02, is_yearly=True),
     Figure("active_part_count", 0.03),
     Figure("zero_share", 0.01, is_share=True),
     Figure("mean_unit_price", 0.05),
+    Figure("like_for_like_price", 0.01, is_yearly=True),
     Figure("order_count", 0.05),
     Figure("customer_count", 0.05),
+    Figure("region_mix", 0.03, is_share=True, is_yearly=True, one_sided=True),
+    Figure("part_mix", 0.03, is_share=True, is_yearly=True, one_sided=True),
+    *(Figure(f"wql:{name}", 0.05, FORECAST, is_yearly=True, one_sided=True) for name in WATCHED_CLASSES),
+    *(Figure(f"bias:{name}", 0.05, FORECAST, is_share=True, is_yearly=True) for name in WATCHED_CLASSES),
 )
-MIX = Figure("region_mix", 0.03, is_share=True)
 
 
-def monthly_figures(monthly_demand: DataFrame) -> DataFrame:
-    """One row per complete month, from silver.monthly_demand, in order.
+def monthly_figures(monthly_demand: DataFrame, demand_features: DataFrame) -> DataFrame:
+    """One row per complete month, in order.
 
-    yyyymm; total_demand_qty, units; like_for_like_ratio, the median over parts of demand over the geometric mean of their demand in the
-    same month of the last two years (of one, where there is no other): a few large parts can't move it; active_part_count, parts with
-    demand; zero_share, share of parts without; mean_unit_price, revenue / demand; order_count and customer_count, summed over parts
-    (an order of three parts counts three times); region_demand_qty, a map from region to the units of parts whose main region it is.
-    Sums are taken over decimals: the same rows give the same bits, however they are partitioned.
+    monthly_demand, demand_features: the silver tables. Columns: yyyymm; total_demand_qty, units; active_part_count, parts with demand;
+    zero_share, share of parts without; mean_unit_price, revenue / demand; order_count and customer_count, summed over parts (an order
+    of three parts counts three times); region_demand_qty and class_demand_qty, maps from region and demand class (as of the month's
+    end, new parts left out) to units. Against the same month a year before, over the parts that sold in both: like_for_like_ratio, the
+    median over parts of demand over the geometric mean of their demand in that month of the last two years (of one, where there is no
+    other), so that a few large parts can't move it; like_for_like_price, the median ratio of prices; part_mix, the share of demand that
+    would have to change part. Sums are taken over decimals: the same rows give the same bits, however they are partitioned.
     """
     complete = monthly_demand.where("is_complete")
-    by_region = complete.where(F.col("region").isNotNull() & (F.col("demand_qty") > 0)).groupBy("yyyymm", "region")
-    region_mix = (
-        by_region.agg(_exact_sum("demand_qty").cast("double").alias("region_qty"))
-        .groupBy("yyyymm")
-        .agg(F.map_from_arrays(F.collect_list("region"), F.collect_list("region_qty")).alias("region_demand_qty"))
-    )
-    figures = complete.groupBy("yyyymm").agg(
+    sold = complete.where(F.col("demand_qty") > 0)
+    classes = demand_features.where(F.col("demand_class").isin(list(WATCHED_CLASSES))).select("part_number", "yyyymm", "demand_class")
+    totals = complete.groupBy("yyyymm").agg(
         _exact_sum("demand_qty").cast("double").alias("total_demand_qty"),
         F.count_if(F.col("demand_qty") > 0).alias("active_part_count"),
         (F.count_if(F.col("demand_qty") == 0) / F.count("*")).alias("zero_share"),
@@ -75,59 +88,112 @@ def monthly_figures(monthly_demand: DataFrame) -> DataFrame:
         F.sum("order_count").alias("order_count"),
         F.sum("customer_count").alias("customer_count"),
     )
-    return figures.join(_like_for_like(complete), "yyyymm", "left").join(region_mix, "yyyymm", "left").orderBy("yyyymm")
+    return (
+        totals.join(_against_the_year_before(sold, totals.select("yyyymm", "total_demand_qty")), "yyyymm", "left")
+        .join(_by(sold.where(F.col("region").isNotNull()), "region", "region_demand_qty"), "yyyymm", "left")
+        .join(_by(sold.join(classes, ["part_number", "yyyymm"]), "demand_class", "class_demand_qty"), "yyyymm", "left")
+        .orderBy("yyyymm")
+    )
 
 
-def demand_drift(figures: pd.DataFrame, months: Sequence[int], settings: Settings) -> list[dict[str, Any]]:
+def demand_drift(figures: pd.DataFrame, accuracy: pd.DataFrame, months: Sequence[int], settings: Settings) -> list[dict[str, Any]]:
     """Rows of gold.demand_drift for ``months``: one per month and figure, in that order; months without figures give none.
 
-    figures: one row per complete month as ``monthly_figures`` makes them. Only rows through a month decide on it, so that a past month
-    computed again gets the same verdict. With two years of history a figure is compared with the same month of the year before, moved
-    by the usual yearly change: z = (change - median of past changes) / scale, scale = 1.4826 * their median absolute deviation, widened for
-    the uncertainty of a median of n values and never below the figure's ``min_scale``. With less it is compared with the 12 months before.
-    The regional mix is compared by its distance to the mix of the year before, like_for_like_ratio with its own past.
+    figures: one row per complete month as ``monthly_figures`` makes them. accuracy: rows of gold.forecast_accuracy at lag 1 by demand
+    class. Only rows through a month decide on it, so that a past month computed again gets the same verdict.
+
+    Each figure is first freed of its season: its change against the same month a year before, or, where it is such a comparison
+    already, as it is. z is the distance from the median change in median absolute deviations, month and past taken together. The
+    figures of a family (demand, and error of the served forecast) are tested as one: p_value is the rank of |z| among the largest |z| over
+    all figures of each past month, the maximum statistic of Westfall and Young (1993) with whole months permuted. Where months are
+    exchangeable, some figure of a family drifts in a share of months of at most false_alarm_rate, however its figures hang together; two
+    families share ``monitoring.drift_false_alarm_rate`` in halves. The months just before, which ``drift_window_months`` looks at
+    together, are not among the past: a change would hide behind its own beginning.
     """
-    by_month: dict[int, Mapping[str, Any]] = {
-        int(month): dict(zip(figures.columns, values, strict=True))
-        for month, values in zip(figures["yyyymm"], figures.itertuples(index=False), strict=True)
-    }
-    watched = settings.monitoring
-    rows: list[dict[str, Any]] = []
-    for month in sorted(set(months) & set(by_month)):
-        known = {m: row for m, row in by_month.items() if m <= month}
-        for figure in (*FIGURES, MIX):
-            row: dict[str, Any] = {"yyyymm": month, "feature": figure.name, "value": None, "expected": None, "statistic": None}
-            row |= {"threshold": watched.drift_threshold, "history_months": len(known) - 1, "is_drift": False}
-            if len(known) - 1 < watched.drift_min_history:
-                value = _value(known[month], figure)
-                row |= {"value": value, "reason": f"not enough history: {len(known) - 1} months of {watched.drift_min_history}"}
+    values, changes = _watched(figures, accuracy)
+    rows = []
+    for month in sorted({int(m) for m in figures["yyyymm"]} & set(months)):
+        past = changes.loc[: add_months(month, -settings.monitoring.drift_window_months)]
+        now = changes.loc[month]
+        tests = _tests(past, now, settings.monitoring.drift_false_alarm_rate)
+        for figure in FIGURES:
+            value, known = float(values.at[month, figure.name]), int(past[figure.name].count())
+            row: dict[str, Any] = {"yyyymm": month, "feature": figure.name, "value": value if np.isfinite(value) else None}
+            if figure.name in tests:
+                row |= _verdict(figure, month, value, float(now[figure.name]), *tests[figure.name])
             else:
-                comparison = _mix_comparison(known, month) if figure is MIX else _comparison(known, month, figure)
-                row |= _verdict(comparison, month, figure, watched.drift_threshold)
+                row |= dict.fromkeys(("expected", "statistic", "threshold", "p_value", "false_alarm_rate"))
+                reason = _untested(figure, month, now, known, settings.monitoring.drift_false_alarm_rate)
+                row |= {"history_months": known, "is_drift": False, "reason": reason}
             rows.append(row)
     return rows
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """A figure beside what the past lets expect; ``basis`` says which past."""
+class Ranked(NamedTuple):
+    """The test of one family in one month: of each figure what was expected, z and p; the |z| above which p is within the rate."""
 
-    value: float
-    expected: float
-    statistic: float
-    basis: str
+    expected: Floats
+    z: Floats
+    p_value: Floats
+    threshold: float
+    past_months: int
 
 
-def _like_for_like(complete: DataFrame) -> DataFrame:
-    """yyyymm and like_for_like_ratio, over the parts with demand in the month and in the same month a year before."""
-    sold = complete.where(F.col("demand_qty") > 0).select("part_number", "yyyymm", F.ln("demand_qty").alias("log_qty"))
+def ranked(past: Floats, month: Floats, min_change: Floats, one_sided: NDArray[np.bool_], rate: float) -> Ranked:
+    """Rank a month's changes among those of past months, by the largest over all figures.
+
+    past: month x figure, NaN where unknown; month: one value per figure; rate: the share of months that may drift by chance. Needs
+    ``needed(rate)`` past months.
+    """
+    rows = np.vstack([past, month])
+    expected = np.nanmedian(rows, axis=0)
+    # The month itself is among the rows: center and spread then treat all months alike, which is what makes the rank a fair lot.
+    scale = np.maximum(median_abs_deviation(rows, axis=0, scale="normal", nan_policy="omit"), min_change)
+    z = (rows - expected) / scale
+    size = np.where(one_sided, np.maximum(z, 0), np.abs(z))
+    largest = np.nanmax(size[:-1], axis=1)
+    p_value = (1 + (largest[:, None] >= size[-1]).sum(axis=0)) / (1 + len(largest))
+    allowed = math.floor(rate * (1 + len(largest)) + 1e-9)
+    # Below 1 a month lies within its usual spread, which is no drift however calm the past was.
+    threshold = max(1.0, float(np.sort(largest)[::-1][allowed - 1]))
+    return Ranked(expected, z[-1], p_value, threshold, len(largest))
+
+
+def needed(rate: float) -> int:
+    """Past months without which no month can be told from chance at a rate."""
+    return math.ceil(1 / rate - 1e-9) - 1
+
+
+def _by(sold: DataFrame, group: str, name: str) -> DataFrame:
+    """yyyymm and a map from group to units."""
+    sums = sold.groupBy("yyyymm", group).agg(_exact_sum("demand_qty").cast("double").alias("qty"))
+    return sums.groupBy("yyyymm").agg(F.map_from_arrays(F.collect_list(group), F.collect_list("qty")).alias(name))
+
+
+def _against_the_year_before(sold: DataFrame, totals: DataFrame) -> DataFrame:
+    """yyyymm, like_for_like_ratio, like_for_like_price and part_mix."""
+    parts = sold.join(totals, "yyyymm").select(
+        "part_number",
+        "yyyymm",
+        F.ln("demand_qty").alias("log_qty"),
+        F.ln(F.col("revenue") / F.col("demand_qty")).alias("log_price"),
+        (F.col("demand_qty") / F.col("total_demand_qty")).alias("share"),
+    )
     one, two = (
-        sold.select("part_number", (F.col("yyyymm") + years * A_YEAR).alias("yyyymm"), F.col("log_qty").alias(f"log_qty_{years}"))
+        parts.select(
+            "part_number",
+            (F.col("yyyymm") + years * A_YEAR).alias("yyyymm"),
+            *(F.col(name).alias(f"{name}_{years}") for name in ("log_qty", "log_price", "share")),
+        )
         for years in (1, 2)
     )
     past = F.coalesce((F.col("log_qty_1") + F.col("log_qty_2")) / 2, F.col("log_qty_1"))
-    compared = sold.join(one, ["part_number", "yyyymm"]).join(two, ["part_number", "yyyymm"], "left")
-    return compared.groupBy("yyyymm").agg(F.exp(F.median(F.col("log_qty") - past)).alias("like_for_like_ratio"))
+    compared = parts.join(one, ["part_number", "yyyymm"]).join(two, ["part_number", "yyyymm"], "left")
+    return compared.groupBy("yyyymm").agg(
+        F.exp(F.median(F.col("log_qty") - past)).alias("like_for_like_ratio"),
+        F.exp(F.median(F.col("log_price") - F.col("log_price_1"))).alias("like_for_like_price"),
+        (1 - F.sum(F.least("share", "share_1").cast("decimal(38,12)"))).cast("double").alias("part_mix"),
+    )
 
 
 def _exact_sum(column: str) -> Column:
@@ -135,95 +201,116 @@ def _exact_sum(column: str) -> Column:
     return F.sum(F.col(column).cast("decimal(38,6)"))
 
 
-def _value(row: Mapping[str, Any], figure: Figure) -> float | None:
-    value = row.get(figure.name)
-    return None if value is None or not np.isfinite(value) else float(value)
+def _watched(figures: pd.DataFrame, accuracy: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Month x figure, NaN where unknown: values as they are shown, and their changes without season."""
+    by_month = figures.set_index(figures["yyyymm"].astype(int)).sort_index()
+    values = pd.DataFrame(_values(by_month) | _error_values(accuracy), index=by_month.index, dtype=float)[[f.name for f in FIGURES]]
+    changes = {}
+    for figure in FIGURES:
+        value = values[figure.name]
+        comparable = value if figure.is_share else pd.Series(np.log(value.where(value > 0)), value.index)
+        changes[figure.name] = comparable if figure.is_yearly else comparable - _year_before(comparable)
+    return values, pd.DataFrame(changes)
 
 
-def _comparable(row: Mapping[str, Any] | None, figure: Figure) -> float | None:
-    """The figure as it is compared: a share as it is, anything else as its logarithm; None where there is none."""
-    value = None if row is None else _value(row, figure)
-    if value is None or figure.is_share:
-        return value
-    return float(np.log(value)) if value > 0 else None
+def _values(figures: pd.DataFrame) -> dict[str, pd.Series]:
+    """Figures of demand by month, as they are shown."""
+    values = {name: figures[name] for name in figures.columns if name not in ("yyyymm", "region_demand_qty", "class_demand_qty")}
+    classes = figures["class_demand_qty"].map(lambda demand: demand if isinstance(demand, Mapping) else {})
+    values |= {f"demand_qty:{name}": classes.map(lambda demand, name=name: demand.get(name, np.nan)) for name in WATCHED_CLASSES}
+    mixes = figures["region_demand_qty"].map(_shares)
+    pairs = zip(mixes, _year_before(mixes), strict=True)
+    values["region_mix"] = pd.Series([_distance(mix, before) for mix, before in pairs], figures.index, dtype=float)
+    return values
 
 
-def _comparison(known: Mapping[int, Mapping[str, Any]], month: int, figure: Figure) -> _Comparison | None:
-    compared = {m: x for m in known if (x := _comparable(known[m], figure)) is not None}
-    if month not in compared:
-        return None
-    year_before = add_months(month, -MONTHS_A_YEAR)
-    past = [x for m, x in compared.items() if m < month]
-    changes = [x - compared[before] for m, x in compared.items() if m < month and (before := add_months(m, -MONTHS_A_YEAR)) in compared]
-    trailing = [compared[m] for m in month_range(year_before, add_months(month, -1)) if m in compared]
-    if figure.is_yearly and len(past) >= MONTHS_A_YEAR:
-        expected, scale, basis = float(np.median(past)), _scale(past, figure.min_scale), "the months before"
-    elif not figure.is_yearly and year_before in compared and len(changes) >= MONTHS_A_YEAR:
-        expected, scale = compared[year_before] + float(np.median(changes)), _scale(changes, figure.min_scale)
-        basis = f"{year_before} and the usual yearly change"
-    elif not figure.is_yearly and len(trailing) >= MONTHS_A_YEAR // 2:
-        expected, scale, basis = float(np.median(trailing)), _scale(trailing, figure.min_scale), "the 12 months before"
-    else:
-        return None
-    value, expected_value = (x if figure.is_share else float(np.exp(x)) for x in (compared[month], expected))
-    return _Comparison(value, expected_value, (compared[month] - expected) / scale, basis)
+def _error_values(accuracy: pd.DataFrame) -> dict[str, pd.Series]:
+    """Errors of the served forecast by month, a month ahead, less what the backtest of the models that served let expect.
+
+    wql:<class> is served WQL over the backtest's. bias:<class> is the tracking signal of Brown (1959) before it is put in units of its
+    spread: the error of TRACKED_MONTHS added up, over their demand. Months that no trained model served have none.
+    """
+    served = accuracy[accuracy["evidence_wql"].notna() & (accuracy["actual_qty"] > 0)]
+    values = {}
+    for name in WATCHED_CLASSES:
+        own = served[served["segment"] == name].astype({"yyyymm": int}).set_index("yyyymm").sort_index()
+        excess = own["forecast_qty"] - own["actual_qty"] * (1 + own["evidence_bias"])
+        back = [excess.index.map(lambda month, n=n: add_months(month, -n)) for n in range(TRACKED_MONTHS)]
+        errors, actuals = (sum(series.reindex(months).to_numpy() for months in back) for series in (excess, own["actual_qty"]))
+        values[f"wql:{name}"] = own["wql"] / own["evidence_wql"]
+        values[f"bias:{name}"] = pd.Series(errors / actuals, own.index, dtype=float)
+    return values
 
 
-def _mix_comparison(known: Mapping[int, Mapping[str, Any]], month: int) -> _Comparison | None:
-    """The distance between two months' regional shares, against how far apart such months used to be."""
-    mixes = {m: mix for m in known if (mix := _mix(known[m])) is not None}
-    if month not in mixes:
-        return None
-    year_before = add_months(month, -MONTHS_A_YEAR)
-    past = [_distance(mix, mixes[before]) for m, mix in mixes.items() if m < month and (before := add_months(m, -MONTHS_A_YEAR)) in mixes]
-    if year_before in mixes and len(past) >= MONTHS_A_YEAR:
-        distance, basis = _distance(mixes[month], mixes[year_before]), f"{year_before} and the usual distance over a year"
-    else:
-        trailing = [mixes[m] for m in month_range(year_before, add_months(month, -1)) if m in mixes]
-        if len(trailing) < MONTHS_A_YEAR // 2:
-            return None
-        regions = sorted({region for mix in trailing for region in mix})
-        mean_mix = {region: sum(mix.get(region, 0.0) for mix in trailing) / len(trailing) for region in regions}
-        past = [_distance(mix, mean_mix) for mix in trailing]
-        distance, basis = _distance(mixes[month], mean_mix), "the mean of the 12 months before"
-    expected = float(np.median(past))
-    # A mix that is closer to the past than usual is no drift.
-    statistic = max(0.0, (distance - expected) / _scale(past, MIX.min_scale))
-    return _Comparison(distance, expected, statistic, basis)
+def _year_before(by_month: pd.Series) -> pd.Series:
+    """Of each month what stands for the same month a year before."""
+    before = by_month.reindex([add_months(month, -MONTHS_A_YEAR) for month in by_month.index])
+    return pd.Series(before.to_numpy(), by_month.index)
 
 
-def _mix(row: Mapping[str, Any]) -> dict[str, float] | None:
+def _shares(demand: object) -> dict[str, float] | None:
     """Share of each region; None for a month without regions."""
-    demand = row.get("region_demand_qty")
     if not isinstance(demand, Mapping) or not (total := sum(demand[region] for region in sorted(demand))):
         return None
     return {region: demand[region] / total for region in sorted(demand)}
 
 
-def _distance(mix: Mapping[str, float], other: Mapping[str, float]) -> float:
-    """Total variation distance: the share of demand that would have to change region."""
+def _distance(mix: object, other: object) -> float:
+    """Total variation distance: the share of demand that would have to change region; NaN where one is unknown."""
+    if not isinstance(mix, Mapping) or not isinstance(other, Mapping):
+        return float("nan")
     return sum(abs(mix.get(region, 0.0) - other.get(region, 0.0)) for region in sorted({*mix, *other})) / 2
 
 
-def _scale(past: Sequence[float], min_scale: float) -> float:
-    # pi / 2 / n is the variance of a median of n normal values, in units of theirs.
-    spread = float(median_abs_deviation(past, scale="normal")) * float(np.sqrt(1 + np.pi / 2 / len(past)))
-    return max(spread, min_scale)
+def _tests(past: pd.DataFrame, now: pd.Series, rate: float) -> dict[str, tuple[Ranked, int, float]]:
+    """Of each figure that can be tested in a month: the test of its family, its place there, and the rate.
+
+    past: changes by month and figure; now: the month's.
+    """
+    counts = past.count()
+
+    def families(at: float) -> dict[str, list[Figure]]:
+        fit = [f for f in FIGURES if np.isfinite(now[f.name]) and counts[f.name] >= needed(at)]
+        return {name: members for name in (DEMAND, FORECAST) if (members := [f for f in fit if f.family == name])}
+
+    tested = families(rate / 2)
+    if len(tested) < 2:
+        # With little history there is one family to test at the full rate; demand comes first.
+        tested = dict(list(families(rate).items())[:1])
+    tests: dict[str, tuple[Ranked, int, float]] = {}
+    for members in tested.values():
+        at, names = rate / len(tested), [f.name for f in members]
+        min_change, one_sided = np.array([f.min_change for f in members]), np.array([f.one_sided for f in members])
+        test = ranked(past[names].dropna(how="all").to_numpy(), now[names].to_numpy(dtype=float), min_change, one_sided, at)
+        tests |= {name: (test, place, at) for place, name in enumerate(names)}
+    return tests
 
 
-def _verdict(comparison: _Comparison | None, month: int, figure: Figure, threshold: float) -> dict[str, Any]:
-    if comparison is None:
-        return {"reason": f"nothing to compare: {figure.name} of {month}, or too many of the months it is compared with, are unknown"}
-    is_drift = abs(comparison.statistic) >= threshold
-    verdict = "drift" if is_drift else "no drift"
+def _verdict(figure: Figure, month: int, value: float, change: float, test: Ranked, place: int, rate: float) -> dict[str, Any]:
+    """What the test of its family says of one figure."""
+    gap = float(test.expected[place]) - change
+    expected = value + gap if figure.is_share else value * math.exp(gap)
+    z, p_value = float(test.z[place]), float(test.p_value[place])
+    is_drift = (max(z, 0.0) if figure.one_sided else abs(z)) > test.threshold
+    basis = "the months before" if figure.is_yearly else f"{add_months(month, -MONTHS_A_YEAR)} and the usual yearly change"
     reason = (
-        f"{verdict}: {figure.name} of {month} is {comparison.value:,.4g}, {comparison.expected:,.4g} was expected from {comparison.basis}"
-        f" (robust z {comparison.statistic:+.1f}, drift from {threshold:g})"
+        f"{'drift' if is_drift else 'no drift'}: {figure.name} of {month} is {value:,.4g}, {expected:,.4g} was expected from {basis}"
+        f" (robust z {z:+.1f}; {p_value:.0%} of months like the past have a figure as far off, drift up to {rate:.0%})"
     )
     return {
-        "value": comparison.value,
-        "expected": comparison.expected,
-        "statistic": comparison.statistic,
+        "expected": expected,
+        "statistic": z,
+        "threshold": test.threshold,
+        "history_months": test.past_months,
         "is_drift": is_drift,
+        "p_value": p_value,
+        "false_alarm_rate": rate,
         "reason": reason,
     }
+
+
+def _untested(figure: Figure, month: int, now: pd.Series, known: int, rate: float) -> str:
+    if not np.isfinite(now[figure.name]):
+        what = "what was served" if figure.family == FORECAST else "the figure, or that of the year before,"
+        return f"nothing to compare: {what} is unknown for {figure.name} of {month}"
+    return f"not enough history: {known} past months to rank {figure.name} among, {needed(rate)} are needed for a rate of {rate:.0%}"

@@ -1,7 +1,7 @@
 """The sensors: what starts a run without a person, for which months, and on what evidence.
 
-They look at folders and read small Delta tables through delta-rs; none starts Spark. Verdicts are not made here but read
-from gold.demand_drift, gold.champion and bronze.deliveries.
+They look at folders and read small Delta tables through delta-rs; none starts Spark. Verdicts are made in retraining.py and
+freshness.py, or read from gold.retraining_decision.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from dagster_deltalake import DeltaTableResource
 from deltalake.exceptions import TableNotFoundError
 
 from medallion_assets.monitoring.completeness import complete_months_of
-from medallion_assets.monitoring.retraining import DRIFT_COLUMNS, drift, freshness
+from medallion_assets.monitoring.freshness import table_months
+from medallion_assets.monitoring.retraining import last_decision, training_lag
 from medallion_assets.partitions import NO_MONTH, add_months, in_ranges, month_partitions, stretches
+from medallion_assets.tables import DEMAND_FEATURES
 from medallion_assets.zoo.decisions import trained_months
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 TRIGGER_TAG = "medallion/trigger"
 EVIDENCE_TAG = "medallion/evidence"
+DECISION_TAG = "medallion/decision"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 PARTITION_TAG = "dagster/partition"
@@ -50,17 +53,18 @@ UNFINISHED = (
 
 
 def build_sensors(settings: Settings, register_deliveries: Job, monthly_forecast: Job, retraining: Job) -> list[dg.SensorDefinition]:
-    """The landing, deliveries, freshness and drift sensors of a configuration, each with the job that it requests.
+    """The landing, deliveries, freshness and drift sensors of a configuration, each with the job that it requests, and one for failures.
 
     All jobs are partitioned by month (``partitions.month_partitions`` of the first month). The sensors need the resource keys
-    ``deliveries_table``, ``champion_table`` and ``drift_table``: a DeltaTableResource each, of bronze.deliveries, gold.champion and
-    gold.demand_drift. A table that does not exist yet is a skip with its reason.
+    ``deliveries_table``, ``champion_table``, ``decision_table`` and ``ledger_table``: a DeltaTableResource each, of bronze.deliveries,
+    gold.champion, gold.retraining_decision and gold.slice_ledger. A table that does not exist yet is a skip with its reason.
     """
     return [
         _landing_sensor(settings, register_deliveries),
         _deliveries_sensor(settings, monthly_forecast),
         _freshness_sensor(settings, retraining),
         _drift_sensor(settings, retraining),
+        _failure_sensor(settings, [register_deliveries, monthly_forecast, retraining]),
     ]
 
 
@@ -154,17 +158,23 @@ def _freshness_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
         **_sensor_options(settings),
     )
     def freshness_sensor(
-        context: dg.SensorEvaluationContext, deliveries_table: DeltaTableResource, champion_table: DeltaTableResource
+        context: dg.SensorEvaluationContext,
+        deliveries_table: DeltaTableResource,
+        champion_table: DeltaTableResource,
+        ledger_table: DeltaTableResource,
     ) -> dg.SensorResult | dg.SkipReason:
         month = _newest_complete_month(deliveries_table, settings)
         if isinstance(month, dg.SkipReason):
             return month
         trained = _trained(champion_table)
-        is_due, evidence = freshness(month, trained, settings)
+        is_due, evidence = training_lag(month, trained, settings)
         if not is_due:
             return dg.SkipReason(evidence)
-        run_key = f"freshness-{month}-{min(trained.values()) if trained else 'none'}"
-        return _training_requested(context, job, month, run_key, run_key, evidence, "freshness")
+        # The newest month may be known to be complete while the monthly job still works on it, or has failed.
+        if waiting := table_months(_stored_features(ledger_table), [month], ()).due:
+            return dg.SkipReason(f"{evidence}; {DEMAND_FEATURES.id} has no complete {waiting[0]} yet, the monthly job makes it")
+        cause = f"freshness-{month}-{min(trained.values()) if trained else 'none'}"
+        return _training_requested(context, job, settings, month, cause, evidence, {TRIGGER_TAG: "freshness"})
 
     return freshness_sensor
 
@@ -173,28 +183,46 @@ def _drift_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
     @dg.sensor(
         name="drift_sensor",
         job=job,
-        description="The champion is trained again when the newest complete month does not look like its past.",
+        description="The champion is trained again when the newest row of gold.retraining_decision says so because of drift.",
         **_sensor_options(settings),
     )
     def drift_sensor(
-        context: dg.SensorEvaluationContext,
-        deliveries_table: DeltaTableResource,
-        champion_table: DeltaTableResource,
-        drift_table: DeltaTableResource,
+        context: dg.SensorEvaluationContext, deliveries_table: DeltaTableResource, decision_table: DeltaTableResource
     ) -> dg.SensorResult | dg.SkipReason:
         month = _newest_complete_month(deliveries_table, settings)
         if isinstance(month, dg.SkipReason):
             return month
-        verdicts = _rows(drift_table, DRIFT_COLUMNS, [("yyyymm", "=", month)])
-        if verdicts is None:
-            return dg.SkipReason("gold.demand_drift does not exist yet; the monthly job writes it")
-        is_due, evidence = drift(month, _trained(champion_table), verdicts, settings)
-        if not is_due:
-            # The cursor stays where it is, so that drift which outlasts the cooldown is acted on.
-            return dg.SkipReason(evidence)
-        return _training_requested(context, job, month, str(month), f"drift-{month}", evidence, "drift")
+        decisions = _rows(decision_table)
+        row = last_decision(decisions[decisions["yyyymm"] == month]) if decisions is not None else None
+        if row is None:
+            return dg.SkipReason(f"{month} is complete, but nothing is decided for it yet; the monthly job does that")
+        told = f"decision {row['decision_number']} on {month}: {row['decision']}: {row['reason']}"
+        if row["decision"] != "retrain":
+            return dg.SkipReason(told)
+        if row["cause"] != "drift":
+            return dg.SkipReason(f"{told}; the freshness sensor acts on that")
+        tags = {TRIGGER_TAG: "drift", DECISION_TAG: str(row["decision_number"])}
+        return _training_requested(context, job, settings, month, f"drift-{month}", str(row["reason"]), tags)
 
     return drift_sensor
+
+
+def _failure_sensor(settings: Settings, jobs: Sequence[Job]) -> dg.SensorDefinition:
+    @dg.run_failure_sensor(
+        name="run_failure_sensor",
+        description="Says in the log which run failed, for which months, why it was started, and what its first failed step said.",
+        monitored_jobs=list(jobs),
+        **_sensor_options(settings),
+    )
+    def run_failure_sensor(context: dg.RunFailureSensorContext) -> None:
+        run, failed = context.dagster_run, context.get_step_failure_events()
+        first, last = (run.tags.get(tag) or run.tags.get(PARTITION_TAG, "?") for tag in (RANGE_START_TAG, RANGE_END_TAG))
+        months = first if first == last else f"{first} to {last}"
+        started = f"started by {run.tags.get(TRIGGER_TAG, 'a person')}: {run.tags.get(EVIDENCE_TAG, 'no evidence given')}"
+        said = f"{failed[0].step_key}: {_message(failed[0])}" if failed else context.failure_event.message or "no message"
+        context.log.error(f"{run.job_name} of {months} failed, run {run.run_id}, {started}. {said}")
+
+    return run_failure_sensor
 
 
 @dataclass(frozen=True)
@@ -309,19 +337,55 @@ def _trained(champion_table: DeltaTableResource) -> dict[str, int]:
     return {} if decisions is None else trained_months(decisions)
 
 
+def _stored_features(ledger_table: DeltaTableResource) -> dict[int, bool]:
+    """Months of silver.demand_features by the ledger, with whether each was complete when it was made."""
+    ledger = _rows(ledger_table, ("yyyymm", "details", "recorded_at"), [("table_id", "=", DEMAND_FEATURES.id)])
+    if ledger is None:
+        return {}
+    newest = ledger.sort_values("recorded_at", kind="stable").drop_duplicates("yyyymm", keep="last")
+    return {int(row.yyyymm): bool(json.loads(row.details).get("is_complete", True)) for row in newest.itertuples()}
+
+
 def _training_requested(
-    context: dg.SensorEvaluationContext, job: Job, month: int, cursor: str, run_key: str, evidence: str, trigger: str
+    context: dg.SensorEvaluationContext, job: Job, settings: Settings, month: int, cause: str, evidence: str, tags: Mapping[str, str]
 ) -> dg.SensorResult | dg.SkipReason:
-    """The request of a training, once for each cursor, and not while one of the month waits or runs."""
-    if context.cursor == cursor:
-        return dg.SkipReason(f"{evidence}; training of {month} was already requested for it")
-    if _is_under_way(context, job, month):
+    """The request of a month's training: once while it runs or has succeeded, anew after a failure, so many times in all."""
+    retraining = settings.retraining
+    if retraining.mode != "act":
+        return dg.SkipReason(f"{evidence}; retraining.mode is {retraining.mode}, a person starts the training of {month}")
+    runs = _runs(context, job, month)
+    states = [run.status for run in runs]
+    failures = states.count(dg.DagsterRunStatus.FAILURE)
+    if any(state in UNFINISHED for state in states):
         return dg.SkipReason(f"{evidence}; training of {month} is under way")
-    request = dg.RunRequest(run_key=run_key, partition_key=str(month), tags={TRIGGER_TAG: trigger, EVIDENCE_TAG: evidence})
-    return dg.SensorResult(run_requests=[request], cursor=cursor)
+    if dg.DagsterRunStatus.SUCCESS in states:
+        return dg.SkipReason(f"{evidence}; {month} was trained, and what serves stayed: see its rows in gold.champion")
+    if states and states[0] != dg.DagsterRunStatus.FAILURE:
+        return dg.SkipReason(f"{evidence}; training of {month} was stopped by a person, who may start it again")
+    if failures >= retraining.max_tries:
+        tried = f"all {failures} trainings of {month} failed (retraining.max_tries), the last in run {runs[0].run_id}"
+        return dg.SkipReason(f"{evidence}; {tried}: mend the cause and re-execute it, or wait for the next month")
+    run_key = f"{cause}-{failures + 1}"
+    if context.cursor == run_key:
+        return dg.SkipReason(f"{evidence}; training of {month} was already requested for it")
+    told = {**tags, EVIDENCE_TAG: evidence} | ({"medallion/try": str(failures + 1)} if failures else {})
+    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=run_key, partition_key=str(month), tags=told)], cursor=run_key)
 
 
-def _is_under_way(context: dg.SensorEvaluationContext, job: Job, month: int) -> bool:
-    """Whether a run of the job for this month waits or runs, whatever asked for it."""
-    unfinished = dg.RunsFilter(job_name=job.name, tags={PARTITION_TAG: str(month)}, statuses=list(UNFINISHED))
-    return bool(context.instance.get_run_records(unfinished, limit=1))
+def _runs(context: dg.SensorEvaluationContext, job: Job, month: int) -> list[dg.DagsterRun]:
+    """Runs of the job for this month alone, whatever asked for them, the newest first."""
+    single: list[dict[str, str | list[str]]] = [{PARTITION_TAG: str(month)}, {RANGE_START_TAG: str(month), RANGE_END_TAG: str(month)}]
+    found = [run for tags in single for run in context.instance.get_run_records(dg.RunsFilter(job_name=job.name, tags=tags))]
+    newest_first = sorted(found, key=lambda record: record.create_timestamp, reverse=True)
+    return [record.dagster_run for record in {record.dagster_run.run_id: record for record in newest_first}.values()]
+
+
+def _message(event: dg.DagsterEvent) -> str:
+    """What a failed step said: its own description, or the first cause of its error."""
+    data = event.step_failure_data
+    if data.user_failure_data and data.user_failure_data.description:
+        return data.user_failure_data.description
+    cause = data.error
+    while cause is not None and cause.cause is not None:
+        cause = cause.cause
+    return cause.message.strip() if cause else "no message"

@@ -18,12 +18,11 @@ from rich.table import Table
 
 from medallion_assets import definitions
 from medallion_assets.bronze.transforms import dated_lines
-from medallion_assets.monitoring.retraining import Verdict, drift, freshness
+from medallion_assets.monitoring.retraining import last_decision
 from medallion_assets.operations import runs, scoring
 from medallion_assets.operations.references import reference_scores
 from medallion_assets.partitions import add_months, from_index, month_index, month_range
-from medallion_assets.tables import CHAMPION, DECILES, DEMAND_DRIFT, DEMAND_FORECAST, MONTHLY_DEMAND, ZOO_FORECAST
-from medallion_assets.zoo.decisions import trained_months
+from medallion_assets.tables import DECILES, DEMAND_FORECAST, MONTHLY_DEMAND, RETRAINING_DECISION, ZOO_FORECAST
 from resources.errors import Refused
 from resources.orders import LocalOrderFiles
 from resources.settings import Settings, parse_settings
@@ -73,7 +72,7 @@ def of_series(file: Path, horizon: int, rolling: int, out: Path, models: Sequenc
     series = _read_series(file)
     demand, shift = end_aligned(series)
     origins = _origins(from_index(int(demand["month"].max())), horizon, rolling)
-    _refuse_used(out)
+    refuse_used(out)
     history = demand[demand["month"] <= month_index(origins[0])]
     if history.empty:
         raise Refused(f"{file}: no month lies before the first origin {origins[0]}; give a smaller HORIZON or ROLLING")
@@ -81,7 +80,10 @@ def of_series(file: Path, horizon: int, rolling: int, out: Path, models: Sequenc
     content = _series_configuration(history, horizon, out, models)
     started = time.monotonic()
     predictions = _forecast(
-        lambda origin: _at(content, origin, out), lambda after, origin: _write_orders(demand, numbers, after, origin, out), origins, console
+        lambda origin: at_month(content, origin, out),
+        lambda after, origin: _write_orders(demand, numbers, after, origin, out),
+        origins,
+        console,
     )
     seconds = time.monotonic() - started
     ids = {number: unique_id for unique_id, number in numbers.items()}
@@ -96,7 +98,7 @@ def of_orders(
 
     ``rolling`` as in ``of_series``: so many origins, ``origin`` being the first.
     """
-    _refuse_used(out)
+    refuse_used(out)
     content = settings.model_dump(mode="json", exclude={"simulation", "run"})
     content["forecast"]["horizon"] = horizon
     if models:
@@ -124,7 +126,7 @@ def of_orders(
     content |= {"sources": cut, "lakehouse_root": str((out / "lakehouse").absolute())}
     started = time.monotonic()
     predictions = _forecast(
-        lambda origin: _at(content, origin, out), lambda after, origin: _cut_orders(everything, after, origin, orders), origins, console
+        lambda origin: at_month(content, origin, out), lambda after, origin: cut_orders(everything, after, origin, orders), origins, console
     )
     seconds = time.monotonic() - started
     demand = scoring.monthly(actuals)
@@ -144,13 +146,14 @@ def _origins(last: int, horizon: int, rolling: int) -> list[int]:
     return month_range(add_months(last, -rolling), add_months(last, -1)) if rolling else [add_months(last, -horizon)]
 
 
-def _at(content: Mapping[str, Any], origin: int, out: Path) -> Settings:
+def at_month(content: Mapping[str, Any], origin: int, out: Path) -> Settings:
     """The configuration as it is at the end of a month: it is the last, and all sources are closed through it."""
     sources = [{**source, "closed_through": origin} for source in content["sources"]]
     return parse_settings({**content, "sources": sources, "last_month": origin}, out / "accuracy.yaml")
 
 
-def _refuse_used(out: Path) -> None:
+def refuse_used(out: Path) -> None:
+    """Make a new folder. Raises Refused for one that holds something."""
     if out.exists() and any(out.iterdir()):
         raise Refused(f"{out} is not empty; OUT must name a new folder, since a used lakehouse would know what the test hides")
     out.mkdir(parents=True, exist_ok=True)
@@ -212,7 +215,7 @@ def _series_configuration(history: pd.DataFrame, horizon: int, out: Path, models
     }
 
 
-def _cut_orders(settings: Settings, after: int | None, through: int, folder: Path) -> None:
+def cut_orders(settings: Settings, after: int | None, through: int, folder: Path) -> None:
     """Copies of all files with the lines dated after one month through another, one file each, as text."""
     spark = definitions.build_resources(settings)["spark"].spark_session
     reader = LocalOrderFiles()
@@ -241,21 +244,25 @@ def _forecast(
         settings = settings_at(origin)
         with runs.session(settings, console) as session:
             session.execute("register_deliveries", [int(definitions.newest_partition(settings))])
-            session.execute("monthly_data", [settings.first_month if after is None else add_months(after, 1), origin])
-            is_due, evidence = Verdict(True, "") if after is None else _policy(settings, origin)
-            if evidence:
-                console.print(f"{'trained again' if is_due else 'not trained again'}: {evidence}")
-            session.execute("retraining" if is_due else "publish", [origin])
+            if after is None:
+                session.execute("monthly_data", [settings.first_month, origin])
+                session.execute("retraining", [origin])
+            else:
+                session.execute("monthly_forecast", [add_months(after, 1), origin])
+                if _is_retraining_due(settings, origin, console):
+                    session.execute("retraining", [origin])
         found.append(_predictions(settings, origin, has_zoo=len(origins) == 1))
     return pd.concat(found, ignore_index=True)
 
 
-def _policy(settings: Settings, month: int) -> Verdict:
-    """What the freshness and drift sensors would say of a month."""
-    lakehouse = runs.reader(settings)
-    trained = trained_months(lakehouse.rows(CHAMPION))
-    late = freshness(month, trained, settings)
-    return late if late.is_due else drift(month, trained, lakehouse.rows(DEMAND_DRIFT, months=[month]), settings)
+def _is_retraining_due(settings: Settings, month: int, console: Console) -> bool:
+    """Whether the decision that the monthly job stored for a month is to train again."""
+    decided = runs.reader(settings).rows(RETRAINING_DECISION)
+    last = last_decision(decided[decided["yyyymm"] == month])
+    is_due = last is not None and last["decision"] == "retrain"
+    if last is not None:
+        console.print(f"{'trained again' if is_due else 'not trained again'}: {last['reason']}")
+    return is_due
 
 
 def _predictions(settings: Settings, origin: int, has_zoo: bool) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from medallion_assets.operations import accuracy as benchmark
 from medallion_assets.operations import documents, runs, servers, simulation, summary
 from medallion_assets.operations import explain as explanation
 from medallion_assets.operations import export as exports
+from medallion_assets.operations import replay as replaying
 from medallion_assets.operations import reproduce as reproduction
 from medallion_assets.partitions import month_range
 from medallion_assets.zoo.champions import Stewardship, classes_named
@@ -92,6 +93,21 @@ def accuracy(series: Path | None, horizon: int, origin: int | None, rolling: int
         benchmark.of_orders(definitions.current_settings(), horizon, origin, rolling, out, models, console)
     else:
         raise Refused("give --set with a series file, or --origin for the orders of the configuration")
+
+
+@commands.command(help="When each policy of retraining would have trained on history, what it costs, and how good its forecasts would be.")
+@click.option("--from", "first", required=True, type=int, help="yyyymm, first origin")
+@click.option("--to", "last", required=True, type=int, help="yyyymm, last origin; the months after it through the horizon must be there")
+@click.option("--horizon", required=True, type=click.IntRange(1, 24), help="months forecast at each origin")
+@click.option(
+    "--every", multiple=True, default=(3, 6), show_default=True, type=click.IntRange(1), help="months between trainings; may be repeated"
+)
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="new folder for lakehouse and results")
+def replay(first: int, last: int, horizon: int, every: tuple[int, ...], out: Path) -> None:
+    """Of the configured orders, in a lakehouse of its own that is given a month at a time."""
+    settings = definitions.current_settings()
+    _simulate(settings)
+    replaying.replay(settings, first, last, horizon, every, out, console)
 
 
 @commands.command(help="Where the served forecast of a part for a month came from.")

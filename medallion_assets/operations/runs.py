@@ -162,7 +162,7 @@ class Session:
         if event is None:
             if int(entry.level) >= logging.INFO and entry.step_key:
                 self.console.print(f"    {entry.user_message}", style="dim", markup=False, emoji=False)
-        elif event.is_step_start and not str(event.step_key).endswith(("rules_kept", "no_drift")):
+        elif event.is_step_start and not str(event.step_key).endswith(("rules_kept", "no_drift", "no_retraining_waits")):
             self._started[str(event.step_key)] = time.monotonic()
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data

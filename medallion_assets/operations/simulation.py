@@ -174,6 +174,19 @@ def order_files(settings: Simulation) -> Iterator[tuple[str, pd.DataFrame]]:
             outstanding.late.clear()
 
 
+def sales(settings: Simulation) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield (yyyymm, lines as sold), before cancellations, returns and the faults of exports: what studies without files are made of.
+
+    Columns: part and customer (numbers, -1 for no customer), order (0, 1, ... within the month), region (place in REGIONS), qty in
+    units, price in USD per unit, and others that the files are made of.
+    """
+    catalogue = _catalogue(settings)
+    first = pd.Period(year=settings.first_month // 100, month=settings.first_month % 100, freq="M")
+    for index in range(settings.months):
+        month = first + index
+        yield month.year * 100 + month.month, _month_sales(settings, catalogue, month, index, _month_draws(settings, index))
+
+
 def parts_master(settings: Simulation) -> pd.DataFrame:
     """Return the parts master as exported after the last month: one row per new part, all text.
 
@@ -311,6 +324,15 @@ def _expected_qty(settings: Simulation, catalogue: _Catalogue, month: pd.Period,
     return level
 
 
+def _month_draws(settings: Simulation, index: int) -> np.random.Generator:
+    return np.random.default_rng([settings.seed, index])
+
+
+def _month_sales(settings: Simulation, catalogue: _Catalogue, month: pd.Period, index: int, draws: np.random.Generator) -> pd.DataFrame:
+    demand = _month_demand(catalogue, _expected_qty(settings, catalogue, month, index), draws)
+    return _sales(catalogue, demand, month, index, draws)
+
+
 def _day_weights(month: pd.Period) -> Floats:
     weights: Floats = WEEKDAY_WEIGHTS[(month.start_time.weekday() + np.arange(month.days_in_month)) % 7]
     return weights
@@ -382,17 +404,16 @@ def _reversals(sales: pd.DataFrame, draws: np.random.Generator) -> pd.DataFrame:
 
 def _month_lines(settings: Simulation, catalogue: _Catalogue, month: pd.Period, index: int, outstanding: _Outstanding) -> pd.DataFrame:
     """Return the lines of the month's file and take from and add to what is outstanding."""
-    draws = np.random.default_rng([settings.seed, index])
-    demand = _month_demand(catalogue, _expected_qty(settings, catalogue, month, index), draws)
-    sales = _sales(catalogue, demand, month, index, draws)
-    reversals = pd.concat([*outstanding.reversals, _reversals(sales, draws)], ignore_index=True)
+    draws = _month_draws(settings, index)
+    sold = _month_sales(settings, catalogue, month, index, draws)
+    reversals = pd.concat([*outstanding.reversals, _reversals(sold, draws)], ignore_index=True)
     reversals["order"] = -1 - np.arange(len(reversals))
     month_minutes = month.days_in_month * MINUTES_PER_DAY
     is_later = reversals["minute"] >= month_minutes
     later = reversals[is_later]
     outstanding.reversals = [later.assign(minute=later["minute"].to_numpy() - month_minutes)]
 
-    booked = pd.concat([sales, reversals[~is_later]], ignore_index=True).sort_values("minute", kind="stable", ignore_index=True)
+    booked = pd.concat([sold, reversals[~is_later]], ignore_index=True).sort_values("minute", kind="stable", ignore_index=True)
     order = pd.factorize(booked["order"])[0]
     booked["order"] = outstanding.next_order + order
     outstanding.next_order += int(order.max()) + 1

@@ -38,6 +38,7 @@ from medallion_assets.tables import (
     PLAN,
     RECORDS,
     REJECTED_LINES,
+    RETRAINING_DECISION,
     SILVER_SALES_ORDERS,
     TABLES,
     ZOO_FORECAST,
@@ -47,7 +48,7 @@ from medallion_assets.tables import (
 from medallion_assets.zoo import assets as zoo_assets
 from medallion_assets.zoo import backtest, training
 from resources.errors import Refused
-from resources.settings import Settings
+from resources.settings import RetrainingSettings, Settings
 from tests import fakes
 from tests.conftest import SOURCE
 from tests.fakes import FakeFrame, FakeLakehouse, FakeOrderFiles, FakeReportFiles, FakeTracking, filled
@@ -56,7 +57,7 @@ from tests.frames import feature_frame
 NAIVE = "seasonal_naive"
 REPORT_KEY = gold_assets.REPORT_KEY
 MODEL_KEY = zoo_assets.model_key(NAIVE)
-KEYS = {MODEL_KEY if spec is ZOO_FORECAST else asset_key(spec): spec for spec in TABLES if spec not in RECORDS}
+KEYS = {MODEL_KEY if spec is ZOO_FORECAST else asset_key(spec): spec for spec in TABLES if spec not in (*RECORDS, RETRAINING_DECISION)}
 AFTER_TRAINING = (ZOO_FORECAST, ZOO_RESULT, MODEL_EVALUATION, CHAMPION, DEMAND_FORECAST, FORECAST_ACCURACY)
 PLOTS = (
     "model_comparison", "error_by_segment", "forecast_against_actual", "calibration", "served_forecast", "demand_history",
@@ -265,10 +266,12 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 "changed_numbers": no_rows(),
                 "demand_forecast": published,
             },
-            gold_assets.accuracy: {"forecast_accuracy": lambda forecasts, demand, months: rows_by_month(FORECAST_ACCURACY, months)},
+            gold_assets.accuracy: {
+                "forecast_accuracy": lambda forecasts, demand, evidence, months: rows_by_month(FORECAST_ACCURACY, months)
+            },
             gold_assets.drift: {
-                "monthly_figures": lambda demand: demand,
-                "demand_drift": lambda figures, months, settings: rows_by_month(DEMAND_DRIFT, months).collect(),
+                "monthly_figures": lambda demand, features: demand,
+                "demand_drift": lambda figures, accuracy, months, settings: rows_by_month(DEMAND_DRIFT, months).collect(),
             },
             gold_assets.quality: {"data_quality": lambda lines, sales, rejected, months, settings: rows_by_month(DATA_QUALITY, months)},
             checks: {"findings": repeated_keys},
@@ -409,6 +412,80 @@ def test_a_training_is_registered_decided_and_served(past: Past) -> None:
     assert set(zip(served["yyyymm"], served["registry_version"], served["vintage"], strict=True)) == {
         (month, number, 1) for number, month in enumerate((*TRAINED, LAST), 1)
     }
+
+
+def test_the_newest_complete_month_is_decided_upon_once(past: Past) -> None:
+    """The monthly job stores a decision on it with its reason; the same again adds no row, and other months get none."""
+    world, key = past.world.copied(), asset_key(RETRAINING_DECISION)
+    told = world.run("monthly_forecast", FIRST, NEXT).months(key)
+    decisions = world.lakehouse.rows(RETRAINING_DECISION)
+    assert decisions[["yyyymm", "decision_number", "decision", "training_lag_months"]].values.tolist() == [[LAST, 1, "watch", 0]]
+    assert decisions["reason"].iloc[0].endswith(f"a champion was trained in {LAST}, and drift trains none within 1 months after that")
+    assert {month for month, facts in told.items() if "decision" in facts} == {str(LAST)}
+    assert (told[str(LAST)]["decision"], told[str(LAST)]["result"]) == ("watch", "written")
+    assert world.run("monthly_forecast", LAST).months(key)[str(LAST)]["result"] == "unchanged"
+    assert len(world.lakehouse.rows(RETRAINING_DECISION)) == 1
+
+
+def test_other_evidence_adds_a_row(past: Past) -> None:
+    """Once the month's figures are calm, a second row with the next number says so; the first stays."""
+    world = past.world.copied()
+    assert world.run("monthly_forecast", LAST).success
+    world.lakehouse.merge(DEMAND_DRIFT, FakeFrame([filled(DEMAND_DRIFT, yyyymm=LAST, is_drift=False)], DEMAND_DRIFT.column_names), [LAST])
+    assert world.run("monthly_forecast", LAST).success
+    decisions = world.lakehouse.rows(RETRAINING_DECISION)
+    assert decisions[["decision_number", "decision"]].values.tolist() == [[1, "watch"], [2, "nothing"]]
+
+
+def test_with_retraining_off_nothing_is_decided(past: Past) -> None:
+    """No row is added; how fresh the tables are is told all the same."""
+    off = SETTINGS.model_copy(update={"retraining": RetrainingSettings(mode="off")})
+    world = World(*(copy.deepcopy(fake) for fake in (past.world.lakehouse, past.world.orders, past.world.tracking)), settings=off)
+    execution = world.run("monthly_forecast", LAST)
+    assert execution.success
+    assert world.lakehouse.rows(RETRAINING_DECISION).empty
+    table = execution.months(asset_key(RETRAINING_DECISION))[str(LAST)]["freshness"]
+    assert f"| silver.monthly_demand | {LAST} |  | {NEXT} |  |" in table
+
+
+def test_each_table_is_told_its_fresh_months(past: Past) -> None:
+    """A month that is complete and was not made, and a running one, are observations on the table's own page."""
+    world = past.world.copied()
+    world.lakehouse.forget(MONTHLY_DEMAND, FIRST)
+    world.lakehouse.forget(DATA_QUALITY, FIRST + 1)
+    execution = world.run("monthly_forecast", LAST)
+    observed = {
+        event.asset_key: {name: value.value for name, value in event.asset_observation_data.asset_observation.metadata.items()}
+        for event in execution.events
+        if event.event_type == dg.DagsterEventType.ASSET_OBSERVATION
+    }
+    assert observed[asset_key(MONTHLY_DEMAND)] == {
+        "missing_months": str(FIRST),
+        "incomplete_months": str(NEXT),
+        "late_months": "none",
+        "newest_month": LAST,
+    }
+    assert observed[asset_key(DATA_QUALITY)]["missing_months"] == str(FIRST + 1)
+    assert observed[asset_key(DEMAND_FORECAST)]["missing_months"] == "none"
+
+
+def test_a_suggested_retraining_warns(past: Past) -> None:
+    """With retraining.mode suggest the check of the newest decision warns, with its reason, and fails no run."""
+    world = past.world.copied()
+    row = filled(RETRAINING_DECISION, decision_number=1, decision="retrain", yyyymm=FIRST, reason="two months drifted", mode="suggest")
+    world.lakehouse.append(RETRAINING_DECISION, FakeFrame([row], RETRAINING_DECISION.column_names), number=1)
+    suggested = checked(world.run("monthly_forecast", FIRST), "no_retraining_waits")
+    assert (suggested.passed, suggested.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert suggested.description == f"train {FIRST} again: two months drifted"
+    assert checked(world.run("monthly_forecast", LAST), "no_retraining_waits").passed
+
+
+def checked(execution: Execution, name: str) -> Any:
+    assert execution.success
+    found = [
+        event.asset_check_evaluation_data for event in execution.events if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ]
+    return next(check for check in found if check.check_name == name)
 
 
 def test_runs_say_what_they_read_and_are_committed(past: Past) -> None:

@@ -16,12 +16,14 @@ from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import (
     CHAMPION,
     DELIVERIES,
+    DEMAND_DRIFT,
     DEMAND_FEATURES,
     DEMAND_FORECAST,
     FORECAST_ACCURACY,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
     RECORDS,
+    RETRAINING_DECISION,
     TABLES,
     ZOO_FORECAST,
     ZOO_RESULT,
@@ -109,13 +111,17 @@ def test_an_asset_has_a_blocking_check(defs: dg.Definitions, key: dg.AssetKey) -
 
 
 def test_lines_must_add_up_and_drift_only_warns(defs: dg.Definitions) -> None:
-    """The accounting blocks, drift does not."""
+    """The accounting blocks, drift and a retraining that waits do not."""
     blocking = {
         (key.asset_key.path[-1], key.name): defs.resolve_asset_graph().get(key).blocking
         for key in defs.resolve_asset_graph().asset_check_keys
         if key.name != "rules_kept"
     }
-    assert blocking == {("data_quality", "every_line_accounted_for"): True, ("demand_drift", "no_drift"): False}
+    assert blocking == {
+        ("data_quality", "every_line_accounted_for"): True,
+        ("demand_drift", "no_drift"): False,
+        ("retraining_decision", "no_retraining_waits"): False,
+    }
 
 
 def test_an_adopted_table_is_external(nodes: dict[dg.AssetKey, Any]) -> None:
@@ -134,6 +140,8 @@ def test_the_order_is_data_models_evidence_decision_forecast(defs: dg.Definition
     assert parents(defs, asset_key(MODEL_EVALUATION)) == {asset_key(ZOO_RESULT)}
     assert parents(defs, asset_key(CHAMPION)) >= {asset_key(MODEL_EVALUATION)}
     assert parents(defs, asset_key(DEMAND_FORECAST)) >= {asset_key(CHAMPION), asset_key(DEMAND_FEATURES)}
+    assert parents(defs, asset_key(DEMAND_DRIFT)) == set(map(asset_key, (MONTHLY_DEMAND, DEMAND_FEATURES, FORECAST_ACCURACY)))
+    assert parents(defs, asset_key(RETRAINING_DECISION)) == set(map(asset_key, (CHAMPION, DEMAND_DRIFT, FORECAST_ACCURACY)))
 
 
 def test_the_report_is_the_last_page(defs: dg.Definitions, nodes: dict[dg.AssetKey, Any]) -> None:
@@ -166,18 +174,19 @@ def test_jobs_hold_what_their_sensors_ask_for(defs: dg.Definitions) -> None:
     """Registration alone, months without training, training with publication, each published month with its report."""
     jobs = {name: selected(defs, name) for name in ("register_deliveries", "monthly_data", "monthly_forecast", "publish", "retraining")}
     assert jobs["register_deliveries"] == {asset_key(DELIVERIES)}
-    assert jobs["monthly_forecast"] == jobs["monthly_data"] | jobs["publish"]
+    assert jobs["monthly_forecast"] == jobs["monthly_data"] | jobs["publish"] | {asset_key(RETRAINING_DECISION)}
     assert not jobs["monthly_forecast"] & {*map(model_key, MODELS), asset_key(CHAMPION)}
     assert jobs["retraining"] >= {*map(model_key, MODELS), asset_key(CHAMPION), asset_key(DEMAND_FORECAST)}
     assert REPORT_KEY in jobs["publish"] & jobs["monthly_forecast"] & jobs["retraining"]
-    assert jobs["register_deliveries"] | jobs["monthly_data"] | jobs["retraining"] == {*KEYS, REPORT_KEY}
+    assert jobs["register_deliveries"] | jobs["monthly_forecast"] | jobs["retraining"] == {*KEYS, REPORT_KEY}
     assert defs.executor is dg.in_process_executor
 
 
 def test_sensors_ask_for_these_jobs(defs: dg.Definitions) -> None:
-    """Landing files are registered, deliveries forecast, age and drift retrain; each sensor's tables are resources."""
-    asked = {sensor.name: sensor.job_name for sensor in defs.sensors or ()}
-    assert asked == {
+    """Landing files are registered, deliveries forecast, age and drift retrain, a failure asks for nothing; tables are resources."""
+    sensors = {sensor.name: sensor for sensor in defs.sensors or ()}
+    assert not sensors.pop("run_failure_sensor").targets
+    assert {name: sensor.job_name for name, sensor in sensors.items()} == {
         "landing_sensor": "register_deliveries",
         "deliveries_sensor": "monthly_forecast",
         "freshness_sensor": "retraining",

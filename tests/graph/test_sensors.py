@@ -1,5 +1,6 @@
 """Sensors: each fires once for its cause and says why it doesn't otherwise, on real Delta tables and without Spark."""
 
+import json
 import os
 import subprocess
 import sys
@@ -41,18 +42,30 @@ CHAMPION = pa.schema(
         ("champion_trained_yyyymm", pa.int32()),
     ]
 )
-DRIFT = pa.schema(
-    [("yyyymm", pa.int32()), ("feature", pa.string()), ("statistic", pa.float64()), ("threshold", pa.float64()), ("is_drift", pa.bool_())]
+DECISION = pa.schema(
+    [
+        ("yyyymm", pa.int32()),
+        ("decision_number", pa.int64()),
+        ("decision", pa.string()),
+        ("cause", pa.string()),
+        ("reason", pa.string()),
+        ("evidence_months", pa.string()),
+    ]
+)
+LEDGER = pa.schema(
+    [("table_id", pa.string()), ("yyyymm", pa.int32()), ("details", pa.string()), ("recorded_at", pa.timestamp("us", "UTC"))]
 )
 
 
 class Watch:
     """The sensors of one small lakehouse, ticked one at a time as the daemon does: cursors and the instance are kept."""
 
-    def __init__(self, folder: Path, **monitoring: Any):
+    def __init__(self, folder: Path, mode: str = "act", **monitoring: Any):
         self.landing, self.tables = folder / "landing", folder / "tables"
         source = {"name": "orders", "files": f"{self.landing}/*.csv", "columns": COLUMNS}
-        self.settings = Settings(lakehouse_root=str(folder), first_month=FIRST_MONTH, sources=(source,), monitoring=monitoring)
+        self.settings = Settings(
+            lakehouse_root=str(folder), first_month=FIRST_MONTH, sources=(source,), monitoring=monitoring, retraining={"mode": mode}
+        )
         months = month_partitions(FIRST_MONTH)
 
         @dg.asset(partitions_def=months)
@@ -63,7 +76,7 @@ class Watch:
         self.sensors = {sensor.name: sensor for sensor in build_sensors(self.settings, **jobs)}
         self.resources = {
             f"{name}_table": DeltaTableResource(url=str(self.tables / name), storage_options=LocalConfig())
-            for name in ("deliveries", "champion", "drift")
+            for name in ("deliveries", "champion", "decision", "ledger")
         }
         self.definitions = dg.Definitions(
             assets=[anything], jobs=list(jobs.values()), sensors=list(self.sensors.values()), resources=self.resources
@@ -93,9 +106,28 @@ class Watch:
         row = {"yyyymm": month, "decision_number": number, "decision": decision, "champion_trained_yyyymm": trained}
         self.write("champion", CHAMPION, row | {"demand_class": demand_class})
 
-    def measure_drift(self, month: int, statistic: float) -> None:
-        row = {"yyyymm": month, "feature": "total_demand_qty", "statistic": statistic, "threshold": 4.0, "is_drift": abs(statistic) >= 4}
-        self.write("drift", DRIFT, row, row | {"feature": "region_mix", "statistic": 0.5, "is_drift": False})
+    def compute(self, month: int, is_complete: bool = True) -> None:
+        """What the ledger holds of a month's features once the monthly job made them."""
+        row = {"table_id": "silver.demand_features", "yyyymm": month, "details": json.dumps({"is_complete": is_complete})}
+        self.write("ledger", LEDGER, row | {"recorded_at": datetime.now(UTC)})
+
+    def order(self, number: int, month: int, decision: str = "retrain", cause: str | None = "drift") -> None:
+        """A row of gold.retraining_decision."""
+        row = {"yyyymm": month, "decision_number": number, "decision": decision, "cause": cause, "evidence_months": f"[{month}]"}
+        self.write("decision", DECISION, row | {"reason": f"{month}: total_demand_qty z +6.1 (p 0.02)"})
+
+    def ended(self, month: int, status: dg.DagsterRunStatus, **tags: str) -> dg.DagsterRun:
+        """A retraining of a month that has come to this."""
+        retraining = self.definitions.resolve_job_def("retraining")
+        run = self.instance.create_run_for_job(retraining, tags=tags or {"dagster/partition": str(month)})
+        kind = {
+            dg.DagsterRunStatus.FAILURE: dg.DagsterEventType.RUN_FAILURE,
+            dg.DagsterRunStatus.SUCCESS: dg.DagsterEventType.RUN_SUCCESS,
+            dg.DagsterRunStatus.CANCELED: dg.DagsterEventType.RUN_CANCELED,
+        }.get(status)
+        if kind:
+            self.instance.report_dagster_event(dg.DagsterEvent(kind.value, retraining.name), run.run_id)
+        return run
 
 
 @pytest.fixture
@@ -203,9 +235,10 @@ def test_an_old_champion_is_trained_again_once(watch: Watch) -> None:
     watch.deliver(1, 202401, 202404, 202405, 202406)
     watch.decide(1, 202401, 202401)
     watch.decide(2, 202405, 202405, demand_class="lumpy")
+    watch.compute(202405)
     requests, _ = watch.tick("freshness_sensor")
     assert partitions(requests) == ["202405"]
-    assert requests[0].run_key == "freshness-202405-202401"
+    assert requests[0].run_key == "freshness-202405-202401-1"
     assert "lag 4 months, limit 3" in requests[0].tags["medallion/evidence"]
     requests, reason = watch.tick("freshness_sensor")
     assert requests == []
@@ -229,60 +262,160 @@ def test_the_first_champion_waits_for_enough_history(watch: Watch) -> None:
     assert requests == []
     assert "has 0 evidence origins, 3 are needed" in reason
     watch.deliver(2, add_months(enough, 1))
+    watch.compute(enough)
     requests, _ = watch.tick("freshness_sensor")
-    assert requests[0].run_key == f"freshness-{enough}-none"
+    assert requests[0].run_key == f"freshness-{enough}-none-1"
 
 
-def test_drift_retrains_once(watch: Watch) -> None:
-    """Drift in the newest complete month asks for its training, with the figures that drifted as evidence."""
+def test_a_month_is_trained_once_its_features_are_there(watch: Watch) -> None:
+    """A complete month that the monthly job has not made, or made while it was partial, waits; old months made again change nothing."""
     watch.deliver(1, 202405, 202406)
     watch.decide(1, 202401, 202401)
-    watch.measure_drift(202405, 6.1)
+    for computed in ((202310, True), (202405, False)):
+        watch.compute(*computed)
+        requests, reason = watch.tick("freshness_sensor")
+        assert requests == []
+        assert reason.endswith("silver.demand_features has no complete 202405 yet, the monthly job makes it")
+    watch.compute(202405)
+    assert partitions(watch.tick("freshness_sensor")[0]) == ["202405"]
+
+
+def test_a_new_month_on_the_clock_is_no_complete_one(watch: Watch) -> None:
+    """Lines of a running month make training no older; once they reach its end and the next begins, they do."""
+    watch.decide(1, 202402, 202402)
+    watch.deliver(1, 202405, 202406)
+    watch.deliver(2, 202406, last_day=3)
+    assert watch.tick("freshness_sensor")[0] == []
+    watch.deliver(3, 202406, 202407)
+    watch.compute(202406)
+    assert partitions(watch.tick("freshness_sensor")[0]) == ["202406"]
+
+
+def test_a_decision_retrains_once(watch: Watch) -> None:
+    """The stored decision on the newest complete month asks for its training; tags name the decision and its evidence."""
+    watch.deliver(1, 202405, 202406)
+    watch.order(7, 202405)
     requests, _ = watch.tick("drift_sensor")
     assert partitions(requests) == ["202405"]
-    assert requests[0].run_key == "drift-202405"
-    assert requests[0].tags["medallion/evidence"] == "202405: total_demand_qty z +6.1 (drift from 4)"
+    assert requests[0].run_key == "drift-202405-1"
+    told = {"trigger": "drift", "decision": "7", "evidence": "202405: total_demand_qty z +6.1 (p 0.02)"}
+    assert requests[0].tags.items() >= {f"medallion/{name}": value for name, value in told.items()}.items()
     requests, reason = watch.tick("drift_sensor")
     assert requests == []
     assert "already requested" in reason
 
 
-def test_drift_of_a_past_month_is_no_cause(watch: Watch) -> None:
-    """A newer complete month must be measured first; once it is calm, nothing is trained."""
-    watch.deliver(1, 202404, 202405, 202406)
-    watch.decide(1, 202401, 202401)
-    watch.measure_drift(202404, 6.1)
-    assert watch.tick("drift_sensor") == ([], "202405 is complete, but its drift is not computed yet; the monthly job does that")
-    watch.measure_drift(202405, 1.0)
-    assert watch.tick("drift_sensor") == ([], "no drift in 202405: 2 figures looked at")
-
-
-def test_drift_waits_out_the_cooldown(watch: Watch) -> None:
-    """A champion trained three months ago is not trained again for drift; the fourth month with drift does it."""
-    watch.deliver(1, 202404, 202405)
-    watch.decide(1, 202401, 202401)
-    watch.measure_drift(202404, 6.1)
+@pytest.mark.parametrize(
+    ("decision", "cause", "told"),
+    [("watch", None, "watch: 202405: total"), ("retrain", "training_lag", "the freshness sensor acts on that")],
+)
+def test_other_decisions_are_told(watch: Watch, decision: str, cause: str | None, told: str) -> None:
+    """What is not retraining because of drift is shown as the reason why nothing was started."""
+    watch.deliver(1, 202405, 202406)
+    watch.order(7, 202405, decision, cause)
     requests, reason = watch.tick("drift_sensor")
     assert requests == []
-    assert reason.endswith("the champion was trained in 202401, less than 4 months before")
-    watch.deliver(2, 202406)
-    watch.measure_drift(202405, 6.1)
-    assert partitions(watch.tick("drift_sensor")[0]) == ["202405"]
+    assert told in reason
 
 
-@pytest.mark.parametrize("name", ["freshness_sensor", "drift_sensor"])
-def test_a_training_under_way_is_not_asked_for_again(watch: Watch, name: str) -> None:
-    """A retraining of the month that waits or runs answers both causes; after it the sensor decides anew."""
+def test_a_decision_on_a_past_month_is_no_cause(watch: Watch) -> None:
+    """A newer complete month must be decided upon first; of several rows the newest counts."""
+    watch.deliver(1, 202404, 202405, 202406)
+    watch.order(1, 202404)
+    assert watch.tick("drift_sensor") == ([], "202405 is complete, but nothing is decided for it yet; the monthly job does that")
+    watch.order(2, 202405)
+    watch.order(3, 202405, "nothing", None)
+    assert watch.tick("drift_sensor")[0] == []
+
+
+def caused(watch: Watch) -> None:
+    """Both causes of a retraining of 202405."""
     watch.deliver(1, 202405, 202406)
     watch.decide(1, 202401, 202401)
-    watch.measure_drift(202405, 6.1)
-    retraining = watch.definitions.resolve_job_def("retraining")
-    run = watch.instance.create_run_for_job(retraining, tags={"dagster/partition": "202405"})
+    watch.compute(202405)
+    watch.order(1, 202405)
+
+
+BOTH = pytest.mark.parametrize("name", ["freshness_sensor", "drift_sensor"])
+
+
+@BOTH
+@pytest.mark.parametrize("mode", ["suggest", "off"])
+def test_a_person_trains_unless_the_mode_is_act(tmp_path: Path, name: str, mode: str) -> None:
+    """With suggest and off no sensor starts a training, and says so."""
+    watch = Watch(tmp_path, mode)
+    caused(watch)
+    requests, reason = watch.tick(name)
+    assert requests == []
+    assert reason.endswith(f"retraining.mode is {mode}, a person starts the training of 202405")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "tags",
+    [{"dagster/partition": "202405"}, {RANGE_START_TAG: "202405", RANGE_END_TAG: "202405"}],
+    ids=["by a sensor", "from the command line"],
+)
+def test_a_training_under_way_is_not_asked_for_again(watch: Watch, name: str, tags: dict[str, str]) -> None:
+    """A retraining of the month that waits or runs answers both causes; after it the sensor decides anew."""
+    caused(watch)
+    run = watch.ended(202405, dg.DagsterRunStatus.NOT_STARTED, **tags)
     requests, reason = watch.tick(name)
     assert requests == []
     assert reason.endswith("training of 202405 is under way")
     watch.instance.delete_run(run.run_id)
     assert partitions(watch.tick(name)[0]) == ["202405"]
+
+
+@BOTH
+def test_a_failed_training_is_tried_again_so_many_times(watch: Watch, name: str) -> None:
+    """Each failure asks anew under its own run key, until max_tries; then the reason says what a person can do."""
+    caused(watch)
+    for number in (1, 2, 3):
+        requests, _ = watch.tick(name)
+        assert requests[0].run_key.endswith(f"-{number}")
+        assert requests[0].tags.get("medallion/try") == (str(number) if number > 1 else None)
+        watch.ended(202405, dg.DagsterRunStatus.FAILURE)
+    requests, reason = watch.tick(name)
+    assert requests == []
+    assert "all 3 trainings of 202405 failed (retraining.max_tries)" in reason
+    assert reason.endswith("mend the cause and re-execute it, or wait for the next month")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("status", "told"), [(dg.DagsterRunStatus.SUCCESS, "what serves stayed"), (dg.DagsterRunStatus.CANCELED, "stopped by a person")]
+)
+def test_a_training_that_ended_otherwise_is_not_repeated(watch: Watch, name: str, status: dg.DagsterRunStatus, told: str) -> None:
+    """One that succeeded without a new champion, and one that a person stopped, start no loop; failures of other months don't count."""
+    caused(watch)
+    watch.ended(202404, dg.DagsterRunStatus.FAILURE)
+    watch.ended(202405, status)
+    requests, reason = watch.tick(name)
+    assert requests == []
+    assert told in reason
+
+
+def test_a_failed_run_is_told(watch: Watch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The log says which job failed, for which months, why it was started and what its step said; nothing else is done."""
+
+    @dg.op
+    def fit() -> None:
+        raise dg.Failure(description="MLflow can't be reached")
+
+    @dg.job
+    def retraining() -> None:
+        fit()
+
+    tags = {RANGE_START_TAG: "202404", RANGE_END_TAG: "202405", "medallion/trigger": "drift", "medallion/evidence": "two months"}
+    result = retraining.execute_in_process(instance=watch.instance, tags=tags, raise_on_error=False)
+    event = result.filter_events(lambda event: event.is_run_failure)[0]
+    context = dg.build_run_status_sensor_context("run_failure_sensor", event, watch.instance, result.dagster_run).for_run_failure()
+    capsys.readouterr()
+    assert watch.sensors["run_failure_sensor"](context) is None
+    told = capsys.readouterr().err
+    assert "retraining of 202404 to 202405 failed" in told
+    assert "started by drift: two months. fit: MLflow can't be reached" in told
 
 
 def test_the_newest_decision_of_a_class_counts(watch: Watch) -> None:
@@ -306,14 +439,18 @@ def test_settings_switch_the_sensors_on(tmp_path: Path) -> None:
 
 
 def test_no_sensor_imports_spark(watch: Watch) -> None:
-    """A tick of every sensor in a fresh process leaves pyspark unimported."""
-    watch.deliver(1, 202405, 202406)
-    watch.decide(1, 202401, 202401)
-    watch.measure_drift(202405, 6.1)
+    """A tick of every sensor in a fresh process, with 60 months delivered, computed and decided upon, leaves pyspark unimported."""
+    months = [add_months(FIRST_MONTH, n) for n in range(60)]
+    watch.deliver(1, *months)
+    watch.decide(1, months[50], months[50])
+    for number, month in enumerate(months, 1):
+        watch.compute(month)
+        watch.order(number, month)
     land(watch, "march.csv")
     script = (
         "import sys, pathlib; from tests.graph.test_sensors import Watch; watch = Watch(pathlib.Path(sys.argv[1]));"
-        "print(sum(len(watch.tick(name)[0]) for name in watch.sensors), 'pyspark' in sys.modules)"
+        "ticked = [name for name in watch.sensors if name != 'run_failure_sensor'];"
+        "print(sum(len(watch.tick(name)[0]) for name in ticked), 'pyspark' in sys.modules)"
     )
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", script, str(watch.landing.parent)]

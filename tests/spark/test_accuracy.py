@@ -3,17 +3,22 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 
+from benchmarks import false_alarms
 from medallion_assets.monitoring.accuracy import forecast_accuracy
 from medallion_assets.monitoring.drift import monthly_figures
 from medallion_assets.monitoring.quality import data_quality
 from medallion_assets.tables import (
     DATA_QUALITY,
     DECILES,
+    DEMAND_FEATURES,
     DEMAND_FORECAST,
     FORECAST_ACCURACY,
+    MODEL_EVALUATION,
     MONTHLY_DEMAND,
     REJECTED_LINES,
     SILVER_SALES_ORDERS,
@@ -50,6 +55,23 @@ def forecast(origin: int, part: str, target: int, qty: float, published: datetim
     return row | others
 
 
+def evidence(spark: SparkSession, month: int, *rows: tuple[str, int, float, float]) -> DataFrame:
+    """gold.model_evaluation of one model and month: class, horizon, WQL and bias."""
+    common = {"yyyymm": month, "model": "ses", "segment_kind": "demand_class"}
+    named = [dict(zip(("segment", "horizon", "wql", "bias"), row, strict=True)) for row in rows]
+    return table(spark, MODEL_EVALUATION, [common | row for row in named])
+
+
+def judged(served: DataFrame, sold: DataFrame, promised: DataFrame | None = None) -> DataFrame:
+    """gold.forecast_accuracy of March 2024, without evidence where none is given."""
+    return forecast_accuracy(served, sold, evidence(served.sparkSession, 202401) if promised is None else promised, [202403])
+
+
+def classified(spark: SparkSession, *rows: tuple[str, int, str]) -> DataFrame:
+    """silver.demand_features of (part, month, class)."""
+    return table(spark, DEMAND_FEATURES, [dict(zip(("part_number", "yyyymm", "demand_class"), row, strict=True)) for row in rows])
+
+
 def only(rows: DataFrame, **key: Any) -> Row:
     found = [row for row in rows.collect() if all(row[name] == value for name, value in key.items())]
     assert len(found) == 1, found
@@ -63,7 +85,7 @@ def test_accuracy_of_two_parts(spark: SparkSession) -> None:
     """Two parts, forecast 10 and 6 and sold 8 and 6, against 4 and nothing a year before: every figure by hand."""
     served = table(spark, DEMAND_FORECAST, [forecast(202402, "A", 202403, 10.0, IN_TIME), forecast(202402, "B", 202403, 6.0, IN_TIME)])
     sold = demand(spark, ("A", 202403, 8.0), ("B", 202403, 6.0), ("A", 202303, 4.0))
-    rows = forecast_accuracy(served, sold, [202403])
+    rows = judged(served, sold)
     assert rows.columns == list(FORECAST_ACCURACY.column_names)
     row = only(rows, segment_kind="all").asDict()
     expected = {"yyyymm": 202403, "lag": 1, "cell_count": 2, "actual_qty": 14.0, "forecast_qty": 16.0, "mae": 1.0, "rmse": 2**0.5}
@@ -85,7 +107,7 @@ def test_segments_are_all_class_and_status(spark: SparkSession) -> None:
         ],
     )
     sold = demand(spark, ("A", 202403, 8.0), ("B", 202403, 6.0), ("C", 202403, 0.0))
-    segments = {(row.segment_kind, row.segment, row.cell_count) for row in forecast_accuracy(served, sold, [202403]).collect()}
+    segments = {(row.segment_kind, row.segment, row.cell_count) for row in judged(served, sold).collect()}
     assert segments == {
         ("all", "all", 2),
         ("demand_class", "smooth", 1),
@@ -99,21 +121,21 @@ def test_the_last_vintage_before_the_month_counts(spark: SparkSession) -> None:
     """Of three vintages the second was current when March began; the third came too late to be judged."""
     vintages = [(10.0, IN_TIME, 1), (9.0, datetime(2024, 2, 29, 23, 59, tzinfo=UTC), 2), (8.0, LATE, 3)]
     served = table(spark, DEMAND_FORECAST, [forecast(202402, "A", 202403, qty, published, n) for qty, published, n in vintages])
-    row = only(forecast_accuracy(served, demand(spark, ("A", 202403, 8.0)), [202403]), segment_kind="all")
+    row = only(judged(served, demand(spark, ("A", 202403, 8.0))), segment_kind="all")
     assert (row.forecast_qty, row.is_backfilled) == (9.0, False)
 
 
 def test_a_forecast_published_late_is_marked(spark: SparkSession) -> None:
     """Where nothing was published in time the first vintage is judged, marked as backfilled."""
     served = table(spark, DEMAND_FORECAST, [forecast(202402, "A", 202403, 10.0, LATE), forecast(202402, "A", 202403, 8.0, LATE, 2)])
-    row = only(forecast_accuracy(served, demand(spark, ("A", 202403, 8.0)), [202403]), segment_kind="all")
+    row = only(judged(served, demand(spark, ("A", 202403, 8.0))), segment_kind="all")
     assert (row.forecast_qty, row.is_backfilled) == (10.0, True)
 
 
 def test_change_is_against_the_origin_before(spark: SparkSession) -> None:
     """A forecast of 10 that said 8 a month earlier changed by a fifth."""
     rows = [forecast(202402, "A", 202403, 10.0, IN_TIME), forecast(202401, "A", 202403, 8.0, IN_TIME)]
-    accuracy = forecast_accuracy(table(spark, DEMAND_FORECAST, rows), demand(spark, ("A", 202403, 8.0)), [202403])
+    accuracy = judged(table(spark, DEMAND_FORECAST, rows), demand(spark, ("A", 202403, 8.0)))
     assert only(accuracy, lag=1, segment_kind="all").mean_absolute_change == pytest.approx(0.2)
     assert only(accuracy, lag=2, segment_kind="all").mean_absolute_change is None
 
@@ -133,7 +155,7 @@ def test_the_change_by_class_is_of_the_parts_that_both_forecast(spark: SparkSess
         forecast(202402, "D", 202403, 50.0, IN_TIME),
     ]
     sold = demand(spark, *((part, 202403, 5.0) for part in "ABCD"))
-    accuracy = forecast_accuracy(table(spark, DEMAND_FORECAST, earlier + later), sold, [202403])
+    accuracy = judged(table(spark, DEMAND_FORECAST, earlier + later), sold)
     changes = {(row.segment, row.lag): row.mean_absolute_change for row in accuracy.where("segment_kind <> 'status'").collect()}
     assert changes == {
         ("all", 1): pytest.approx((2 + 3 + 0) / (10 + 6 + 4)),
@@ -143,18 +165,39 @@ def test_the_change_by_class_is_of_the_parts_that_both_forecast(spark: SparkSess
     }
 
 
+def test_what_was_promised_stands_beside_what_came(spark: SparkSession) -> None:
+    """The evidence of each row's own model, class, training and horizon, weighted by demand; none where a part had no trained model."""
+    trained = {"model": "ses", "trained_yyyymm": 202401}
+    rows = [forecast(202402, "A", 202403, 8.0, IN_TIME, **trained), forecast(202402, "B", 202403, 8.0, IN_TIME, **trained)]
+    rows[1] |= {"demand_class": "lumpy"}
+    sold = demand(spark, ("A", 202403, 6.0), ("B", 202403, 2.0), ("C", 202403, 2.0))
+    told = [("smooth", 1, 0.2, 0.1), ("smooth", 2, 0.9, 0.9), ("lumpy", 1, 0.6, -0.3)]
+    judged_rows = judged(table(spark, DEMAND_FORECAST, rows), sold, evidence(spark, 202401, *told)).collect()
+    found = {row.segment: (row.evidence_wql, row.evidence_bias) for row in judged_rows}
+    assert found["smooth"] == (pytest.approx(0.2), pytest.approx(0.1))
+    assert found["all"] == (pytest.approx(0.3), pytest.approx(0.0))
+    untrained = [*rows, forecast(202402, "C", 202403, 8.0, IN_TIME, model="seasonal_naive")]
+    judged_rows = judged(table(spark, DEMAND_FORECAST, untrained), sold, evidence(spark, 202401, *told)).collect()
+    assert {row.segment: row.evidence_wql for row in judged_rows} == {
+        "all": None,
+        "forecast": None,
+        "smooth": None,
+        "lumpy": pytest.approx(0.6),
+    }
+
+
 def test_incomplete_months_are_not_judged(spark: SparkSession) -> None:
     """A month that is not complete has no actual, and one without a year before it no naive forecast."""
     served = table(spark, DEMAND_FORECAST, [forecast(202402, "A", 202403, 10.0, IN_TIME)])
-    assert forecast_accuracy(served, demand(spark, ("A", 202403, 8.0), is_complete=False), [202403]).count() == 0
-    row = only(forecast_accuracy(served, demand(spark, ("A", 202403, 8.0)), [202403]), segment_kind="all")
+    assert judged(served, demand(spark, ("A", 202403, 8.0), is_complete=False)).count() == 0
+    row = only(judged(served, demand(spark, ("A", 202403, 8.0))), segment_kind="all")
     assert (row.naive_wape, row.value_added) == (None, None)
 
 
 def test_no_demand_gives_no_ratio(spark: SparkSession) -> None:
     """Where nothing was sold, errors in units stay and ratios are empty."""
     served = table(spark, DEMAND_FORECAST, [forecast(202402, "A", 202403, 1.0, IN_TIME)])
-    row = only(forecast_accuracy(served, demand(spark, ("A", 202403, 0.0)), [202403]), segment_kind="all")
+    row = only(judged(served, demand(spark, ("A", 202403, 0.0))), segment_kind="all")
     assert (row.mae, row.wape, row.bias, row.wql) == (1.0, None, None, None)
 
 
@@ -227,23 +270,54 @@ def test_lines_of_no_month_are_counted_without_shares(spark: SparkSession) -> No
 
 
 def test_monthly_figures_of_complete_months(spark: SparkSession) -> None:
-    """Totals, shares and the regional mix of a month, and the like-for-like change against the year before."""
-    complete = demand(spark, ("A", 202403, 8.0), ("B", 202403, 0.0), ("A", 202303, 4.0))
-    figures = monthly_figures(complete.union(demand(spark, ("A", 202404, 1.0), is_complete=False))).toPandas().set_index("yyyymm")
+    """Totals, shares, mixes and demand by class of a month, and the like-for-like changes against the year before."""
+    complete = demand(spark, ("A", 202403, 8.0), ("B", 202403, 0.0), ("C", 202403, 2.0), ("A", 202303, 4.0), ("B", 202303, 12.0))
+    classes = classified(spark, ("A", 202403, "smooth"), ("B", 202403, "smooth"), ("C", 202403, "new"), ("A", 202303, "lumpy"))
+    figures = monthly_figures(complete.union(demand(spark, ("A", 202404, 1.0), is_complete=False)), classes).toPandas().set_index("yyyymm")
     assert list(figures.index) == [202303, 202403]
     march = figures.loc[202403]
-    assert (march["total_demand_qty"], march["active_part_count"], march["zero_share"], march["mean_unit_price"]) == (8.0, 1, 0.5, 2.0)
-    assert march["region_demand_qty"] == {"North": 8.0}
-    assert march["like_for_like_ratio"] == pytest.approx(2.0)
+    known = ("total_demand_qty", "active_part_count", "zero_share", "mean_unit_price")
+    assert tuple(march[name] for name in known) == (10.0, 2, pytest.approx(1 / 3), 2.0)
+    assert (march["region_demand_qty"], march["class_demand_qty"]) == ({"North": 10.0}, {"smooth": 8.0})
+    assert (march["like_for_like_ratio"], march["like_for_like_price"]) == (pytest.approx(2.0), pytest.approx(1.0))
+    # A has .8 of the demand and had .25; what B had and C has changed part.
+    assert march["part_mix"] == pytest.approx(0.75)
+
+
+def test_the_study_of_false_alarms_looks_at_the_same_figures(spark: SparkSession) -> None:
+    """What the benchmark computes of a simulated wholesaler without Spark equals what the asset computes of its tables."""
+    sold = false_alarms.history(1, "no change")
+    classes = false_alarms.demand_classes(sold.qty)
+    expected = false_alarms.figures_of(sold, classes)
+    exists = np.maximum.accumulate(sold.qty > 0, axis=1)
+    part, place = (indices.tolist() for indices in np.nonzero(exists))
+    month = expected["yyyymm"].to_numpy()[place].tolist()
+    seen: set[int] = set()  # counts are added up over parts: here the first part of a month has them all
+    rows = []
+    for p, n, m in zip(part, place, month, strict=True):
+        counts = (0.0, 0.0) if n in seen else (sold.order_count[n], sold.customer_count[n])
+        seen.add(n)
+        region = false_alarms.REGIONS[sold.region_qty[p, n].argmax()] if sold.qty[p, n] else None
+        rows.append((str(p), m, float(sold.qty[p, n]), float(sold.revenue[p, n]), *map(int, counts), region))
+    names = ("part_number", "yyyymm", "demand_qty", "revenue", "order_count", "customer_count", "region")
+    tables = [
+        table(spark, MONTHLY_DEMAND, [dict(zip(names, row, strict=True)) | {"is_complete": True} for row in rows]),
+        classified(spark, *((str(p), m, str(classes[p, n])) for p, n, m in zip(part, place, month, strict=True))),
+    ]
+    found = monthly_figures(*tables).toPandas()
+    for name in expected.columns:
+        if name.endswith("_demand_qty") and name != "total_demand_qty":
+            found[name] = found[name].map(lambda demand: sorted((demand or {}).items()))
+            expected[name] = expected[name].map(lambda demand: sorted((key, qty) for key, qty in demand.items() if qty))
+    pd.testing.assert_frame_equal(found[expected.columns], expected, check_dtype=False)
 
 
 def test_partitioning_does_not_change_a_bit(spark: SparkSession) -> None:
     """The same rows in one partition or in seven give the same figures to the last bit."""
     rows = demand(spark, *((f"P{n}", month, 0.1 * n + 1e-6) for n in range(60) for month in (202302, 202303, 202402, 202403)))
     served = table(spark, DEMAND_FORECAST, [forecast(202402, f"P{n}", 202403, 0.3 * n, IN_TIME) for n in range(60)])
-    one, seven = (monthly_figures(rows.repartition(n)).collect() for n in (1, 7))
+    classes = classified(spark, *((f"P{n}", 202403, "smooth") for n in range(60)))
+    one, seven = (monthly_figures(rows.repartition(n), classes.repartition(n)).collect() for n in (1, 7))
     assert one == seven
-    first, second = (
-        forecast_accuracy(served.repartition(n), rows.repartition(n), [202403]).orderBy("segment_kind").collect() for n in (1, 7)
-    )
+    first, second = (judged(served.repartition(n), rows.repartition(n)).orderBy("segment_kind").collect() for n in (1, 7))
     assert first == second

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from medallion_assets.operations import accuracy, scoring
 from medallion_assets.partitions import month_index
-from medallion_assets.tables import DECILES
+from medallion_assets.tables import DECILES, RETRAINING_DECISION
 from resources.errors import Refused
+from resources.settings import Settings
+from tests.fakes import FakeLakehouse, filled
 
 JANUARY_2020 = 2020 * 12
 
@@ -107,12 +111,23 @@ def test_rolling_scores_one_step() -> None:
         accuracy._origins(202012, 3, 2)
 
 
+def test_the_stored_decision_says_whether_to_train(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    """Rolling origins do what the monthly job decided last for their month; a month without a decision trains nobody."""
+    lakehouse, told = FakeLakehouse(), StringIO()
+    for number, (month, decision) in enumerate([(202401, "watch"), (202401, "retrain"), (202402, "nothing")], 1):
+        row = filled(RETRAINING_DECISION, yyyymm=month, decision_number=number, decision=decision, reason=f"reason {number}")
+        lakehouse.append(RETRAINING_DECISION, lakehouse.create_frame(RETRAINING_DECISION, [row]), number)
+    monkeypatch.setattr(accuracy.runs, "reader", lambda settings: lakehouse)
+    assert [accuracy._is_retraining_due(settings, month, Console(file=told)) for month in (202401, 202402, 202403)] == [True, False, False]
+    assert told.getvalue().splitlines() == ["trained again: reason 2", "not trained again: reason 3"]
+
+
 def test_a_used_folder_and_an_unusable_file_are_refused(tmp_path: Path) -> None:
     """A lakehouse that was there before would know the test months; a file must have the three columns and no negative demand."""
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
     with pytest.raises(Refused, match="is not empty"):
-        accuracy._refuse_used(tmp_path / "used")
+        accuracy.refuse_used(tmp_path / "used")
     series("a", "2020-01-01", [-1.0]).to_parquet(tmp_path / "negative.parquet")
     with pytest.raises(Refused, match="1 values of y are negative"):
         accuracy._read_series(tmp_path / "negative.parquet")
