@@ -290,7 +290,7 @@ ZOO_FORECAST = TableSpec(
         *_FORECAST,
         _key("is_fallback", "BOOLEAN", "the model could not forecast this series; a plain mean stands in"),
         Column("fit_seconds", "DOUBLE", "seconds this model needed for the origin, all parts, seconds", is_volatile=True),
-        Column("run_id", "STRING", "MLflow run of the fit", is_volatile=True),
+        Column("run_id", "STRING", "MLflow run of the fit", is_versioned=False),
     ),
     write="merge",
     code_version="1",

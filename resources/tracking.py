@@ -105,12 +105,16 @@ class MlflowTracking:
     """MLflow tracking and registry by the configured addresses.
 
     ``parent`` gives the id of the run that stands for the Dagster run; it is asked for when the first run is started.
+    ``connected`` is called once, when the server has answered.
     """
 
-    def __init__(self, settings: Settings, dagster_run_id: str, parent: Callable[[], str | None]):
+    def __init__(
+        self, settings: Settings, dagster_run_id: str, parent: Callable[[], str | None], connected: Callable[[], None] = lambda: None
+    ):
         self._settings = settings
         self._dagster_run_id = dagster_run_id
         self._parent = parent
+        self._when_connected = connected
         self._client: MlflowClient | None = None
         self._experiment = ""
 
@@ -267,6 +271,7 @@ class MlflowTracking:
             except MlflowException as error:
                 raise TrackingUnavailable(f"MLflow at {uri} refuses: {str(error).splitlines()[0]}. Nothing was fitted.") from error
             self._client = client
+            self._when_connected()
         return self._client
 
 
@@ -317,12 +322,11 @@ def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterato
                 "mlflow_tracking_uri": settings.tracking_uri,
                 "extra_tags": {"medallion.kind": "dagster_run"},
             }
-            _end_abandoned(settings, context)
             opened.append(MlFlow(context.replace_config(configured)))
         return str(opened[0].active_run().info.run_id) if opened[0].active_run() else str(opened[0].mlflow_run_id)
 
     try:
-        yield MlflowTracking(settings, context.run.run_id if context.run else "", parent)
+        yield MlflowTracking(settings, context.run.run_id if context.run else "", parent, lambda: _end_abandoned(settings, context))
     finally:
         if opened:
             import mlflow

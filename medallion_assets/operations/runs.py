@@ -25,9 +25,11 @@ from medallion_assets.tables import DELIVERIES, DEMAND_FORECAST
 from medallion_assets.zoo.champions import Stewardship
 from resources.errors import Refused
 from resources.lakehouse import DeltaLakehouse, TableSpec
+from resources.processes import identity, is_gone
 from resources.settings import Settings
 from resources.tracking import MlflowTracking
 
+PROCESS_TAG = "medallion/process"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -44,7 +46,15 @@ def session(settings: Settings, console: Console) -> Iterator[Session]:
     home = definitions.prepare_dagster_home(settings)
     defs = definitions.build_defs(settings, definitions.build_resources(settings))
     with dg.DagsterInstance.get() as instance:
+        _end_killed(instance)
         yield Session(settings, defs, instance, console, home)
+
+
+def _end_killed(instance: dg.DagsterInstance) -> None:
+    """End the runs of processes that are gone: they would count as under way for ever, and keep others waiting."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        if PROCESS_TAG in run.tags and is_gone(run.tags[PROCESS_TAG]):
+            instance.report_run_failed(run, "its process was killed; the same run again goes on where it stopped")
 
 
 def reader(settings: Settings) -> DeltaLakehouse:
@@ -118,7 +128,7 @@ class Session:
         result = job.execute_in_process(
             instance=self.instance,
             run_id=run_id,
-            tags={**span, "medallion/trigger": "command_line", **tags},
+            tags={**span, "medallion/trigger": "command_line", PROCESS_TAG: identity(), **tags},
             raise_on_error=False,
             run_config=QUIET,
         )

@@ -1,0 +1,31 @@
+"""Which process did something, and whether it is still there. What was left undone by one that is gone is not mended here."""
+
+import os
+import socket
+from pathlib import Path
+
+
+def identity() -> str:
+    """This process, told apart from a later one of the same number where the system says when it began."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_began(os.getpid())}"
+
+
+def is_gone(process: str) -> bool:
+    """Whether the process of an identity has ended; False for one of another machine, of which nothing can be known."""
+    host, pid, began = process.rsplit(":", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return _began(int(pid)) != began
+
+
+def _began(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except OSError:
+        return ""
