@@ -1,6 +1,6 @@
 """Processes that are killed, collide, or lose what they stand on: nothing lost, nothing twice, and the next run succeeds.
 
-Five kills run with every test run; `make faults N=60` makes many and all the others, which FAULTS=1 asks for.
+`make faults` runs them, after its kills; FAULTS names the folder they share.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def recovers(scenario: Scenario, expected: Content) -> None:
     assert differences(content(scenario.settings), expected) == []
 
 
+@long
 def test_five_kills(tmp_path: Path) -> None:
     """Killed between write and record, log, write and tag, registry, decision and alias, vintage and record: as if undisturbed."""
     expected = undisturbed(tmp_path / "undisturbed", deliveries=1)
