@@ -11,6 +11,7 @@ from pydantic import Field
 from medallion_assets import plans
 from medallion_assets.plans import PLAN_TAG, Plan, Plans
 from medallion_assets.policies import clear_refusals
+from medallion_assets.table_asset import plans_of
 from resources.settings import Settings
 
 
@@ -28,9 +29,7 @@ def build_jobs(settings: Settings) -> list[dg.JobDefinition]:
         @clear_refusals
         def carry_out(context: dg.OpExecutionContext, config: PlanNamed) -> None:
             lakehouse = context.resources.lakehouse
-            actor = context.run.tags.get("medallion/trigger", "person")
-            asked = Plans(lakehouse, actor, settings.retention.reproducible_months, context.run.run_id)
-            done = act(asked, plans.find(lakehouse, config.plan))
+            done = act(plans_of(context.run, lakehouse, settings), plans.find(lakehouse, config.plan))
             context.log.info(f"{done.plan_id} {done.state}: {done.table.id} is at version {done.version_after}")
 
         @dg.job(name=name, description=description, tags={"dagster/concurrency_key": "medallion"})

@@ -327,6 +327,11 @@ def _reached_back(lakehouse: Lakehouse, spec: TableSpec, requested: Sequence[int
     return [month for month in before if month in stored and not stored[month].details.get("is_complete", True)]
 
 
+def plans_of(run: dg.DagsterRun, lakehouse: Lakehouse, settings: Settings) -> Plans:
+    """Plans made and carried out by a run, in the name of what triggered it."""
+    return Plans(lakehouse, run.tags.get("medallion/trigger", "person"), settings.retention.reproducible_months, run.run_id)
+
+
 def permitted(
     context: dg.AssetExecutionContext,
     lakehouse: Lakehouse,
@@ -340,9 +345,8 @@ def permitted(
 
     Raises Refused, with the plan that is needed, before anything destructive that no plan was named for.
     """
-    tags = context.run.tags
-    plans = Plans(lakehouse, tags.get("medallion/trigger", "person"), settings.retention.reproducible_months, context.run.run_id)
-    permission = plans.permission(tags, spec, requested, writer)
+    plans = plans_of(context.run, lakehouse, settings)
+    permission = plans.permission(context.run.tags, spec, requested, writer)
     try:
         outcome = retry_on_conflict(lambda: write(permission))
     except RemovalRefused as refused:
@@ -362,14 +366,12 @@ def superseding(
 
     A sensor's run, and a person's of one month, need no plan.
     """
-    tags = context.run.tags
-    trigger = tags.get("medallion/trigger", "person")
-    plans = Plans(lakehouse, trigger, settings.retention.reproducible_months, context.run.run_id)
+    plans = plans_of(context.run, lakehouse, settings)
     used: list[Permission] = []
 
     def allow(months: list[int]) -> None:
-        if months and trigger in PEOPLE:
-            used.append(plans.permission(tags, spec, months, needs_plan=True))
+        if months and plans.actor in PEOPLE:
+            used.append(plans.permission(context.run.tags, spec, months, needs_plan=True))
 
     yield allow
     for permission in used:

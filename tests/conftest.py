@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from resources.lakehouse import DeltaLakehouse
+from resources.lakehouse import Column, DeltaLakehouse, TableSpec
 from resources.settings import Settings, parse_settings
 
 if TYPE_CHECKING:
@@ -69,3 +69,24 @@ def forget_tables(spark: SparkSession, settings: Settings) -> None:
     """Drop the schemas of a configuration from the session's catalog; the files stay."""
     for schema in settings.schemas.model_dump().values():
         spark.sql(f"DROP SCHEMA IF EXISTS {settings.catalog}.{schema} CASCADE")
+
+
+def units_table(name: str) -> TableSpec:
+    """A table of units by part and month; its run id is volatile."""
+    return TableSpec(
+        layer="gold",
+        name=name,
+        comment="units",
+        grain="part_number x month",
+        key=("part_number", "yyyymm"),
+        columns=(
+            Column("yyyymm", "INT", "month", is_nullable=False),
+            Column("part_number", "STRING", "part", is_nullable=False),
+            Column("units", "DOUBLE", "units"),
+            Column("run_id", "STRING", "run", is_volatile=True),
+        ),
+        write="merge",
+        code_version="1",
+        owner="team:data-platform",
+        partition_by=("yyyymm",),
+    )

@@ -26,7 +26,7 @@ from medallion_assets.tables import (
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
     PARTS,
-    TABLES,
+    RETRAINING_DECISION,
 )
 from resources.errors import without_credentials
 from resources.lakehouse import Lakehouse
@@ -35,7 +35,6 @@ from resources.settings import Settings
 from resources.tracking import RunContent, Tracking
 
 DRAWN_MONTHS = 36
-RETRAINING_DECISION = next((table for table in TABLES if table.id == "gold.retraining_decision"), None)
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,8 @@ class Reporting:
         """Hash of everything the page is made from."""
         origin, settings = edition.origin, self.settings
         months = {
-            DEMAND_FORECAST: [*self._judged_origins(origin), *([before.origin] if before else []), origin],
-            FORECAST_ACCURACY: self._accuracy_months(origin),
+            DEMAND_FORECAST: [*_judged_origins(origin), *([before.origin] if before else []), origin],
+            FORECAST_ACCURACY: _accuracy_months(origin),
             MODEL_EVALUATION: self._evaluated(decisions),
             MONTHLY_DEMAND: month_range(add_months(origin, 1 - DRAWN_MONTHS), origin),
             DEMAND_FEATURES: [origin],
@@ -158,9 +157,7 @@ class Reporting:
         return decisions[decisions["yyyymm"] <= origin].sort_values("decision_number").reset_index(drop=True)
 
     def _retraining(self, origin: int, before: Edition | None) -> pd.DataFrame:
-        """Decisions whether to train, since the origin before; empty where the table does not exist."""
-        if RETRAINING_DECISION is None:
-            return pd.DataFrame()
+        """Decisions whether to train, since the origin before."""
         after = before.origin if before else add_months(origin, -1)
         return self.lakehouse.rows(RETRAINING_DECISION, months=month_range(add_months(after, 1), origin))
 
@@ -170,12 +167,6 @@ class Reporting:
         months = [month for month in decisions["yyyymm"].unique() if month in stored and stored[month].row_count]
         return [int(max(months))] if months else []
 
-    def _accuracy_months(self, origin: int) -> list[int]:
-        return month_range(add_months(origin, 1 - report.ACCURACY_MONTHS), origin)
-
-    def _judged_origins(self, origin: int) -> list[int]:
-        return month_range(add_months(origin, -report.ACCURACY_MONTHS), add_months(origin, -1))
-
 
 def report_name(origin: int) -> str:
     """Name of an origin's report file."""
@@ -184,14 +175,13 @@ def report_name(origin: int) -> str:
 
 def accuracy_through(lakehouse: Lakehouse, month: int) -> pd.DataFrame:
     """Rows of gold.forecast_accuracy of the last ACCURACY_MONTHS target months through this one."""
-    return lakehouse.rows(FORECAST_ACCURACY, months=month_range(add_months(month, 1 - report.ACCURACY_MONTHS), month))
+    return lakehouse.rows(FORECAST_ACCURACY, months=_accuracy_months(month))
 
 
 def judged_by_class(lakehouse: Lakehouse, accuracy: pd.DataFrame, month: int) -> pd.DataFrame:
     """What was forecast a month ahead for the months in ``accuracy``, by demand class, with sums of q10 and q90 beside what was sold."""
     by = ["yyyymm", "vintage", "horizon", "target_yyyymm", "demand_class", "published_at"]
-    origins = month_range(add_months(month, -report.ACCURACY_MONTHS), add_months(month, -1))
-    totals = lakehouse.totals(DEMAND_FORECAST, by, ["q10", "q90"], origins)
+    totals = lakehouse.totals(DEMAND_FORECAST, by, ["q10", "q90"], _judged_origins(month))
     ahead = judged_totals(totals[totals["horizon"] == 1])
     sold = accuracy[(accuracy["lag"] == 1) & (accuracy["segment_kind"] == "demand_class")]
     sold = sold.rename(columns={"yyyymm": "target_yyyymm", "segment": "demand_class"})
@@ -215,3 +205,12 @@ def accuracy_pictures(lakehouse: Lakehouse, months: Sequence[int], settings: Set
         "value_added": plots.value_added(accuracy, simulated),
     }
     return {name: dg.MetadataValue.md(plots.rendered(figure).markdown) for name, figure in figures.items()}
+
+
+def _accuracy_months(month: int) -> list[int]:
+    return month_range(add_months(month, 1 - report.ACCURACY_MONTHS), month)
+
+
+def _judged_origins(month: int) -> list[int]:
+    """Origins of the forecasts that were made a month ahead of these."""
+    return [add_months(target, -1) for target in _accuracy_months(month)]

@@ -31,7 +31,7 @@ from medallion_assets.tables import (
     SILVER_SALES_ORDERS,
     TableSpec,
 )
-from medallion_assets.zoo.decisions import trained_months
+from medallion_assets.zoo.decisions import plain, trained_months
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
 from resources.settings import Settings
 
@@ -67,7 +67,7 @@ class RetrainingPolicy:
         row = made._asdict() | {"evidence_months": json.dumps(made.evidence_months), "mode": self.settings.retraining.mode}
         version = version_of(row)
         standing = former[former["yyyymm"] == month].sort_values("decision_number")
-        is_new = standing.empty or version != version_of({name: _plain(standing[name].iloc[-1]) for name in row})
+        is_new = standing.empty or version != version_of({name: plain(standing[name].iloc[-1]) for name in row})
         if is_new:
             number = int(former["decision_number"].max()) + 1 if len(former) else 1
             stamps = {"decision_number": number, "run_id": self.run_id, "decided_at": datetime.now(UTC).replace(tzinfo=None)}
@@ -92,10 +92,3 @@ class RetrainingPolicy:
 
     def _complete(self) -> list[int]:
         return complete_months_of(self.lakehouse.rows(DELIVERIES), self.settings)
-
-
-def _plain(value: object) -> object:
-    """A cell of a stored row; whole numbers that may be missing come as floats."""
-    if value is None or value != value:
-        return None
-    return int(value) if isinstance(value, float) else value.item() if hasattr(value, "item") else value

@@ -122,8 +122,7 @@ def of_orders(
     )
     actuals.sort_values(["unique_id", "ds"]).to_parquet(out / "actuals.parquet", index=False)
     orders = (out / "orders").absolute()
-    cut = [{**s, "files": f"{orders}/{s['name']}/*/*/*.parquet", "format": "parquet"} for s in content["sources"]]
-    content |= {"sources": cut, "lakehouse_root": str((out / "lakehouse").absolute())}
+    content |= of_cut_orders(content, orders, out)
     started = time.monotonic()
     predictions = _forecast(
         lambda origin: at_month(content, origin, out), lambda after, origin: cut_orders(everything, after, origin, orders), origins, console
@@ -213,6 +212,12 @@ def _series_configuration(history: pd.DataFrame, horizon: int, out: Path, models
         "forecast": {"horizon": horizon},
         "zoo": {"models": list(models)} if models else {},
     }
+
+
+def of_cut_orders(content: Mapping[str, Any], orders: Path, out: Path) -> dict[str, Any]:
+    """The keys of a configuration that read what ``cut_orders`` writes, in a lakehouse of its own below ``out``."""
+    cut = [{**s, "files": f"{orders}/{s['name']}/*/*/*.parquet", "format": "parquet"} for s in content["sources"]]
+    return {"sources": cut, "lakehouse_root": str((out / "lakehouse").absolute())}
 
 
 def cut_orders(settings: Settings, after: int | None, through: int, folder: Path) -> None:

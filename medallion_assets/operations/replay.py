@@ -18,7 +18,7 @@ from rich.table import Table
 from medallion_assets import definitions
 from medallion_assets.monitoring.retraining import decide
 from medallion_assets.operations import runs, scoring
-from medallion_assets.operations.accuracy import at_month, cut_orders, refuse_used
+from medallion_assets.operations.accuracy import at_month, cut_orders, of_cut_orders, refuse_used
 from medallion_assets.partitions import add_months, evidence_origins, month_index, month_range
 from medallion_assets.tables import CHAMPION, DECILES, DEMAND_DRIFT, DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST
 from medallion_assets.zoo.backtest import window
@@ -43,8 +43,7 @@ def replay(settings: Settings, first: int, last: int, horizon: int, every: Seque
     content = settings.model_dump(mode="json", exclude={"simulation", "run"})
     content["forecast"]["horizon"] = horizon
     orders = (out / "orders").absolute()
-    cut = [{**source, "files": f"{orders}/{source['name']}/*/*/*.parquet", "format": "parquet"} for source in content["sources"]]
-    content |= {"sources": cut, "lakehouse_root": str((out / "lakehouse").absolute())}
+    content |= of_cut_orders(content, orders, out)
     origins = month_range(first, last)
     for after, month in zip([None, *origins], [*origins, add_months(last, horizon)], strict=True):
         cut_orders(settings, after, month, orders)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from medallion_assets.partitions import add_months
 from medallion_assets.tables import CHAMPION, DEMAND_CLASSES
-from medallion_assets.zoo.decisions import held_classes, last_decisions
+from medallion_assets.zoo.decisions import held_classes, last_decisions, plain
 from medallion_assets.zoo.promotion import HELD_UNTIL_RELEASED, Decision
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
 from resources.errors import Refused
@@ -74,7 +74,7 @@ class Stewardship:
             )
         entry = self.tracking.load_version(int(row["candidate_version"])).entries[row["demand_class"]]
         reason = f"decision {number} approved by {self.actor}: {why}. Its evidence: {row['reason']}"
-        figures = {"champion_wql": _known(row["challenger_wql"]), "challenger_wql": _known(row["champion_wql"])}
+        figures = {"champion_wql": plain(row["challenger_wql"]), "challenger_wql": plain(row["champion_wql"])}
         return self._change("promoted", {row["demand_class"]: entry}, reason, None, decisions, figures)
 
     def rollback(self, classes: Sequence[str], version: int, why: str, months: int | None) -> list[Decision]:
@@ -139,7 +139,7 @@ class Stewardship:
                         "champion": entry.model,
                         "champion_trained_yyyymm": entry.trained_yyyymm,
                         "challenger": standing.loc[name, "champion"],
-                        "challenger_wql": _known(standing.loc[name, "champion_wql"]),
+                        "challenger_wql": plain(standing.loc[name, "champion_wql"]),
                         "champion_wql": None,
                         "champion_bias": None,
                         **(figures or {}),
@@ -163,7 +163,7 @@ class Stewardship:
     def _following(self, row: pd.Series, demand_class: str) -> Decision:
         """A decision like the one that stands, to be changed."""
         names = [field.name for field in dataclasses.fields(Decision)]
-        values = {name: _known(row[name]) for name in names if name in row.index}
+        values = {name: plain(row[name]) for name in names if name in row.index}
         return Decision(**{**values, "demand_class": demand_class, "decision_number": None})
 
 
@@ -174,10 +174,3 @@ def classes_named(text: str) -> list[str]:
     if text not in DEMAND_CLASSES:
         raise Refused(f"'{text}' is no demand class; give one of {', '.join(DEMAND_CLASSES)}, or all")
     return [text]
-
-
-def _known(value: Any) -> Any:
-    """A cell of a stored row as a plain value; whole numbers that may be missing come as floats."""
-    if pd.isna(value):
-        return None
-    return int(value) if isinstance(value, float) and value.is_integer() else value

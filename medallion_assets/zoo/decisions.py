@@ -5,6 +5,8 @@ Pure functions of the rows. How rows come to be lies in promotion.py and champio
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 
@@ -46,3 +48,11 @@ def serving_version(decisions: pd.DataFrame, month: int) -> int | None:
         if max(trained.values()) <= month:
             found = int(rows["registry_version"].iloc[-1])
     return found
+
+
+def plain(value: Any) -> Any:
+    """A cell of a stored row as a plain value; whole numbers that may be missing come as floats."""
+    if pd.isna(value):
+        return None
+    value = value.item() if hasattr(value, "item") else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value

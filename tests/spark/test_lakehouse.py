@@ -16,7 +16,7 @@ from resources import lakehouse
 from resources.errors import Refused
 from resources.lakehouse import Column, ConcurrentWrite, DeltaLakehouse, MonthWritten, RemovalRefused, Slice, TableSpec, _slice_versions
 from resources.settings import parse_settings
-from tests.conftest import SOURCE, forget_tables, open_lakehouse
+from tests.conftest import SOURCE, forget_tables, open_lakehouse, units_table
 
 pytestmark = pytest.mark.spark
 
@@ -31,27 +31,6 @@ def lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Itera
     settings = parse_settings(content, tmp_path_factory.mktemp("lake") / "test.yaml")
     yield open_lakehouse(spark, settings)
     forget_tables(spark, settings)
-
-
-def units_table(name: str) -> TableSpec:
-    """A table of units by part and month; its run id is volatile."""
-    return TableSpec(
-        layer="gold",
-        name=name,
-        comment="units",
-        grain="part_number x month",
-        key=("part_number", "yyyymm"),
-        columns=(
-            Column("yyyymm", "INT", "month", is_nullable=False),
-            Column("part_number", "STRING", "part", is_nullable=False),
-            Column("units", "DOUBLE", "units"),
-            Column("run_id", "STRING", "run", is_volatile=True),
-        ),
-        write="merge",
-        code_version="1",
-        owner="team:data-platform",
-        partition_by=("yyyymm",),
-    )
 
 
 def frame(lake: DeltaLakehouse, spec: TableSpec, units: Units, run_id: str = "run 1") -> DataFrame:

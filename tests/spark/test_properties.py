@@ -25,9 +25,9 @@ from medallion_assets.partitions import add_months, month_range
 from medallion_assets.silver import transforms
 from medallion_assets.zoo.registry import model
 from resources import lakehouse as lakehouse_module
-from resources.lakehouse import Column, DeltaLakehouse, TableSpec
+from resources.lakehouse import DeltaLakehouse, TableSpec
 from resources.settings import ForecastSettings, Source, parse_settings
-from tests.conftest import SOURCE, forget_tables, open_lakehouse
+from tests.conftest import SOURCE, forget_tables, open_lakehouse, units_table
 
 pytestmark = pytest.mark.spark
 
@@ -151,22 +151,6 @@ def order_is_no_matter(spark: SparkSession) -> None:
     tries()
 
 
-UNITS = TableSpec(
-    layer="gold",
-    name="spill",
-    comment="units",
-    grain="part_number x month",
-    key=("part_number", "yyyymm"),
-    columns=(
-        Column("yyyymm", "INT", "month", is_nullable=False),
-        Column("part_number", "STRING", "part", is_nullable=False),
-        Column("units", "DOUBLE", "units"),
-    ),
-    write="merge",
-    code_version="1",
-    owner="team:data-platform",
-    partition_by=("yyyymm",),
-)
 Slices = dict[int, dict[str, float]]
 MONTHS = (202201, 202202, 202203)
 
@@ -187,7 +171,7 @@ def nothing_spills(lake: DeltaLakehouse) -> None:
     def tries(before: Slices, written: Slices) -> None:
         nonlocal count
         count += 1
-        spec = UNITS.__class__(**{**vars(UNITS), "name": f"spill_{id(tries)}_{count}"})
+        spec = units_table(f"spill_{id(tries)}_{count}")
         lake.merge(spec, _rows(lake, spec, before), [*before])
         stored = _stored(lake, spec)
         untouched = {month: _files(lake, spec, month) for month in before if month not in written}
