@@ -42,6 +42,7 @@ RANGE_END_TAG = "dagster/asset_partition_range_end"
 PARTITION_TAG = "dagster/partition"
 
 SETTLE_SECONDS = 5.0  # a file that was written to more recently than this may still be growing
+COMPARED_BYTES = 200_000_000  # of files read in one tick to see whether they were registered before
 NAMED_FILES = 3
 DELIVERY_COLUMNS = ("sequence", "delivery_id", "source", "file_name", "months")
 UNFINISHED = (
@@ -80,11 +81,12 @@ def _landing_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
     @dg.sensor(
         name="landing_sensor",
         job=job,
-        description="New or changed files in the folders of the sources are registered as deliveries.",
+        description="New or changed files in the folders of the sources are registered as deliveries; the same content again is not.",
         **_sensor_options(settings),
     )
-    def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    def landing_sensor(context: dg.SensorEvaluationContext, deliveries_table: DeltaTableResource) -> dg.SensorResult:
         before = _LandingCursor.parse(context.cursor)
+        registered = _Registered(_rows(deliveries_table, ("source", "byte_count", "content_hash")))
         known, new, growing, unreachable = dict(before.known), [], [], []
         for source in settings.sources:
             if source.files is None:
@@ -95,7 +97,7 @@ def _landing_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
             files = _landed_files(source)
             unknown = [file for file in files if file.fingerprint not in before.known.get(source.name, ())]
             settled = [file for file in unknown if file.fingerprint in before.growing or time.time() - file.modified_at >= SETTLE_SECONDS]
-            new += settled
+            new += [file for file in settled if not registered.holds(source, file)]
             growing += [file for file in unknown if file not in settled]
             known[source.name] = tuple(file.fingerprint for file in files if file not in growing)
         cursor = _LandingCursor(known, tuple(file.fingerprint for file in growing)).text()
@@ -229,9 +231,37 @@ def _failure_sensor(settings: Settings, jobs: Sequence[Job]) -> dg.SensorDefinit
 class _LandedFile:
     """A file of a source; ``fingerprint`` stands for its name, size and modification time."""
 
+    path: Path
     name: str
     fingerprint: str
+    byte_count: int
     modified_at: float
+
+
+class _Registered:
+    """What bronze.deliveries knows by content, to tell a file that was delivered before under any name or date.
+
+    Read are files as large as a registered one of their source, up to COMPARED_BYTES in a tick; a run looks at the others.
+    """
+
+    def __init__(self, deliveries: pd.DataFrame | None):
+        rows = [] if deliveries is None else deliveries[["source", "byte_count", "content_hash"]].itertuples(index=False, name=None)
+        self._hashes: dict[tuple[str, int], set[str]] = {}
+        for source, byte_count, content_hash in rows:
+            self._hashes.setdefault((source, int(byte_count)), set()).add(content_hash)
+        self._bytes_left = COMPARED_BYTES
+
+    def holds(self, source: Source, file: _LandedFile) -> bool:
+        """Whether a delivery of the source has the file's very content; False where that was not looked at."""
+        hashes = self._hashes.get((source.name, file.byte_count))
+        if not hashes or file.byte_count > self._bytes_left:
+            return False
+        self._bytes_left -= file.byte_count
+        try:
+            with file.path.open("rb") as content:
+                return hashlib.file_digest(content, "sha256").hexdigest() in hashes
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -284,7 +314,7 @@ def _landed_files(source: Source) -> list[_LandedFile]:
         if path.is_file():
             name = path.relative_to(folder).as_posix()
             fingerprint = _digest([source.name, name, str(status.st_size), str(status.st_mtime_ns)])
-            files.append(_LandedFile(name, fingerprint, status.st_mtime))
+            files.append(_LandedFile(path, name, fingerprint, status.st_size, status.st_mtime))
     return files
 
 

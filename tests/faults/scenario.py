@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -55,11 +56,11 @@ class Scenario:
     def settings(self) -> Settings:
         return load_settings(self.config, {})
 
-    def create(self, **changes: Any) -> Scenario:
+    def create(self, closed_through: int | None = LAST, **changes: Any) -> Scenario:
         """Write files and configuration; ``changes`` replace its keys."""
         shutil.rmtree(self.folder, ignore_errors=True)
         write(Simulation(parts=20, months=9, first_month=FIRST, seed=3), self.folder / "landing")
-        self.config.write_text(yaml.safe_dump({**_configuration(), **changes}), encoding="utf-8")
+        self.config.write_text(yaml.safe_dump({**_configuration(closed_through), **changes}), encoding="utf-8")
         return self
 
     def deliver_late(self) -> None:
@@ -201,6 +202,13 @@ def wait_until(is_so: Callable[[], bool], seconds: float) -> bool:
     return is_so()
 
 
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def _plain(rows: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
     """Compared columns as texts that are equal for equal values."""
     dropped = {"delta_version", "details", "input_version", "recorded_at"} if spec is LEDGER else set()
@@ -228,7 +236,7 @@ def _text(value: Any) -> str:
     return re.sub(r"\bversion \d+|instead of \d+", "a version", str(value))
 
 
-def _configuration() -> dict[str, Any]:
+def _configuration(closed_through: int | None) -> dict[str, Any]:
     columns = {
         "order_id": "Order No", "part_number": "Item Code", "customer_id": "Customer", "region": "Region", "order_date": "Order Date",
         "quantity": "Qty", "unit_price": "Unit Price", "description": "Item Description",
@@ -236,7 +244,7 @@ def _configuration() -> dict[str, Any]:
     source = {
         "name": "wholesaler",
         "files": "landing/*.csv",
-        "closed_through": LAST,
+        "closed_through": closed_through,
         "columns": columns,
         "date_formats": ["dd/MM/yyyy HH:mm", "dd/MM/yyyy"],
         "rules": {"product_pattern": "^P-", "cancellation_pattern": "^C"},

@@ -1,5 +1,6 @@
 """Sensors: each fires once for its cause and says why it doesn't otherwise, on real Delta tables and without Spark."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -29,6 +30,8 @@ DELIVERIES = pa.schema(
         ("sequence", pa.int64()),
         ("source", pa.string()),
         ("file_name", pa.string()),
+        ("byte_count", pa.int64()),
+        ("content_hash", pa.string()),
         ("months", pa.list_(MONTH)),
         ("registered_at", pa.timestamp("us", "UTC")),
     ]
@@ -96,11 +99,12 @@ class Watch:
     def write(self, name: str, schema: pa.Schema, *rows: dict[str, Any]) -> None:
         write_deltalake(str(self.tables / name), pa.Table.from_pylist(list(rows), schema=schema), mode="append")
 
-    def deliver(self, sequence: int, *months: int, last_day: int = 28) -> None:
+    def deliver(self, sequence: int, *months: int, last_day: int = 28, content: bytes = b"") -> None:
         """Register a delivery with ten lines in each month."""
+        file = {"byte_count": len(content), "content_hash": hashlib.sha256(content).hexdigest()}
         touched = [{"yyyymm": month, "line_count": 10, "last_day": last_day if month else 0} for month in months]
         row = {"sequence": sequence, "delivery_id": f"d{sequence}", "source": "orders", "file_name": f"{sequence}.csv", "months": touched}
-        self.write("deliveries", DELIVERIES, row | {"registered_at": datetime.now(UTC)})
+        self.write("deliveries", DELIVERIES, row | file | {"registered_at": datetime.now(UTC)})
 
     def decide(self, number: int, month: int, trained: int | None, decision: str = "promoted", demand_class: str = "smooth") -> None:
         row = {"yyyymm": month, "decision_number": number, "decision": decision, "champion_trained_yyyymm": trained}
@@ -169,6 +173,18 @@ def test_a_changed_file_is_registered_again(watch: Watch) -> None:
     land(watch, "march.csv", "line\nline")
     second, _ = watch.tick("landing_sensor")
     assert first[0].run_key != second[0].run_key
+
+
+def test_a_file_that_was_registered_before_starts_nothing(watch: Watch) -> None:
+    """The same content with a new date or name is known by its hash; other content of the same size is new."""
+    watch.deliver(1, 202403, content=b"line")
+    land(watch, "march.csv")
+    assert watch.tick("landing_sensor") == ([], "1 files are known and none is new")
+    land(watch, "march.csv", age_seconds=30)
+    land(watch, "march again.csv")
+    assert watch.tick("landing_sensor") == ([], "2 files are known and none is new")
+    land(watch, "other.csv", "LINE")
+    assert watch.tick("landing_sensor")[0][0].tags["medallion/evidence"] == "1 new or changed: other.csv"
 
 
 def test_a_half_copied_file_waits(watch: Watch) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.kills import disturbed, undisturbed
-from tests.faults.scenario import LAST, Content, Scenario, content, differences, standing_faults, wait_until
+from tests.faults.scenario import LAST, Content, Scenario, content, differences, free_port, standing_faults, wait_until
 
 pytestmark = [pytest.mark.spark, pytest.mark.integration]
 long = pytest.mark.skipif("FAULTS" not in os.environ, reason="minutes each: make faults runs them")
@@ -47,7 +47,7 @@ def recovers(scenario: Scenario, expected: Content) -> None:
     assert differences(content(scenario.settings), expected) == []
 
 
-@long
+@pytest.mark.skipif(not {"FAULTS", "CI"} & set(os.environ), reason="minutes: CI and make faults run it")
 def test_five_kills(tmp_path: Path) -> None:
     """Killed between write and record, log, write and tag, registry, decision and alias, vintage and record: as if undisturbed."""
     expected = undisturbed(tmp_path / "undisturbed", deliveries=1)
@@ -93,7 +93,7 @@ def test_another_writer_in_between(tmp_path: Path, expected: Content) -> None:
 @long
 def test_mlflow_absent(tmp_path: Path, expected: Content) -> None:
     """Without MLflow bronze and silver are made, the zoo says what to do before its first fit, and the next run goes on."""
-    port = _free_port()
+    port = free_port()
     scenario = Scenario(tmp_path / "absent").create(mlflow={"tracking_uri": f"http://127.0.0.1:{port}", "timeout_seconds": 2})
     run = scenario.start()
     assert run.wait(600) == 2
@@ -106,7 +106,7 @@ def test_mlflow_absent(tmp_path: Path, expected: Content) -> None:
 @long
 def test_mlflow_slow_and_gone_half_way(tmp_path: Path, expected: Content) -> None:
     """A server that answers late is waited for; one that goes away while models are fitted ends the run, and the next goes on."""
-    port, behind = _free_port(), _free_port()
+    port, behind = free_port(), free_port()
     scenario = Scenario(tmp_path / "slow").create(mlflow={"tracking_uri": f"http://127.0.0.1:{port}", "timeout_seconds": 20})
     with _server(tmp_path, behind), _proxy(port, behind, delay=0.3):
         run = scenario.start()
@@ -145,12 +145,6 @@ def test_read_only_tables(tmp_path: Path, expected: Content) -> None:
         assert run.wait(600) not in (0, None)
         assert "Read-only" in run.output(), run.output()[-2000:]
     recovers(scenario, expected)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

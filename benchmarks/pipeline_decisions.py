@@ -1,0 +1,101 @@
+"""Whether whole lakehouses decide as the study of false alarms does: the same wholesalers, from order files to decisions.
+
+    python -m benchmarks.pipeline_decisions --out folder
+
+Each seed of ``false_alarms.py`` is written as order files, with the faults of real exports, and taken from bronze to gold.demand_drift
+by the jobs of every other run. On what is stored, and on the study's own figures of the same sales, the same decisions are made month
+by month. Nothing is forecast, so drift of demand alone decides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from benchmarks.false_alarms import COLUMNS, FIRST, MONTHS, MONTHS_TESTED, PARTS, SCENARIOS, START, demand_classes, figures_of, history
+from medallion_assets import definitions
+from medallion_assets.monitoring.drift import demand_drift
+from medallion_assets.monitoring.retraining import decide
+from medallion_assets.operations import runs
+from medallion_assets.operations.simulation import Simulation, write
+from medallion_assets.partitions import add_months
+from medallion_assets.tables import DEMAND_DRIFT
+from resources.settings import Settings, parse_settings
+
+EXPORTED = dict(
+    zip(COLUMNS, ("Order No", "Item Code", "Order Date", "Qty", "Unit Price"), strict=True),
+    customer_id="Customer",
+    region="Region",
+)
+NO_ACCURACY = pd.DataFrame(columns=["yyyymm", "segment", "forecast_qty", "actual_qty", "wql", "bias", "evidence_wql", "evidence_bias"])
+
+
+def settings_of(folder: Path) -> Settings:
+    """One wholesaler's lakehouse, with training by age switched off."""
+    source = {
+        "name": "wholesaler",
+        "files": "landing/*.csv",
+        "closed_through": add_months(FIRST, MONTHS - 1),
+        "columns": EXPORTED,
+        "date_formats": ["dd/MM/yyyy HH:mm", "dd/MM/yyyy"],
+        "rules": {"product_pattern": "^P-", "cancellation_pattern": "^C"},
+    }
+    content = {"lakehouse_root": "lakehouse", "first_month": FIRST, "sources": [source], "monitoring": {"max_training_lag_months": 1000}}
+    return parse_settings(content, folder / "pipeline.yaml")
+
+
+def decisions(drift: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """yyyymm, decision and whether the month drifted, by the default policy; whoever is to be trained again is, in that month."""
+    trained, former = add_months(FIRST, START - 1), []
+    for number, month in enumerate(MONTHS_TESTED, 1):
+        made = decide(month, {"all": trained}, drift[drift["yyyymm"] <= month], pd.DataFrame(former), settings)
+        row: dict[str, Any] = {"decision_number": number, "evidence_months": json.dumps(made.evidence_months)}
+        former.append(made._asdict() | row)
+        trained = month if made.decision == "retrain" else trained
+    is_drift = drift.groupby("yyyymm")["is_drift"].any().reindex(MONTHS_TESTED).to_numpy(dtype=bool)
+    return pd.DataFrame(former)[["yyyymm", "decision"]].assign(is_drift=is_drift)
+
+
+def main() -> None:
+    """Run the seeds and print where the two agree."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=1000)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the lakehouses; a finished one is taken as it is")
+    arguments = parser.parse_args()
+    console, told = Console(highlight=False, soft_wrap=True), []
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+        folder = arguments.out.absolute() / str(seed)
+        settings = settings_of(folder)
+        write(Simulation(parts=PARTS, months=MONTHS, first_month=FIRST, seed=seed), folder / "landing")
+        with runs.session(settings, console) as session:
+            session.execute("register_deliveries", [int(definitions.newest_partition(settings))])
+            session.execute("monthly_data", [FIRST, add_months(FIRST, MONTHS - 1)])
+        stored = runs.reader(settings).rows(DEMAND_DRIFT)
+        sold = history(seed, next(iter(SCENARIOS)))
+        pure = pd.DataFrame(demand_drift(figures_of(sold, demand_classes(sold.qty)), NO_ACCURACY, MONTHS_TESTED, settings))
+        both = stored.merge(pure, on=["yyyymm", "feature"], suffixes=("", "_pure"))
+        apart = (both["statistic"].astype(float) - both["statistic_pure"].astype(float)).abs()
+        pipeline, study = decisions(stored, settings), decisions(pure, settings)
+        told.append(
+            f"| {seed} | {pipeline['is_drift'].sum()} and {study['is_drift'].sum()} "
+            f"| {(pipeline['is_drift'] != study['is_drift']).sum()} | {_trained(pipeline)} | {_trained(study)} "
+            f"| {(pipeline['decision'] != study['decision']).sum()} | {np.nanmedian(apart):.2f} |"
+        )
+    print(f"\n{PARTS} parts, {len(MONTHS_TESTED)} months each tested, no change\n")
+    print("| seed | drift: lakehouse, study | apart | retrained: lakehouse | study | decisions apart | median difference of z |")
+    print("| --- | --- | --- | --- | --- | --- | --- |", *told, sep="\n")
+
+
+def _trained(made: pd.DataFrame) -> str:
+    return ", ".join(map(str, made.loc[made["decision"] == "retrain", "yyyymm"])) or "never"
+
+
+if __name__ == "__main__":
+    main()
