@@ -47,6 +47,11 @@ test-quick: setup  ## tests that need no JVM and no other process
 test-real: setup  ## tests on the shared data, with all parts, and a million lines of one part
 	@REAL_PARTS=0 MANY_LINES=1000000 $(PYTEST) -m real
 
+# Tests that take a fault each share its undisturbed lakehouse. Goes on where it stopped.
+faults: setup  ## N kills of whole processes, then collisions and lost servers, disks and tables: N=60 OUT=folder
+	@out="$$(realpath -m "$(or $(OUT),lakehouse/faults)")"; \
+	$(VENV_PYTHON) -m tests.faults.kills $(or $(N),60) "$$out" && FAULTS="$$out" $(PYTEST) tests/integration/test_faults.py
+
 lint: setup  ## ruff and mypy
 	@status=0; \
 	$(VENV_PYTHON) -m ruff check . || status=1; \

@@ -46,7 +46,14 @@ def settings_of(folder: Path) -> Settings:
         "date_formats": ["dd/MM/yyyy HH:mm", "dd/MM/yyyy"],
         "rules": {"product_pattern": "^P-", "cancellation_pattern": "^C"},
     }
-    content = {"lakehouse_root": "lakehouse", "first_month": FIRST, "sources": [source], "monitoring": {"max_training_lag_months": 1000}}
+    content: dict[str, Any] = {
+        "lakehouse_root": "lakehouse",
+        "first_month": FIRST,
+        "sources": [source],
+        "monitoring": {"max_training_lag_months": 1000},
+    }
+    # All of them in one Spark session, where a table's name must be its own.
+    content["schemas"] = {layer: f"{layer}_{folder.name}" for layer in ("bronze", "silver", "gold")}
     return parse_settings(content, folder / "pipeline.yaml")
 
 

@@ -12,6 +12,9 @@ import pytest
 from resources.lakehouse import Column, DeltaLakehouse, TableSpec
 from resources.settings import Settings, parse_settings
 
+# CI runs them too, and `make test SLOW=1`.
+slow = pytest.mark.skipif(not {"CI", "SLOW"} & set(os.environ), reason="takes minutes; CI and make test SLOW=1 run it")
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import slow
 from tests.faults.kills import disturbed, undisturbed
 from tests.faults.scenario import LAST, Content, Scenario, content, differences, free_port, standing_faults, wait_until
 
@@ -47,7 +48,7 @@ def recovers(scenario: Scenario, expected: Content) -> None:
     assert differences(content(scenario.settings), expected) == []
 
 
-@pytest.mark.skipif(not {"FAULTS", "CI"} & set(os.environ), reason="minutes: CI and make faults run it")
+@slow
 def test_five_kills(tmp_path: Path) -> None:
     """Killed between write and record, log, write and tag, registry, decision and alias, vintage and record: as if undisturbed."""
     expected = undisturbed(tmp_path / "undisturbed", deliveries=1)

@@ -21,6 +21,7 @@ from medallion_assets import tables
 from medallion_assets.operations import runs
 from medallion_assets.operations.simulation import Simulation, write
 from resources.tracking import MlflowTracking
+from tests.conftest import slow
 from tests.faults.scenario import FIRST, REPOSITORY, Scenario, free_port, wait_until
 
 pytestmark = [pytest.mark.spark, pytest.mark.integration]
@@ -96,6 +97,7 @@ def watched(scenario: Scenario) -> Iterator[Live]:
             ui.wait()
 
 
+@slow
 def test_dropped_files_become_a_served_forecast(tmp_path: Path) -> None:
     """Each drop is registered, computed, judged, trained on and served in one run each, by its cause; the same file starts none."""
     monitoring = {"sensors_start_running": True, "sensor_interval_seconds": 5, "max_training_lag_months": 1}
@@ -103,7 +105,7 @@ def test_dropped_files_become_a_served_forecast(tmp_path: Path) -> None:
     landing, outside = scenario.folder / "landing", scenario.folder / "outside"
     shutil.rmtree(landing)
     landing.mkdir()
-    write(Simulation(parts=20, months=12, first_month=FIRST, seed=3), outside)
+    write(Simulation(parts=60, months=12, first_month=FIRST, seed=3), outside)
     files = sorted(outside.glob("*_2022??.csv"))
     first, second = files[:9], files[9:11]  # through 202209, of which 202208 is complete; then two months more
 

@@ -59,7 +59,7 @@ def way(spark: SparkSession, orders: Path) -> Iterator[tuple[Settings, DeltaLake
     """Bronze to features for all months, three models trained for November 2011 and published."""
     content = yaml.safe_load((ROOT / "config" / "online_retail_ii.yaml").read_text(encoding="utf-8"))
     content |= {"lakehouse_root": "lakehouse", "spark": {}, "forecast": {"origins": 3}}
-    content["zoo"] = {"models": ["seasonal_naive", "imapa", "xgboost_global"], "buckets": 2}
+    content["zoo"] = {"models": ["seasonal_naive", "imapa", "xgboost_global"], "buckets": 2, "tuning": {"trials": 2}}
     content["sources"][0]["files"] = f"{orders}/*.parquet"
     settings = parse_settings(content, orders / "real.yaml")
     lakehouse = open_lakehouse(spark, settings)
