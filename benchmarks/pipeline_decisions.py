@@ -2,9 +2,10 @@
 
     python -m benchmarks.pipeline_decisions --out folder
 
-Each seed of ``false_alarms.py`` is written as order files, with the faults of real exports, and taken from bronze to gold.demand_drift
-by the jobs of every other run. On what is stored, and on the study's own figures of the same sales, the same decisions are made month
-by month. Nothing is forecast, so drift of demand alone decides.
+Each seed of ``false_alarms.py`` is written as order files and taken from bronze to gold.demand_drift by the jobs of every other run. On
+what is stored, and on the study's own figures of the same sales, the same decisions are made month by month. Nothing is forecast, so
+drift of demand alone decides. ``--exports`` writes the files as companies export them: with cancellations, returns, late and faulty
+lines, which the study does not know.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from medallion_assets import definitions
 from medallion_assets.monitoring.drift import demand_drift
 from medallion_assets.monitoring.retraining import decide
 from medallion_assets.operations import runs
-from medallion_assets.operations.simulation import Simulation, write
+from medallion_assets.operations.simulation import REGIONS, Simulation, sales, write
 from medallion_assets.partitions import add_months
 from medallion_assets.tables import DEMAND_DRIFT
 from resources.settings import Settings, parse_settings
@@ -57,6 +58,25 @@ def settings_of(folder: Path) -> Settings:
     return parse_settings(content, folder / "pipeline.yaml")
 
 
+def write_sales(simulated: Simulation, folder: Path) -> None:
+    """One order file per month with the lines as sold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for month, sold in sales(simulated):
+        lines = pd.DataFrame(
+            {
+                "Order No": [f"{month}-{order}" for order in sold["order"]],
+                "Item Code": [f"P-{part:06d}" for part in sold["part"]],
+                "Customer": [f"K{customer}" if customer >= 0 else "" for customer in sold["customer"]],
+                "Region": [REGIONS[region] for region in sold["region"]],
+                "Order Date": f"28/{month % 100:02}/{month // 100}",
+                "Qty": sold["qty"].to_numpy(),
+                "Unit Price": sold["price"].to_numpy(),
+                "Item Description": [f"line {n} of the month (simulated)" for n in range(len(sold))],
+            }
+        )
+        lines.to_csv(folder / f"{month}.csv", index=False)
+
+
 def decisions(drift: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """yyyymm, decision and whether the month drifted, by the default policy; whoever is to be trained again is, in that month."""
     trained, former = add_months(FIRST, START - 1), []
@@ -75,12 +95,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=1000)
     parser.add_argument("--out", type=Path, required=True, help="folder for the lakehouses; a finished one is taken as it is")
+    parser.add_argument("--exports", action="store_true", help="files with the faults of real exports")
     arguments = parser.parse_args()
     console, told = Console(highlight=False, soft_wrap=True), []
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         folder = arguments.out.absolute() / str(seed)
         settings = settings_of(folder)
-        write(Simulation(parts=PARTS, months=MONTHS, first_month=FIRST, seed=seed), folder / "landing")
+        (write if arguments.exports else write_sales)(Simulation(PARTS, MONTHS, FIRST, seed), folder / "landing")
         with runs.session(settings, console) as session:
             session.execute("register_deliveries", [int(definitions.newest_partition(settings))])
             session.execute("monthly_data", [FIRST, add_months(FIRST, MONTHS - 1)])

@@ -221,13 +221,15 @@ def of_cut_orders(content: Mapping[str, Any], orders: Path, out: Path) -> dict[s
 
 
 def cut_orders(settings: Settings, after: int | None, through: int, folder: Path) -> None:
-    """Copies of all files with the lines dated after one month through another, one file each, as text."""
+    """Copies of all files with the lines dated after one month through another, one file each, as text. Raises Refused without files."""
     spark = definitions.build_resources(settings)["spark"].spark_session
     reader = LocalOrderFiles()
     for source in settings.sources:
         if source.files is None:
             raise Refused(f"source {source.name} is an adopted table; the benchmark cuts files")
-        for i, path in enumerate(reader.paths(source)):
+        if not (paths := reader.paths(source)):
+            raise Refused(f"source {source.name}: no file at {source.files}; for some configurations ORDERS names the folder")
+        for i, path in enumerate(paths):
             lines = reader.lines(spark, source, [reader.describe(source, path)])
             dated = dated_lines(lines, source, settings.first_month, 999912)
             own = [name for name in dated.columns if not name.startswith("_") and name != "yyyymm"]

@@ -19,7 +19,7 @@ import pytest
 
 from medallion_assets import tables
 from medallion_assets.operations import runs
-from medallion_assets.operations.simulation import Simulation, write
+from medallion_assets.partitions import days_in_month, month_index, month_range
 from resources.tracking import MlflowTracking
 from tests.conftest import slow
 from tests.faults.scenario import FIRST, REPOSITORY, Scenario, free_port, wait_until
@@ -102,12 +102,10 @@ def test_dropped_files_become_a_served_forecast(tmp_path: Path) -> None:
     """Each drop is registered, computed, judged, trained on and served in one run each, by its cause; the same file starts none."""
     monitoring = {"sensors_start_running": True, "sensor_interval_seconds": 5, "max_training_lag_months": 1}
     scenario = Scenario(tmp_path / "live").create(closed_through=None, monitoring=monitoring)
-    landing, outside = scenario.folder / "landing", scenario.folder / "outside"
+    landing = scenario.folder / "landing"
     shutil.rmtree(landing)
     landing.mkdir()
-    write(Simulation(parts=60, months=12, first_month=FIRST, seed=3), outside)
-    files = sorted(outside.glob("*_2022??.csv"))
-    first, second = files[:9], files[9:11]  # through 202209, of which 202208 is complete; then two months more
+    first, second = month_range(FIRST, 202209), [202210, 202211]  # the last month of each is not complete
 
     with watched(scenario) as live:
         drop(landing / "first.csv", *first)
@@ -151,12 +149,16 @@ def test_dropped_files_become_a_served_forecast(tmp_path: Path) -> None:
             print(run.job_name, run.status.value, {name: value for name, value in run.tags.items() if not name.startswith(".")})
 
 
-def drop(target: Path, *files: Path) -> None:
-    """The lines of order files as one file, which appears at once."""
-    header, *_ = files[0].read_text(encoding="utf-8").splitlines()
-    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()[1:]]
+def drop(target: Path, *months: int) -> None:
+    """Orders of 40 parts that sell a fifth more every month, as one file, which appears at once."""
+    lines = ["Order No,Item Code,Customer,Region,Order Date,Qty,Unit Price,Item Description"]
+    for month in months:
+        last_day = f"{days_in_month(month)}/{month % 100:02}/{month // 100}"
+        for part in range(40):
+            sold = round((part + 5) * 1.2 ** (month_index(month) - month_index(FIRST)))
+            lines.append(f"O-{month}-{part},P-{part:05},K1,North,{last_day},{sold},2.50,growing")
     growing = target.with_suffix(".part")
-    growing.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    growing.write_text("\n".join(lines) + "\n", encoding="utf-8")
     growing.rename(target)
 
 
