@@ -38,7 +38,7 @@ accuracy: setup  ## score held-out months: SET=series.parquet, or CONFIG= ORDERS
 	  --horizon "$(HORIZON)" --out "$(OUT)" $(foreach model,$(MODELS),--model $(model))
 
 # Findings of the linters fail the target but do not hide what the tests say.
-test: setup  ## linters, types and all tests; those of real data skip themselves without it
+test: setup  ## linters, types and tests; those of real data skip themselves without it; SLOW=1 adds the daemon and five kills
 	@status=0; $(MAKE) --no-print-directory lint || status=1; $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder || status=1; exit $$status
 
 test-quick: setup  ## tests that need no JVM and no other process

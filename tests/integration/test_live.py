@@ -52,21 +52,23 @@ class Live:
             found[state.instigator_name] = [tick for tick in ticks if tick.end_timestamp]
         return found
 
-    def is_settled(self) -> bool:
-        """Whether all runs have ended and every sensor has looked since, several times, and asked for nothing."""
+    def is_settled(self, since: float) -> bool:
+        """Whether all runs have ended and every sensor has looked after that and after ``since``, several times, and asked for nothing."""
         known = self.runs()
         if any(run.status not in ENDED for run in known):
             return False
         ends = [record.end_time or 0.0 for record in self.instance.get_run_records()]
-        ticks = self.ticks(max(ends, default=0.0))
+        ticks = self.ticks(max([*ends, since]))
         return all(
             len(seen := ticks.get(name, [])) >= SETTLED_TICKS and not any(tick.run_ids for tick in seen[:SETTLED_TICKS]) for name in SENSORS
         )
 
-    def settle(self) -> list[dg.DagsterRun]:
-        """All runs once nothing is under way any more."""
-        assert wait_until(self.is_settled, 900), self.told()
-        return self.runs()
+    def after(self, change: Callable[[], None]) -> list[dg.DagsterRun]:
+        """The runs that a change in the landing folder leads to, once nothing is under way any more."""
+        before, since = len(self.runs()), time.time()
+        change()
+        assert wait_until(lambda: self.is_settled(since), 900), self.told()
+        return self.runs()[before:]
 
     def told(self) -> str:
         """Runs and last ticks, for the message of a failed test."""
@@ -108,18 +110,16 @@ def test_dropped_files_become_a_served_forecast(tmp_path: Path) -> None:
     first, second = month_range(FIRST, 202209), [202210, 202211]  # the last month of each is not complete
 
     with watched(scenario) as live:
-        drop(landing / "first.csv", *first)
-        known = live.settle()
-        assert [described(run) for run in known] == [
+        runs_of_first = live.after(lambda: drop(landing / "first.csv", *first))
+        assert [described(run) for run in runs_of_first] == [
             ("register_deliveries", "SUCCESS", "landing", "1 new or changed: first.csv"),
             ("monthly_forecast", "SUCCESS", "deliveries", "1 deliveries through number 1"),
             ("retraining", "SUCCESS", "freshness", FIRST_TRAINING),
         ], live.told()
         assert served(scenario) == (202208, 202208)
 
-        drop(landing / "second.csv", *second)
-        caused = live.settle()[len(known) :]
-        assert [described(run) for run in caused] == [
+        runs_of_second = live.after(lambda: drop(landing / "second.csv", *second))
+        assert [described(run) for run in runs_of_second] == [
             ("register_deliveries", "SUCCESS", "landing", "1 new or changed: second.csv"),
             ("monthly_forecast", "SUCCESS", "deliveries", "1 deliveries through number 2"),
             (
@@ -136,13 +136,11 @@ def test_dropped_files_become_a_served_forecast(tmp_path: Path) -> None:
         decided = lakehouse.rows(tables.RETRAINING_DECISION, months=[202210]).iloc[-1]
         assert (decided["decision"], decided["cause"]) == ("retrain", "training_lag")
 
-        count = len(live.runs())
-        drop(landing / "second.csv", *second)
-        drop(landing / "second again.csv", *second)
-        since = time.time()
-        enough: Callable[[], bool] = lambda: len(live.ticks(since).get("landing_sensor", [])) > SETTLED_TICKS  # noqa: E731
-        assert wait_until(enough, 300), live.told()
-        assert len(live.settle()) == count, live.told()
+        def deliver_again() -> None:
+            drop(landing / "second.csv", *second)
+            drop(landing / "second again.csv", *second)
+
+        assert live.after(deliver_again) == [], live.told()
         seconds = {name: max(tick.end_timestamp - tick.timestamp for tick in seen) for name, seen in live.ticks(0.0).items()}
         print("longest tick, seconds:", {name: round(longest, 2) for name, longest in seconds.items()})
         for run in live.runs():
