@@ -21,6 +21,7 @@ from resources.lakehouse import Lakehouse, TableSpec
 
 PLAN_TAG = "medallion/plan"
 FORCE_TAG = "medallion/force"
+ACTOR_TAG = "medallion/actor"  # who asked for a run, where its trigger does not say it
 Kind = Literal["backfill", "removal", "restore", "vacuum"]
 
 
@@ -175,6 +176,8 @@ class Plans:
                 f"{self.lakehouse.name(plan.table)} went from version {plan.version_after} to {version} after plan {plan.plan_id}; "
                 f"undoing it would undo that too. If that is meant: medallion plan restore {plan.table.id} --to {plan.table_version}"
             )
+        if version == plan.table_version:
+            raise Refused(f"plan {plan.plan_id} changed nothing in {self.lakehouse.name(plan.table)}, so there is nothing to undo")
         self.lakehouse.restore(plan.table, plan.table_version, self.run_id)
         return self.done(plan, "undone")
 

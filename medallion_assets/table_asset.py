@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from medallion_assets import policies, tables
 from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import add_months, month_partitions, month_range
-from medallion_assets.plans import NOTHING, PLAN_TAG, Permission, Plans
+from medallion_assets.plans import ACTOR_TAG, NOTHING, PLAN_TAG, Permission, Plans
 from resources.errors import Refused
 from resources.lakehouse import ConcurrentWrite, Lakehouse, MonthWritten, RemovalRefused, Slice, TableSpec
 from resources.settings import Settings
@@ -328,8 +328,9 @@ def _reached_back(lakehouse: Lakehouse, spec: TableSpec, requested: Sequence[int
 
 
 def plans_of(run: dg.DagsterRun, lakehouse: Lakehouse, settings: Settings) -> Plans:
-    """Plans made and carried out by a run, in the name of what triggered it."""
-    return Plans(lakehouse, run.tags.get("medallion/trigger", "person"), settings.retention.reproducible_months, run.run_id)
+    """Plans made and carried out by a run, in the name of who asked for it, or else of what triggered it."""
+    actor = run.tags.get(ACTOR_TAG) or run.tags.get("medallion/trigger", "person")
+    return Plans(lakehouse, actor, settings.retention.reproducible_months, run.run_id)
 
 
 def permitted(
@@ -370,7 +371,7 @@ def superseding(
     used: list[Permission] = []
 
     def allow(months: list[int]) -> None:
-        if months and plans.actor in PEOPLE:
+        if months and context.run.tags.get("medallion/trigger", "person") in PEOPLE:
             used.append(plans.permission(context.run.tags, spec, months, needs_plan=True))
 
     yield allow

@@ -19,7 +19,7 @@ from rich.console import Console
 from medallion_assets import definitions
 from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import add_months, month_index, month_range
-from medallion_assets.plans import PLAN_TAG, Plan, Plans
+from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, Plan, Plans
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import DELIVERIES, DEMAND_FORECAST
 from medallion_assets.zoo.champions import Stewardship
@@ -150,7 +150,7 @@ class Session:
         """Carry out a plan: a backfill or removal by the run of its asset, all else at once."""
         if plan.kind in ("backfill", "removal"):
             self.plans(actor).check(plan)
-            self.materialize(asset_of(plan.table, plan.writer), plan.months, {PLAN_TAG: plan.plan_id})
+            self.materialize(asset_of(plan.table, plan.writer), plan.months, {PLAN_TAG: plan.plan_id, ACTOR_TAG: actor})
         else:
             self.plans(actor).apply(plan)
 

@@ -50,8 +50,8 @@ def campaign(kills: int, folder: Path) -> int:
     while sum(len(round_["kills"]) for round_ in done) < kills:
         number = len(done) + 1
         left = kills - sum(len(round_["kills"]) for round_ in done)
-        # Named points and random moments take turns.
-        points = [POINTS, POINTS[1::2], POINTS[::2]][(number // 2) % 3] if number % 2 else ()
+        # Four rounds meet every named point three times, and random moments once.
+        points = () if number % 4 == 2 else POINTS
         found = disturbed(folder / f"round_{number}", points[:left] or min(RANDOM_KILLS, left), expected, seed=number)
         done.append(found)
         with record.open("a") as file:

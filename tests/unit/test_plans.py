@@ -121,6 +121,14 @@ def test_undo_is_refused_where_it_would_undo_more(lakehouse: FakeLakehouse) -> N
         asked.undo(plan)
 
 
+def test_a_backfill_that_changed_nothing_has_nothing_to_undo(lakehouse: FakeLakehouse) -> None:
+    """A table that stands where it stood is not restored to its own version."""
+    asked = planner(lakehouse)
+    applied = asked.done(asked.backfill(MONTHLY_DEMAND, [202401, 202402]), "applied")
+    with pytest.raises(Refused, match="changed nothing in"):
+        asked.undo(applied)
+
+
 def test_vacuum_removes_what_was_shown_and_can_not_be_undone(lakehouse: FakeLakehouse) -> None:
     """The plan says so beforehand; where other files would go it is refused."""
     asked = planner(lakehouse)
