@@ -100,6 +100,7 @@ def watched(scenario: Scenario) -> Iterator[Live]:
 
 
 @slow
+@pytest.mark.timeout(2400)
 def test_dropped_files_become_a_served_forecast(tmp_path: Path) -> None:
     """Each drop is registered, computed, judged, trained on and served in one run each, by its cause; the same file starts none."""
     monitoring = {"sensors_start_running": True, "sensor_interval_seconds": 5, "max_training_lag_months": 1}
