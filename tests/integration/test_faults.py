@@ -49,7 +49,7 @@ def recovers(scenario: Scenario, expected: Content) -> None:
 
 
 @slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(3000)
 def test_five_kills(tmp_path: Path) -> None:
     """Killed between write and record, log, write and tag, registry, decision and alias, vintage and record: as if undisturbed."""
     expected = undisturbed(tmp_path / "undisturbed", deliveries=1)

@@ -67,7 +67,7 @@ class Live:
         """The runs that a change in the landing folder leads to, once nothing is under way any more."""
         before, since = len(self.runs()), time.time()
         change()
-        assert wait_until(lambda: self.is_settled(since), 900), self.told()
+        assert wait_until(lambda: self.is_settled(since), 1800), self.told()
         return self.runs()[before:]
 
     def told(self) -> str:
@@ -100,7 +100,7 @@ def watched(scenario: Scenario) -> Iterator[Live]:
 
 
 @slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(4000)
 def test_dropped_files_become_a_served_forecast(tmp_path: Path) -> None:
     """Each drop is registered, computed, judged, trained on and served in one run each, by its cause; the same file starts none."""
     monitoring = {"sensors_start_running": True, "sensor_interval_seconds": 5, "max_training_lag_months": 1}
