@@ -209,6 +209,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def answers(url: str) -> bool:
+    """Whether a server answers well at an address of loopback."""
+    import requests
+
+    try:
+        return bool(requests.get(url, timeout=2).ok)
+    except requests.RequestException:
+        return False
+
+
 def _plain(rows: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
     """Compared columns as texts that are equal for equal values."""
     dropped = {"delta_version", "details", "input_version", "recorded_at"} if spec is LEDGER else set()

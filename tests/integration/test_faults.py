@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import slow
 from tests.faults.kills import disturbed, undisturbed
-from tests.faults.scenario import LAST, Content, Scenario, content, differences, free_port, standing_faults, wait_until
+from tests.faults.scenario import LAST, Content, Scenario, answers, content, differences, free_port, standing_faults, wait_until
 
 pytestmark = [pytest.mark.spark, pytest.mark.integration]
 long = pytest.mark.skipif("FAULTS" not in os.environ, reason="minutes each: make faults runs them")
@@ -156,20 +156,11 @@ def _server(folder: Path, port: int) -> Iterator[None]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *store]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        assert wait_until(lambda: _answers(port), 120)
+        assert wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 120)
         yield
     finally:
         os.killpg(server.pid, 15)
         server.wait(timeout=30)
-
-
-def _answers(port: int) -> bool:
-    import requests
-
-    try:
-        return bool(requests.get(f"http://127.0.0.1:{port}/health", timeout=2).ok)
-    except requests.RequestException:
-        return False
 
 
 @contextmanager

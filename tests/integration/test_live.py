@@ -22,7 +22,7 @@ from medallion_assets.operations import runs
 from medallion_assets.partitions import days_in_month, month_index, month_range
 from resources.tracking import MlflowTracking
 from tests.conftest import slow
-from tests.faults.scenario import FIRST, REPOSITORY, Scenario, free_port, wait_until
+from tests.faults.scenario import FIRST, REPOSITORY, Scenario, answers, free_port, wait_until
 
 pytestmark = [pytest.mark.spark, pytest.mark.integration]
 
@@ -81,13 +81,15 @@ def watched(scenario: Scenario) -> Iterator[Live]:
     """`medallion ui` on a scenario, ended by its process id."""
     environment = {**os.environ, "MEDALLION_CONFIG": str(scenario.config), "PYTHONPATH": str(REPOSITORY)}
     environment.pop("DAGSTER_HOME", None)
-    ports = ["--port", str(free_port()), "--mlflow-port", str(free_port())]
+    port = free_port()
+    ports = ["--port", str(port), "--mlflow-port", str(free_port())]
     command = [sys.executable, "-c", "from medallion_assets.operations.cli import main; main()", "ui", *ports]
     with (scenario.folder / "ui.log").open("wb") as log:
         ui = subprocess.Popen(command, cwd=scenario.folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         home = Path(scenario.settings.lakehouse_root) / "dagster"
-        assert wait_until((home / "dagster.yaml").exists, 120), (scenario.folder / "ui.log").read_text()[-3000:]
+        # Before that its processes create the tables that the instance reads.
+        assert wait_until(lambda: answers(f"http://127.0.0.1:{port}/server_info"), 300), (scenario.folder / "ui.log").read_text()[-3000:]
         with dg.DagsterInstance.from_config(str(home)) as instance:
             yield Live(scenario, instance)
     finally:
