@@ -9,6 +9,7 @@ import json
 import random
 import signal
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ POINTS = (
     "before:DeltaLakehouse.append:gold.demand_forecast",
     "after:DeltaLakehouse.append:gold.demand_forecast",
 )
-RANDOM_SECONDS = (6.0, 45.0)  # a run of the scenario starts Spark in the first and is done before the last
+RANDOM_SHARES = (0.1, 0.9)  # of the time that the first undisturbed run took
 RANDOM_KILLS = 20  # of one round
 
 
@@ -47,12 +48,13 @@ def campaign(kills: int, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
     expected = undisturbed(folder / "undisturbed")
+    seconds = float((folder / "undisturbed" / "is_complete").read_text() or 60)
     while sum(len(round_["kills"]) for round_ in done) < kills:
         number = len(done) + 1
         left = kills - sum(len(round_["kills"]) for round_ in done)
         # Four rounds meet every named point three times, and random moments once.
         points = () if number % 4 == 2 else POINTS
-        found = disturbed(folder / f"round_{number}", points[:left] or min(RANDOM_KILLS, left), expected, seed=number)
+        found = disturbed(folder / f"round_{number}", points[:left] or min(RANDOM_KILLS, left), expected, number, seconds=seconds)
         done.append(found)
         with record.open("a") as file:
             file.write(json.dumps(found) + "\n")
@@ -70,18 +72,24 @@ def undisturbed(folder: Path, deliveries: int = 2) -> Content:
     """The content of the scenario's lakehouse after its deliveries, run without a fault; a finished one is taken as it is."""
     scenario = Scenario(folder)
     if not (folder / "is_complete").exists():
-        scenario.create().run()
+        scenario.create()
+        started = time.monotonic()
+        scenario.run()
+        seconds = time.monotonic() - started
         if deliveries == 2:
             scenario.deliver_late()
             scenario.run()
         assert not (left := standing_faults(scenario.settings)), left
-        (folder / "is_complete").touch()
+        (folder / "is_complete").write_text(f"{seconds:.0f}")
     return content(scenario.settings)
 
 
-def disturbed(folder: Path, kills: tuple[str, ...] | int, expected: Content, seed: int, deliveries: int = 2) -> dict[str, Any]:
+def disturbed(
+    folder: Path, kills: tuple[str, ...] | int, expected: Content, seed: int, deliveries: int = 2, seconds: float = 60
+) -> dict[str, Any]:
     """One round: the scenario is killed at the points, or so many times at random moments, while it takes in its deliveries.
 
+    ``seconds``: what an undisturbed run takes, for the random moments.
     Returns the kills, each with the step it met, and the faults found at the end.
     """
     scenario = Scenario(folder).create()
@@ -102,7 +110,7 @@ def disturbed(folder: Path, kills: tuple[str, ...] | int, expected: Content, see
             scenario.run()
             deliver()
         run = scenario.start(point)
-        code = run.wait(600 if point else chance.uniform(*RANDOM_SECONDS))
+        code = run.wait(600 if point else seconds * chance.uniform(*RANDOM_SHARES))
         if code is None or code == -signal.SIGKILL:
             made.append({"point": point, "step": run.step()})
             run.kill()

@@ -34,6 +34,7 @@ FIRST, LAST = 202201, 202209
 REPOSITORY = Path(__file__).resolve().parents[2]
 # What names a run, a moment or a count of commits, and so differs between two runs that came to the same.
 OF_THE_RUN = ("model_run_id", "input_versions", "registry_version", "candidate_version", "evidence_version", "fit_seconds", "run_id")
+SPARK_SAYS = re.compile(r"WARN|setLogLevel|log4j|default log level")  # while it starts
 LATE_LINES = (
     "Order No,Item Code,Customer,Region,Order Date,Qty,Unit Price,Item Description\n"
     "LATE-1,P-00001,C1,North,03/08/2022,40,2.50,late\n"
@@ -119,7 +120,7 @@ class Run:
 
     def step(self) -> str:
         """The step it was in: the one after the last that it told of."""
-        told = [line.strip() for line in self.output().splitlines() if line.strip()]
+        told = [line.strip() for line in self.output().splitlines() if line.strip() and not SPARK_SAYS.search(line)]
         return re.sub(r"[\d.,]+ ?s?\b", "", told[-1])[:80].strip() if told else "start-up"
 
 
