@@ -12,7 +12,7 @@ import pytest
 from resources.lakehouse import Column, DeltaLakehouse, TableSpec
 from resources.settings import Settings, parse_settings
 
-# CI runs them too, and `make test SLOW=1`.
+# Tests that take minutes each.
 slow = pytest.mark.skipif(not {"CI", "SLOW"} & set(os.environ), reason="takes minutes; CI and make test SLOW=1 run it")
 
 if TYPE_CHECKING:
