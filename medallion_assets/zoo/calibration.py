@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import digamma, gammaln, ndtri
+from scipy.stats import nbinom
 
 from medallion_assets.tables import DEMAND_CLASSES, LEVELS
 
@@ -30,7 +31,6 @@ COUNT_LIMIT = 10.0  # mean monthly demand up to which whole numbers are treated 
 SMALLEST_SPREAD = 0.1  # of the level: no demand is known better than this before there is evidence
 DEFAULT_DISPERSION = 1.0
 SMALLEST_DISPERSION, LARGEST_DISPERSION = 0.01, 50.0
-LARGEST_COUNT = 100_000
 KNOWN_SHARE = 0.2  # of the past cells that must have a feature; young parts lack some
 FIT_CELLS = 20_000  # cells a regression reads; more move its few coefficients by less than their error
 RIDGE = 0.01
@@ -119,25 +119,11 @@ def deciles(calibration: Calibration, forecast_qty: Floats, features: pd.DataFra
 
 
 def negative_binomial_deciles(mean: Floats, dispersion: float | Floats) -> Floats:
-    """Deciles [cell, decile] of negative binomials with variance = mean + dispersion * mean^2, whole numbers.
-
-    Sums probabilities upwards from zero for all cells at once, so it is meant for small means.
-    """
-    mean = np.asarray(mean, dtype=float)
-    shape = 1.0 / np.maximum(np.broadcast_to(np.asarray(dispersion, dtype=float), mean.shape), 1e-6)
-    rate = mean / (mean + shape)
-    probability = np.exp(-shape * np.log1p(mean / shape))
-    cumulated = probability.copy()
-    result = np.zeros((len(mean), len(LEVELS)))
-    levels = np.asarray(LEVELS) - 1e-12
-    count = 0
-    # Each round moves the deciles not yet reached up by one.
-    while (is_below := cumulated[:, None] < levels).any() and count < LARGEST_COUNT:
-        result += is_below
-        probability = probability * rate * (shape + count) / (count + 1)
-        cumulated = cumulated + probability
-        count += 1
-    return result
+    """Deciles [cell, decile] of negative binomials with variance = mean + dispersion * mean^2, whole numbers."""
+    mean = np.asarray(mean, dtype=float)[:, None]
+    shape = 1.0 / np.maximum(np.reshape(np.broadcast_to(np.asarray(dispersion, dtype=float), len(mean)), (-1, 1)), 1e-6)
+    # A level that a count reaches but for the last digits is reached.
+    return np.asarray(nbinom.ppf(np.asarray(LEVELS) - 1e-12, shape, shape / (shape + mean)), dtype=float)
 
 
 def _learn_errors(cells: pd.DataFrame) -> tuple[dict[Pool, tuple[float, ...]], tuple[float, ...]]:

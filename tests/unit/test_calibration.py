@@ -131,12 +131,16 @@ def test_stand_ins_other_models_and_unknown_demand_teach_nothing() -> None:
 
 
 def test_deciles_of_the_negative_binomial_are_exact() -> None:
-    """They are those of scipy, also at zero mean and next to a Poisson."""
-    mean = np.array([0.0, 0.2, 1.0, 7.5])
-    for dispersion in (0.3, 2.0):
-        expected = nbinom.ppf(np.array(LEVELS)[None, :], 1 / dispersion, 1 / (1 + dispersion * mean[1:, None]))
-        assert_array_equal(negative_binomial_deciles(mean, dispersion)[1:], expected)
+    """Each is the smallest count that its share of demand does not exceed, at zero mean, next to a Poisson and beyond a million."""
+    mean = np.array([0.0, 0.2, 1.0, 7.5, 3e6])
+    for dispersion in (0.01, 0.3, 2.0):
+        shape = 1 / dispersion
+        counts = negative_binomial_deciles(mean, dispersion)
+        reached, before = (nbinom.cdf(counts - less, shape, 1 / (1 + dispersion * mean[:, None])) for less in (0, 1))
+        assert (reached >= np.array(LEVELS) - 1e-9).all()
+        assert (before < np.array(LEVELS)).all()
     assert_array_equal(negative_binomial_deciles(mean, 1.0)[0], 0)
+    assert negative_binomial_deciles(mean, 1.0)[-1, 4] == pytest.approx(3e6 * np.log(2), rel=1e-3)
 
 
 def test_deciles_are_in_order_finite_and_not_negative() -> None:

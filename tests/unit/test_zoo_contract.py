@@ -1,6 +1,7 @@
 """Every model of the zoo keeps the Forecaster protocol, on the series that break models."""
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,12 +59,23 @@ def forecast(spec: ModelSpec, demand: pd.DataFrame, features: pd.DataFrame, past
 
 def fit(spec: ModelSpec, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int = ORIGIN):
     """The Forecaster and what it learned, its members handed over as the runner does."""
-    members = {name: fit(model(name), demand, features, past, origin) for name in spec.members}
+    members = {name: fitted_member(name, demand, features, past, origin) for name in spec.members}
     at_hand = [past, *(own_rows(*pair, name, demand, features, origin) for name, pair in members.items())]
     past = pd.concat([rows for rows in at_hand if len(rows)], ignore_index=True) if any(map(len, at_hand)) else past
     past.attrs["members"] = members
     forecaster = spec.forecaster(quick(spec))
     return forecaster, forecaster.fit(demand, features, past, origin, HORIZON, SEED)
+
+
+FITTED: dict[tuple[object, ...], tuple[Any, ...]] = {}
+
+
+def fitted_member(name: str, *frames: Any):
+    """A member of a combination, fitted once on the same frames: what is tested is the combination."""
+    key = (name, *(frame if isinstance(frame, int) else id(frame) for frame in frames))
+    if key not in FITTED:
+        FITTED[key] = (fit(model(name), *frames), frames)  # frames that are held keep their id
+    return FITTED[key][0]
 
 
 def quick(spec: ModelSpec) -> dict[str, int]:
