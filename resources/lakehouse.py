@@ -408,6 +408,10 @@ class DeltaLakehouse:
             sums = pd.concat(pieces, ignore_index=True).groupby(list(by), as_index=False)[list(columns)].sum()
         return sums
 
+    def content_versions(self, spec: TableSpec, months: Sequence[int]) -> dict[int, str]:
+        """Version of the rows that slices hold, as the ledger records it when they are written; nothing for a month without rows."""
+        return {month: version for month, (_, version) in _slice_versions(spec, self.read(spec, months)).items()}
+
     def share_of_parts(self, spec: TableSpec, months: Sequence[int], max_rows: int) -> float:
         """Share of the parts whose rows in these months stay within ``max_rows``, told from the log; 1 where all do."""
         import pyarrow.compute as pc

@@ -46,6 +46,11 @@ class InputTable:
     delta_version: int
     data_version: str
 
+    @property
+    def digest(self) -> str:
+        """As MLflow shows it, which takes 36 characters."""
+        return f"v{self.delta_version}-{self.data_version}"[:36]
+
 
 @dataclass
 class RunContent:
@@ -63,12 +68,13 @@ class RunContent:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as it was logged; ``input_versions`` are Delta versions by table name."""
+    """A run as it was logged; ``input_versions`` are Delta versions by table name, ``input_digests`` those of InputTable."""
 
     run_id: str
     parameters: Mapping[str, str]
     tags: Mapping[str, str]
     input_versions: Mapping[str, int]
+    input_digests: Mapping[str, str] = field(default_factory=dict)
 
 
 class Tracking(Protocol):
@@ -240,11 +246,12 @@ class MlflowTracking:
             found = self._connected().get_run(run_id)
         except MlflowException as error:
             raise Refused(f"MLflow at {self._settings.tracking_uri} has no run '{run_id}'") from error
-        versions = {}
+        versions, digests = {}, {}
         for entry in found.inputs.dataset_inputs if found.inputs else ():
             source = json.loads(entry.dataset.source)
             versions[source["delta_table_name"]] = int(source["delta_table_version"])
-        return StoredRun(run_id, found.data.params, found.data.tags, versions)
+            digests[source["delta_table_name"]] = entry.dataset.digest
+        return StoredRun(run_id, found.data.params, found.data.tags, versions, digests)
 
     def url(self, run_id: str) -> str:
         """Address of a run in MLflow's interface, for a server; else the address below which `medallion ui` shows it."""
@@ -374,9 +381,7 @@ def _dataset(table: InputTable) -> Any:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = {"path": table.path, "delta_table_name": table.name, "delta_table_version": table.delta_version}
-    entity = Dataset(
-        name=table.name, digest=f"v{table.delta_version}-{table.data_version}"[:36], source_type="delta_table", source=json.dumps(source)
-    )
+    entity = Dataset(name=table.name, digest=table.digest, source_type="delta_table", source=json.dumps(source))
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training"), InputTag("delta_version", str(table.delta_version))])
 
 

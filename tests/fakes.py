@@ -494,7 +494,9 @@ class FakeTracking:
 
     def run(self, run_id: str) -> StoredRun:
         run = self._run(run_id)
-        return StoredRun(run_id, {k: str(v) for k, v in run.parameters.items()}, run.tags, {t.name: t.delta_version for t in run.inputs})
+        parameters = {k: str(v) for k, v in run.parameters.items()}
+        versions, digests = {t.name: t.delta_version for t in run.inputs}, {t.name: t.digest for t in run.inputs}
+        return StoredRun(run_id, parameters, run.tags, versions, digests)
 
     def end_killed(self, tags: Mapping[str, str]) -> list[str]:
         self.check()

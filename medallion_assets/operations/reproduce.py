@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from medallion_assets.partitions import month_range
 from medallion_assets.tables import DECILES, DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST
-from medallion_assets.zoo.backtest import EVIDENCE_VERSION, Backtest
+from medallion_assets.zoo.backtest import EVIDENCE_VERSION, Backtest, input_table
 from medallion_assets.zoo.registry import model
 from medallion_assets.zoo.spec import ModelSpec, Parameters
 from resources.errors import Refused
@@ -62,7 +63,7 @@ def reproduce(
     parameters, changed = _parameters(spec, run)
     backtest = Backtest(spec, again, pinned, tracking, {}, "", log)
     made = backtest.again(origin, parameters).select("part_number", "horizon", *NUMBERS).toPandas()
-    return _compared(run, spec, origin, stored, made, [*_moved(run), *changed])
+    return _compared(run, spec, origin, stored, made, [*_moved(run), *changed, *_other_rows(pinned, run)])
 
 
 def _identity(run: StoredRun) -> tuple[ModelSpec, int]:
@@ -104,6 +105,20 @@ def _parameters(spec: ModelSpec, run: StoredRun) -> tuple[Parameters, list[str]]
 
 def _like(text: str, default: bool | int | float | str) -> bool | int | float | str:
     return text == "True" if isinstance(default, bool) else type(default)(text)
+
+
+def _other_rows(pinned: DeltaLakehouse, run: StoredRun) -> list[str]:
+    """Tables whose pinned version does not hold the rows that the ledger had for the run: changed by another writer, or rebuilt since."""
+    first, last = (int(run.parameters[f"training_{end}_month"]) for end in ("first", "last"))
+    told = []
+    for table in (MONTHLY_DEMAND, DEMAND_FEATURES):
+        recorded = {m: s.data_version for m, s in sorted(pinned.slices(table).items()) if first <= m <= last}
+        found = {m: "0-0" for m in recorded} | pinned.content_versions(table, month_range(first, last))
+        if input_table(pinned, table, pinned.version(table), dict(sorted(found.items()))).digest != run.input_digests[pinned.name(table)]:
+            months = [str(m) for m in found if found[m] != recorded.get(m)]
+            which = f" of {', '.join(months)}" if months else ""
+            told.append(f"{table.id} version {pinned.version(table)}: rows{which} are not those recorded when the run read it")
+    return told
 
 
 def _moved(run: StoredRun) -> list[str]:

@@ -464,7 +464,13 @@ class Backtest:
         """The tables a fit reads, with the Delta version read and a hash of the slices."""
 
         def described(table: TableSpec, slices: Mapping[int, Slice]) -> InputTable:
-            seen = version_of([[m, slices[m].data_version] for m in window(self.settings, origin) if m in slices])
-            return InputTable(self.lakehouse.name(table), self.lakehouse.path(table), inputs.versions[table.id], seen)
+            held = {m: slices[m].data_version for m in window(self.settings, origin) if m in slices}
+            return input_table(self.lakehouse, table, inputs.versions[table.id], held)
 
         return [described(MONTHLY_DEMAND, inputs.demand), described(DEMAND_FEATURES, inputs.features)]
+
+
+def input_table(lakehouse: Lakehouse, table: TableSpec, delta_version: int, held: Mapping[int, str]) -> InputTable:
+    """A table as a run logs it that read these versions of its slices, ascending by month."""
+    seen = version_of([[month, version] for month, version in held.items()])
+    return InputTable(lakehouse.name(table), lakehouse.path(table), delta_version, seen)

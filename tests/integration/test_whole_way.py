@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,14 @@ import pytest
 
 from medallion_assets import definitions, tables
 from medallion_assets.definitions import build_defs, build_resources
+from medallion_assets.operations.reproduce import reproduce
 from medallion_assets.operations.simulation import Simulation, write
 from medallion_assets.partitions import month_range
 from medallion_assets.tables import DECILES
 from medallion_assets.zoo.assets import model_key
 from medallion_assets.zoo.backtest import history
 from resources.settings import Settings, parse_settings
+from resources.tracking import MlflowTracking
 from tests.conftest import forget_tables, open_lakehouse
 
 if TYPE_CHECKING:
@@ -181,6 +183,20 @@ def test_one_nested_run_holds_its_evidence(way: Way) -> None:
     named = {d.dataset.name: json.loads(d.dataset.source)["delta_table_version"] for d in run.inputs.dataset_inputs}
     assert named[way.lakehouse.name(tables.MONTHLY_DEMAND)] == way.lakehouse.version(tables.MONTHLY_DEMAND)
     assert {"model", "plots", "evaluation", "feature_importance.csv"} <= {a.path for a in client.list_artifacts(run_id)}
+
+
+def test_a_run_is_made_again_and_says_what_its_input_had_been(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fitted again from what it pinned, a run gives its stored forecasts; a table with other rows than it read is named."""
+    tracking = MlflowTracking(way.settings, "", lambda: None)
+    run_id = way.lakehouse.slices(tables.ZOO_FORECAST, "xgboost_global")[LAST].details["run_id"]
+    again = reproduce(way.settings, way.lakehouse, tracking, run_id, lambda _: None)
+    assert (again.is_equal, again.changed) == (True, [])
+    assert again.cells == len(way.lakehouse.rows(tables.ZOO_FORECAST, ["part_number"], [LAST], ["xgboost_global"]))
+    run = tracking.run(run_id)
+    name = way.lakehouse.name(tables.MONTHLY_DEMAND)
+    monkeypatch.setattr(tracking, "run", lambda _: replace(run, input_digests={**run.input_digests, name: "v0-of other rows"}))
+    (told,) = reproduce(way.settings, way.lakehouse, tracking, run_id, lambda _: None).changed
+    assert told == f"silver.monthly_demand version {run.input_versions[name]}: rows are not those recorded when the run read it"
 
 
 def test_the_same_again_changes_nothing(way: Way) -> None:
