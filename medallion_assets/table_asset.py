@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import dagster as dg
 import pandas as pd
@@ -22,6 +22,8 @@ from medallion_assets.plans import ACTOR_TAG, NOTHING, PLAN_TAG, Permission, Pla
 from resources.errors import Refused
 from resources.lakehouse import ConcurrentWrite, Lakehouse, MonthWritten, RemovalRefused, Slice, TableSpec
 from resources.settings import Settings
+
+Made = TypeVar("Made")
 
 ATTEMPTS_ON_CONFLICT = 3
 PEOPLE = ("person", "command_line")  # triggers of runs that a person asked for
@@ -380,7 +382,7 @@ def superseding(
             plans.done(permission.plan, "applied")
 
 
-def retry_on_conflict(attempt: Callable[[], Outcome]) -> Outcome:
+def retry_on_conflict(attempt: Callable[[], Made]) -> Made:
     """Read, transform and write again when another writer was faster; three times at most."""
     for remaining in reversed(range(ATTEMPTS_ON_CONFLICT)):
         try:

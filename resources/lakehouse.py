@@ -180,7 +180,9 @@ class Lakehouse(Protocol):
 
     def merge(self, spec: TableSpec, rows: DataFrame, months: Sequence[int], writer: str = "", may_remove: bool = False) -> WriteResult: ...
 
-    def append(self, spec: TableSpec, rows: DataFrame, number: int | None = None) -> int: ...
+    def append(self, spec: TableSpec, rows: DataFrame, number: int) -> int: ...
+
+    def next_number(self, spec: TableSpec) -> int: ...
 
     def version(self, spec: TableSpec) -> int: ...
 
@@ -332,22 +334,22 @@ class DeltaLakehouse:
             new.unpersist()
         return WriteResult(self.version(spec), result)
 
-    def append(self, spec: TableSpec, rows: DataFrame, number: int | None = None) -> int:
+    def append(self, spec: TableSpec, rows: DataFrame, number: int) -> int:
         """Append rows in one commit, adding columns the table lacks where the spec allows it. Returns the Delta version.
 
-        ``number``: rising with every append; of two writers who append the same number one is told ConcurrentWrite.
+        ``number``: rising with every append; of two writers who append the same number one is told ConcurrentWrite. It is theirs from
+        before they read what the rows depend on: a ``next_number``, or one that the rows themselves carry.
         """
         self._refuse_pinned(spec)
         self._ensure(spec)
-        if number is not None:
-            self._append_once(spec, rows, spec.id, number)
-            return self.version(spec)
-        writer = rows.writeTo(self.name(spec))
-        if spec.has_source_columns:
-            writer = writer.option("mergeSchema", "true")
-        with _concurrency(spec):
-            writer.append()
+        self._append_once(spec, rows, spec.id, number)
         return self.version(spec)
+
+    def next_number(self, spec: TableSpec) -> int:
+        """The number that the next append to the table may have."""
+        from deltalake import DeltaTable
+
+        return int(DeltaTable(self.path(spec)).transaction_version(spec.id) or 0) + 1 if self._exists(spec) else 1
 
     def version(self, spec: TableSpec) -> int:
         """Version of the Delta table; -1 while it does not exist."""
@@ -643,6 +645,8 @@ class DeltaLakehouse:
 
         token = uuid.uuid4().hex
         options = {"txnAppId": application, "txnVersion": str(number), "userMetadata": token}
+        if spec.has_source_columns:
+            options["mergeSchema"] = "true"
         with _concurrency(spec):
             rows.writeTo(self.name(spec)).options(**options).append()
         if not any(commit.get("userMetadata") == token for commit in DeltaTable(self.path(spec)).history(RECENT_COMMITS)):

@@ -308,9 +308,12 @@ class FakeLakehouse:
         if number is not None and number <= self._appended.get(spec.id, 0):
             raise ConcurrentWrite(f"{spec.id}: another writer was faster with number {number}")
         self.journal.note(f"append {spec.id}")
-        self._appended[spec.id] = number or 0
+        self._appended[spec.id] = number or self._appended.get(spec.id, 0)
         self._versions[spec.id].append(stored + new)
         return self.version(spec)
+
+    def next_number(self, spec: TableSpec) -> int:
+        return self._appended.get(spec.id, 0) + 1
 
     def version(self, spec: TableSpec) -> int:
         return len(self._versions.get(spec.id, ())) - 1

@@ -36,7 +36,8 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
     def deliveries(
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], orders: dg.ResourceParam[OrderFiles]
     ) -> dg.MaterializeResult:
-        registered = Register(settings, lakehouse, orders, context.log.info).run(context.run.run_id)
+        register = Register(settings, lakehouse, orders, context.log.info)
+        registered = retry_on_conflict(lambda: register.run(context.run.run_id))
         for delivery in registered:
             for month in delivery["months"]:
                 if month["yyyymm"] and str(month["yyyymm"]) not in context.partition_keys:
@@ -96,6 +97,7 @@ class Register:
 
     def run(self, run_id: str) -> list[dict[str, Any]]:
         """The deliveries registered now. Raises UnreadableFile naming all files that can't be taken in; then nothing was stored."""
+        number = self.lakehouse.next_number(BRONZE_SALES_ORDERS)
         known = self.lakehouse.rows(DELIVERIES)
         unknown = self._unknown_files(set(known["delivery_id"]))
         new_rows: list[dict[str, Any]] = []
@@ -111,10 +113,11 @@ class Register:
             for row in described:
                 new_rows.append(row | {"sequence": sequence, "source": source.name, "registered_at": now, "run_id": run_id})
                 sequence += 1
-        for rows in homeless:
-            self.lakehouse.append(BRONZE_SALES_ORDERS, _not_stored(rows, self.lakehouse.read(BRONZE_SALES_ORDERS, [NO_MONTH])))
+        for later, rows in enumerate(homeless):
+            new = _not_stored(rows, self.lakehouse.read(BRONZE_SALES_ORDERS, [NO_MONTH]))
+            self.lakehouse.append(BRONZE_SALES_ORDERS, new, number + later)
         if new_rows:
-            self.lakehouse.append(DELIVERIES, self.lakehouse.create_frame(DELIVERIES, new_rows))
+            self.lakehouse.append(DELIVERIES, self.lakehouse.create_frame(DELIVERIES, new_rows), number=new_rows[0]["sequence"])
         return new_rows
 
     def _unknown_files(self, known: set[str]) -> dict[str, list[OrderFile]]:
@@ -283,11 +286,12 @@ class LineStore:
                     with reading_errors():
                         self._check_counts(rows, needed)
             for source, rows, wanted in read:
+                number = self.lakehouse.next_number(BRONZE_SALES_ORDERS)
                 new = _not_stored(rows, self.lakehouse.read(BRONZE_SALES_ORDERS, wanted))
                 counted = {row["yyyymm"]: row["n"] for row in new.groupBy("yyyymm").agg(F.count("*").alias("n")).collect()}
                 if counted:
                     self.log(f"{source.name}: storing {sum(counted.values()):,} lines of {len(counted)} month(s)")
-                    self.lakehouse.append(BRONZE_SALES_ORDERS, new)
+                    self.lakehouse.append(BRONZE_SALES_ORDERS, new, number)
                 appended.update(counted)
         finally:
             for _, rows, _ in read:

@@ -113,6 +113,7 @@ class Publication:
             "published_at": F.lit(datetime.now(UTC).replace(tzinfo=None)),
         }
         rows = self._rows(origin, version).withColumns(stamps).persist()
+        number = self.lakehouse.next_number(DEMAND_FORECAST)
         try:
             published = self.lakehouse.read(DEMAND_FORECAST, [origin])
             newest = published.agg(F.max("vintage").alias("vintage")).collect()[0]["vintage"] or 0
@@ -124,7 +125,7 @@ class Publication:
                     return 0, newest, count
                 reason = self._reason(version, former, changed)
                 self.log(f"demand_forecast: origin {origin}, vintage {newest + 1}: {reason}")
-            self.lakehouse.append(DEMAND_FORECAST, transforms.demand_forecast(rows, newest + 1, reason))
+            self.lakehouse.append(DEMAND_FORECAST, transforms.demand_forecast(rows, newest + 1, reason), number)
         finally:
             rows.unpersist()
         return count, newest + 1, count

@@ -250,9 +250,10 @@ def test_rows_outside_the_months_are_refused(lake: DeltaLakehouse) -> None:
 
 def test_append_adds_columns_and_old_versions_stay_readable(lake: DeltaLakehouse) -> None:
     """A new source column is added to bronze.sales_orders, and the version before it is read as it was."""
-    first = lake.append(BRONZE_SALES_ORDERS, lake.create_frame(BRONZE_SALES_ORDERS, [bronze_line(2)]).withColumn("Part", F.lit("P1")))
+    one = lake.create_frame(BRONZE_SALES_ORDERS, [bronze_line(2)]).withColumn("Part", F.lit("P1"))
+    first = lake.append(BRONZE_SALES_ORDERS, one, number=1)
     more = lake.create_frame(BRONZE_SALES_ORDERS, [bronze_line(3)]).withColumn("Colour", F.lit("red")).withColumn("Part", F.lit("P2"))
-    second = lake.append(BRONZE_SALES_ORDERS, more)
+    second = lake.append(BRONZE_SALES_ORDERS, more, lake.next_number(BRONZE_SALES_ORDERS))
     now = lake.read(BRONZE_SALES_ORDERS, [JANUARY]).orderBy("_line_number")
     then = lake.read(BRONZE_SALES_ORDERS, version=first)
     assert second == first + 1

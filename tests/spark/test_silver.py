@@ -259,7 +259,7 @@ def test_parts_are_made_as_a_whole_and_future_ones_wait(lakehouse: DeltaLakehous
             "months": [{"yyyymm": 202201, "line_count": 1, "last_day": 5}],
         }
     ]
-    lakehouse.append(DELIVERIES, lakehouse.create_frame(DELIVERIES, deliveries))
+    lakehouse.append(DELIVERIES, lakehouse.create_frame(DELIVERIES, deliveries), number=1)
     outcome = build.run(lakehouse, settings.model_copy(update={"last_month": 202201}), months, "run", print)
     assert (sorted(outcome.written), any(month.is_changed for month in outcome.written.values())) == (months, False)
 
