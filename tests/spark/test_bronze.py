@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 from medallion_assets.bronze.assets import LineStore, Register, adopted_lines
 from medallion_assets.bronze.transforms import dated_lines, deliveries, superseded_months, text_of, timestamp_of
 from medallion_assets.partitions import month_range
+from medallion_assets.table_asset import retry_on_conflict
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.lakehouse import DeltaLakehouse
 from resources.orders import LocalOrderFiles, UnreadableFile
@@ -126,6 +127,27 @@ def test_a_delivery_is_registered_and_stored_once(landing: Landing, far_from_utc
     after = landing.lines()
     assert list(after["Order"])[4:] == [*after.loc[after["yyyymm"] == 202201, "Order"], "O2"]
     assert sorted(after["Colour_new"].dropna()) == ["red"]
+
+
+@pytest.mark.parametrize("step", ["register", "store"])
+def test_of_two_runs_at_once_one_takes_a_file_in(landing: Landing, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """A run that does all between another's reading and writing is not repeated by it: no delivery and no line is there twice."""
+    landing.deliver("a.csv", "O1,P1,C1,North,2022-01-05,2,1.5", "O2,P1,C1,North,someday,1,1.5")
+    if step == "store":
+        landing.register()
+    append, others = landing.lakehouse.append, []
+
+    def beaten(*arguments: Any, **named: Any) -> int:
+        if not others:
+            others.append(landing)
+            getattr(landing, step)()
+        return append(*arguments, **named)
+
+    monkeypatch.setattr(landing.lakehouse, "append", beaten)
+    assert not retry_on_conflict(getattr(landing, step))
+    assert len(landing.lakehouse.rows(DELIVERIES)) == 1
+    landing.store()
+    assert list(landing.lines()["Order"]) == ["O2", "O1"]
 
 
 def test_a_missing_column_stops_before_anything_is_stored(landing: Landing) -> None:
