@@ -5,6 +5,7 @@ The rules that keep other months untouched live here and nowhere else. Contents 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import re
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 Layer = Literal["bronze", "silver", "gold"]
 KEPT_FRAMES = 8
 ROWS_PER_FILE = 1_000_000
+MAX_FILES = 50  # of a table without partitions: every reader opens all of them
 RECENT_COMMITS = 100  # among which a writer looks for its own; so many others can't come in between
 
 
@@ -339,10 +341,17 @@ class DeltaLakehouse:
 
         ``number``: rising with every append; of two writers who append the same number one is told ConcurrentWrite. It is theirs from
         before they read what the rows depend on: a ``next_number``, or one that the rows themselves carry.
+
+        Files of a table without partitions are put together when there are more than MAX_FILES.
         """
+        from deltalake import DeltaTable
+
         self._refuse_pinned(spec)
         self._ensure(spec)
         self._append_once(spec, rows, spec.id, number)
+        if not spec.partition_by and len(DeltaTable(self.path(spec)).file_uris()) > MAX_FILES:
+            with contextlib.suppress(ConcurrentWrite), _concurrency(spec):
+                self.spark.sql(f"OPTIMIZE {self.name(spec)}")
         return self.version(spec)
 
     def next_number(self, spec: TableSpec) -> int:
@@ -485,7 +494,8 @@ class DeltaLakehouse:
 
     def record(self, spec: TableSpec, slices: Sequence[Slice], run_id: str) -> None:
         """Append to the ledger what the slices were made from; done after their write, so a crash in between only costs a repeat."""
-        from deltalake import write_deltalake
+        from deltalake import DeltaTable, write_deltalake
+        from deltalake.exceptions import CommitFailedError
 
         if not slices:
             return
@@ -506,6 +516,10 @@ class DeltaLakehouse:
             for s in slices
         ]
         write_deltalake(self.path(LEDGER), pa.Table.from_pylist(rows, schema=_LEDGER_SCHEMA), mode="append")
+        if len((ledger := DeltaTable(self.path(LEDGER))).file_uris()) > MAX_FILES:
+            # Of two who do it at once one fails, and the files wait for the next append.
+            with contextlib.suppress(CommitFailedError):
+                ledger.optimize.compact()
 
     def storage(self, spec: TableSpec, months: Sequence[int] | None, writer: str = "") -> tuple[int, int]:
         """Files and bytes that hold the slices of ``months`` (none named: all), told from the log."""

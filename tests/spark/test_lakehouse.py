@@ -14,7 +14,18 @@ from pyspark.sql import functions as F
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DECILES, ZOO_FORECAST
 from resources import lakehouse
 from resources.errors import Refused
-from resources.lakehouse import Column, ConcurrentWrite, DeltaLakehouse, MonthWritten, RemovalRefused, Slice, TableSpec, _slice_versions
+from resources.lakehouse import (
+    LEDGER,
+    MAX_FILES,
+    Column,
+    ConcurrentWrite,
+    DeltaLakehouse,
+    MonthWritten,
+    RemovalRefused,
+    Slice,
+    TableSpec,
+    _slice_versions,
+)
 from resources.settings import parse_settings
 from tests.conftest import SOURCE, forget_tables, open_lakehouse, units_table
 
@@ -246,6 +257,22 @@ def test_rows_outside_the_months_are_refused(lake: DeltaLakehouse) -> None:
     with pytest.raises(ValueError, match=r"rows of \[202202\] in a write of 202201"):
         lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 1.0}, FEBRUARY: {"P1": 1.0}}), [JANUARY])
     assert contents(lake, spec) == {}
+
+
+def test_years_of_records_lie_in_few_files(lake: DeltaLakehouse) -> None:
+    """The ledger's small files, and those of a table that is appended to, are put together; nothing of them is lost."""
+    spec = replace(units_table("appended"), partition_by=())
+    for n in range(MAX_FILES + 1):
+        lake.record(spec, [Slice(JANUARY + n % 12, "", f"version {n}", "in", n, n)], f"run {n}")
+    assert len(DeltaTable(lake.path(LEDGER)).file_uris()) < MAX_FILES
+    assert {month: s.data_version for month, s in lake.slices(spec).items()} == {
+        JANUARY + n % 12: f"version {n}" for n in range(MAX_FILES - 11, MAX_FILES + 1)
+    }
+    for number, letter in ((1, "P"), (2, "Q")):
+        rows = frame(lake, spec, {JANUARY: {f"{letter}{n}": 1.0 for n in range(MAX_FILES)}})
+        lake.append(spec, rows.repartition(MAX_FILES, "part_number"), number)
+    assert lake.storage(spec, None)[0] == 1
+    assert len(lake.rows(spec)) == 2 * MAX_FILES
 
 
 def test_append_adds_columns_and_old_versions_stay_readable(lake: DeltaLakehouse) -> None:
