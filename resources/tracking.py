@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 from urllib.parse import urlparse
 
 import requests
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ALIAS = "champion"
 COMMITTED = "medallion.committed"
+RETRIES = 4  # of a request to a server, half a minute in all: long enough for one that is started again
 NUMERIC_LIBRARIES = ("numpy", "pandas", "pyspark", "scikit-learn", "scipy", "statsforecast", "xgboost-cpu")
 
 
@@ -107,6 +108,29 @@ class Tracking(Protocol):
     def url(self, run_id: str) -> str: ...
 
 
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+
+def _told_when_gone(
+    method: Callable[Concatenate[MlflowTracking, Arguments], Answer],
+) -> Callable[Concatenate[MlflowTracking, Arguments], Answer]:
+    """Turns the error of a request to a server that has gone away into TrackingUnavailable."""
+
+    @functools.wraps(method)
+    def asked(self: MlflowTracking, *arguments: Arguments.args, **named: Arguments.kwargs) -> Answer:
+        try:
+            return method(self, *arguments, **named)
+        except Exception as error:
+            if (away := self._unreachable()) and not isinstance(error, TrackingUnavailable):
+                raise TrackingUnavailable(
+                    f"MLflow's {away[0]} server at {away[1]} has gone away. What was stored before stays; start the server and run again."
+                ) from error
+            raise
+
+    return asked
+
+
 class MlflowTracking:
     """MLflow tracking and registry by the configured addresses.
 
@@ -126,17 +150,25 @@ class MlflowTracking:
 
     def check(self) -> None:
         """Make sure that tracking and registry answer. Raises TrackingUnavailable."""
+        if away := self._unreachable():
+            what, uri, error = away
+            raise TrackingUnavailable(
+                f"MLflow's {what} server at {uri} does not answer ({error}); start it or set mlflow.{what}_uri. "
+                "Nothing was fitted and no table was changed."
+            )
+        self._connected()
+
+    def _unreachable(self) -> tuple[str, str, str] | None:
+        """The first server that does not answer: what it is, its address, the error."""
         for what, uri in (("tracking", self._settings.tracking_uri), ("registry", self._settings.registry_uri)):
             if urlparse(uri).scheme in {"http", "https"}:
                 try:
                     requests.get(f"{uri.rstrip('/')}/health", timeout=self._settings.mlflow.timeout_seconds).raise_for_status()
                 except requests.RequestException as error:
-                    raise TrackingUnavailable(
-                        f"MLflow's {what} server at {uri} does not answer ({type(error).__name__}); start it or set mlflow.{what}_uri. "
-                        "Nothing was fitted and no table was changed."
-                    ) from error
-        self._connected()
+                    return what, without_credentials(uri), type(error).__name__
+        return None
 
+    @_told_when_gone
     def start(self, name: str, tags: Mapping[str, str]) -> str:
         """Start a run nested under the Dagster run's own; returns its id."""
         client = self._connected()
@@ -150,6 +182,7 @@ class MlflowTracking:
         }
         return client.create_run(self._experiment, tags={**fixed, **tags}).info.run_id
 
+    @_told_when_gone
     def log(self, run_id: str, content: RunContent) -> None:
         """Log everything that the content holds; metrics without a value are left out."""
         from mlflow.entities import Metric, Param, RunTag
@@ -176,6 +209,7 @@ class MlflowTracking:
                 _save_model(content.model, f"{folder}/model")
                 client.log_artifacts(run_id, f"{folder}/model", "model")
 
+    @_told_when_gone
     def commit(self, run_id: str, tags: Mapping[str, str] | None = None) -> None:
         """Mark a run as one whose slice is stored, with what is known only then, and end it."""
         client = self._connected()
@@ -185,9 +219,11 @@ class MlflowTracking:
         client.set_terminated(run_id, "FINISHED")
 
     def fail(self, run_id: str) -> None:
-        """End a run that did not come to its slice."""
-        self._connected().set_terminated(run_id, "FAILED")
+        """End a run that did not come to its slice; the next run does where the server has gone away."""
+        if not self._unreachable():
+            self._connected().set_terminated(run_id, "FAILED")
 
+    @_told_when_gone
     def end_killed(self, tags: Mapping[str, str]) -> list[str]:
         """End runs with these tags that still count as running although their process is gone; returns their ids."""
         client = self._connected()
@@ -198,6 +234,7 @@ class MlflowTracking:
             client.set_terminated(run_id, "KILLED")
         return killed
 
+    @_told_when_gone
     def load(self, run_id: str) -> Any:
         """The python model that a run logged."""
         import mlflow
@@ -205,6 +242,7 @@ class MlflowTracking:
         self._connected()
         return mlflow.pyfunc.load_model(f"runs:/{run_id}/model").unwrap_python_model()
 
+    @_told_when_gone
     def register(self, run_id: str, tags: Mapping[str, str]) -> int:
         """Register the model of a run as a new version; returns its number."""
         from mlflow.exceptions import MlflowException
@@ -217,6 +255,7 @@ class MlflowTracking:
         version = client.create_model_version(name, f"runs:/{run_id}/model", run_id, tags=dict(tags))
         return int(version.version)
 
+    @_told_when_gone
     def load_version(self, version: int) -> Any:
         """The python model of a registered version."""
         import mlflow
@@ -224,6 +263,7 @@ class MlflowTracking:
         self._connected()
         return mlflow.pyfunc.load_model(f"models:/{self._settings.registered_model}/{version}").unwrap_python_model()
 
+    @_told_when_gone
     def alias(self) -> int | None:
         """Version that the alias points to; None without one."""
         from mlflow.exceptions import MlflowException
@@ -233,6 +273,7 @@ class MlflowTracking:
         except MlflowException:
             return None
 
+    @_told_when_gone
     def set_alias(self, version: int) -> None:
         """Point the alias to a version, if it does not yet."""
         if self.alias() != version:
@@ -262,12 +303,19 @@ class MlflowTracking:
     def _connected(self) -> MlflowClient:
         if self._client is None:
             import mlflow
-            from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
+            from mlflow.environment_variables import (
+                MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR,
+                MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+                MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT,
+            )
             from mlflow.exceptions import MlflowException
 
-            # Its remarks on pickled models and missing signatures, and bars for files of a few kilobytes, hide what a person waits for.
+            # Its remarks on pickled models and missing signatures, bars for small files and addresses hide what a person waits for.
             logging.getLogger("mlflow").setLevel(logging.ERROR)
             MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+            MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
+            if not MLFLOW_HTTP_REQUEST_MAX_RETRIES.is_set():
+                MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(RETRIES)
             uri = self._settings.tracking_uri
             _ensure_folder(uri)
             mlflow.set_tracking_uri(uri)
@@ -337,8 +385,13 @@ def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterato
     finally:
         if opened:
             import mlflow
+            from mlflow.exceptions import MlflowException
 
-            mlflow.end_run("FAILED" if _has_failed_step(context) else "FINISHED")
+            try:
+                mlflow.end_run("FAILED" if _has_failed_step(context) else "FINISHED")
+            except MlflowException as error:
+                # The next run ends it.
+                context.log.warning("MLflow's run of this Dagster run could not be ended: %s", str(error).splitlines()[0][:200])  # type: ignore[union-attr]
 
 
 def _end_abandoned(settings: Settings, context: InitResourceContext) -> None:
