@@ -14,6 +14,8 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -23,6 +25,7 @@ from resources.errors import Refused
 
 if TYPE_CHECKING:
     import pandas as pd
+    from deltalake import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
 
 Layer = Literal["bronze", "silver", "gold"]
@@ -388,16 +391,12 @@ class DeltaLakehouse:
         version = self._pins.get(spec.id) if version is None else version
         if not self._exists(spec):
             return pd.DataFrame(columns=list(columns or spec.column_names))
-        filters: list[tuple[str, str, Any]] = []
-        if months is not None:
-            filters.append((spec.month_column, "in", [int(month) for month in months]))
+        pushed: dict[str, Sequence[Any]] = {} if months is None else {spec.month_column: [int(month) for month in months]}
         if writers is not None:
-            filters.append((str(spec.writer_column), "in", list(writers)))
-        if parts is not None:
-            filters.append(("part_number", "in", list(parts)))
+            pushed[str(spec.writer_column)] = list(writers)
         try:
             table = DeltaTable(self.path(spec), version=version)
-            return table.to_pandas(columns=list(columns) if columns else None, filters=filters or None)
+            return _selected(table, columns, pushed, {} if parts is None else {"part_number": parts})
         except (DeltaError, FileNotFoundError) as error:
             if version is None:
                 raise
@@ -474,8 +473,8 @@ class DeltaLakehouse:
 
         if not self._exists(LEDGER):
             return {}
-        filters = [("table_id", "=", spec.id), ("writer", "=", writer)]
-        found = DeltaTable(self.path(LEDGER)).to_pandas(filters=filters).sort_values("recorded_at", kind="stable")
+        own = {"table_id": [spec.id], "writer": [writer]}
+        found = _selected(DeltaTable(self.path(LEDGER)), None, {}, own).sort_values("recorded_at", kind="stable")
         if spec.id in self._pins:
             found = found[found["delta_version"] <= self._pins[spec.id]]
         newest = found.drop_duplicates("yyyymm", keep="last")
@@ -747,6 +746,29 @@ def _in_files(spec: TableSpec, rows: DataFrame, written: Mapping[int, tuple[int,
         return rows.repartition(*spec.partition_by)
     piece = F.pmod(F.xxhash64(*spec.key), F.lit(pieces))
     return rows.repartition(pieces * len(written), *spec.partition_by, piece)
+
+
+def _selected(
+    table: DeltaTable, columns: Sequence[str] | None, pushed: Mapping[str, Sequence[Any]], kept: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """Rows of a table: ``pushed`` gives the values of months and partitions, ``kept`` the texts that other columns may have.
+
+    Texts are looked for in the rows, batch by batch, not in the log: of files that delta-rs has updated it knows them as string views,
+    which Arrow's comparisons refuse (pyarrow 25).
+    """
+    import pyarrow.compute as pc
+
+    dataset = table.to_pyarrow_dataset()
+    names = list(columns) if columns else dataset.schema.names
+    read = list(dict.fromkeys([*names, *kept]))
+    condition = reduce(and_, (pc.field(name).isin(list(values)) for name, values in pushed.items()), pc.scalar(True))
+    batches = []
+    for batch in dataset.to_batches(columns=read, filter=condition):
+        for name, values in kept.items():
+            batch = batch.filter(pc.is_in(batch[name], pa.array(list(values), batch[name].type)))
+        batches.append(batch)
+    schema = pa.schema([dataset.schema.field(name) for name in read])
+    return pa.Table.from_batches(batches, schema).select(names).to_pandas()
 
 
 def _slice_versions(spec: TableSpec, rows: DataFrame) -> dict[int, tuple[int, str]]:

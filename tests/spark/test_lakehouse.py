@@ -259,6 +259,18 @@ def test_rows_outside_the_months_are_refused(lake: DeltaLakehouse) -> None:
     assert contents(lake, spec) == {}
 
 
+def test_a_table_that_another_tool_has_touched_is_read_by_part(lake: DeltaLakehouse) -> None:
+    """Files that delta-rs has put together and updated give the rows of the parts asked for; no part asked for is no row."""
+    spec = units_table("touched")
+    lake.merge(spec, frame(lake, spec, {JANUARY: {f"P{n}": float(n) for n in range(9)}}), [JANUARY])
+    table = DeltaTable(lake.path(spec))
+    table.optimize.compact()
+    table.update(updates={"units": "units"})
+    wanted = [f"P{n}" for n in range(2, 7)]
+    assert sorted(lake.rows(spec, ["units"], [JANUARY], parts=wanted)["units"]) == [2.0, 3.0, 4.0, 5.0, 6.0]
+    assert list(lake.rows(spec, ["units"], parts=[]).columns) == ["units"]
+
+
 def test_years_of_records_lie_in_few_files(lake: DeltaLakehouse) -> None:
     """The ledger's small files, and those of a table that is appended to, are put together; nothing of them is lost."""
     spec = replace(units_table("appended"), partition_by=())
