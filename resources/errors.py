@@ -8,6 +8,20 @@ def without_credentials(text: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
+def without_stack(text: str) -> str:
+    """An error of the JVM without its stack: what it says, its last cause, and what to do where files can't be written."""
+    said = [line.strip() for line in text.splitlines() if line.strip() and not re.match(r"\s+(at |\.\.\. \d+ more|Suppressed: )", line)]
+    causes = [line for line in said if line.startswith("Caused by: ")]
+    first = next((at for at, line in enumerate(said) if line.startswith("Caused by: ")), len(said))
+    told = "\n".join([*said[:first], *causes[-1:]])
+    if re.search("Mkdirs failed|Read-only file system|Permission denied", text):
+        told += (
+            "\nA folder of the lakehouse can't be written: is it mounted read-only, or does it belong to somebody else? "
+            "The table is as it was."
+        )
+    return told
+
+
 class Refused(Exception):
     """Something was not done, and nothing was half-done; the message says what, where and what to do, and shows no credentials."""
 

@@ -23,7 +23,7 @@ from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, Plan, Plans
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import DELIVERIES, DEMAND_FORECAST
 from medallion_assets.zoo.champions import Stewardship
-from resources.errors import Refused
+from resources.errors import Refused, without_stack
 from resources.lakehouse import DeltaLakehouse, TableSpec
 from resources.processes import identity, is_gone
 from resources.settings import Settings
@@ -193,7 +193,7 @@ class Session:
                 cause = data.error
                 while cause is not None and cause.cause is not None:
                     cause = cause.cause
-                return f"{event.step_key} failed: {cause.message.strip() if cause else 'no message'}"
+                return f"{event.step_key} failed: {without_stack(cause.message) if cause else 'no message'}"
             if event.is_failure and event.message:
                 first = event.message
         return f"the run failed: {first}"

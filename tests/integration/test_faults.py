@@ -145,7 +145,8 @@ def test_read_only_tables(tmp_path: Path, expected: Content) -> None:
         subprocess.run(["mount", "-o", "remount,bind,ro", str(silver)], check=True)
         run = scenario.start()
         assert run.wait(600) not in (0, None)
-        assert "Read-only" in run.output(), run.output()[-2000:]
+        assert "can't be written: is it mounted read-only" in run.output(), run.output()[-2000:]
+        assert "\tat " not in run.output()
     recovers(scenario, expected)
 
 
