@@ -10,7 +10,9 @@ def without_credentials(text: str) -> str:
 
 def without_stack(text: str) -> str:
     """An error of the JVM without its stack: what it says, its last cause, and what to do where files can't be written."""
-    said = [line.strip() for line in text.splitlines() if line.strip() and not re.match(r"\s+(at |\.\.\. \d+ more|Suppressed: )", line)]
+    said = [
+        line.rstrip() for line in text.strip().splitlines() if line.strip() and not re.match(r"\s+(at |\.\.\. \d+ more|Suppressed: )", line)
+    ]
     causes = [line for line in said if line.startswith("Caused by: ")]
     first = next((at for at, line in enumerate(said) if line.startswith("Caused by: ")), len(said))
     told = "\n".join([*said[:first], *causes[-1:]])

@@ -21,4 +21,4 @@ def test_an_error_of_the_jvm_is_told_without_its_stack() -> None:
     assert told[2].startswith("Caused by: java.io.IOException: Mkdirs failed")
     assert "is it mounted read-only" in told[3]
     assert len(told) == 4
-    assert without_stack("ValueError: 3 columns\n  of 4\n") == "ValueError: 3 columns\nof 4"
+    assert without_stack("ValueError: 3 columns\n  of 4\n") == "ValueError: 3 columns\n  of 4"
