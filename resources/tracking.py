@@ -237,10 +237,8 @@ class MlflowTracking:
     @_told_when_gone
     def load(self, run_id: str) -> Any:
         """The python model that a run logged."""
-        import mlflow
-
         self._connected()
-        return mlflow.pyfunc.load_model(f"runs:/{run_id}/model").unwrap_python_model()
+        return _load_model(f"runs:/{run_id}/model")
 
     @_told_when_gone
     def register(self, run_id: str, tags: Mapping[str, str]) -> int:
@@ -258,10 +256,8 @@ class MlflowTracking:
     @_told_when_gone
     def load_version(self, version: int) -> Any:
         """The python model of a registered version."""
-        import mlflow
-
         self._connected()
-        return mlflow.pyfunc.load_model(f"models:/{self._settings.registered_model}/{version}").unwrap_python_model()
+        return _load_model(f"models:/{self._settings.registered_model}/{version}")
 
     @_told_when_gone
     def alias(self) -> int | None:
@@ -436,6 +432,14 @@ def _dataset(table: InputTable) -> Any:
     source = {"path": table.path, "delta_table_name": table.name, "delta_table_version": table.delta_version}
     entity = Dataset(name=table.name, digest=table.digest, source_type="delta_table", source=json.dumps(source))
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training"), InputTag("delta_version", str(table.delta_version))])
+
+
+def _load_model(uri: str) -> Any:
+    import mlflow
+
+    # A folder of ours, as those that MLflow makes for what it fetches from a server stay behind.
+    with tempfile.TemporaryDirectory() as folder:
+        return mlflow.pyfunc.load_model(uri, dst_path=folder).unwrap_python_model()
 
 
 def _save_model(model: Any, path: str) -> None:

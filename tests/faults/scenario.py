@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -218,6 +218,20 @@ def answers(url: str) -> bool:
         return bool(requests.get(url, timeout=2).ok)
     except requests.RequestException:
         return False
+
+
+@contextlib.contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[None]:
+    """A real MLflow server on loopback, ended by process id."""
+    store = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "artifacts")]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *store]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        assert wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 120)
+        yield
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(timeout=30)
 
 
 def _plain(rows: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:

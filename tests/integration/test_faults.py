@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +18,17 @@ import pytest
 
 from tests.conftest import slow
 from tests.faults.kills import disturbed, undisturbed
-from tests.faults.scenario import LAST, Content, Scenario, answers, content, differences, free_port, standing_faults, wait_until
+from tests.faults.scenario import (
+    LAST,
+    Content,
+    Scenario,
+    content,
+    differences,
+    free_port,
+    mlflow_server,
+    standing_faults,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.spark, pytest.mark.integration]
 long = pytest.mark.skipif("FAULTS" not in os.environ, reason="minutes each: make faults runs them")
@@ -101,7 +110,7 @@ def test_mlflow_absent(tmp_path: Path, expected: Content) -> None:
     assert run.wait(600) == 2
     assert f"http://127.0.0.1:{port} does not answer" in run.output()
     assert "Nothing was fitted" in run.output()
-    with _server(tmp_path, port):
+    with mlflow_server(tmp_path, port):
         recovers(scenario, expected)
 
 
@@ -110,13 +119,13 @@ def test_mlflow_slow_and_gone_half_way(tmp_path: Path, expected: Content) -> Non
     """A server that answers late is waited for; one that goes away while models are fitted ends the run, and the next goes on."""
     port, behind = free_port(), free_port()
     scenario = Scenario(tmp_path / "slow").create(mlflow={"tracking_uri": f"http://127.0.0.1:{port}", "timeout_seconds": 20})
-    with _server(tmp_path, behind), _proxy(port, behind, delay=0.3):
+    with mlflow_server(tmp_path, behind), _proxy(port, behind, delay=0.3):
         run = scenario.start()
         assert wait_until(lambda: "ses 2022" in run.output() or run.process.poll() is not None, 600), run.output()[-2000:]
     code = run.wait(900)
     assert code != 0, "the server was gone, and the run did not notice"
     assert "Traceback" not in run.output()
-    with _server(tmp_path, behind), _proxy(port, behind, delay=0.0):
+    with mlflow_server(tmp_path, behind), _proxy(port, behind, delay=0.0):
         recovers(scenario, expected)
 
 
@@ -151,23 +160,9 @@ def test_read_only_tables(tmp_path: Path, expected: Content) -> None:
 
 
 @contextmanager
-def _server(folder: Path, port: int) -> Iterator[None]:
-    """A real MLflow server on loopback, ended by process id."""
-    store = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "artifacts")]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *store]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        assert wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 120)
-        yield
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(timeout=30)
-
-
-@contextmanager
 def _proxy(port: int, behind: int, delay: float) -> Iterator[None]:
     """Passes connections on after a delay, until it is left: then connections are refused."""
-    listener = socket.create_server(("127.0.0.1", port))
+    listener = socket.createmlflow_server(("127.0.0.1", port))
     open_sockets: list[socket.socket] = []
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
