@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Layer = Literal["bronze", "silver", "gold"]
 KEPT_FRAMES = 8
+KEPT_VALUES = 10_000_000  # of all samples that are remembered
 ROWS_PER_FILE = 1_000_000
 MAX_FILES = 50  # of a table without partitions: every reader opens all of them
 RECENT_COMMITS = 100  # among which a writer looks for its own; so many others can't come in between
@@ -239,12 +240,13 @@ class DeltaLakehouse:
         self._registered: set[str] = set()
         self._registering = threading.Lock()
         self._kept: dict[tuple[Any, ...], DataFrame] = {}
+        self._samples: dict[tuple[Any, ...], pd.DataFrame] = {}
         self._pins: Mapping[str, int] = {}
 
     def at(self, versions: Mapping[str, int]) -> DeltaLakehouse:
         """The same tables as they were, for reading: those named by id at a version, slices as recorded by then."""
         pinned = copy.copy(self)
-        pinned._pins, pinned._kept = {**self._pins, **versions}, {}
+        pinned._pins, pinned._kept, pinned._samples = {**self._pins, **versions}, {}, {}
         return pinned
 
     @property
@@ -425,30 +427,33 @@ class DeltaLakehouse:
     def share_of_parts(self, spec: TableSpec, months: Sequence[int], max_rows: int) -> float:
         """Share of the parts whose rows in these months stay within ``max_rows``, told from the log; 1 where all do."""
         import pyarrow.compute as pc
-        from deltalake import DeltaTable
 
-        if not self._exists(spec):
-            return 1.0
-        files = pa.table(DeltaTable(self.path(spec), version=self._pins.get(spec.id)).get_add_actions(flatten=True))
-        if spec.month_column in spec.partition_by:
-            files = files.filter(
-                pc.is_in(files[f"partition.{spec.month_column}"].cast(pa.int64()), pa.array([int(m) for m in months], pa.int64()))
-            )
-        stored = pc.sum(files["num_records"]).as_py() or 0
+        stored = pc.sum(self._stored_files(spec, months)["num_records"]).as_py() if self._exists(spec) else None
         return min(1.0, max_rows / stored) if stored else 1.0
 
     def sample(
         self, spec: TableSpec, columns: Sequence[str], months: Sequence[int], share: float, writers: Sequence[str] | None = None
     ) -> pd.DataFrame:
-        """Slices of a table with part_number as pandas: a ``share`` of whole parts, drawn by a hash of their number by Spark; all for 1."""
-        if share >= 1 or not self._exists(spec):
+        """Slices of a table with part_number as pandas: a ``share`` of whole parts, drawn by a hash of their number by Spark; all for 1.
+
+        The newest small ones are remembered, since all models of a run ask for the same.
+        """
+        if share >= 1 or not self._exists(spec) or not self._stored_files(spec, months, writers).num_rows:
             return self.rows(spec, columns, months, writers)
+        key = (spec.id, self.version(spec), *columns, *months, share, *(writers or ()))
+        if key in self._samples:
+            return self._samples[key].copy()
         kept = self.drawn(self.read(spec, months), share)
         if writers is not None:
             from pyspark.sql import functions as F
 
             kept = kept.where(F.col(str(spec.writer_column)).isin(list(writers)))
-        return kept.select(*columns).toPandas()
+        sample: pd.DataFrame = kept.select(*columns).toPandas()
+        if sample.size <= KEPT_VALUES / 10:
+            self._samples[key] = sample.copy()
+            while sum(frame.size for frame in self._samples.values()) > KEPT_VALUES:
+                self._samples.pop(next(iter(self._samples)))
+        return sample
 
     def drawn(self, rows: DataFrame, share: float) -> DataFrame:
         """Rows of a ``share`` of whole parts, the same parts whatever the rows."""
@@ -463,7 +468,8 @@ class DeltaLakehouse:
         return self._kept[key]
 
     def forget(self) -> None:
-        """Give back the storage of all kept frames."""
+        """Give back the storage of all kept frames and samples."""
+        self._samples.clear()
         while self._kept:
             self._kept.popitem()[1].unpersist()
 
@@ -523,16 +529,10 @@ class DeltaLakehouse:
     def storage(self, spec: TableSpec, months: Sequence[int] | None, writer: str = "") -> tuple[int, int]:
         """Files and bytes that hold the slices of ``months`` (none named: all), told from the log."""
         import pyarrow.compute as pc
-        from deltalake import DeltaTable
 
         if not self._exists(spec):
             return 0, 0
-        files = pa.table(DeltaTable(self.path(spec)).get_add_actions(flatten=True))
-        if months is not None and spec.month_column in spec.partition_by:
-            wanted = pa.array([int(m) for m in months], pa.int64())
-            files = files.filter(pc.is_in(files[f"partition.{spec.month_column}"].cast(pa.int64()), wanted))
-        if writer and spec.writer_column in spec.partition_by:
-            files = files.filter(pc.equal(files[f"partition.{spec.writer_column}"], writer))
+        files = self._stored_files(spec, months, [writer] if writer else None)
         return files.num_rows, int(pc.sum(files["size_bytes"]).as_py() or 0)
 
     def unneeded_files(self, spec: TableSpec, retention_hours: int) -> dict[str, int]:
@@ -567,6 +567,19 @@ class DeltaLakehouse:
         self.record(spec, due, run_id)
         DeltaTable(self.path(spec)).restore(version)
         self.record(spec, [replace(then, delta_version=self.version(spec)) for then, _ in moved if then is not None], run_id)
+
+    def _stored_files(self, spec: TableSpec, months: Sequence[int] | None, writers: Sequence[str] | None = None) -> pa.Table:
+        """Files of a table as its log lists them, of some months and writers where it is partitioned by them."""
+        import pyarrow.compute as pc
+        from deltalake import DeltaTable
+
+        files = pa.table(DeltaTable(self.path(spec), version=self._pins.get(spec.id)).get_add_actions(flatten=True))
+        if months is not None and spec.month_column in spec.partition_by:
+            wanted = pa.array([int(m) for m in months], pa.int64())
+            files = files.filter(pc.is_in(files[f"partition.{spec.month_column}"].cast(pa.int64()), wanted))
+        if writers is not None and spec.writer_column in spec.partition_by:
+            files = files.filter(pc.is_in(files[f"partition.{spec.writer_column}"].cast(pa.string()), pa.array(list(writers), pa.string())))
+        return files
 
     def _refuse_pinned(self, spec: TableSpec) -> None:
         if self._pins:
@@ -777,9 +790,12 @@ def _slice_versions(spec: TableSpec, rows: DataFrame) -> dict[int, tuple[int, st
 
     # xxhash64 passes over NULLs: without the flags a value that moves to the next column would go unnoticed.
     flags = [F.col(column.name).isNull() for column in spec.columns if column.is_nullable and column.name in spec.versioned_columns]
-    row_hash = F.xxhash64(*[F.col(name) for name in spec.versioned_columns], *flags).cast("decimal(38,0)")
-    counted = rows.groupBy(F.col(spec.month_column).alias("_month")).agg(F.count("*").alias("n"), F.sum(row_hash).alias("h")).collect()
-    return {row["_month"]: (row["n"], f"{row['n']}-{int(row['h']) & (2**64 - 1):016x}") for row in counted}
+    row_hash = F.xxhash64(*[F.col(name) for name in spec.versioned_columns], *flags)
+    # Halves are summed, because a sum of 64 bits may overflow and one of decimals takes longer.
+    halves = F.sum(F.shiftright("_hash", 32)).alias("high"), F.sum(F.col("_hash").bitwiseAND(F.lit(0xFFFFFFFF))).alias("low")
+    hashed = rows.select(F.col(spec.month_column).alias("_month"), row_hash.alias("_hash"))
+    counted = hashed.groupBy("_month").agg(F.count("*").alias("n"), *halves).collect()
+    return {r["_month"]: (r["n"], f"{r['n']}-{((r['high'] << 32) + r['low']) & (2**64 - 1):016x}") for r in counted}
 
 
 def _changes(spec: TableSpec, new: DataFrame, old: DataFrame) -> DataFrame:

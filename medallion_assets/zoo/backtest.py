@@ -23,7 +23,7 @@ from medallion_assets.plans import NOTHING, Permission
 from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import DECILES, DELIVERIES, DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST, TableSpec
 from medallion_assets.zoo.calibration import ORIGIN_FEATURES
-from medallion_assets.zoo.serving import HISTORY_COLUMNS, DemandForecaster, ServedModel, forecast
+from medallion_assets.zoo.serving import HISTORY_COLUMNS, PACKED_DDL, DemandForecaster, ServedModel, packed, unpacked
 from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, Forecaster, ModelSpec, Parameters, Range
 from medallion_assets.zoo.tuning import tune
 from resources.errors import Refused
@@ -42,11 +42,11 @@ FORECAST_DDL = (
 
 
 def history(lakehouse: Lakehouse, settings: Settings, origin: int) -> DataFrame:
-    """The history of all active parts at an origin: HISTORY_COLUMNS, features on the origin's row, and ``origin_class`` on every row."""
+    """The history of all active parts at an origin: HISTORY_COLUMNS, features on the origin's row."""
     features = active_parts(lakehouse, origin)
     demand = lakehouse.read(MONTHLY_DEMAND, window(settings, origin)).where("is_complete").select("part_number", "yyyymm", "demand_qty")
-    kept = demand.join(features.select("part_number", F.col("demand_class").alias("origin_class")), "part_number")
-    return kept.join(features, ["part_number", "yyyymm"], "left").select(*HISTORY_COLUMNS, "origin_class")
+    kept = demand.join(features.select("part_number"), "part_number")
+    return kept.join(features, ["part_number", "yyyymm"], "left").select(*HISTORY_COLUMNS)
 
 
 def active_parts(lakehouse: Lakehouse, origin: int, classes: Sequence[str] | None = None) -> DataFrame:
@@ -62,11 +62,7 @@ def window(settings: Settings, origin: int) -> list[int]:
 
 def in_buckets(rows: DataFrame, buckets: int) -> Any:
     """Rows grouped into buckets of whole parts, for applyInPandas: one Python call for many parts."""
-    return _bucketed(rows, buckets).groupBy("bucket")
-
-
-def _bucketed(rows: DataFrame, buckets: int) -> DataFrame:
-    return rows.withColumn("bucket", F.pmod(F.xxhash64("part_number"), F.lit(buckets)))
+    return rows.withColumn("bucket", F.pmod(F.xxhash64("part_number"), F.lit(buckets))).groupBy("bucket")
 
 
 def trained_months(settings: Settings, complete: Sequence[int], month: int) -> list[int]:
@@ -352,13 +348,16 @@ class Backtest:
         limit = self.settings.zoo.max_fit_rows * (len(names) + 1)
         share = self.lakehouse.share_of_parts(DEMAND_FEATURES, months, limit // self.settings.forecast.horizon)
         columns = ["model", "yyyymm", "part_number", "horizon", "target_yyyymm", "forecast_qty", *DECILES, "is_fallback"]
+        nothing = pd.DataFrame(columns=[*columns, "origin", "actual_qty", "demand_class"])
         if not self.spec.reads_past:
-            return pd.DataFrame(columns=[*columns, "origin", "actual_qty", "demand_class"])
+            return nothing
         replaced = {fit.origin for fit in unsaved}
         stored = self.lakehouse.sample(ZOO_FORECAST, columns, months, share, names)
         stored = stored[~stored["yyyymm"].isin(replaced) | (stored["model"] != self.spec.name)]
         fresh = [fit.drawn(self.lakehouse, share, columns) for fit in unsaved if fit.origin in months]
-        held = [rows for rows in (stored, *fresh) if len(rows)] or [stored]
+        held = [rows for rows in (stored, *fresh) if len(rows)]
+        if not held:
+            return nothing
         stored = pd.concat(held, ignore_index=True).rename(columns={"yyyymm": "origin"})
         known = stored[(stored["origin"] < origin) & (stored["target_yyyymm"] <= origin)]
         own = stored[(stored["origin"] == origin) & (stored["model"] != self.spec.name)]
@@ -383,8 +382,11 @@ class Backtest:
     def _forecast_rows(self, forecaster: Forecaster, fitted: Fitted, origin: int, inputs: _Inputs) -> DataFrame:
         horizon = self.settings.forecast.horizon
 
+        def pack_bucket(rows: pd.DataFrame) -> pd.DataFrame:
+            return packed(rows, origin)
+
         def forecast_bucket(rows: pd.DataFrame) -> pd.DataFrame:
-            return forecast(forecaster, fitted, rows, origin, horizon)
+            return forecaster.predict(fitted, *unpacked(rows), origin, horizon)[list(FORECAST_COLUMNS)]
 
         def combine_bucket(features: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
             rows = rows[rows["part_number"].isin(features["part_number"])]
@@ -404,9 +406,14 @@ class Backtest:
             # All models of a run read the same histories.
             key = ("history", origin, buckets, *inputs.versions.values())
             kept = self.lakehouse.kept(
-                key, lambda: _bucketed(history(self.lakehouse, self.settings, origin), buckets).repartition("bucket")
+                key,
+                lambda: (
+                    in_buckets(history(self.lakehouse, self.settings, origin), buckets)
+                    .applyInPandas(pack_bucket, PACKED_DDL)
+                    .repartition("bucket")
+                ),
             )
-            asked = kept.where(F.col("origin_class").isin(list(self.spec.classes)))
+            asked = kept.where(F.col("demand_class").isin(list(self.spec.classes)))
             cells = asked.groupBy("bucket").applyInPandas(forecast_bucket, FORECAST_DDL)
         targets = F.create_map(*[F.lit(v) for h in range(1, horizon + 1) for v in (h, add_months(origin, h))])
         return cells.withColumns({"yyyymm": F.lit(origin), "model": F.lit(self.spec.name), "target_yyyymm": targets[F.col("horizon")]})

@@ -349,3 +349,18 @@ def test_totals_add_up_slices_without_spark(lake: DeltaLakehouse) -> None:
     lake.merge(spec, frame(lake, spec, stored), list(stored))
     sums = lake.totals(spec, ["yyyymm"], ["units"], [JANUARY, MARCH])
     assert dict(zip(sums["yyyymm"], sums["units"], strict=True)) == {JANUARY: JANUARY + 1.0, MARCH: MARCH + 1.0}
+
+
+def test_a_remembered_sample_is_that_of_the_version(lake: DeltaLakehouse) -> None:
+    """A sample asked for twice is read once; after a write it holds what was written, and changing it changes nothing kept."""
+    spec = units_table("sampled")
+    parts = {f"P{i}": float(i) for i in range(40)}
+    lake.merge(spec, frame(lake, spec, {JANUARY: parts}), [JANUARY])
+    wanted = ["part_number", "units"]
+    first = lake.sample(spec, wanted, [JANUARY], 0.5)
+    assert 0 < len(first) < 40
+    first["units"] = -1.0
+    assert (lake.sample(spec, wanted, [JANUARY], 0.5)["units"] >= 0).all()
+    lake.merge(spec, frame(lake, spec, {JANUARY: {part: units + 1 for part, units in parts.items()}}), [JANUARY])
+    assert (lake.sample(spec, wanted, [JANUARY], 0.5)["units"] >= 1).all()
+    assert lake.sample(spec, wanted, [FEBRUARY], 0.5).empty

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pandas.testing import assert_frame_equal
 
 from medallion_assets.tables import CHAMPION, DECILES, DELIVERIES, DEMAND_CLASSES, MODEL_EVALUATION, ZOO_FORECAST
 from medallion_assets.zoo import training
@@ -17,7 +18,7 @@ from medallion_assets.zoo.champions import Stewardship, append_decisions, sync_a
 from medallion_assets.zoo.decisions import held_classes, last_decisions, serving_version
 from medallion_assets.zoo.promotion import Decision
 from medallion_assets.zoo.registry import enabled
-from medallion_assets.zoo.serving import SERVED_COLUMNS, DemandForecaster, ServedModel
+from medallion_assets.zoo.serving import SERVED_COLUMNS, DemandForecaster, ServedModel, packed, split, unpacked
 from medallion_assets.zoo.training import Training, leader_table
 from resources.errors import Refused
 from resources.lakehouse import ConcurrentWrite, Slice
@@ -402,6 +403,15 @@ def test_each_part_is_forecast_by_the_entry_of_its_class() -> None:
         ["P2", 202311, 202312, 2.0, "lumpy", RICH, 202309, "b"],
         ["P2", 202311, 202401, 2.0, "lumpy", RICH, 202309, "b"],
     ]
+
+
+def test_a_packed_history_is_the_same_history() -> None:
+    """Demand and features come out of one row per part as they come out of one row per part and month, in any order of rows."""
+    months = pd.concat([history(), history().assign(yyyymm=202312, demand_qty=9.0)]).assign(bucket=3)
+    rows = packed(months.sample(frac=1, random_state=1), 202311)
+    assert (len(rows), set(rows["bucket"])) == (4, {3})
+    for found, expected in zip(unpacked(rows.sample(frac=1, random_state=2)), split(months, 202311), strict=True):
+        assert_frame_equal(found, expected[found.columns])
 
 
 def test_classes_without_an_entry_and_idle_parts_get_no_rows() -> None:
