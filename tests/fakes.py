@@ -210,18 +210,39 @@ class FakeGroups:
         names = [*self._names, *(column.name for column in columns)]
         return FakeFrame([dict(zip(names, [*key, *(c.of(own) for c in columns)], strict=True)) for key, own in self._groups()], names)
 
+    def cogroup(self, other: FakeGroups) -> FakeCogroups:
+        return FakeCogroups(self, other)
+
     def applyInPandas(self, function: Callable[[pd.DataFrame], pd.DataFrame], schema: str) -> FakeFrame:
         """As in Spark the function sees the grouping columns, and what it returns must have the columns of the schema."""
-        names, made = ddl_names(schema), []
-        for _, own in self._groups():
-            made.append(function(own.reset_index(drop=True)))
-            if set(made[-1].columns) != set(names):
-                raise ValueError(f"columns of the result and its schema differ: {sorted(set(made[-1].columns) ^ set(names))}")
-        filled = [part[names] for part in made if len(part)]
-        return FakeFrame(pd.concat(filled) if filled else pd.DataFrame(columns=names))
+        return _combined((function(own.reset_index(drop=True)) for _, own in self._groups()), schema)
 
     def _groups(self) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
         return iter(self._rows.groupby(self._names, dropna=False))
+
+
+@dataclass
+class FakeCogroups:
+    """Two groupings of the same keys; a function is called for the keys of either, with an empty frame where one side has no rows."""
+
+    left: FakeGroups
+    right: FakeGroups
+
+    def applyInPandas(self, function: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame], schema: str) -> FakeFrame:
+        sides = [dict(side._groups()) for side in (self.left, self.right)]
+        nothing = [side._rows.iloc[:0] for side in (self.left, self.right)]
+        keys = sorted({key for side in sides for key in side})
+        pairs = ([side.get(key, empty).reset_index(drop=True) for side, empty in zip(sides, nothing, strict=True)] for key in keys)
+        return _combined((function(*pair) for pair in pairs), schema)
+
+
+def _combined(results: Iterable[pd.DataFrame], schema: str) -> FakeFrame:
+    names, made = ddl_names(schema), list(results)
+    for result in made:
+        if set(result.columns) != set(names):
+            raise ValueError(f"columns of the result and its schema differ: {sorted(set(result.columns) ^ set(names))}")
+    filled = [part[names] for part in made if len(part)]
+    return FakeFrame(pd.concat(filled) if filled else pd.DataFrame(columns=names))
 
 
 def ddl_names(schema: str) -> list[str]:

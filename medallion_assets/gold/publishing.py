@@ -18,12 +18,22 @@ from pyspark.sql import functions as F
 from medallion_assets.gold import transforms
 from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.table_asset import Outcome, version_of
-from medallion_assets.tables import CHAMPION, DECILES, DELIVERIES, DEMAND_CLASSES, DEMAND_FEATURES, DEMAND_FORECAST, MONTHLY_DEMAND
+from medallion_assets.tables import (
+    CHAMPION,
+    DECILES,
+    DELIVERIES,
+    DEMAND_CLASSES,
+    DEMAND_FEATURES,
+    DEMAND_FORECAST,
+    MONTHLY_DEMAND,
+    ZOO_FORECAST,
+)
 from medallion_assets.zoo.backtest import history, in_buckets, window
 from medallion_assets.zoo.champions import sync_alias
 from medallion_assets.zoo.decisions import serving_version
 from medallion_assets.zoo.registry import BASELINE, model
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
+from medallion_assets.zoo.spec import FORECAST_COLUMNS
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
 from resources.settings import Settings
 from resources.tracking import Tracking
@@ -138,11 +148,25 @@ class Publication:
 
     def _rows(self, origin: int, version: int | None) -> DataFrame:
         model_ = self._model(version, origin)
-        cells = in_buckets(history(self.lakehouse, self.settings, origin), self.settings.zoo.buckets)
-        forecasts = cells.applyInPandas(model_.by_bucket(origin), SERVED_DDL)
+        buckets = self.settings.zoo.buckets
+        cells = in_buckets(history(self.lakehouse, self.settings, origin), buckets)
+        answered = in_buckets(self._answered(model_, origin), buckets)
+        forecasts = cells.cogroup(answered).applyInPandas(model_.by_bucket(origin), SERVED_DDL)
         served = transforms.served_rows(forecasts, BASELINE, version is not None)
         features = self.lakehouse.read(DEMAND_FEATURES, [origin])
         return served.unionByName(transforms.excluded_rows(features, self.settings.forecast.active_months), allowMissingColumns=True)
+
+    def _answered(self, model_: DemandForecaster, origin: int) -> DataFrame:
+        """What the fits that serve stored for this origin from the tables as they are: run_id, FORECAST_COLUMNS. Not made again."""
+        inputs = {table.id: self.lakehouse.version(table) for table in (MONTHLY_DEMAND, DEMAND_FEATURES)}
+        runs = []
+        for _, entry in model_.models():
+            stored = self.lakehouse.slices(ZOO_FORECAST, entry.model).get(origin)
+            if stored and (stored.details["run_id"], stored.details["inputs"]) == (entry.run_id, inputs):
+                runs.append((entry.model, entry.run_id))
+        names, run_ids = {name for name, _ in runs}, {run_id for _, run_id in runs}
+        rows = self.lakehouse.read(ZOO_FORECAST, [origin]).where(F.col("model").isin(sorted(names)) & F.col("run_id").isin(sorted(run_ids)))
+        return rows.select("run_id", *FORECAST_COLUMNS)
 
     def _model(self, version: int | None, origin: int) -> DemandForecaster:
         if version is None:

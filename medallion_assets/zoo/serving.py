@@ -105,8 +105,11 @@ class DemandForecaster(PythonModel):
         origin = int(model_input["yyyymm"].max())
         return self.forecast(model_input, origin)
 
-    def forecast(self, history: pd.DataFrame, origin: int) -> pd.DataFrame:
-        """As predict, with the origin given: a bucket of parts need not hold it."""
+    def forecast(self, history: pd.DataFrame, origin: int, answered: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
+        """As predict, with the origin given: a bucket of parts need not hold it.
+
+        ``answered``: by run, FORECAST_COLUMNS that its fit gave for this origin from the same history; only other parts are forecast.
+        """
         at_origin = history[(history["yyyymm"] == origin) & history["demand_class"].notna()]
         active = at_origin[at_origin["is_active"].astype(bool)]
         frames = []
@@ -115,14 +118,20 @@ class DemandForecaster(PythonModel):
             entry = self.entries.get(demand_class)
             if entry is None or names.empty:
                 continue
-            rows = forecast(entry.forecaster, entry.fitted, history[history["part_number"].isin(names)], origin, self.horizon)
+            found = []
+            if answered and entry.run_id in answered:
+                found.append(answered[entry.run_id].loc[lambda rows, wanted=names: rows["part_number"].isin(wanted)])
+                names = names[~names.isin(found[0]["part_number"])]
+            if len(names):
+                own = history[history["part_number"].isin(names)]
+                found.append(forecast(entry.forecaster, entry.fitted, own, origin, self.horizon))
             labels = {
                 "demand_class": demand_class,
                 "model": entry.model,
                 "trained_yyyymm": entry.trained_yyyymm,
                 "model_run_id": entry.run_id,
             }
-            frames.append(rows.assign(**labels))
+            frames += [rows.assign(**labels) for rows in found]
         if not frames:
             return pd.DataFrame({name: pd.Series(dtype="object") for name in SERVED_COLUMNS})
         served = pd.concat(frames, ignore_index=True).assign(origin=origin)
@@ -132,10 +141,10 @@ class DemandForecaster(PythonModel):
         return served[list(SERVED_COLUMNS)].sort_values(["part_number", "horizon"], kind="stable").reset_index(drop=True)
 
     def by_bucket(self, origin: int) -> Any:
-        """The model as a function over buckets of history, for applyInPandas."""
+        """The model as a function over buckets of history and of what runs answered (run_id, FORECAST_COLUMNS), for applyInPandas."""
 
-        def forecast_bucket(history: pd.DataFrame) -> pd.DataFrame:
-            return self.forecast(history, origin)
+        def forecast_bucket(history: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
+            return self.forecast(history, origin, {run: rows[list(FORECAST_COLUMNS)] for run, rows in stored.groupby("run_id")})
 
         return forecast_bucket
 

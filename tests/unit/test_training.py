@@ -19,6 +19,7 @@ from medallion_assets.zoo.decisions import held_classes, last_decisions, serving
 from medallion_assets.zoo.promotion import Decision
 from medallion_assets.zoo.registry import enabled
 from medallion_assets.zoo.serving import SERVED_COLUMNS, DemandForecaster, ServedModel, packed, split, unpacked
+from medallion_assets.zoo.spec import FORECAST_COLUMNS
 from medallion_assets.zoo.training import Training, leader_table
 from resources.errors import Refused
 from resources.lakehouse import ConcurrentWrite, Slice
@@ -403,6 +404,17 @@ def test_each_part_is_forecast_by_the_entry_of_its_class() -> None:
         ["P2", 202311, 202312, 2.0, "lumpy", RICH, 202309, "b"],
         ["P2", 202311, 202401, 2.0, "lumpy", RICH, 202309, "b"],
     ]
+
+
+def test_what_a_run_answered_is_not_forecast_again() -> None:
+    """Rows of the run that serves a class are taken as they are; a run that serves nothing, and parts without rows, change nothing."""
+    fresh = MODEL.predict(None, history())
+    rows = fresh[list(FORECAST_COLUMNS)]
+    answered = {"a": rows[rows["part_number"] == "P1"].assign(forecast_qty=7.0), "other": rows.assign(forecast_qty=8.0)}
+    found = MODEL.forecast(history(), 202311, answered)
+    assert found["forecast_qty"].tolist() == [7.0, 7.0, 2.0, 2.0]
+    assert_frame_equal(found.drop(columns="forecast_qty"), fresh.drop(columns="forecast_qty"))
+    assert_frame_equal(MODEL.forecast(history(), 202311, {"a": answered["a"].iloc[:0]}), fresh)
 
 
 def test_a_packed_history_is_the_same_history() -> None:
