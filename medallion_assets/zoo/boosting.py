@@ -40,13 +40,15 @@ from medallion_assets.zoo.spec import ModelSpec, Parameters, Range
 class BoosterFit:
     """The learner with its columns per regime (one for both where the other has too few rows), and how deciles are found.
 
-    ``distribution`` gives the deciles of the cells it knows, the calibration those of all others.
+    ``distribution`` gives the deciles of the cells it knows, the calibration those of all others; ``median`` is a learner of the
+    deviations' median on the same columns, where the booster has one.
     """
 
     learners: dict[Regime, tuple[Any, list[str]]]
     unit: float
     calibration: Calibration
     distribution: Distribution
+    median: Any = None
     importance: dict[str, float] = field(default_factory=dict)
 
 
@@ -64,6 +66,10 @@ class GlobalBooster(ABC):
     @abstractmethod
     def train(self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int) -> Any:
         """A learner of the regime's target from the inputs."""
+
+    def train_median(self, inputs: pd.DataFrame, target: Floats, seed: int) -> Any:
+        """A learner of the median deviation; none unless a booster has one."""
+        return None
 
     @abstractmethod
     def apply(self, learner: Any, inputs: pd.DataFrame) -> Floats:
@@ -86,6 +92,7 @@ class GlobalBooster(ABC):
         actual_qty = np.nan_to_num(state.matrix[cells.part, cells.month + cells.horizons])
         learners: dict[Regime, tuple[Any, list[str]]] = {}
         importance: dict[str, float] = {}
+        median = None
         for regime, member in regimes(cells.rows):
             if member.sum() < MIN_ROWS or not actual_qty[member].any():
                 continue
@@ -95,31 +102,37 @@ class GlobalBooster(ABC):
             columns = informative(inputs)
             learner = self.train(regime, inputs[columns], target, weight, seed)
             learners[regime] = (learner, columns)
+            if regime == "deviation":
+                median = self.train_median(inputs[columns], target, seed)
             for column, value in self.importance(learner, columns).items():
                 importance[column] = importance.get(column, 0.0) + value * float(member.mean())
-        return BoosterFit(learners, unit, calibration, self.distribution(state, cells, actual_qty, unit, seed), importance)
+        distribution = self.distribution(state, cells, actual_qty, unit, seed)
+        return BoosterFit(learners, unit, calibration, distribution, median, importance)
 
     def predict(self, fitted: BoosterFit, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
         matrix = demand_matrix(demand, features["part_number"], origin)
         cells = forecast_cells(matrix, features, horizon)
         state = seasonal_state(matrix, origin)
-        expected = recent_mean(matrix)[cells.part]
+        is_count = is_count_demand(matrix)[cells.part]
+        known = fitted.distribution.answer(cells, state, is_count)
+        expected, quantiles = recent_mean(matrix)[cells.part], known.deciles
         for regime, member in regimes(cells.rows) if fitted.learners else ():
-            if member.any():
-                learned: Regime = regime if regime in fitted.learners else next(iter(fitted.learners))
-                learner, columns = fitted.learners[learned]
-                inputs, base, scale, _ = design(learned, cells.take(member), state, self.groups, fitted.unit)
-                expected[member] = base + scale * self.apply(learner, inputs[columns])
+            if not member.any():
+                continue
+            learned: Regime = regime if regime in fitted.learners else next(iter(fitted.learners))
+            learner, columns = fitted.learners[learned]
+            inputs, base, scale, _ = design(learned, cells.take(member), state, self.groups, fitted.unit)
+            expected[member] = base + scale * self.apply(learner, inputs[columns])
+            if learned == regime == "deviation" and fitted.median is not None:
+                # A finer median than that of bins.
+                median = base + scale * self.apply(fitted.median, inputs[columns])
+                moved = quantiles[member] + (median - quantiles[member, DECILES.index("q50")])[:, None]
+                quantiles[member] = np.where(is_count[member, None], quantiles[member], np.maximum(moved, 0.0))
+        # Two boosters that learned the same counts in different ways err less together: car parts' backtest, 0.3 % of RMSE.
+        expected = np.where(is_count & known.is_known, (expected + known.mean) / 2, expected)
         forecast_qty = expected.reshape(len(features), horizon)
         frame = forecast_frame(features, matrix, forecast_qty, np.full(forecast_qty.shape, not fitted.learners), fitted.calibration)
-        is_count = is_count_demand(matrix)[cells.part]
-        quantiles, is_known = fitted.distribution.deciles(cells, state, is_count)
-        # Of deviations the expected demand is learned by a loss that freak months hardly move: a finer median than that of bins.
-        is_deviation = dict(regimes(cells.rows))["deviation"]
-        is_moved = is_deviation & ~is_count & ("deviation" in fitted.learners)
-        middle = quantiles[:, DECILES.index("q50"), None]
-        quantiles = np.where(is_moved[:, None], np.maximum(quantiles + expected[:, None] - middle, 0.0), quantiles)
-        frame.loc[is_known, list(DECILES)] = quantiles[is_known]
+        frame.loc[known.is_known, list(DECILES)] = quantiles[known.is_known]
         return frame
 
     def feature_importance(self, fitted: BoosterFit) -> pd.DataFrame:
@@ -133,7 +146,8 @@ class GlobalBooster(ABC):
 class XGBoost(GlobalBooster):
     """XGBoost: pseudo-Huber loss of deviations, because a freak month must not move the level of all; Poisson deviance of ratios.
 
-    Deciles are those of a distribution of its own, learned in ``distribution_rounds``.
+    Deciles are those of a distribution of its own, learned in ``distribution_rounds``; those of deviations lie around a median that is
+    learned by absolute errors. Counts are expected to be the mean of what the distribution and the Poisson learner say.
     """
 
     max_depth: int
@@ -145,10 +159,16 @@ class XGBoost(GlobalBooster):
         return learn_distribution(state, cells, actual_qty, self.groups, unit, learning)
 
     def train(self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int) -> Any:
+        return self._train("reg:pseudohubererror" if regime == "deviation" else "count:poisson", inputs, target, weight, seed)
+
+    def train_median(self, inputs: pd.DataFrame, target: Floats, seed: int) -> Any:
+        return self._train("reg:absoluteerror", inputs, target, np.ones(len(target)), seed)
+
+    def _train(self, objective: str, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int) -> Any:
         import xgboost
 
         parameters = {
-            "objective": "reg:pseudohubererror" if regime == "deviation" else "count:poisson",
+            "objective": objective,
             "eta": self.learning_rate,
             "max_depth": self.max_depth,
             "min_child_weight": 20,
@@ -160,9 +180,8 @@ class XGBoost(GlobalBooster):
             "nthread": self.threads,
             "seed": seed,
         }
-        return xgboost.train(
-            parameters, xgboost.QuantileDMatrix(inputs, target, weight=weight, max_bin=64, nthread=self.threads), self.rounds
-        )
+        rows = xgboost.QuantileDMatrix(inputs, target, weight=weight, max_bin=64, nthread=self.threads)
+        return xgboost.train(parameters, rows, self.rounds)
 
     def apply(self, learner: Any, inputs: pd.DataFrame) -> Floats:
         import xgboost
@@ -266,6 +285,6 @@ MODELS = (
             "max_depth": Range(4, 7, is_int=True),
             "distribution_learning_rate": Range(0.06, 0.16, is_log=True),
         },
-        code_version="4",
+        code_version="5",
     ),
 )

@@ -20,6 +20,7 @@ from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, Forecaster, Mode
 
 MEMBERS = "members"  # key of past.attrs under which the runner hands over the fitted members
 NUMBERS = ["forecast_qty", *DECILES]
+MEDIAN = DECILES.index("q50")
 CELL = ["part_number", "horizon"]
 MIN_CELLS = 200  # past cells of a class without which the weights of all classes hold, and of all without which they are equal
 FIT_CELLS = 20_000  # cells that learning weights reads
@@ -30,21 +31,22 @@ HALF_LIFE = 6.0  # months after which a past error says half as much about how r
 
 @dataclass(frozen=True)
 class CombinationFit:
-    """The fitted members by name, weights by demand class where they are learned, and the factor on a member's spread."""
+    """The fitted members by name, and by demand class ("": all classes) learned weights and the factor on a member's spread."""
 
     members: Mapping[str, tuple[Forecaster, Fitted]]
     learned: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    spread: float = 1.0
+    spread: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Combination:
     """Mean (by fixed or learned weights) or median of the members' expected demand, and of their deciles, level by level.
 
-    ``weights`` name the members and what they count in the mean; ``decile_weights`` where deciles take others. Such deciles are moved
-    to the combined expected demand where ``moves_deciles``, and drawn together or apart as past cells teach: the combined forecast errs
-    less than the member whose spread it takes. Averaging quantiles keeps their order (Vincent 1912). A member that answers a cell with
-    a stand-in is left out, unless all do: then the cell is one too.
+    ``weights`` name the members and what they count in the mean; ``decile_weights`` where deciles take others. Such deciles lie around
+    the combined median where ``moves_deciles``, and are drawn together or apart as past cells teach: the combined forecast errs less
+    than the member whose spread it takes, and demand may be calmer than it was. Counts, which are whole numbers, and demand that may be
+    zero keep their spread. Averaging quantiles keeps their order (Vincent 1912). A member that answers a cell with a stand-in is left
+    out, unless all do: then the cell is one too.
     """
 
     name: str
@@ -59,7 +61,7 @@ class Combination:
         if missing := [name for name in self.weights if name not in given]:
             raise ValueError(f"{self.name}: no fitted {', '.join(missing)} in past.attrs['{MEMBERS}']; fit the members first")
         learned = learn_weights(past, tuple(self.weights)) if self.rule == "learned" else {}
-        spread = self._learn_spread(past, horizon) if self.moves_deciles else 1.0
+        spread = self._learn_spread(past, horizon) if self.decile_weights else {}
         return CombinationFit({name: given[name] for name in self.weights}, learned, spread)
 
     def predict(self, fitted: CombinationFit, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
@@ -83,34 +85,50 @@ class Combination:
             kept = np.where(is_sound[:, :, None], values, np.nan)
             frame[NUMBERS] = np.nanmedian(kept, axis=1)
         else:
-            points, shapes = self._weights(fitted, features, frame["part_number"], is_sound)
+            classes = frame["part_number"].map(features.set_index("part_number")["demand_class"])
+            points, shapes = self._weights(fitted, classes, is_sound)
             frame["forecast_qty"] = (values[:, :, 0] * points).sum(axis=1)
-            moved = frame["forecast_qty"].to_numpy() - (values[:, :, 0] * shapes).sum(axis=1) if self.moves_deciles else 0.0
-            deciles = (values[:, :, 1:] * shapes[:, :, None]).sum(axis=1) + np.reshape(moved, (-1, 1))
-            frame[list(DECILES)] = _spread_out(deciles, fitted.spread)
+            deciles = (values[:, :, 1:] * shapes[:, :, None]).sum(axis=1)
+            is_whole = (deciles == np.rint(deciles)).all(axis=1)
+            if self.moves_deciles:
+                median = (values[:, :, 1 + MEDIAN] * points).sum(axis=1)
+                moved = np.maximum(deciles + (median - deciles[:, MEDIAN])[:, None], 0.0)
+                deciles = np.where(is_whole[:, None], np.rint(moved), moved)
+            factor = classes.map({name: fitted.spread.get(name, fitted.spread.get("", 1.0)) for name in classes.unique()}).astype(float)
+            is_drawn = ~is_whole & (deciles[:, 0] > 0)
+            frame[list(DECILES)] = _spread_out(deciles, np.where(is_drawn, factor, 1.0)[:, None])
         frame["is_fallback"] = is_fallback
         return frame[list(FORECAST_COLUMNS)]
 
-    def _learn_spread(self, past: pd.DataFrame, horizon: int) -> float:
-        """Factor on the deciles' distance from the median that had the least quantile loss on past cells, the newest counting most.
+    def _learn_spread(self, past: pd.DataFrame, horizon: int) -> dict[str, float]:
+        """Factor on the deciles' distance from the median, by class and of all, with the least quantile loss on past cells.
 
-        1 until there are MIN_CELLS of the longest horizon: before, only short ones would speak.
+        The newest cells count most. A class is left out until it has MIN_CELLS of the longest horizon: before, only short ones would
+        speak.
         """
         known = past[past["model"].isin(list(self.weights)) & past["actual_qty"].notna()]
-        longest = known.loc[known["horizon"] == horizon, "model"].value_counts()
-        if any(longest.get(name, 0) < MIN_CELLS for name in self.weights):
-            return 1.0
         # Cells of several origins are combined at once: each origin's part counts as a part of its own.
         known = known.assign(part_number=known["origin"].astype(str) + " " + known["part_number"])
         facts = known.drop_duplicates(CELL).set_index(CELL)
-        facts = facts.iloc[np.unique(np.linspace(0, len(facts) - 1, min(FIT_CELLS, len(facts))).astype(int))]
+        pools = {"": facts} | {str(name): rows for name, rows in facts.groupby("demand_class")}
+        found = {name: self._best_spread(known, _thinned(rows), horizon) for name, rows in pools.items()}
+        return {name: factor for name, factor in found.items() if factor is not None}
+
+    def _best_spread(self, known: pd.DataFrame, facts: pd.DataFrame, horizon: int) -> float | None:
+        """The factor for these cells, a row each; None where they are too few."""
         known = known[pd.MultiIndex.from_frame(known[CELL]).isin(facts.index)]
-        made = self.combine(CombinationFit({}), dict(tuple(known.groupby("model"))), known).query("not is_fallback")
+        if len(facts) < MIN_CELLS:
+            return None
+        made = self.combine(CombinationFit({}), dict(tuple(known.groupby("model"))), known.drop_duplicates("part_number"))
+        deciles = made[list(DECILES)].to_numpy(dtype=float)
+        is_drawn = ~made["is_fallback"] & (deciles[:, 0] > 0) & (deciles != np.rint(deciles)).any(axis=1)
+        made, deciles = made[is_drawn], deciles[is_drawn]
+        if (made["horizon"] == horizon).sum() < MIN_CELLS:
+            return None
         facts = facts.loc[pd.MultiIndex.from_frame(made[CELL])]
         months = facts["target_yyyymm"] // 100 * 12 + facts["target_yyyymm"] % 100
         weight = (0.5 ** ((months.max() - months) / HALF_LIFE)).to_numpy(dtype=float)[:, None]
-        deciles, actual_qty = made[list(DECILES)].to_numpy(dtype=float), facts["actual_qty"].to_numpy(dtype=float)[:, None]
-        levels = np.asarray(LEVELS)
+        actual_qty, levels = facts["actual_qty"].to_numpy(dtype=float)[:, None], np.asarray(LEVELS)
 
         def loss(factor: float) -> float:
             short = actual_qty - _spread_out(deciles, factor)
@@ -118,14 +136,11 @@ class Combination:
 
         return float(minimize_scalar(loss, bounds=SPREADS, method="bounded", options={"xatol": 0.005}).x)
 
-    def _weights(
-        self, fitted: CombinationFit, features: pd.DataFrame, part_numbers: pd.Series, is_sound: np.ndarray
-    ) -> tuple[Floats, Floats]:
-        """Weights [cell, member] of expected demand and of deciles, each row summing to one."""
+    def _weights(self, fitted: CombinationFit, classes: pd.Series, is_sound: np.ndarray) -> tuple[Floats, Floats]:
+        """Weights [cell, member] of expected demand and of deciles, each row summing to one; ``classes`` are the cells' demand classes."""
         shared = np.asarray([list(self.weights.values())], dtype=float)
         own = shared
         if self.rule == "learned":
-            classes = part_numbers.map(features.set_index("part_number")["demand_class"])
             by_class = {name: fitted.learned.get(name, fitted.learned.get("", tuple(shared[0]))) for name in classes.unique()}
             own = np.asarray([by_class[name] for name in classes])
         of_deciles = own if self.decile_weights is None else np.asarray([[self.decile_weights.get(name, 0.0) for name in self.weights]])
@@ -135,9 +150,14 @@ class Combination:
         return points / points.sum(axis=1, keepdims=True), shapes / shapes.sum(axis=1, keepdims=True)
 
 
-def _spread_out(deciles: Floats, factor: float) -> Floats:
+def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
+    """FIT_CELLS of the rows, evenly taken, where there are more."""
+    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(FIT_CELLS, len(rows))).astype(int))]
+
+
+def _spread_out(deciles: Floats, factor: float | Floats) -> Floats:
     """Deciles [cell, decile] whose distance from the median is so many times as large; none below zero."""
-    middle = deciles[:, DECILES.index("q50"), None]
+    middle = deciles[:, MEDIAN, None]
     return np.maximum(middle + factor * (deciles - middle), 0.0)
 
 
@@ -194,10 +214,10 @@ def _combination(
         family="combination",
         description=description,
         build=lambda parameters: Combination(name, weights, rule, decile_weights, moves_deciles),
-        reads_past=rule == "learned" or moves_deciles,
+        reads_past=rule == "learned" or decile_weights is not None,
         members=tuple(weights),
         classes=classes,
-        code_version="6",
+        code_version="7",
     )
 
 
@@ -212,7 +232,7 @@ MODELS = (
     ),
     _combination(
         "boosting_mean",
-        "Mean of the two boosters over all parts, with the deciles of the one that learns the distribution",
+        "Mean of the two boosters over all parts, with the deciles of the one that learns the distribution, drawn to past errors",
         {"xgboost_global": 0.5, "sklearn_hist_gradient": 0.5},
         decile_weights={"xgboost_global": 1.0},
     ),

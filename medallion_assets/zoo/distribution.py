@@ -1,7 +1,6 @@
 """The distribution of future demand over all parts: a booster classifies it into bins, and deciles are read off them.
 
-Whole small demand has a bin for each count; all other demand bins of the targets of boosting_inputs.py. Expected demand is not learned
-here.
+Whole small demand has a bin for each count; all other demand bins of the targets of boosting_inputs.py.
 """
 
 from __future__ import annotations
@@ -44,6 +43,10 @@ class Bins:
     low: Floats
     high: Floats
 
+    def mean(self, probabilities: Floats) -> Floats:
+        """Target [row] to be expected of probabilities [row, bin]."""
+        return probabilities @ ((self.low + self.high) / 2)
+
     def quantiles(self, probabilities: Floats) -> Floats:
         """Target [row, decile] of probabilities [row, bin], even within a bin."""
         cumulated = np.cumsum(probabilities, axis=1)
@@ -68,6 +71,15 @@ class Classifier:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """Deciles [cell, decile] and mean [cell] in units, and the cells for which they are known; 0 for the others."""
+
+    deciles: Floats
+    mean: Floats
+    is_known: Flags
+
+
+@dataclass(frozen=True)
 class Distribution:
     """The classifiers of the regimes that had enough rows, with what their inputs are made by."""
 
@@ -76,9 +88,10 @@ class Distribution:
     unit: float
     threads: int
 
-    def deciles(self, cells: Cells, state: SeasonalState, is_count: Flags) -> tuple[Floats, Flags]:
-        """Deciles [cell, decile] in units, even within a bin and whole for counts, and the cells that have any."""
+    def answer(self, cells: Cells, state: SeasonalState, is_count: Flags) -> Answer:
+        """How the demand of each cell is distributed; deciles are even within a bin and whole for counts."""
         quantiles = np.zeros((len(cells.part), len(LEVELS)))
+        mean = np.zeros(len(cells.part))
         is_known = np.zeros(len(cells.part), dtype=bool)
         for regime, member in _regimes(cells.rows, is_count):
             learned = _stand_in(regime, self.classifiers)
@@ -86,11 +99,12 @@ class Distribution:
                 continue
             classifier = self.classifiers[learned]
             inputs, base, scale, _ = _design(learned, cells.take(member), state, self.groups, self.unit)
-            targets = classifier.bins.quantiles(self._probabilities(classifier, inputs))
-            values = np.maximum(base[:, None] + scale[:, None] * targets, 0.0)
+            probabilities = self._probabilities(classifier, inputs)
+            values = np.maximum(base[:, None] + scale[:, None] * classifier.bins.quantiles(probabilities), 0.0)
             quantiles[member] = np.rint(values) if regime == "count" else values
+            mean[member] = np.maximum(base + scale * classifier.bins.mean(probabilities), 0.0)
             is_known[member] = True
-        return quantiles, is_known
+        return Answer(quantiles, mean, is_known)
 
     def _probabilities(self, classifier: Classifier, inputs: pd.DataFrame) -> Floats:
         import xgboost

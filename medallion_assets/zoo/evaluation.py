@@ -23,6 +23,7 @@ MAX_REGIONS = 20
 HORIZON_GROUPS = ("short", "mid", "long")
 ABC_CLASSES = ("A", "B", "C")
 LOSS_GROUPS = (*HORIZON_GROUPS, *ABC_CLASSES)
+PART_SUMS = ("loss_qty", "actual_qty", "bias_qty", "squared_error")
 
 Classes = Mapping[str, Collection[str]]
 """Contestants: model -> the demand classes it is asked for."""
@@ -148,8 +149,9 @@ def part_losses(zoo_result: DataFrame, classes: Classes, horizon: int, max_parts
     """What the paired bootstrap reads: one row per decision month, demand class, part and model compared there.
 
     cell_count, loss_qty (2 * pinball loss, mean over the deciles: WQL = sum(loss_qty) / sum(actual_qty)), actual_qty, bias_qty
-    (forecast_qty less demand), units; and cell_count, loss_qty and actual_qty again with a suffix for each third of the ``horizon``
-    (short, mid, long) and each ABC class. Of classes with more than ``max_parts`` parts those with the smallest hash are kept.
+    (forecast_qty less demand), units; squared_error of forecast_qty, units squared; and cell_count, loss_qty and actual_qty again with
+    a suffix for each third of the ``horizon`` (short, mid, long) and each ABC class. Of classes with more than ``max_parts`` parts
+    those with the smallest hash are kept.
     """
     rows = compared_cells(zoo_result, classes).select(
         *("yyyymm", "demand_class", "part_number", "model", "actual_qty"),
@@ -159,11 +161,12 @@ def part_losses(zoo_result: DataFrame, classes: Classes, horizon: int, max_parts
         ).alias("third"),
         _quantile_loss().alias("loss_qty"),
         (F.col("forecast_qty") - F.col("actual_qty")).alias("bias_qty"),
+        F.pow(F.col("forecast_qty") - F.col("actual_qty"), 2).alias("squared_error"),
     )
     within = {group: F.col("third" if group in HORIZON_GROUPS else "abc") == group for group in LOSS_GROUPS}
     sums = [
         F.count("*").alias("cell_count"),
-        *(column for name in ("loss_qty", "actual_qty", "bias_qty") for column in _exact_sums(name, F.col(name))),
+        *(column for name in PART_SUMS for column in _exact_sums(name, F.col(name))),
         *(F.count(F.when(inside, 1)).alias(f"cell_count_{group}") for group, inside in within.items()),
         *(
             column
@@ -177,7 +180,7 @@ def part_losses(zoo_result: DataFrame, classes: Classes, horizon: int, max_parts
     sampled = by_part.withColumn("part_rank", order).where(F.col("part_rank") <= max_parts)
     return sampled.select(
         *("yyyymm", "demand_class", "part_number", "model", "cell_count"),
-        *(_total(name).alias(name) for name in ("loss_qty", "actual_qty", "bias_qty")),
+        *(_total(name).alias(name) for name in PART_SUMS),
         *(
             F.col(name) if name.startswith("cell_count") else F.coalesce(_total(name), F.lit(0.0)).alias(name)
             for group in LOSS_GROUPS

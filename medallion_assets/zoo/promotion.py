@@ -120,8 +120,9 @@ def decide(
     A challenger is eligible when it lacks no cell, its WQL lies below seasonal_naive's, its bias passes the guard, the interval of its
     difference to the incumbent lies wholly below zero, and in no third of the horizon and no ABC class of 50 cells or more its WQL is
     more than 2 % above the incumbent's. The guard: abs(bias) at most max(.25, abs(incumbent's bias) + .05), and bias above -.75. The
-    eligible model with the lowest WQL wins; the cheapest whose interval against it lies within .5 % of its WQL is taken instead. Where
-    there is no incumbent to compare with, seasonal_naive stands for it.
+    eligible model with the lowest WQL wins, of equal ones that with the lower squared error of expected demand. The cheapest equivalent
+    one is taken instead: its interval against the winner lies within .5 % of the winner's WQL, and that of its squared error does not
+    lie above the winner's. Where there is no incumbent to compare with, seasonal_naive stands for it.
 
     promoted: a challenger serves. refreshed: the incumbent stays and takes the new fit. denied: nobody is promoted for lack of
     origins, or nobody is eligible and seasonal_naive serves for want of an incumbent. kept: promotion is off, or the incumbent stays
@@ -144,10 +145,11 @@ def decide(
 
 @dataclass(frozen=True)
 class _Figures:
-    """What gold.model_evaluation says of one model in one segment; wql and bias None where they are no finite numbers."""
+    """What gold.model_evaluation says of one model in one segment; wql, bias and rmse None where they are no finite numbers."""
 
     wql: float | None
     bias: float | None
+    rmse: float | None
     actual_qty: float
     cell_count: int
     part_count: int
@@ -162,6 +164,7 @@ class _Contest:
     compared: tuple[str, ...]
     sampled_wql: Floats
     drawn_wql: Floats
+    drawn_squared_error: Floats
     groups: Mapping[str, tuple[int, Floats]]
     oracle_wql: float | None
 
@@ -191,8 +194,13 @@ class _Contest:
         return self.figures[model].missing_cell_count if model in self.figures else 0
 
     def best(self, models: Iterable[str]) -> str | None:
-        """The model with the lowest WQL, the cheaper of two equal ones; where none has a WQL, the cheapest."""
-        return min(models, key=lambda m: np.inf if (wql := self.wql(m)) is None else wql, default=None)
+        """The model with the lowest WQL, of equal ones that with the lowest RMSE, then the cheapest, as where none has a WQL."""
+
+        def figures(model: str) -> tuple[float, float]:
+            f = self.figures[model]
+            return (np.inf if f.wql is None else f.wql), (np.inf if f.rmse is None else f.rmse)
+
+        return min(models, key=figures, default=None)
 
     def difference(self, model: str, other: str) -> tuple[float, float, float]:
         """WQL of ``model`` less that of ``other``, both compared: the difference and the ends of its interval."""
@@ -202,6 +210,13 @@ class _Contest:
         shift = exact - float(self.sampled_wql[first] - self.sampled_wql[second])
         low, high = np.nanpercentile(self.drawn_wql[:, first] - self.drawn_wql[:, second], INTERVAL_PCT) + shift
         return exact, float(low), float(high)
+
+    def squared_error(self, model: str, other: str) -> tuple[float, float]:
+        """The ends of the interval of the squared error of ``model`` less that of ``other``, as shares of that of ``other``."""
+        first, second = self.compared.index(model), self.compared.index(other)
+        share = self.drawn_squared_error[:, first] / self.drawn_squared_error[:, second] - 1
+        low, high = np.nanpercentile(share, INTERVAL_PCT)
+        return float(low), float(high)
 
     def comparison(self, model: str, other: str) -> str:
         difference, low, high = self.difference(model, other)
@@ -297,7 +312,7 @@ def _verdict(undecided: Decision, incumbent: str | None, contest: _Contest, rule
         refused = contest.best(refusals)
         why = f"{refused} {refusals[refused]}" if refused else "there is no other model"
         return _stay(_with_difference(undecided, contest, refused, yardstick), incumbent, why, contest, rules)
-    winner = _cheapest_equivalent(best, (yardstick, *eligible), contest)
+    winner, worse = _cheapest_equivalent(best, (yardstick, *eligible), contest)
     closeness = f"{winner} is cheaper and certain to be within {EQUIVALENCE:.1%} of {best} with WQL {contest.wql(best):.3f}"
     if winner == yardstick:
         return _stay(_with_difference(undecided, contest, best, yardstick), incumbent, closeness, contest, rules)
@@ -308,6 +323,7 @@ def _verdict(undecided: Decision, incumbent: str | None, contest: _Contest, rule
         reason += f"; {incumbent}, which served, {_why_not_compared(str(incumbent), undecided.demand_class, rules)}"
     if winner != best:
         reason += f"; {closeness}"
+    reason += worse
     promoted = _with_difference(undecided, contest, winner, yardstick)
     promoted = _with_models(promoted, contest, winner, contest.best(m for m in contest.figures if m != winner))
     return replace(
@@ -350,13 +366,19 @@ def _refusal(model: str, yardstick: str, contest: _Contest) -> str | None:
     return None
 
 
-def _cheapest_equivalent(best: str, candidates: Collection[str], contest: _Contest) -> str:
+def _cheapest_equivalent(best: str, candidates: Collection[str], contest: _Contest) -> tuple[str, str]:
+    """The cheapest model that is as good as the best, and what is said of cheaper ones that only have its WQL."""
     margin = EQUIVALENCE * (contest.wql(best) or 0.0)
+    worse = ""
     for model in contest.compared[: contest.compared.index(best)]:
         _, low, high = contest.difference(model, best)
-        if model in candidates and -margin <= low and high <= margin:
-            return model
-    return best
+        if model not in candidates or not -margin <= low <= high <= margin:
+            continue
+        least, most = contest.squared_error(model, best)
+        if not least > 0:
+            return model, worse
+        worse += f"; {model} is cheaper with the same WQL, but the squared error of its expected demand is {least:.1%} to {most:.1%} larger"
+    return best, worse
 
 
 def _why_not_compared(incumbent: str, demand_class: str, rules: _Rules) -> str:
@@ -408,7 +430,7 @@ def _contest(
     figures = {c.name: found[c.name] for c in contestants if wanted <= set(c.classes) and c.name in found}
     compared = tuple(model for model, f in figures.items() if f.wql is not None)
     if not compared:
-        return _Contest(figures, (), np.empty(0), np.empty((draws, 0)), {}, None)
+        return _Contest(figures, (), np.empty(0), np.empty((draws, 0)), np.empty((draws, 0)), {}, None)
     losses = part_losses[part_losses["model"].isin(compared) & part_losses["demand_class"].isin(wanted)]
     by_part = losses.groupby(["part_number", "model"]).sum(numeric_only=True)
 
@@ -426,34 +448,36 @@ def _contest(
 
     loss, actual = matrix("loss_qty"), matrix("actual_qty")[:, 0]
     demand = actual.sum() if actual.sum() > 0 else np.nan
+    drawn_loss, drawn_actual, drawn_squared_error = _bootstrap((loss, actual[:, None], matrix("squared_error")), draws, seed)
     return _Contest(
         figures=figures,
         compared=compared,
         sampled_wql=loss.sum(axis=0) / demand,
-        drawn_wql=_bootstrap_wql(loss, actual, draws, seed),
+        drawn_wql=drawn_loss / np.where(drawn_actual > 0, drawn_actual, np.nan),
+        drawn_squared_error=np.where(drawn_squared_error > 0, drawn_squared_error, np.nan),
         groups={suffix: group(suffix) for suffix in _GROUPS},
         oracle_wql=float(loss.min(axis=1).sum() / demand),
     )
 
 
 def _figures(row: Mapping[Hashable, Any]) -> _Figures:
-    wql, bias = (float(row[name]) if pd.notna(row[name]) and np.isfinite(row[name]) else None for name in ("wql", "bias"))
+    wql, bias, rmse = (float(row[name]) if pd.notna(row[name]) and np.isfinite(row[name]) else None for name in ("wql", "bias", "rmse"))
     counts = (int(row[name]) for name in ("cell_count", "part_count", "missing_cell_count"))
-    return _Figures(wql, bias, float(row["actual_qty"]), *counts)
+    return _Figures(wql, bias, rmse, float(row["actual_qty"]), *counts)
 
 
-def _bootstrap_wql(loss: Floats, actual: Floats, draws: int, seed: int) -> Floats:
-    """WQL of every model (columns) in every draw of as many parts, with replacement; all models see the same draws.
+def _bootstrap(sums: Sequence[Floats], draws: int, seed: int) -> list[Floats]:
+    """Sums [draw, column] over as many parts, with replacement, of each array [part, column]; all see the same draws.
 
-    loss: parts x models, actual: parts, units. A draw without demand is NaN. Paired percentile bootstrap (Efron and Tibshirani 1993).
+    Paired percentile bootstrap (Efron and Tibshirani 1993).
     """
     generator = np.random.default_rng(seed)
-    parts = len(actual)
+    parts = len(sums[0])
     step = max(1, _CHUNK_WEIGHTS // parts)
-    drawn = np.empty((draws, loss.shape[1]))
+    drawn: list[list[Floats]] = [[] for _ in sums]
     for first in range(0, draws, step):
         count = min(step, draws - first)
         weights = np.stack([np.bincount(generator.integers(parts, size=parts), minlength=parts) for _ in range(count)]).astype(float)
-        demand = weights @ actual
-        drawn[first : first + count] = (weights @ loss) / np.where(demand > 0, demand, np.nan)[:, None]
-    return drawn
+        for values, chunks in zip(sums, drawn, strict=True):
+            chunks.append(weights @ values)
+    return [np.concatenate(chunks) for chunks in drawn]

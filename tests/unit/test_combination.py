@@ -95,11 +95,25 @@ def test_a_spread_is_drawn_to_what_past_errors_were(width: float, factor: float)
     past = known(width)
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
     fitted = combination.fit(FEATURES, FEATURES, past, 202303, 2, 7)
-    assert fitted.spread == pytest.approx(factor, abs=0.06)
+    assert fitted.spread == {"": pytest.approx(factor, abs=0.06), "smooth": pytest.approx(factor, abs=0.06)}
     members = {"x": member({"A": 4}), "y": member({"A": 4})}
     rows, plain = combination.combine(fitted, members, FEATURES), combination.combine(NOTHING, members, FEATURES)
     assert by_part(rows, "q50") == by_part(plain, "q50")
-    assert by_part(rows, "q90")["A"] - 4 == pytest.approx(fitted.spread * (by_part(plain, "q90")["A"] - 4))
+    assert by_part(rows, "q90")["A"] - 4 == pytest.approx(fitted.spread[""] * (by_part(plain, "q90")["A"] - 4))
+
+
+def test_counts_stay_whole_and_keep_their_spread_as_does_demand_that_may_be_zero() -> None:
+    """Around a median of 5 instead of 4 counts move by one; a factor of a half draws neither them nor deciles that begin at zero."""
+    combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0}, moves_deciles=True)
+    fitted = CombinationFit({}, spread={"": 0.5})
+    counts = {decile: [float(i)] for i, decile in enumerate(DECILES)}
+    rows = pd.DataFrame({"part_number": ["A"], "horizon": 1, "forecast_qty": 4.0, **counts, "is_fallback": False})
+    other = rows.assign(q50=6.4)
+    moved = combination.combine(fitted, {"x": other, "y": rows}, FEATURES)
+    assert moved[list(DECILES)].to_numpy().tolist() == [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]]
+    from_zero = rows.assign(q90=8.5)
+    kept = combination.combine(fitted, {"x": from_zero, "y": from_zero}, FEATURES)
+    assert kept[list(DECILES)].to_numpy().tolist() == from_zero[list(DECILES)].to_numpy().tolist()
 
 
 def test_short_horizons_alone_teach_no_spread() -> None:
@@ -107,7 +121,7 @@ def test_short_horizons_alone_teach_no_spread() -> None:
     combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0}, moves_deciles=True)
     past = known(2.0)
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
-    assert combination.fit(FEATURES, FEATURES, past, 202303, 3, 7).spread == 1.0
+    assert combination.fit(FEATURES, FEATURES, past, 202303, 3, 7).spread == {}
 
 
 def test_few_past_cells_teach_no_weights() -> None:
