@@ -5,6 +5,7 @@ A combination is made from its members' stored rows and carries what they learne
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -104,37 +105,21 @@ class Combination:
         """Factor on the deciles' distance from the median, by class and of all, with the least quantile loss on past cells.
 
         The newest cells count most. A class is left out until it has MIN_CELLS of the longest horizon: before, only short ones would
-        speak.
+        speak. A cell counts that all members forecast: some are asked for other classes too.
         """
         known = past[past["model"].isin(list(self.weights)) & past["actual_qty"].notna()]
         # Cells of several origins are combined at once: each origin's part counts as a part of its own.
         known = known.assign(part_number=known["origin"].astype(str) + " " + known["part_number"])
+        known = known[known.groupby(CELL)["model"].transform("size") == len(self.weights)]
         facts = known.drop_duplicates(CELL).set_index(CELL)
-        pools = {"": facts} | {str(name): rows for name, rows in facts.groupby("demand_class")}
-        found = {name: self._best_spread(known, _thinned(rows), horizon) for name, rows in pools.items()}
+        if facts.empty:
+            return {}
+        pools = {name: _thinned(rows) for name, rows in [("", facts), *((str(name), rows) for name, rows in facts.groupby("demand_class"))]}
+        read = pd.MultiIndex.from_frame(known[CELL]).isin(functools.reduce(pd.MultiIndex.union, (rows.index for rows in pools.values())))
+        members = dict(tuple(known[read].groupby("model")))
+        made = self.combine(CombinationFit({}), members, known[read].drop_duplicates("part_number")).set_index(CELL)
+        found = {name: _best_spread(made.loc[rows.index], rows, horizon) for name, rows in pools.items()}
         return {name: factor for name, factor in found.items() if factor is not None}
-
-    def _best_spread(self, known: pd.DataFrame, facts: pd.DataFrame, horizon: int) -> float | None:
-        """The factor for these cells, a row each; None where they are too few."""
-        known = known[pd.MultiIndex.from_frame(known[CELL]).isin(facts.index)]
-        if len(facts) < MIN_CELLS:
-            return None
-        made = self.combine(CombinationFit({}), dict(tuple(known.groupby("model"))), known.drop_duplicates("part_number"))
-        deciles = made[list(DECILES)].to_numpy(dtype=float)
-        is_drawn = ~made["is_fallback"] & (deciles[:, 0] > 0) & (deciles != np.rint(deciles)).any(axis=1)
-        made, deciles = made[is_drawn], deciles[is_drawn]
-        if (made["horizon"] == horizon).sum() < MIN_CELLS:
-            return None
-        facts = facts.loc[pd.MultiIndex.from_frame(made[CELL])]
-        months = facts["target_yyyymm"] // 100 * 12 + facts["target_yyyymm"] % 100
-        weight = (0.5 ** ((months.max() - months) / HALF_LIFE)).to_numpy(dtype=float)[:, None]
-        actual_qty, levels = facts["actual_qty"].to_numpy(dtype=float)[:, None], np.asarray(LEVELS)
-
-        def loss(factor: float) -> float:
-            short = actual_qty - _spread_out(deciles, factor)
-            return float((weight * np.maximum(levels * short, (levels - 1) * short)).sum())
-
-        return float(minimize_scalar(loss, bounds=SPREADS, method="bounded", options={"xatol": 0.005}).x)
 
     def _weights(self, fitted: CombinationFit, classes: pd.Series, is_sound: np.ndarray) -> tuple[Floats, Floats]:
         """Weights [cell, member] of expected demand and of deciles, each row summing to one; ``classes`` are the cells' demand classes."""
@@ -153,6 +138,24 @@ class Combination:
 def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
     """FIT_CELLS of the rows, evenly taken, where there are more."""
     return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(FIT_CELLS, len(rows))).astype(int))]
+
+
+def _best_spread(made: pd.DataFrame, facts: pd.DataFrame, horizon: int) -> float | None:
+    """The factor for forecasts ``made`` of the cells of ``facts``, row by row; None where they are too few."""
+    deciles = made[list(DECILES)].to_numpy(dtype=float)
+    is_drawn = (~made["is_fallback"]).to_numpy() & (deciles[:, 0] > 0) & (deciles != np.rint(deciles)).any(axis=1)
+    facts, deciles = facts[is_drawn], deciles[is_drawn]
+    if (facts.index.get_level_values("horizon") == horizon).sum() < MIN_CELLS:
+        return None
+    months = facts["target_yyyymm"] // 100 * 12 + facts["target_yyyymm"] % 100
+    weight = (0.5 ** ((months.max() - months) / HALF_LIFE)).to_numpy(dtype=float)[:, None]
+    actual_qty, levels = facts["actual_qty"].to_numpy(dtype=float)[:, None], np.asarray(LEVELS)
+
+    def loss(factor: float) -> float:
+        short = actual_qty - _spread_out(deciles, factor)
+        return float((weight * np.maximum(levels * short, (levels - 1) * short)).sum())
+
+    return float(minimize_scalar(loss, bounds=SPREADS, method="bounded", options={"xatol": 0.005}).x)
 
 
 def _spread_out(deciles: Floats, factor: float | Floats) -> Floats:
@@ -217,15 +220,15 @@ def _combination(
         reads_past=rule == "learned" or decile_weights is not None,
         members=tuple(weights),
         classes=classes,
-        code_version="7",
+        code_version="8",
     )
 
 
 MODELS = (
     _combination(
         "statistical_boosting_mean",
-        "Half Theta and exponential smoothing, series by series, half XGBoost over all parts, whose spread it takes",
-        {"theta": 0.25, "auto_ets": 0.25, "xgboost_global": 0.5},
+        "Three parts Theta, three exponential smoothing, series by series, four XGBoost over all parts, whose spread it takes",
+        {"theta": 0.3, "auto_ets": 0.3, "xgboost_global": 0.4},
         decile_weights={"xgboost_global": 1.0},
         moves_deciles=True,
         classes=("smooth", "erratic"),

@@ -116,6 +116,18 @@ def test_counts_stay_whole_and_keep_their_spread_as_does_demand_that_may_be_zero
     assert kept[list(DECILES)].to_numpy().tolist() == from_zero[list(DECILES)].to_numpy().tolist()
 
 
+def test_cells_that_a_member_is_not_asked_for_teach_no_spread() -> None:
+    """A quarter too wide on smooth parts, where both forecast; of the lumpy ones, which only y forecasts, nothing is learned."""
+    combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0}, moves_deciles=True)
+    other = known(1.0).query("model == 'y'").assign(demand_class="lumpy")
+    past = pd.concat([known(1.25), other.assign(part_number="L" + other["part_number"])], ignore_index=True)
+    past.attrs["members"] = {"x": (None, None), "y": (None, None)}
+    assert combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread == dict.fromkeys(("", "smooth"), pytest.approx(0.8, abs=0.06))
+    past = other.copy()
+    past.attrs["members"] = {"x": (None, None), "y": (None, None)}
+    assert combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread == {}
+
+
 def test_short_horizons_alone_teach_no_spread() -> None:
     """Until the longest horizon has its cells, deciles are taken as they are."""
     combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0}, moves_deciles=True)
