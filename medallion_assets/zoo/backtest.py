@@ -24,7 +24,7 @@ from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import DECILES, DELIVERIES, DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST, TableSpec
 from medallion_assets.zoo.calibration import ORIGIN_FEATURES
 from medallion_assets.zoo.serving import HISTORY_COLUMNS, PACKED_DDL, DemandForecaster, ServedModel, packed, unpacked
-from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, Forecaster, ModelSpec, Parameters, Range
+from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, FittedMembers, Forecaster, ModelSpec, Parameters, Range
 from medallion_assets.zoo.tuning import tune
 from resources.errors import Refused
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
@@ -161,7 +161,7 @@ class Backtest:
         inputs = self._inputs()
         demand, features = self._sample(origin)
         past = self._past(origin, ())
-        past.attrs["members"] = dict(self._members(origin, inputs))
+        past.attrs["members"] = FittedMembers(self._members(origin, inputs))
         forecaster = self.spec.forecaster(parameters)
         fitted = forecaster.fit(demand, features, past, origin, self.settings.forecast.horizon, self.settings.forecast.seed)
         return self._forecast_rows(forecaster, fitted, origin, inputs)
@@ -244,7 +244,7 @@ class Backtest:
         try:
             demand, features = self._sample(origin)
             past = self._past(origin, unsaved)
-            past.attrs["members"] = dict(self._members(origin, inputs))
+            past.attrs["members"] = FittedMembers(self._members(origin, inputs))
             tuned = self._tuned(origin, versions[0], demand, features, unsaved)
             forecaster = self.spec.forecaster({**self.parameters(), **tuned.get("parameters", {})})
             fitted = forecaster.fit(demand, features, past, origin, self.settings.forecast.horizon, self.settings.forecast.seed)

@@ -227,8 +227,8 @@ def _combination(
 MODELS = (
     _combination(
         "statistical_boosting_mean",
-        "Three parts Theta, three exponential smoothing, series by series, four XGBoost over all parts, whose spread it takes",
-        {"theta": 0.3, "auto_ets": 0.3, "xgboost_global": 0.4},
+        "Mean of Theta and exponential smoothing, series by series, and XGBoost over all parts, whose spread it takes",
+        dict.fromkeys(("theta", "auto_ets", "xgboost_global"), 1 / 3),
         decile_weights={"xgboost_global": 1.0},
         moves_deciles=True,
         classes=("smooth", "erratic"),

@@ -7,6 +7,7 @@ from scipy.stats import norm
 
 from medallion_assets.tables import DECILES
 from medallion_assets.zoo.combination import Combination, CombinationFit, learn_weights
+from medallion_assets.zoo.spec import FittedMembers
 
 FEATURES = pd.DataFrame({"part_number": ["A", "B"], "demand_class": ["smooth", "lumpy"]})
 NOTHING = CombinationFit({})
@@ -126,6 +127,13 @@ def test_cells_that_a_member_is_not_asked_for_teach_no_spread() -> None:
     past = other.copy()
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
     assert combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread == {}
+
+
+def test_frames_made_of_the_past_do_not_copy_the_members() -> None:
+    """pandas copies attrs deeply with every frame; the fitted members stay the same objects."""
+    past = known(1.0)
+    past.attrs["members"] = FittedMembers({"x": (object(), object())})
+    assert past[past["model"] == "x"].attrs["members"]["x"] is past.attrs["members"]["x"]
 
 
 def test_short_horizons_alone_teach_no_spread() -> None:
