@@ -90,10 +90,14 @@ def training_cells(
     horizons = np.repeat(np.arange(1, horizon + 1), len(features))
     is_known = (month[position] >= 0) & (month[position] + horizons < months)
     position, horizons = position[is_known], horizons[is_known]
-    if len(position) > max_rows:
-        kept = np.sort(np.random.default_rng(seed).choice(len(position), max_rows, replace=False))
-        position, horizons = position[kept], horizons[kept]
+    kept = thinned(len(position), max_rows, seed)
+    position, horizons = position[kept], horizons[kept]
     return Cells(features.iloc[position].reset_index(drop=True), row[position], month[position], horizons)
+
+
+def thinned(rows: int, max_rows: int, seed: int) -> NDArray[np.int64]:
+    """Positions of all rows, or of ``max_rows`` of them drawn without replacement; ascending."""
+    return np.arange(rows) if rows <= max_rows else np.sort(np.random.default_rng(seed).choice(rows, max_rows, replace=False))
 
 
 def forecast_cells(matrix: Floats, features: pd.DataFrame, horizon: int) -> Cells:

@@ -220,15 +220,15 @@ def _combination(
         reads_past=rule == "learned" or decile_weights is not None,
         members=tuple(weights),
         classes=classes,
-        code_version="8",
+        code_version="9",
     )
 
 
 MODELS = (
     _combination(
         "statistical_boosting_mean",
-        "Mean of Theta and exponential smoothing, series by series, and XGBoost over all parts, whose spread it takes",
-        dict.fromkeys(("theta", "auto_ets", "xgboost_global"), 1 / 3),
+        "Half Theta, CES and exponential smoothing, series by series, half XGBoost over all parts, whose spread it takes",
+        dict.fromkeys(("theta", "ces", "auto_ets"), 1 / 6) | {"xgboost_global": 1 / 2},
         decile_weights={"xgboost_global": 1.0},
         moves_deciles=True,
         classes=("smooth", "erratic"),

@@ -23,6 +23,7 @@ from medallion_assets.zoo.boosting_inputs import (
     SeasonalState,
     informative,
     plain_inputs,
+    thinned,
 )
 from medallion_assets.zoo.calibration import is_count_demand
 from medallion_assets.zoo.series import Flags, Floats
@@ -127,10 +128,9 @@ def learn_distribution(
     state: SeasonalState, cells: Cells, actual_qty: Floats, groups: tuple[str, ...], unit: float, learning: Learning
 ) -> Distribution:
     """A classifier for each regime from training cells and their demand (units); at most MAX_ROWS of the cells are read."""
-    if len(actual_qty) > MAX_ROWS:
-        kept = np.zeros(len(actual_qty), dtype=bool)
-        kept[np.random.default_rng(learning.seed).choice(len(actual_qty), MAX_ROWS, replace=False)] = True
-        cells, actual_qty = cells.take(kept), actual_qty[kept]
+    kept = np.zeros(len(actual_qty), dtype=bool)
+    kept[thinned(len(actual_qty), MAX_ROWS, learning.seed)] = True
+    cells, actual_qty = cells.take(kept), actual_qty[kept]
     classifiers: dict[Regime, Classifier] = {}
     for regime, member in _regimes(cells.rows, is_count_demand(state.matrix)[cells.part]):
         if member.sum() < MIN_ROWS or not actual_qty[member].any():

@@ -5,6 +5,7 @@ Models for sparse demand are in intermittent.py.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -68,11 +69,29 @@ class StatisticalModel(SeriesForecaster):
 
 
 # StatsForecast takes seconds to import, so each model is imported when first used.
-def _ets(season: int, is_positive: bool) -> Any:
-    from statsforecast.models import AutoETS
+@dataclass(frozen=True)
+class DampedSmoothing:
+    """Exponential smoothing without a trend or with a damped one (Gardner and McKenzie 1985), the other components free, by AICc.
 
-    # Trends are damped (Gardner and McKenzie 1985): the choice among all forms takes twice the time and errs more (docs/accuracy.md).
-    return AutoETS(season_length=season, damped=True)
+    Undamped trends take 40 % more time and err more: backtests of M3 three and five years before its end, MASE .896 to .934, .824 to .832.
+    """
+
+    season: int
+
+    def forecast(self, y: Floats, h: int) -> dict[str, Floats]:
+        """Forecast as StatsForecast's models give it. Raises what AutoETS raises where not even a series without trend can be fitted."""
+        from statsforecast.models import AutoETS
+
+        best = AutoETS(season_length=self.season, model="ZNZ").fit(y)
+        with contextlib.suppress(Exception):  # the library raises many kinds on a series too short for a trend
+            damped = AutoETS(season_length=self.season, model="ZAZ", damped=True).fit(y)
+            best = min(best, damped, key=lambda model: float(model.model_["aicc"]))
+        forecast: dict[str, Floats] = best.predict(h)
+        return forecast
+
+
+def _ets(season: int, is_positive: bool) -> Any:
+    return DampedSmoothing(season)
 
 
 def _theta(season: int, is_positive: bool) -> Any:
@@ -106,9 +125,9 @@ MODELS = (
     ModelSpec(
         name="auto_ets",
         family="statistical",
-        description="Exponential smoothing with a damped trend, other components chosen by AICc (Hyndman et al. 2002)",
+        description="Exponential smoothing, components chosen by AICc (Hyndman et al. 2002), a trend only damped",
         build=lambda parameters: StatisticalModel("auto_ets", _ets),
         classes=DENSE,
-        code_version="2",
+        code_version="3",
     ),
 )
