@@ -68,8 +68,9 @@ class Cells:
     month: NDArray[np.int64]
     horizons: NDArray[np.int64]
 
-    def take(self, member: Flags) -> Cells:
-        return Cells(self.rows[member].reset_index(drop=True), self.part[member], self.month[member], self.horizons[member])
+    def take(self, chosen: Flags | NDArray[np.int64]) -> Cells:
+        """The cells that are flagged, or those at positions."""
+        return Cells(self.rows.iloc[chosen].reset_index(drop=True), self.part[chosen], self.month[chosen], self.horizons[chosen])
 
 
 def regimes(rows: pd.DataFrame) -> tuple[tuple[Regime, Flags], ...]:

@@ -116,8 +116,8 @@ class Combination:
             return {}
         pools = {name: _thinned(rows) for name, rows in [("", facts), *((str(name), rows) for name, rows in facts.groupby("demand_class"))]}
         read = pd.MultiIndex.from_frame(known[CELL]).isin(functools.reduce(pd.MultiIndex.union, (rows.index for rows in pools.values())))
-        members = dict(tuple(known[read].groupby("model")))
-        made = self.combine(CombinationFit({}), members, known[read].drop_duplicates("part_number")).set_index(CELL)
+        known = known[read]
+        made = self.combine(CombinationFit({}), dict(tuple(known.groupby("model"))), known.drop_duplicates("part_number")).set_index(CELL)
         found = {name: _best_spread(made.loc[rows.index], rows, horizon) for name, rows in pools.items()}
         return {name: factor for name, factor in found.items() if factor is not None}
 

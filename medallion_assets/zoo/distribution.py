@@ -128,9 +128,9 @@ def learn_distribution(
     state: SeasonalState, cells: Cells, actual_qty: Floats, groups: tuple[str, ...], unit: float, learning: Learning
 ) -> Distribution:
     """A classifier for each regime from training cells and their demand (units); at most MAX_ROWS of the cells are read."""
-    kept = np.zeros(len(actual_qty), dtype=bool)
-    kept[thinned(len(actual_qty), MAX_ROWS, learning.seed)] = True
-    cells, actual_qty = cells.take(kept), actual_qty[kept]
+    if len(actual_qty) > MAX_ROWS:
+        kept = thinned(len(actual_qty), MAX_ROWS, learning.seed)
+        cells, actual_qty = cells.take(kept), actual_qty[kept]
     classifiers: dict[Regime, Classifier] = {}
     for regime, member in _regimes(cells.rows, is_count_demand(state.matrix)[cells.part]):
         if member.sum() < MIN_ROWS or not actual_qty[member].any():
