@@ -102,7 +102,7 @@ class Combination:
         return frame[list(FORECAST_COLUMNS)]
 
     def _learn_spread(self, past: pd.DataFrame, horizon: int) -> dict[str, float]:
-        """Factor on the deciles' distance from the median, by class and of all, with the least quantile loss on past cells.
+        """Factor on the deciles' distance from the median, by class and of all, with the least relative quantile loss on past cells.
 
         The newest cells count most. A class is left out until it has MIN_CELLS of the longest horizon: before, only short ones would
         speak. A cell counts that all members forecast: some are asked for other classes too.
@@ -141,14 +141,16 @@ def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best_spread(made: pd.DataFrame, facts: pd.DataFrame, horizon: int) -> float | None:
-    """The factor for forecasts ``made`` of the cells of ``facts``, row by row; None where they are too few."""
+    """The factor for forecasts ``made`` of the cells of ``facts``, row by row, whatever a part's size; None where they are too few."""
     deciles = made[list(DECILES)].to_numpy(dtype=float)
     is_drawn = (~made["is_fallback"]).to_numpy() & (deciles[:, 0] > 0) & (deciles != np.rint(deciles)).any(axis=1)
     facts, deciles = facts[is_drawn], deciles[is_drawn]
     if (facts.index.get_level_values("horizon") == horizon).sum() < MIN_CELLS:
         return None
     months = facts["target_yyyymm"] // 100 * 12 + facts["target_yyyymm"] % 100
-    weight = (0.5 ** ((months.max() - months) / HALF_LIFE)).to_numpy(dtype=float)[:, None]
+    age = (months.max() - months).to_numpy(dtype=float)
+    # In shares of each cell's median: in units a few large parts would say how wide the deciles of all are.
+    weight = (0.5 ** (age / HALF_LIFE) / deciles[:, MEDIAN])[:, None]
     actual_qty, levels = facts["actual_qty"].to_numpy(dtype=float)[:, None], np.asarray(LEVELS)
 
     def loss(factor: float) -> float:
@@ -220,7 +222,7 @@ def _combination(
         reads_past=rule == "learned" or decile_weights is not None,
         members=tuple(weights),
         classes=classes,
-        code_version="9",
+        code_version="10",
     )
 
 

@@ -103,6 +103,17 @@ def test_a_spread_is_drawn_to_what_past_errors_were(width: float, factor: float)
     assert by_part(rows, "q90")["A"] - 4 == pytest.approx(fitted.spread[""] * (by_part(plain, "q90")["A"] - 4))
 
 
+def test_one_large_part_does_not_say_how_wide_the_deciles_of_all_are() -> None:
+    """With one part a thousand times as large, whose deciles are three times too narrow, the factor stays that of the 299 others."""
+    past = known(1.25)
+    large = past["part_number"] == "P0"
+    past.loc[large, ["actual_qty", "forecast_qty", *DECILES]] *= 1000
+    past.loc[large, "actual_qty"] = 26_000.0
+    past.attrs["members"] = {"x": (None, None), "y": (None, None)}
+    combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0}, moves_deciles=True)
+    assert combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread[""] == pytest.approx(0.8, abs=0.06)
+
+
 def test_counts_stay_whole_and_keep_their_spread_as_does_demand_that_may_be_zero() -> None:
     """Around a median of 5 instead of 4 counts move by one; a factor of a half draws neither them nor deciles that begin at zero."""
     combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0}, moves_deciles=True)
