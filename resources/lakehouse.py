@@ -438,17 +438,20 @@ class DeltaLakehouse:
 
         The newest small ones are remembered, since all models of a run ask for the same.
         """
-        if share >= 1 or not self._exists(spec) or not self._stored_files(spec, months, writers).num_rows:
+        if not self._exists(spec) or (share < 1 and not self._stored_files(spec, months, writers).num_rows):
             return self.rows(spec, columns, months, writers)
         key = (spec.id, self.version(spec), *columns, *months, share, *(writers or ()))
         if key in self._samples:
             return self._samples[key].copy()
-        kept = self.drawn(self.read(spec, months), share)
-        if writers is not None:
-            from pyspark.sql import functions as F
+        if share >= 1:
+            sample = self.rows(spec, columns, months, writers)
+        else:
+            kept = self.drawn(self.read(spec, months), share)
+            if writers is not None:
+                from pyspark.sql import functions as F
 
-            kept = kept.where(F.col(str(spec.writer_column)).isin(list(writers)))
-        sample: pd.DataFrame = kept.select(*columns).toPandas()
+                kept = kept.where(F.col(str(spec.writer_column)).isin(list(writers)))
+            sample = kept.select(*columns).toPandas()
         if sample.size <= KEPT_VALUES / 10:
             self._samples[key] = sample.copy()
             while sum(frame.size for frame in self._samples.values()) > KEPT_VALUES:

@@ -5,6 +5,7 @@ They look at the stored table, not at what was written, so that they see what ot
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import dagster as dg
 from pyspark.sql import DataFrame
@@ -39,23 +40,25 @@ def build_checks(settings: Settings, model_keys: dict[str, dg.AssetKey], has_own
 
 
 def findings(spec: TableSpec, table: DataFrame) -> DataFrame:
-    """Rows that break the rules of a spec, counted: rule, yyyymm, row_count."""
-    month = F.col(spec.month_column).alias("yyyymm") if spec.month_column in table.columns else F.lit(0).alias("yyyymm")
-    repeated = table.groupBy(month, *[F.col(k) for k in spec.key if k != spec.month_column]).count().where("count > 1")
-    found = (
-        repeated.groupBy("yyyymm")
-        .agg(F.sum(F.col("count") - 1).alias("row_count"))
-        .select(F.lit("key_unique").alias("rule"), "yyyymm", "row_count")
-    )
+    """Rules of a spec that rows break: rule, yyyymm, row_count. Rows of one key count together, for each rule that any of them breaks."""
+    month = F.col(spec.month_column) if spec.month_column in table.columns else F.lit(0)
     rules = [(f"not_null_{c.name}", F.col(f"`{c.name}`").isNotNull()) for c in spec.columns if not c.is_nullable]
     rules += [(constraint.name, F.coalesce(F.expr(constraint.sql), F.lit(False))) for constraint in spec.constraints]
     if spec.month_column in table.columns:
         rules.append(("month_valid", (month == 0) | ((month % 100).between(1, 12) & (month > 190000))))
-    if not rules:
-        return found
-    broken = table.groupBy(month).agg(*[F.count_if(~rule).alias(name) for name, rule in rules])
-    listed = F.explode(F.array(*[F.struct(F.lit(name).alias("rule"), F.col(name).alias("row_count")) for name, _ in rules]))
-    return found.unionByName(broken.select("yyyymm", listed.alias("f")).select("f.rule", "yyyymm", "f.row_count").where("row_count > 0"))
+    # The table is read once: a bit for each rule travels with the keys.
+    bits = (F.when(rule, F.lit(0)).otherwise(F.lit(1 << bit)).cast("bigint") for bit, (_, rule) in enumerate(rules))
+    broken = reduce(lambda total, bit: total.bitwiseOR(bit), bits, F.lit(0).cast("bigint"))
+    by_key = table.groupBy(month.alias("yyyymm"), *[F.col(k) for k in spec.key if k != spec.month_column]).agg(
+        F.count("*").alias("n"), F.bit_or(broken).alias("broken")
+    )
+    counts = {"key_unique": F.sum(F.col("n") - 1)} | {
+        name: F.sum(F.when(F.col("broken").bitwiseAND(F.lit(1 << bit)) != 0, F.col("n")).otherwise(0))
+        for bit, (name, _) in enumerate(rules)
+    }
+    by_month = by_key.groupBy("yyyymm").agg(*[count.alias(name) for name, count in counts.items()])
+    listed = F.explode(F.array(*[F.struct(F.lit(name).alias("rule"), F.col(name).alias("row_count")) for name in counts]))
+    return by_month.select("yyyymm", listed.alias("f")).select("f.rule", "yyyymm", "f.row_count").where("row_count > 0")
 
 
 def _table_check(spec: TableSpec, key: dg.AssetKey, writer: str) -> dg.AssetChecksDefinition:
