@@ -20,14 +20,6 @@ from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, Forecaster
 TEXT_FEATURES = ("demand_class", "abc_class", "region")
 FEATURE_COLUMNS = tuple(name for name in DEMAND_FEATURES.column_names if name not in ("yyyymm", "part_number"))
 HISTORY_COLUMNS = ("part_number", "yyyymm", "demand_qty", *FEATURE_COLUMNS)
-PACKED_DDL = ", ".join(
-    [
-        "bucket BIGINT, part_number STRING, yyyymm BIGINT",
-        *(f"{name} {'STRING' if name in TEXT_FEATURES else 'DOUBLE'}" for name in FEATURE_COLUMNS),
-        "demand_months ARRAY<BIGINT>, demand_quantities ARRAY<DOUBLE>",
-    ]
-)
-PACKED_COLUMNS = [column.split()[0] for column in PACKED_DDL.split(", ")]
 SERVED_COLUMNS = (
     "part_number", "origin", "horizon", "target_yyyymm", "forecast_qty", *DECILES, "demand_class", "model",
     "trained_yyyymm", "model_run_id", "is_fallback",
@@ -66,16 +58,11 @@ def split(history: pd.DataFrame, origin: int) -> tuple[pd.DataFrame, pd.DataFram
     return demand.astype({"yyyymm": "int64", "demand_qty": "float64"}).reset_index(drop=True), features
 
 
-def packed(history: pd.DataFrame, origin: int) -> pd.DataFrame:
-    """A bucket's history as PACKED_DDL, one row per part: a third of the work where every model of the zoo reads it from Spark."""
-    demand, features = split(history, origin)
-    by_part = demand.groupby("part_number", sort=False)
-    months, quantities = (features["part_number"].map(by_part[name].agg(list)) for name in ("yyyymm", "demand_qty"))
-    return features.assign(bucket=history["bucket"].iloc[0], demand_months=months, demand_quantities=quantities)[PACKED_COLUMNS]
-
-
 def unpacked(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Demand and features as ``split`` gives them, from rows of ``packed`` in any order."""
+    """Demand and features as ``split`` gives them, from one row per part in any order.
+
+    rows: part_number, yyyymm (the origin), FEATURE_COLUMNS and two lists, demand_months (ascending) and demand_quantities.
+    """
     rows = rows.sort_values("part_number", kind="stable", ignore_index=True)
     demand = {
         "part_number": rows["part_number"].repeat(rows["demand_months"].map(len)).to_numpy(),

@@ -25,7 +25,8 @@ from medallion_assets.operations.simulation import Simulation, write
 from medallion_assets.partitions import month_range
 from medallion_assets.tables import DECILES
 from medallion_assets.zoo.assets import model_key
-from medallion_assets.zoo.backtest import history
+from medallion_assets.zoo.backtest import history, packed_history
+from medallion_assets.zoo.serving import split, unpacked
 from resources.settings import Settings, parse_settings
 from resources.tracking import MlflowTracking
 from tests.conftest import forget_tables, open_lakehouse
@@ -141,6 +142,15 @@ def test_the_champions_rows_are_what_is_served(way: Way) -> None:
     zoo = way.lakehouse.rows(tables.ZOO_FORECAST, months=[LAST]).set_index([*key, "model"])
     columns = ["forecast_qty", *DECILES]
     pd.testing.assert_frame_equal(served[columns], zoo.loc[served.index, columns], rtol=0, atol=1e-9)
+
+
+def test_a_packed_history_is_the_same_history(way: Way) -> None:
+    """Demand and features come out of one row per part as they come out of one row per part and month, in any order of rows."""
+    months = history(way.lakehouse, way.settings, LAST).toPandas()
+    rows = packed_history(way.lakehouse, way.settings, LAST).toPandas()
+    assert rows["part_number"].is_unique
+    for found, expected in zip(unpacked(rows.sample(frac=1, random_state=2)), split(months, LAST), strict=True):
+        pd.testing.assert_frame_equal(found, expected[found.columns])
 
 
 def test_a_fresh_process_loads_the_champion_and_forecasts_the_same(way: Way, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from medallion_assets.zoo.champions import Stewardship, append_decisions, sync_a
 from medallion_assets.zoo.decisions import held_classes, last_decisions, serving_version
 from medallion_assets.zoo.promotion import Decision
 from medallion_assets.zoo.registry import enabled
-from medallion_assets.zoo.serving import SERVED_COLUMNS, DemandForecaster, ServedModel, packed, split, unpacked
+from medallion_assets.zoo.serving import SERVED_COLUMNS, DemandForecaster, ServedModel
 from medallion_assets.zoo.spec import FORECAST_COLUMNS
 from medallion_assets.zoo.training import Training, leader_table
 from resources.errors import Refused
@@ -415,15 +415,6 @@ def test_what_a_run_answered_is_not_forecast_again() -> None:
     assert found["forecast_qty"].tolist() == [7.0, 7.0, 2.0, 2.0]
     assert_frame_equal(found.drop(columns="forecast_qty"), fresh.drop(columns="forecast_qty"))
     assert_frame_equal(MODEL.forecast(history(), 202311, {"a": answered["a"].iloc[:0]}), fresh)
-
-
-def test_a_packed_history_is_the_same_history() -> None:
-    """Demand and features come out of one row per part as they come out of one row per part and month, in any order of rows."""
-    months = pd.concat([history(), history().assign(yyyymm=202312, demand_qty=9.0)]).assign(bucket=3)
-    rows = packed(months.sample(frac=1, random_state=1), 202311)
-    assert (len(rows), set(rows["bucket"])) == (4, {3})
-    for found, expected in zip(unpacked(rows.sample(frac=1, random_state=2)), split(months, 202311), strict=True):
-        assert_frame_equal(found, expected[found.columns])
 
 
 def test_classes_without_an_entry_and_idle_parts_get_no_rows() -> None:
