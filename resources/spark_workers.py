@@ -3,6 +3,7 @@
 Spark ends workers that are idle for a minute; without this each new one spends seconds on the same imports.
 """
 
+import dagster  # noqa: F401
 import mlflow.pyfunc  # noqa: F401
 import pandas  # noqa: F401
 import pyarrow.parquet  # noqa: F401
