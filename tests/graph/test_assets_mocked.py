@@ -47,6 +47,7 @@ from medallion_assets.tables import (
 )
 from medallion_assets.zoo import assets as zoo_assets
 from medallion_assets.zoo import backtest, training
+from medallion_assets.zoo.serving import split
 from resources.errors import Refused
 from resources.settings import RetrainingSettings, Settings
 from tests import fakes
@@ -66,6 +67,7 @@ PLOTS = (
 # The file of the first run ends with LAST, which is complete only when lines of NEXT are there.
 FIRST, EVIDENCE, TRAINED, LAST, NEXT = 202101, 202104, (202105, 202106), 202107, 202108
 ALL_MONTHS = range(FIRST, LAST + 1)
+DEMAND_LISTS = (("months", "yyyymm"), ("quantities", "demand_qty"))
 SETTINGS = Settings(
     lakehouse_root="nowhere",
     first_month=FIRST,
@@ -190,6 +192,13 @@ def features(demand: FakeFrame, parts: FakeFrame, months: Sequence[int], setting
     return FakeFrame(known[known["yyyymm"].isin(months)])
 
 
+def packed(lakehouse: FakeLakehouse, settings: Settings, origin: int) -> FakeFrame:
+    demand, rows = split(backtest.history(lakehouse, settings, origin).toPandas(), origin)  # type: ignore[arg-type]
+    by_part = demand.groupby("part_number")
+    lists = {f"demand_{kind}": rows["part_number"].map(by_part[name].agg(list)) for kind, name in DEMAND_LISTS}
+    return FakeFrame(rows.assign(**lists))
+
+
 def result(
     forecasts: FakeFrame, demand: FakeFrame, features: FakeFrame, origins: Mapping[int, Sequence[int]], classes: Any, stored: Any
 ) -> FakeFrame:
@@ -274,6 +283,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 "demand_drift": lambda figures, accuracy, months, settings: rows_by_month(DEMAND_DRIFT, months).collect(),
             },
             gold_assets.quality: {"data_quality": lambda lines, sales, rejected, months, settings: rows_by_month(DATA_QUALITY, months)},
+            backtest: {"packed_history": packed},
             checks: {"findings": repeated_keys},
             reporting.report: {
                 "monthly_report": lambda data, lists, history, descriptions, made_from: f'origin {data.origin} content="{made_from}"',
