@@ -184,7 +184,15 @@ class Lakehouse(Protocol):
 
     def create_frame(self, spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> DataFrame: ...
 
-    def merge(self, spec: TableSpec, rows: DataFrame, months: Sequence[int], writer: str = "", may_remove: bool = False) -> WriteResult: ...
+    def merge(
+        self,
+        spec: TableSpec,
+        rows: DataFrame,
+        months: Sequence[int],
+        writer: str = "",
+        may_remove: bool = False,
+        is_kept: bool = False,
+    ) -> WriteResult: ...
 
     def append(self, spec: TableSpec, rows: DataFrame, number: int) -> int: ...
 
@@ -294,10 +302,19 @@ class DeltaLakehouse:
         schema = ", ".join(f"`{column.name}` {column.type}" for column in spec.columns)
         return self.spark.createDataFrame([tuple(row.get(name) for name in spec.column_names) for row in rows], schema)
 
-    def merge(self, spec: TableSpec, rows: DataFrame, months: Sequence[int], writer: str = "", may_remove: bool = False) -> WriteResult:
+    def merge(
+        self,
+        spec: TableSpec,
+        rows: DataFrame,
+        months: Sequence[int],
+        writer: str = "",
+        may_remove: bool = False,
+        is_kept: bool = False,
+    ) -> WriteResult:
         """Make the slices of ``months`` (of ``writer``, in a table of several writers) equal to ``rows``, in one commit.
 
-        Rows are compared with what is stored first; where nothing differs nothing is written. Raises RemovalRefused when more
+        Rows are compared with what is stored first; where nothing differs nothing is written. They are read more than once: unless they
+        come from frames in Spark's storage (``is_kept``), they are put there for the time. Raises RemovalRefused when more
         than the configured share of a slice would vanish and it is not said that it ``may_remove``, ConcurrentWrite when another
         writer was faster, ValueError when a row lies outside the months.
         """
@@ -309,7 +326,9 @@ class DeltaLakehouse:
         scope = _in_months(spec, months)
         if spec.writer_column:
             scope += f" AND `{spec.writer_column}` = '{_literal(writer)}'"
-        new = rows.select(*spec.column_names).persist()
+        new = rows.select(*spec.column_names)
+        if not is_kept:
+            new.persist()
         try:
             written = _slice_versions(spec, new)
             self._refuse_outside(spec, written, months)
@@ -338,7 +357,8 @@ class DeltaLakehouse:
             if counted:
                 self._execute_merge(spec, changes, scope)
         finally:
-            new.unpersist()
+            if not is_kept:
+                new.unpersist()
         return WriteResult(self.version(spec), result)
 
     def append(self, spec: TableSpec, rows: DataFrame, number: int) -> int:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ALIAS = "champion"
 COMMITTED = "medallion.committed"
+KEPT_MODELS = 16  # two boosters at seven origins, and two more
 RETRIES = 4  # of a request to a server, half a minute in all: long enough for one that is started again
 NUMERIC_LIBRARIES = ("numpy", "pandas", "pyspark", "scikit-learn", "scipy", "statsforecast", "xgboost-cpu")
 
@@ -147,6 +148,7 @@ class MlflowTracking:
         self._when_connected = connected
         self._client: MlflowClient | None = None
         self._experiment = ""
+        self._loaded: dict[str, Any] = {}
 
     def check(self) -> None:
         """Make sure that tracking and registry answer. Raises TrackingUnavailable."""
@@ -236,9 +238,13 @@ class MlflowTracking:
 
     @_told_when_gone
     def load(self, run_id: str) -> Any:
-        """The python model that a run logged."""
-        self._connected()
-        return _load_model(f"runs:/{run_id}/model")
+        """The python model that a run logged, read only: KEPT_MODELS are remembered, since all combinations ask for the same."""
+        if run_id not in self._loaded:
+            self._connected()
+            self._loaded[run_id] = _load_model(f"runs:/{run_id}/model")
+            if len(self._loaded) > KEPT_MODELS:
+                self._loaded.pop(next(iter(self._loaded)))
+        return self._loaded[run_id]
 
     @_told_when_gone
     def register(self, run_id: str, tags: Mapping[str, str]) -> int:

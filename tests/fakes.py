@@ -303,7 +303,15 @@ class FakeLakehouse:
     def create_frame(self, spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> FakeFrame:
         return FakeFrame([{name: row.get(name) for name in spec.column_names} for row in rows], spec.column_names)
 
-    def merge(self, spec: TableSpec, rows: FakeFrame, months: Sequence[int], writer: str = "", may_remove: bool = False) -> WriteResult:
+    def merge(
+        self,
+        spec: TableSpec,
+        rows: FakeFrame,
+        months: Sequence[int],
+        writer: str = "",
+        may_remove: bool = False,
+        is_kept: bool = False,
+    ) -> WriteResult:
         new = _records(spec, rows.select(list(spec.column_names)))
         if outside := sorted({row[spec.month_column] for row in new} - set(months)):
             raise ValueError(f"{spec.id}: rows of {outside} in a write of {min(months)} to {max(months)}; nothing was written")

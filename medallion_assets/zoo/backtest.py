@@ -309,7 +309,7 @@ class Backtest:
         stamped = (fit.rows.withColumns({"fit_seconds": F.lit(fit.seconds), "run_id": F.lit(fit.run_id)}) for fit in fits)
         rows = functools.reduce(lambda left, right: left.unionByName(right), stamped)
         origins = [fit.origin for fit in fits]
-        result = self.lakehouse.merge(ZOO_FORECAST, rows, origins, self.spec.name, permission.may_remove)
+        result = self.lakehouse.merge(ZOO_FORECAST, rows, origins, self.spec.name, permission.may_remove, is_kept=True)
         unsaved.clear()
         made = []
         for fit in fits:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,20 +57,31 @@ class EvaluationLog:
         if rows.empty:
             return {"evidence": "no origin with all horizons known yet"}
         if is_new:
-            result = self.lakehouse.read(ZOO_RESULT, [month])
-            totals = evaluation.monthly_totals(result).toPandas()
-            pit = evaluation.pit_histogram(result).toPandas()
-            cells = self._drawn_cells(result, rows)
-            inputs = [self._input(table, month) for table in (ZOO_RESULT, MODEL_EVALUATION)]
-            for model in sorted(rows["model"].unique()):
-                own = (frame[frame["model"] == model] for frame in (rows, totals, pit, cells))
-                pictures, content = self._content(model, rows, *own)
-                if stored := self.lakehouse.slices(ZOO_FORECAST, model).get(month):
-                    self.tracking.log(stored.details["run_id"], dataclasses.replace(content, inputs=inputs))
-                told = {name: round(value, 4) for name in SHOWN if (value := content.metrics.get(name)) is not None}
-                show(model, told | {name: dg.MetadataValue.md(picture.markdown) for name, picture in pictures.items()})
+            self._log_models(month, rows, show)
         picture = plots.rendered(plots.model_comparison(rows, is_simulated=self.settings.is_simulated))
         return {"comparison": dg.MetadataValue.md(picture.markdown), "leaders": dg.MetadataValue.md(leader_table(rows))}
+
+    def _log_models(self, month: int, rows: pd.DataFrame, show: Callable[[str, dict[str, Any]], None]) -> None:
+        """Figures and pictures of every model to its run, each while the next model's pictures are drawn."""
+        result = self.lakehouse.read(ZOO_RESULT, [month])
+        frames = (
+            rows,
+            evaluation.monthly_totals(result).toPandas(),
+            evaluation.pit_histogram(result).toPandas(),
+            self._drawn_cells(result, rows),
+        )
+        inputs = [self._input(table, month) for table in (ZOO_RESULT, MODEL_EVALUATION)]
+        with ThreadPoolExecutor(max_workers=1) as logger:
+            logged = []
+            for model in sorted(rows["model"].unique()):
+                pictures, content = self._content(model, rows, *(frame[frame["model"] == model] for frame in frames))
+                if stored := self.lakehouse.slices(ZOO_FORECAST, model).get(month):
+                    content = dataclasses.replace(content, inputs=inputs)
+                    logged.append(logger.submit(self.tracking.log, stored.details["run_id"], content))
+                told = {name: round(value, 4) for name in SHOWN if (value := content.metrics.get(name)) is not None}
+                show(model, told | {name: dg.MetadataValue.md(picture.markdown) for name, picture in pictures.items()})
+            for run in logged:
+                run.result()
 
     def _drawn_cells(self, result: DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
         """The results table, or the cells of so many whole parts that RESULT_ROWS rows are read, for the runs' artifacts."""

@@ -1,0 +1,33 @@
+"""What a global booster keeps of its training."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medallion_assets.zoo.boosting import MEDIAN_LEARNERS, BoosterFit
+from medallion_assets.zoo.registry import model
+
+
+def test_a_fit_of_a_former_release_keeps_its_median_learner() -> None:
+    """A registered fit with one learner of the median comes back as a fit with that one; a fit of today comes back as it is."""
+    fit = BoosterFit.__new__(BoosterFit)
+    fit.__setstate__({"learners": {}, "unit": 1.0, "median": "one"})
+    assert (fit.medians, fit.unit) == (("one",), 1.0)
+    assert pickle.loads(pickle.dumps(fit)).medians == ("one",)
+
+
+def test_the_median_is_that_of_several_learners() -> None:
+    """Of deviations around 2 with a long tail each learner finds about the median, and no two are the same."""
+    forecaster: Any = model("xgboost_global").forecaster({})
+    random = np.random.default_rng(5)
+    inputs = pd.DataFrame({"level": random.normal(size=2_000)})
+    learners = forecaster.train_medians(inputs, 2 + random.exponential(size=2_000), 7)
+    found = np.array([forecaster.apply(learner, inputs) for learner in learners])
+    assert len(found) == MEDIAN_LEARNERS
+    assert found.mean() == pytest.approx(2 + np.log(2), abs=0.1)
+    assert (found[0] != found[1]).any()
