@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -43,18 +43,25 @@ class CombinationFit:
 class Combination:
     """Mean (by fixed or learned weights) or median of the members' expected demand, and of their deciles, level by level.
 
-    ``weights`` name the members and what they count in the mean; ``decile_weights`` where deciles take others. Such deciles lie around
-    the combined median where ``moves_deciles``, and are drawn together or apart as past cells teach: the combined forecast errs less
-    than the member whose spread it takes, and demand may be calmer than it was. Counts, which are whole numbers, and demand that may be
-    zero keep their spread. Averaging quantiles keeps their order (Vincent 1912). A member that answers a cell with a stand-in is left
-    out, unless all do: then the cell is one too.
+    ``weights`` name the members and what they count in the mean; ``decile_member`` is the one that gives all deciles, where one does.
+    Otherwise they are averaged like the rest, which keeps their order (Vincent 1912). They are then drawn together or apart as the past
+    deciles of ``spread_member`` teach: the combined forecast errs less than a member whose spread it takes, and demand may be calmer
+    than it was. One member teaches it that needs no past itself: when the oldest past cells were forecast, the others were not
+    calibrated yet. Counts, which are whole numbers, and demand that may be zero keep their spread. A member that answers a cell with a
+    stand-in is left out, unless all do: then the cell is one too.
     """
 
     name: str
     weights: Mapping[str, float]
     rule: Literal["mean", "median", "learned"] = "mean"
-    decile_weights: Mapping[str, float] | None = None
-    moves_deciles: bool = False
+    decile_member: str | None = None
+    spread_member: str | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Registered combinations of former releases name weights of deciles: all on one member, around its median or the combined one."""
+        givers, is_moved = list(state.pop("decile_weights", None) or {}), state.pop("moves_deciles", False)
+        former = {"spread_member": givers[0], "decile_member": None if is_moved else givers[0]} if givers else {}
+        self.__dict__.update(state | former)
 
     def fit(self, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int, horizon: int, seed: int) -> CombinationFit:
         """Raises ValueError where ``past.attrs["members"]`` lacks a (Forecaster, Fitted) of one of the members."""
@@ -62,7 +69,7 @@ class Combination:
         if missing := [name for name in self.weights if name not in given]:
             raise ValueError(f"{self.name}: no fitted {', '.join(missing)} in past.attrs['{MEMBERS}']; fit the members first")
         learned = learn_weights(past, tuple(self.weights)) if self.rule == "learned" else {}
-        spread = self._learn_spread(past, horizon) if self.decile_weights else {}
+        spread = self._learn_spread(past, horizon, self.spread_member) if self.spread_member else {}
         return CombinationFit({name: given[name] for name in self.weights}, learned, spread)
 
     def predict(self, fitted: CombinationFit, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
@@ -90,35 +97,33 @@ class Combination:
             points, shapes = self._weights(fitted, classes, is_sound)
             frame["forecast_qty"] = (values[:, :, 0] * points).sum(axis=1)
             deciles = (values[:, :, 1:] * shapes[:, :, None]).sum(axis=1)
-            is_whole = (deciles == np.rint(deciles)).all(axis=1)
-            if self.moves_deciles:
-                median = (values[:, :, 1 + MEDIAN] * points).sum(axis=1)
-                moved = np.maximum(deciles + (median - deciles[:, MEDIAN])[:, None], 0.0)
-                deciles = np.where(is_whole[:, None], np.rint(moved), moved)
+            is_whole = ((values[:, :, 1:] == np.rint(values[:, :, 1:])).all(axis=2) | (shapes == 0)).all(axis=1)
+            deciles = np.where(is_whole[:, None], np.rint(deciles), deciles)
             factor = classes.map({name: fitted.spread.get(name, fitted.spread.get("", 1.0)) for name in classes.unique()}).astype(float)
             is_drawn = ~is_whole & (deciles[:, 0] > 0)
             frame[list(DECILES)] = _spread_out(deciles, np.where(is_drawn, factor, 1.0)[:, None])
         frame["is_fallback"] = is_fallback
         return frame[list(FORECAST_COLUMNS)]
 
-    def _learn_spread(self, past: pd.DataFrame, horizon: int) -> dict[str, float]:
-        """Factor on the deciles' distance from the median, by class and of all, with the least relative quantile loss on past cells.
+    def _learn_spread(self, past: pd.DataFrame, horizon: int, teacher: str) -> dict[str, float]:
+        """Factor on the distance of the teacher's deciles from the median, by class and of all, with the least relative quantile loss.
 
-        The newest cells count most. A class is left out until it has MIN_CELLS of the longest horizon: before, only short ones would
-        speak. A cell counts that all members forecast: some are asked for other classes too.
+        Read are past cells, around the combined median; the newest count most. A class is left out until it has MIN_CELLS of the
+        longest horizon: before, only short ones would speak. A cell counts that all members forecast: some are asked for other
+        classes too.
         """
         known = past[past["model"].isin(list(self.weights)) & past["actual_qty"].notna()]
         # Cells of several origins are combined at once: each origin's part counts as a part of its own.
         known = known.assign(part_number=known["origin"].astype(str) + " " + known["part_number"])
         known = known[known.groupby(CELL)["model"].transform("size") == len(self.weights)]
-        facts = known.drop_duplicates(CELL).set_index(CELL)
+        facts = known[known["model"] == teacher].set_index(CELL)
         if facts.empty:
             return {}
         pools = {name: _thinned(rows) for name, rows in [("", facts), *((str(name), rows) for name, rows in facts.groupby("demand_class"))]}
         read = pd.MultiIndex.from_frame(known[CELL]).isin(functools.reduce(pd.MultiIndex.union, (rows.index for rows in pools.values())))
         known = known[read]
         made = self.combine(CombinationFit({}), dict(tuple(known.groupby("model"))), known.drop_duplicates("part_number")).set_index(CELL)
-        found = {name: _best_spread(made.loc[rows.index], rows, horizon) for name, rows in pools.items()}
+        found = {name: _best_spread(made.loc[rows.index, "q50"].to_numpy(dtype=float), rows, horizon) for name, rows in pools.items()}
         return {name: factor for name, factor in found.items() if factor is not None}
 
     def _weights(self, fitted: CombinationFit, classes: pd.Series, is_sound: np.ndarray) -> tuple[Floats, Floats]:
@@ -128,9 +133,9 @@ class Combination:
         if self.rule == "learned":
             by_class = {name: fitted.learned.get(name, fitted.learned.get("", tuple(shared[0]))) for name in classes.unique()}
             own = np.asarray([by_class[name] for name in classes])
-        of_deciles = own if self.decile_weights is None else np.asarray([[self.decile_weights.get(name, 0.0) for name in self.weights]])
+        of_deciles = own if self.decile_member is None else np.asarray([[float(name == self.decile_member) for name in self.weights]])
         points, shapes = own * is_sound, of_deciles * is_sound
-        # Where every member that gives the deciles stands in, the others give them.
+        # Where the member that gives the deciles stands in, the others give them.
         shapes = np.where(shapes.sum(axis=1, keepdims=True) > 0, shapes, points)
         return points / points.sum(axis=1, keepdims=True), shapes / shapes.sum(axis=1, keepdims=True)
 
@@ -140,10 +145,12 @@ def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(FIT_CELLS, len(rows))).astype(int))]
 
 
-def _best_spread(made: pd.DataFrame, facts: pd.DataFrame, horizon: int) -> float | None:
-    """The factor for forecasts ``made`` of the cells of ``facts``, row by row, whatever a part's size; None where they are too few."""
-    deciles = made[list(DECILES)].to_numpy(dtype=float)
-    is_drawn = (~made["is_fallback"]).to_numpy() & (deciles[:, 0] > 0) & (deciles != np.rint(deciles)).any(axis=1)
+def _best_spread(median: Floats, facts: pd.DataFrame, horizon: int) -> float | None:
+    """The factor for the deciles of ``facts`` moved to the medians, cell by cell, whatever a part's size; None where cells are too few."""
+    deciles = facts[list(DECILES)].to_numpy(dtype=float)
+    is_whole = (deciles == np.rint(deciles)).all(axis=1)
+    deciles = np.maximum(deciles + (median - deciles[:, MEDIAN])[:, None], 0.0)
+    is_drawn = ~facts["is_fallback"].to_numpy(dtype=bool) & (deciles[:, 0] > 0) & ~is_whole
     facts, deciles = facts[is_drawn], deciles[is_drawn]
     if (facts.index.get_level_values("horizon") == horizon).sum() < MIN_CELLS:
         return None
@@ -210,36 +217,36 @@ def _combination(
     description: str,
     weights: dict[str, float],
     rule: Literal["mean", "median", "learned"] = "mean",
-    decile_weights: dict[str, float] | None = None,
-    moves_deciles: bool = False,
+    decile_member: str | None = None,
+    spread_member: str | None = None,
     classes: tuple[str, ...] = DEMAND_CLASSES,
 ) -> ModelSpec:
     return ModelSpec(
         name=name,
         family="combination",
         description=description,
-        build=lambda parameters: Combination(name, weights, rule, decile_weights, moves_deciles),
-        reads_past=rule == "learned" or decile_weights is not None,
+        build=lambda parameters: Combination(name, weights, rule, decile_member, spread_member),
+        reads_past=rule == "learned" or spread_member is not None,
         members=tuple(weights),
         classes=classes,
-        code_version="10",
+        code_version="11",
     )
 
 
 MODELS = (
     _combination(
         "statistical_boosting_mean",
-        "Half Theta, CES and exponential smoothing, series by series, half XGBoost over all parts, whose spread it takes",
+        "Half Theta, CES and exponential smoothing, series by series, half XGBoost over all parts, drawn to past errors",
         dict.fromkeys(("theta", "ces", "auto_ets"), 1 / 6) | {"xgboost_global": 1 / 2},
-        decile_weights={"xgboost_global": 1.0},
-        moves_deciles=True,
+        spread_member="xgboost_global",
         classes=("smooth", "erratic"),
     ),
     _combination(
         "boosting_mean",
         "Mean of the two boosters over all parts, with the deciles of the one that learns the distribution, drawn to past errors",
         {"xgboost_global": 0.5, "sklearn_hist_gradient": 0.5},
-        decile_weights={"xgboost_global": 1.0},
+        decile_member="xgboost_global",
+        spread_member="xgboost_global",
     ),
     _combination(
         "zoo_median",

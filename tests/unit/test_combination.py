@@ -25,6 +25,10 @@ def by_part(rows: pd.DataFrame, column: str = "forecast_qty") -> dict[str, float
     return dict(zip(rows["part_number"], rows[column], strict=True))
 
 
+def deciles(rows: pd.DataFrame) -> list[list[float]]:
+    return rows[list(DECILES)].to_numpy().tolist()
+
+
 def test_a_mean_weighs_forecasts_and_deciles_alike() -> None:
     """Three quarters of 4 and one of 8 are 5, and q90 is three quarters of 6 and one of 12."""
     rows = Combination("mean", {"x": 0.75, "y": 0.25}).combine(NOTHING, {"x": member({"A": 4}), "y": member({"A": 8})}, FEATURES)
@@ -34,9 +38,18 @@ def test_a_mean_weighs_forecasts_and_deciles_alike() -> None:
 
 def test_deciles_may_come_from_one_member() -> None:
     """Expected demand is the mean of both, the deciles are y's."""
-    combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0})
+    combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_member="y")
     rows = combination.combine(NOTHING, {"x": member({"A": 4}), "y": member({"A": 8})}, FEATURES)
     assert (by_part(rows), by_part(rows, "q50")) == ({"A": 6.0}, {"A": 8.0})
+
+
+def test_a_registered_combination_of_a_former_release_is_read() -> None:
+    """It named weights of deciles where there is one member now, and said whether they move."""
+    former = Combination.__new__(Combination)
+    former.__setstate__(
+        {"name": "mean", "weights": {"x": 0.5, "y": 0.5}, "rule": "mean", "decile_weights": {"y": 1.0}, "moves_deciles": False}
+    )
+    assert former == Combination("mean", {"x": 0.5, "y": 0.5}, decile_member="y", spread_member="y")
 
 
 def test_a_stand_in_does_not_count_unless_there_is_nothing_else() -> None:
@@ -92,7 +105,7 @@ def known(width: float, horizon: int = 2, parts: int = 300) -> pd.DataFrame:
 @pytest.mark.parametrize(("width", "factor"), [(1.0, 1.0), (1.2, 1 / 1.2), (0.8, 1 / 0.8), (3.0, 0.7)])
 def test_a_spread_is_drawn_to_what_past_errors_were(width: float, factor: float) -> None:
     """Deciles a fifth too wide come a sixth nearer to the median, too narrow ones go apart, within limits; the median stays."""
-    combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0}, moves_deciles=True)
+    combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
     past = known(width)
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
     fitted = combination.fit(FEATURES, FEATURES, past, 202303, 2, 7)
@@ -110,27 +123,40 @@ def test_one_large_part_does_not_say_how_wide_the_deciles_of_all_are() -> None:
     past.loc[large, ["actual_qty", "forecast_qty", *DECILES]] *= 1000
     past.loc[large, "actual_qty"] = 26_000.0
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
-    combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0}, moves_deciles=True)
+    combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
     assert combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread[""] == pytest.approx(0.8, abs=0.06)
 
 
 def test_counts_stay_whole_and_keep_their_spread_as_does_demand_that_may_be_zero() -> None:
-    """Around a median of 5 instead of 4 counts move by one; a factor of a half draws neither them nor deciles that begin at zero."""
-    combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0}, moves_deciles=True)
+    """Between counts of 0 to 8 and of 2 to 10 lie those of 1 to 9; a factor of a half draws neither them nor deciles from zero on."""
+    combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
     fitted = CombinationFit({}, spread={"": 0.5})
     counts = {decile: [float(i)] for i, decile in enumerate(DECILES)}
     rows = pd.DataFrame({"part_number": ["A"], "horizon": 1, "forecast_qty": 4.0, **counts, "is_fallback": False})
-    other = rows.assign(q50=6.4)
-    moved = combination.combine(fitted, {"x": other, "y": rows}, FEATURES)
-    assert moved[list(DECILES)].to_numpy().tolist() == [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]]
+    other = rows.assign(**{decile: rows[decile] + 2 for decile in DECILES})
+    assert deciles(combination.combine(fitted, {"x": other, "y": rows}, FEATURES)) == [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]]
+    nearer = combination.combine(fitted, {"x": rows.assign(q90=9.0), "y": rows}, FEATURES)
+    assert deciles(nearer) == [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]]
     from_zero = rows.assign(q90=8.5)
-    kept = combination.combine(fitted, {"x": from_zero, "y": from_zero}, FEATURES)
-    assert kept[list(DECILES)].to_numpy().tolist() == from_zero[list(DECILES)].to_numpy().tolist()
+    assert deciles(combination.combine(fitted, {"x": from_zero, "y": from_zero}, FEATURES)) == deciles(from_zero)
+
+
+def test_the_spread_is_that_of_all_members_drawn_as_one_of_them_teaches() -> None:
+    """x never had its spread measured, so it teaches nothing: what y's past says draws the mean of both."""
+    past = known(1.25)
+    wrong = past["model"] == "x"
+    past.loc[wrong, list(DECILES)] = 20 + 4 * (past.loc[wrong, list(DECILES)] - 20)
+    past.attrs["members"] = {"x": (None, None), "y": (None, None)}
+    combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
+    fitted = combination.fit(FEATURES, FEATURES, past, 202303, 2, 7)
+    assert fitted.spread[""] == pytest.approx(0.8, abs=0.06)
+    rows = combination.combine(fitted, {"x": member({"A": 4}), "y": member({"A": 8})}, FEATURES)
+    assert by_part(rows, "q90")["A"] == pytest.approx(6 + fitted.spread[""] * 3)
 
 
 def test_cells_that_a_member_is_not_asked_for_teach_no_spread() -> None:
     """A quarter too wide on smooth parts, where both forecast; of the lumpy ones, which only y forecasts, nothing is learned."""
-    combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0}, moves_deciles=True)
+    combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
     other = known(1.0).query("model == 'y'").assign(demand_class="lumpy")
     past = pd.concat([known(1.25), other.assign(part_number="L" + other["part_number"])], ignore_index=True)
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
@@ -149,7 +175,7 @@ def test_frames_made_of_the_past_do_not_copy_the_members() -> None:
 
 def test_short_horizons_alone_teach_no_spread() -> None:
     """Until the longest horizon has its cells, deciles are taken as they are."""
-    combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_weights={"y": 1.0}, moves_deciles=True)
+    combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
     past = known(2.0)
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
     assert combination.fit(FEATURES, FEATURES, past, 202303, 3, 7).spread == {}
