@@ -17,6 +17,8 @@ from medallion_assets.tables import BRONZE_SALES_ORDERS, DATA_QUALITY, DEMAND_DR
 from resources.lakehouse import Lakehouse, TableSpec
 from resources.settings import Settings
 
+RULES_OF_A_TABLE = 63  # bits of a BIGINT without its sign
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -40,13 +42,18 @@ def build_checks(settings: Settings, model_keys: dict[str, dg.AssetKey], has_own
 
 
 def findings(spec: TableSpec, table: DataFrame) -> DataFrame:
-    """Rules of a spec that rows break: rule, yyyymm, row_count. Rows of one key count together, for each rule that any of them breaks."""
+    """Rules of a spec that rows break: rule, yyyymm, row_count. Rows of one key count together, for each rule that any of them breaks.
+
+    Raises ValueError where a spec has more than RULES_OF_A_TABLE rules.
+    """
     month = F.col(spec.month_column) if spec.month_column in table.columns else F.lit(0)
     rules = [(f"not_null_{c.name}", F.col(f"`{c.name}`").isNotNull()) for c in spec.columns if not c.is_nullable]
     rules += [(constraint.name, F.coalesce(F.expr(constraint.sql), F.lit(False))) for constraint in spec.constraints]
     if spec.month_column in table.columns:
         rules.append(("month_valid", (month == 0) | ((month % 100).between(1, 12) & (month > 190000))))
     # The table is read once: a bit for each rule travels with the keys.
+    if len(rules) > RULES_OF_A_TABLE:
+        raise ValueError(f"{spec.id} has {len(rules)} rules; its check holds {RULES_OF_A_TABLE}")
     bits = (F.when(rule, F.lit(0)).otherwise(F.lit(1 << bit)).cast("bigint") for bit, (_, rule) in enumerate(rules))
     broken = reduce(lambda total, bit: total.bitwiseOR(bit), bits, F.lit(0).cast("bigint"))
     by_key = table.groupBy(month.alias("yyyymm"), *[F.col(k) for k in spec.key if k != spec.month_column]).agg(
