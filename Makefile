@@ -42,7 +42,7 @@ test: setup  ## linters, types and tests; those of real data skip themselves wit
 	@status=0; $(MAKE) --no-print-directory lint || status=1; $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder || status=1; exit $$status
 
 test-quick: setup  ## tests that need no JVM and no other process
-	@$(PYTEST) -m "not spark and not integration and not real"
+	@$(PYTEST) -n 2 --dist loadfile -m "not spark and not integration and not real"
 
 test-real: setup  ## tests on the shared data, with all parts, and a million lines of one part
 	@REAL_PARTS=0 MANY_LINES=1000000 $(PYTEST) -m real
