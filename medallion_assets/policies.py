@@ -11,6 +11,8 @@ import dagster as dg
 
 from resources.errors import Refused
 
+RETRY_DELAY_SECONDS = 30
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -21,14 +23,6 @@ def monthly_freshness(layer: str) -> dg.FreshnessPolicy:
     It looks at the newest materialization of any month; whether a certain month is missing is the freshness sensor's business.
     """
     return dg.FreshnessPolicy.time_window(fail_window=timedelta(days=40), warn_window=timedelta(days=35))
-
-
-def retry_transient() -> dg.RetryPolicy:
-    """Prevents a short loss of storage or network from failing a night's run: one more try after half a minute.
-
-    Mistakes in data, configuration or code raise dg.Failure(allow_retries=False) and are not tried again.
-    """
-    return dg.RetryPolicy(max_retries=1, delay=30)
 
 
 def clear_refusals(body: Callable[P, R]) -> Callable[P, R]:
@@ -45,3 +39,23 @@ def clear_refusals(body: Callable[P, R]) -> Callable[P, R]:
             raise dg.Failure(description=str(error), allow_retries=False) from error
 
     return refusing
+
+
+def retry_transient(body: Callable[P, R]) -> Callable[P, R]:
+    """Prevents a short loss of storage or network from failing a night's run: one more try of an asset after RETRY_DELAY_SECONDS.
+
+    Refusals become failures as in clear_refusals and are not tried again; nor are Dagster's own errors. An interrupt passes and ends
+    the run. It is no dg.RetryPolicy because that tries an interrupted step again: a run that was cancelled would go on.
+    """
+    refusing = clear_refusals(body)
+
+    @functools.wraps(body)
+    def trying(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return refusing(*args, **kwargs)
+        except (dg.Failure, dg.RetryRequested, dg.DagsterError):
+            raise
+        except Exception as error:
+            raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_DELAY_SECONDS) from error
+
+    return trying

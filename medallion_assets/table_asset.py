@@ -136,7 +136,6 @@ def monthly_options(settings: Settings, layer: str, owner: str) -> dict[str, Any
         "partitions_def": month_partitions(settings.first_month),
         "backfill_policy": dg.BackfillPolicy.single_run(),
         "freshness_policy": policies.monthly_freshness(layer),
-        "retry_policy": policies.retry_transient(),
         "tags": {"medallion/layer": layer} | ({"medallion/data": "simulated"} if settings.is_simulated else {}),
     }
 
@@ -189,7 +188,7 @@ def table_asset(
         **asset_options(spec, settings, lakehouse_name, [i.spec for i in inputs]),
         deps=deps if deps is not None else [asset_key(i.spec) for i in inputs],
     )
-    @policies.clear_refusals
+    @policies.retry_transient
     def _table(context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.MaterializeResult:
         requested = [int(key) for key in context.partition_keys]
         asked = sorted({*requested, *_reached_back(lakehouse, spec, requested), *([0] if with_no_month else [])})

@@ -18,7 +18,7 @@ from pyspark.sql.window import Window
 
 from medallion_assets.bronze import transforms
 from medallion_assets.partitions import NO_MONTH
-from medallion_assets.policies import clear_refusals
+from medallion_assets.policies import retry_transient
 from medallion_assets.table_asset import Outcome, asset_key, asset_options, report, retry_on_conflict, version_of
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
@@ -32,7 +32,7 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
     """The two bronze assets."""
 
     @dg.asset(**asset_options(DELIVERIES, settings, lakehouse_names[DELIVERIES.id]))
-    @clear_refusals
+    @retry_transient
     def deliveries(
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], orders: dg.ResourceParam[OrderFiles]
     ) -> dg.MaterializeResult:
@@ -60,7 +60,7 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         **asset_options(BRONZE_SALES_ORDERS, settings, lakehouse_names[BRONZE_SALES_ORDERS.id]),
         deps=[asset_key(DELIVERIES), *(dg.AssetKey(str(s.table).split(".")) for s in settings.sources if s.mode == "adopt")],
     )
-    @clear_refusals
+    @retry_transient
     def sales_orders(
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], orders: dg.ResourceParam[OrderFiles]
     ) -> dg.MaterializeResult:

@@ -16,7 +16,7 @@ from medallion_assets.gold.retraining import RetrainingPolicy
 from medallion_assets.monitoring import accuracy, drift, quality
 from medallion_assets.monitoring.freshness import freshness_table, listed
 from medallion_assets.partitions import add_months, month_range
-from medallion_assets.policies import clear_refusals
+from medallion_assets.policies import retry_transient
 from medallion_assets.table_asset import (
     Input,
     Months,
@@ -62,7 +62,7 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         **asset_options(DEMAND_FORECAST, settings, lakehouse_names[DEMAND_FORECAST.id], [DEMAND_FEATURES, CHAMPION]),
         deps=[asset_key(CHAMPION), asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES)],
     )
-    @clear_refusals
+    @retry_transient
     def demand_forecast(
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], tracking: dg.ResourceParam[Tracking]
     ) -> dg.MaterializeResult:
@@ -84,7 +84,7 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         kinds={"html", "mlflow"},
         deps=list(map(asset_key, _REPORTED)),
     )
-    @clear_refusals
+    @retry_transient
     def monthly_report(
         context: dg.AssetExecutionContext,
         lakehouse: dg.ResourceParam[Lakehouse],
@@ -102,7 +102,7 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         **asset_options(RETRAINING_DECISION, settings, lakehouse_names[RETRAINING_DECISION.id]),
         deps=[asset_key(CHAMPION), asset_key(DEMAND_DRIFT), asset_key(FORECAST_ACCURACY)],
     )
-    @clear_refusals
+    @retry_transient
     def retraining_decision(context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.MaterializeResult:
         requested = [int(key) for key in context.partition_keys]
         policy = RetrainingPolicy(settings, lakehouse, context.run.run_id, context.log.info)

@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from medallion_assets.partitions import add_months, evidence_origins, month_range
-from medallion_assets.policies import clear_refusals
+from medallion_assets.policies import retry_transient
 from medallion_assets.table_asset import (
     Input,
     Months,
@@ -65,7 +65,7 @@ def _model_asset(spec: ModelSpec, settings: Settings, lakehouse_names: Mapping[s
     }
 
     @dg.asset(**options, deps=[asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES), *map(model_key, spec.members)])
-    @clear_refusals
+    @retry_transient
     def _model(
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], tracking: dg.ResourceParam[Tracking]
     ) -> dg.MaterializeResult:
@@ -123,7 +123,7 @@ def _evidence_assets(specs: Sequence[ModelSpec], settings: Settings, lakehouse_n
     )
 
     @dg.asset(**asset_options(MODEL_EVALUATION, settings, lakehouse_names[MODEL_EVALUATION.id], [ZOO_RESULT]), deps=[asset_key(ZOO_RESULT)])
-    @clear_refusals
+    @retry_transient
     def model_evaluation_(
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], tracking: dg.ResourceParam[Tracking]
     ) -> dg.MaterializeResult:
@@ -157,7 +157,7 @@ def _evidence_assets(specs: Sequence[ModelSpec], settings: Settings, lakehouse_n
         **asset_options(CHAMPION, settings, lakehouse_names[CHAMPION.id], [MODEL_EVALUATION]),
         deps=[asset_key(MODEL_EVALUATION), asset_key(ZOO_RESULT), *model_keys],
     )
-    @clear_refusals
+    @retry_transient
     def champion(
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], tracking: dg.ResourceParam[Tracking]
     ) -> dg.MaterializeResult:

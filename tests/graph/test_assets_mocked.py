@@ -246,7 +246,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (bronze_assets, silver_assets, gold_assets, publishing, zoo_assets, backtest, checks):
             patch.setattr(module, "F", fakes.functions)
-        patch.setattr(policies, "retry_transient", lambda: dg.RetryPolicy(max_retries=1))  # as it is, without its half minute
+        patch.setattr(policies, "RETRY_DELAY_SECONDS", 0)
         drawn = SimpleNamespace(
             **dict.fromkeys(PLOTS, lambda *args, **options: "a figure"), rendered=lambda figure: Picture(b"png", "a figure")
         )
@@ -564,6 +564,41 @@ def test_a_refusal_fails_with_its_message_and_is_not_tried_again(past: Past, mon
     assert execution.failure() == "the mapping names no such column"
     assert execution.count(dg.DagsterEventType.STEP_UP_FOR_RETRY) == 0
     assert (world.versions(), world.journal) == (past.completed.versions, [])
+
+
+@pytest.mark.parametrize(("failures", "is_success"), [(1, True), (2, False)])
+def test_a_short_loss_is_tried_once_more(past: Past, monkeypatch: pytest.MonkeyPatch, failures: int, is_success: bool) -> None:
+    """The storage that answers at the second try costs nothing; what fails twice fails the run, with its message."""
+    world = past.world.copied()
+    world.lakehouse.forget(SILVER_SALES_ORDERS, LAST)
+    whole, left = silver_assets.transforms.sales_orders, [OSError("the disk is away")] * failures
+
+    def away(lines: FakeFrame) -> FakeFrame:
+        if left:
+            raise left.pop()
+        return whole(lines)
+
+    monkeypatch.setattr(silver_assets.transforms, "sales_orders", away)
+    execution = world.run("monthly_data", LAST)
+    assert execution.success == is_success
+    assert execution.count(dg.DagsterEventType.STEP_UP_FOR_RETRY) == 1
+    if not is_success:
+        assert "the disk is away" in execution.failure()
+
+
+def test_an_interrupt_ends_the_run_and_is_not_tried_again(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stops a run gets an ended run: no step is tried again and none is started after."""
+    world = past.world.copied()
+    world.lakehouse.forget(SILVER_SALES_ORDERS, LAST)
+
+    def interrupted(lines: FakeFrame) -> FakeFrame:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(silver_assets.transforms, "sales_orders", interrupted)
+    execution = world.run("monthly_data", LAST)
+    assert not execution.success
+    assert execution.count(dg.DagsterEventType.STEP_UP_FOR_RETRY) == 0
+    assert [event.step_key for event in execution.events if event.is_step_start][-1] == "silver__sales_orders"
 
 
 def test_a_file_that_can_not_be_read_stops_the_registration(past: Past) -> None:
