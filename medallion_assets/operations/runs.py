@@ -188,7 +188,7 @@ class Session:
             if event.is_step_failure:
                 data = event.step_failure_data
                 if data.error_source and data.error_source.name == "INTERRUPT":
-                    return f"stopped in {event.step_key}; what is stored stays, and the same command goes on from there"
+                    return f"stopped in {event.step_key}; what is stored stays, and the next run goes on from there"
                 metadata = data.user_failure_data
                 if metadata and metadata.description:
                     return str(metadata.description)
