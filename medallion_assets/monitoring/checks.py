@@ -51,9 +51,9 @@ def findings(spec: TableSpec, table: DataFrame) -> DataFrame:
     rules += [(constraint.name, F.coalesce(F.expr(constraint.sql), F.lit(False))) for constraint in spec.constraints]
     if spec.month_column in table.columns:
         rules.append(("month_valid", (month == 0) | ((month % 100).between(1, 12) & (month > 190000))))
-    # The table is read once: a bit for each rule travels with the keys.
     if len(rules) > RULES_OF_A_TABLE:
         raise ValueError(f"{spec.id} has {len(rules)} rules; its check holds {RULES_OF_A_TABLE}")
+    # The table is read once: a bit for each rule travels with the keys.
     bits = (F.when(rule, F.lit(0)).otherwise(F.lit(1 << bit)).cast("bigint") for bit, (_, rule) in enumerate(rules))
     broken = reduce(lambda total, bit: total.bitwiseOR(bit), bits, F.lit(0).cast("bigint"))
     by_key = table.groupBy(month.alias("yyyymm"), *[F.col(k) for k in spec.key if k != spec.month_column]).agg(

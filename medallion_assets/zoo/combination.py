@@ -16,7 +16,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import softmax
 
 from medallion_assets.tables import DECILES, DEMAND_CLASSES, LEVELS
-from medallion_assets.zoo.series import Floats
+from medallion_assets.zoo.series import Flags, Floats
 from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, Forecaster, ModelSpec
 
 MEMBERS = "members"  # key of past.attrs under which the runner hands over the fitted members
@@ -97,7 +97,7 @@ class Combination:
             points, shapes = self._weights(fitted, classes, is_sound)
             frame["forecast_qty"] = (values[:, :, 0] * points).sum(axis=1)
             deciles = (values[:, :, 1:] * shapes[:, :, None]).sum(axis=1)
-            is_whole = ((values[:, :, 1:] == np.rint(values[:, :, 1:])).all(axis=2) | (shapes == 0)).all(axis=1)
+            is_whole = (_are_counts(values[:, :, 1:]) | (shapes == 0)).all(axis=1)
             deciles = np.where(is_whole[:, None], np.rint(deciles), deciles)
             factor = classes.map({name: fitted.spread.get(name, fitted.spread.get("", 1.0)) for name in classes.unique()}).astype(float)
             is_drawn = ~is_whole & (deciles[:, 0] > 0)
@@ -148,7 +148,7 @@ def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
 def _best_spread(median: Floats, facts: pd.DataFrame, horizon: int) -> float | None:
     """The factor for the deciles of ``facts`` moved to the medians, cell by cell, whatever a part's size; None where cells are too few."""
     deciles = facts[list(DECILES)].to_numpy(dtype=float)
-    is_whole = (deciles == np.rint(deciles)).all(axis=1)
+    is_whole = _are_counts(deciles)
     deciles = np.maximum(deciles + (median - deciles[:, MEDIAN])[:, None], 0.0)
     is_drawn = ~facts["is_fallback"].to_numpy(dtype=bool) & (deciles[:, 0] > 0) & ~is_whole
     facts, deciles = facts[is_drawn], deciles[is_drawn]
@@ -165,6 +165,11 @@ def _best_spread(median: Floats, facts: pd.DataFrame, horizon: int) -> float | N
         return float((weight * np.maximum(levels * short, (levels - 1) * short)).sum())
 
     return float(minimize_scalar(loss, bounds=SPREADS, method="bounded", options={"xatol": 0.005}).x)
+
+
+def _are_counts(deciles: Floats) -> Flags:
+    """Which cells have whole deciles only, whatever axes come before the last."""
+    return np.asarray((deciles == np.rint(deciles)).all(axis=-1))
 
 
 def _spread_out(deciles: Floats, factor: float | Floats) -> Floats:
