@@ -26,17 +26,20 @@ CELL = ["part_number", "horizon"]
 MIN_CELLS = 200  # past cells of a class without which the weights of all classes hold, and of all without which they are equal
 FIT_CELLS = 20_000  # cells that learning weights reads
 PULL = 0.01  # towards equal weights, in shares of the quantile loss per squared log weight
-SPREADS = (0.7, 1.3)  # how far a member's spread is drawn together or apart
+SPREADS = (0.7, 1.3)  # how far deciles are drawn together or apart
 HALF_LIFE = 6.0  # months after which a past error says half as much about how restless demand is now
 
 
 @dataclass(frozen=True)
 class CombinationFit:
-    """The fitted members by name, and by demand class ("": all classes) learned weights and the factor on a member's spread."""
+    """The fitted members by name, and by demand class ("": all classes) learned weights and the factors on the deciles' spread.
+
+    The factors are those below and above the median; registered fits of former releases hold one for both.
+    """
 
     members: Mapping[str, tuple[Forecaster, Fitted]]
     learned: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    spread: Mapping[str, float] = field(default_factory=dict)
+    spread: Mapping[str, tuple[float, float] | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,11 @@ class Combination:
     """Mean (by fixed or learned weights) or median of the members' expected demand, and of their deciles, level by level.
 
     ``weights`` name the members and what they count in the mean; ``decile_member`` is the one that gives all deciles, where one does.
-    Otherwise they are averaged like the rest, which keeps their order (Vincent 1912). They are then drawn together or apart as the past
-    deciles of ``spread_member`` teach: the combined forecast errs less than a member whose spread it takes, and demand may be calmer
-    than it was. One member teaches it that needs no past itself: when the oldest past cells were forecast, the others were not
-    calibrated yet. Counts, which are whole numbers, and demand that may be zero keep their spread. A member that answers a cell with a
-    stand-in is left out, unless all do: then the cell is one too.
+    Otherwise they are averaged like the rest, which keeps their order (Vincent 1912). They are then drawn together or apart, below and
+    above the median, as the past deciles of ``spread_member`` teach: the combined forecast errs less than a member whose spread it
+    takes, and demand may be calmer or less skewed than it was. One member teaches it that needs no past itself: when the oldest past
+    cells were forecast, the others were not calibrated yet. Counts, which are whole numbers, and demand that may be zero keep their
+    spread. A member that answers a cell with a stand-in is left out, unless all do: then the cell is one too.
     """
 
     name: str
@@ -99,14 +102,15 @@ class Combination:
             deciles = (values[:, :, 1:] * shapes[:, :, None]).sum(axis=1)
             is_whole = (_are_counts(values[:, :, 1:]) | (shapes == 0)).all(axis=1)
             deciles = np.where(is_whole[:, None], np.rint(deciles), deciles)
-            factor = classes.map({name: fitted.spread.get(name, fitted.spread.get("", 1.0)) for name in classes.unique()}).astype(float)
+            names, of_class = np.unique(classes.to_numpy(dtype=str), return_inverse=True)
+            factors = np.asarray([np.broadcast_to(fitted.spread.get(name, fitted.spread.get("", 1.0)), 2) for name in names])
             is_drawn = ~is_whole & (deciles[:, 0] > 0)
-            frame[list(DECILES)] = _spread_out(deciles, np.where(is_drawn, factor, 1.0)[:, None])
+            frame[list(DECILES)] = _spread_out(deciles, *np.where(is_drawn, factors[of_class].T, 1.0))
         frame["is_fallback"] = is_fallback
         return frame[list(FORECAST_COLUMNS)]
 
-    def _learn_spread(self, past: pd.DataFrame, horizon: int, teacher: str) -> dict[str, float]:
-        """Factor on the distance of the teacher's deciles from the median, by class and of all, with the least relative quantile loss.
+    def _learn_spread(self, past: pd.DataFrame, horizon: int, teacher: str) -> dict[str, tuple[float, float]]:
+        """Factors on the distance of the teacher's deciles from the median, by class and of all, with the least relative quantile loss.
 
         Read are past cells, around the combined median; the newest count most. A class is left out until it has MIN_CELLS of the
         longest horizon: before, only short ones would speak. A cell counts that all members forecast: some are asked for other
@@ -124,7 +128,7 @@ class Combination:
         known = known[read]
         made = self.combine(CombinationFit({}), dict(tuple(known.groupby("model"))), known.drop_duplicates("part_number")).set_index(CELL)
         found = {name: _best_spread(made.loc[rows.index, "q50"].to_numpy(dtype=float), rows, horizon) for name, rows in pools.items()}
-        return {name: factor for name, factor in found.items() if factor is not None}
+        return {name: factors for name, factors in found.items() if factors is not None}
 
     def _weights(self, fitted: CombinationFit, classes: pd.Series, is_sound: np.ndarray) -> tuple[Floats, Floats]:
         """Weights [cell, member] of expected demand and of deciles, each row summing to one; ``classes`` are the cells' demand classes."""
@@ -145,8 +149,12 @@ def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(FIT_CELLS, len(rows))).astype(int))]
 
 
-def _best_spread(median: Floats, facts: pd.DataFrame, horizon: int) -> float | None:
-    """The factor for the deciles of ``facts`` moved to the medians, cell by cell, whatever a part's size; None where cells are too few."""
+def _best_spread(median: Floats, facts: pd.DataFrame, horizon: int) -> tuple[float, float] | None:
+    """Factors for the deciles of ``facts`` moved to the medians, cell by cell, whatever a part's size; None where cells are too few.
+
+    Each is the geometric mean of the best factor of its side, below or above the median, and of that of both: past errors may be more
+    or less skewed than the deciles, which is partly the chance of a few months in which all demand rose or fell.
+    """
     deciles = facts[list(DECILES)].to_numpy(dtype=float)
     is_whole = _are_counts(deciles)
     deciles = np.maximum(deciles + (median - deciles[:, MEDIAN])[:, None], 0.0)
@@ -160,11 +168,15 @@ def _best_spread(median: Floats, facts: pd.DataFrame, horizon: int) -> float | N
     weight = (0.5 ** (age / HALF_LIFE) / deciles[:, MEDIAN])[:, None]
     actual_qty, levels = facts["actual_qty"].to_numpy(dtype=float)[:, None], np.asarray(LEVELS)
 
-    def loss(factor: float) -> float:
-        short = actual_qty - _spread_out(deciles, factor)
-        return float((weight * np.maximum(levels * short, (levels - 1) * short)).sum())
+    def best(side: slice) -> float:
+        def loss(factor: float) -> float:
+            short = actual_qty - _spread_out(deciles, factor, factor)[:, side]
+            return float((weight * np.maximum(levels[side] * short, (levels[side] - 1) * short)).sum())
 
-    return float(minimize_scalar(loss, bounds=SPREADS, method="bounded", options={"xatol": 0.005}).x)
+        return float(minimize_scalar(loss, bounds=SPREADS, method="bounded", options={"xatol": 0.005}).x)
+
+    both, below, above = best(slice(None)), best(slice(MEDIAN)), best(slice(MEDIAN + 1, None))
+    return float(np.sqrt(both * below)), float(np.sqrt(both * above))
 
 
 def _are_counts(deciles: Floats) -> Flags:
@@ -172,10 +184,11 @@ def _are_counts(deciles: Floats) -> Flags:
     return np.asarray((deciles == np.rint(deciles)).all(axis=-1))
 
 
-def _spread_out(deciles: Floats, factor: float | Floats) -> Floats:
-    """Deciles [cell, decile] whose distance from the median is so many times as large; none below zero."""
-    middle = deciles[:, MEDIAN, None]
-    return np.maximum(middle + factor * (deciles - middle), 0.0)
+def _spread_out(deciles: Floats, below: float | Floats, above: float | Floats) -> Floats:
+    """Deciles [cell, decile] whose distance below and above the median is so many times as large; none below zero."""
+    distance = deciles - deciles[:, MEDIAN, None]
+    factor = np.where(np.arange(len(DECILES)) < MEDIAN, np.expand_dims(below, -1), np.expand_dims(above, -1))
+    return np.maximum(deciles[:, MEDIAN, None] + factor * distance, 0.0)
 
 
 def learn_weights(past: pd.DataFrame, members: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
@@ -234,7 +247,7 @@ def _combination(
         reads_past=rule == "learned" or spread_member is not None,
         members=tuple(weights),
         classes=classes,
-        code_version="11",
+        code_version="12",
     )
 
 

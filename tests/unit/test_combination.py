@@ -109,11 +109,33 @@ def test_a_spread_is_drawn_to_what_past_errors_were(width: float, factor: float)
     past = known(width)
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
     fitted = combination.fit(FEATURES, FEATURES, past, 202303, 2, 7)
-    assert fitted.spread == {"": pytest.approx(factor, abs=0.06), "smooth": pytest.approx(factor, abs=0.06)}
+    assert fitted.spread == {name: pytest.approx((factor, factor), abs=0.06) for name in ("", "smooth")}
     members = {"x": member({"A": 4}), "y": member({"A": 4})}
     rows, plain = combination.combine(fitted, members, FEATURES), combination.combine(NOTHING, members, FEATURES)
     assert by_part(rows, "q50") == by_part(plain, "q50")
-    assert by_part(rows, "q90")["A"] - 4 == pytest.approx(fitted.spread[""] * (by_part(plain, "q90")["A"] - 4))
+    assert by_part(rows, "q90")["A"] - 4 == pytest.approx(fitted.spread[""][1] * (by_part(plain, "q90")["A"] - 4))
+
+
+def test_each_side_is_drawn_to_its_own_past_errors() -> None:
+    """Where demand falls short of the median half as far as it exceeds it, the lower deciles come nearer than the upper ones."""
+    past = known(1.0, parts=3000)
+    error = past["actual_qty"] - 20
+    past["actual_qty"] = 20 + error.where(error > 0, error / 2)
+    past.attrs["members"] = {"x": (None, None), "y": (None, None)}
+    fitted = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y").fit(FEATURES, FEATURES, past, 202303, 2, 7)
+    below, above = fitted.spread[""]
+    assert below == pytest.approx(0.75, abs=0.06)
+    assert above == pytest.approx(0.9, abs=0.06)
+
+
+def test_a_registered_fit_of_a_former_release_draws_both_sides_alike() -> None:
+    """It holds one factor: half the distance on either side of the median."""
+    members = {"x": member({"A": 4}), "y": member({"A": 4})}
+    combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
+    rows = combination.combine(CombinationFit({}, spread={"": 0.5}), members, FEATURES)
+    plain = combination.combine(NOTHING, members, FEATURES)
+    for decile in ("q10", "q90"):
+        assert by_part(rows, decile)["A"] - 4 == pytest.approx((by_part(plain, decile)["A"] - 4) / 2)
 
 
 def test_one_large_part_does_not_say_how_wide_the_deciles_of_all_are() -> None:
@@ -124,7 +146,7 @@ def test_one_large_part_does_not_say_how_wide_the_deciles_of_all_are() -> None:
     past.loc[large, "actual_qty"] = 26_000.0
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
     combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
-    assert combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread[""] == pytest.approx(0.8, abs=0.06)
+    assert combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread[""] == pytest.approx((0.8, 0.8), abs=0.06)
 
 
 def test_counts_stay_whole_and_keep_their_spread_as_does_demand_that_may_be_zero() -> None:
@@ -149,9 +171,9 @@ def test_the_spread_is_that_of_all_members_drawn_as_one_of_them_teaches() -> Non
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
     combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
     fitted = combination.fit(FEATURES, FEATURES, past, 202303, 2, 7)
-    assert fitted.spread[""] == pytest.approx(0.8, abs=0.06)
+    assert fitted.spread[""] == pytest.approx((0.8, 0.8), abs=0.06)
     rows = combination.combine(fitted, {"x": member({"A": 4}), "y": member({"A": 8})}, FEATURES)
-    assert by_part(rows, "q90")["A"] == pytest.approx(6 + fitted.spread[""] * 3)
+    assert by_part(rows, "q90")["A"] == pytest.approx(6 + fitted.spread[""][1] * 3)
 
 
 def test_cells_that_a_member_is_not_asked_for_teach_no_spread() -> None:
@@ -160,7 +182,8 @@ def test_cells_that_a_member_is_not_asked_for_teach_no_spread() -> None:
     other = known(1.0).query("model == 'y'").assign(demand_class="lumpy")
     past = pd.concat([known(1.25), other.assign(part_number="L" + other["part_number"])], ignore_index=True)
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
-    assert combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread == dict.fromkeys(("", "smooth"), pytest.approx(0.8, abs=0.06))
+    spread = combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread
+    assert spread == dict.fromkeys(("", "smooth"), pytest.approx((0.8, 0.8), abs=0.06))
     past = other.copy()
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
     assert combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread == {}
