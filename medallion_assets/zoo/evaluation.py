@@ -6,7 +6,7 @@ rows are partitioned. Who wins on these figures is decided in promotion.py.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
 from operator import and_
@@ -15,7 +15,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from medallion_assets.partitions import add_months, month_range
-from medallion_assets.tables import DECILES, DEMAND_CLASSES, LEVELS, MODEL_EVALUATION, ZOO_RESULT
+from medallion_assets.tables import DECILES, LEVELS, MODEL_EVALUATION, ZOO_RESULT
 from resources.settings import PromotionSettings
 
 MAX_MISSING_SHARE_PCT = 1
@@ -109,8 +109,9 @@ def compared_cells(zoo_result: DataFrame, classes: Classes) -> DataFrame:
 def model_evaluation(zoo_result: DataFrame, fit_seconds: DataFrame, classes: Classes, settings: PromotionSettings) -> DataFrame:
     """gold.model_evaluation: every figure by decision month, model, segment and horizon (0: all), on the cells of ``compared_cells``.
 
-    Segments are all, each demand class, each ABC class, and the 20 regions with most demand. A model asked for some classes only has
-    rows for those classes and none for the other segments, where it could not be compared on identical cells. missing_cell_count are
+    Segments are all, each demand class, each ABC class, and the 20 regions with most demand. A model that isn't asked for every class
+    with cells in the month has rows for its classes and none for the other segments, where it could not be compared on identical cells.
+    missing_cell_count are
     the cells that some contestant has and this one lacks or has without finite numbers; a model that is not compared on all cells of a
     row has no figures there and cell_count 0. Figures whose denominator is zero are NULL. Absolute errors are those of q50, squared
     errors, bias and stock cost those of forecast_qty. MASE (Hyndman and Koehler 2006): mean over cells with a scale, RMSSE (M5
@@ -121,7 +122,7 @@ def model_evaluation(zoo_result: DataFrame, fit_seconds: DataFrame, classes: Cla
     ``fit_seconds``: yyyymm, model, fit_seconds. ``zoo_result`` is read several times: give the stored table.
     """
     keys = ["yyyymm", "model", "segment_kind", "segment", "horizon"]
-    general = [model for model, asked in classes.items() if set(DEMAND_CLASSES) <= set(asked)]
+    general = _general(zoo_result, classes)
     counts = _cell_counts(_cells(_usable(_asked(zoo_result, classes))))
     counted = _cell_figures(compared_cells(zoo_result, classes), settings)
     availability = (
@@ -268,9 +269,19 @@ def _compared_models(counts: DataFrame, classes: Classes) -> DataFrame:
     return totals.where(F.col("lacking") * 100 <= F.col("universe") * MAX_MISSING_SHARE_PCT).drop("lacking", "universe")
 
 
-def _by_segment(rows: DataFrame, general: Iterable[str]) -> DataFrame:
-    """``rows`` once for each segment they belong to and for their horizon and horizon 0."""
-    covers_all = F.col("model").isin(*general) if (general := list(general)) else F.lit(False)
+def _general(rows: DataFrame, classes: Classes) -> DataFrame:
+    """yyyymm, model of the models that are asked for every class with cells in the month; few."""
+    with_cells = rows.select("yyyymm", "demand_class").distinct()
+    needed = with_cells.groupBy("yyyymm").agg(F.count("*").alias("class_count"))
+    asked = with_cells.join(F.broadcast(_asked_classes(rows, classes)), "demand_class")
+    held = asked.groupBy("yyyymm", "model").agg(F.count("*").alias("class_count"))
+    return held.join(F.broadcast(needed), ["yyyymm", "class_count"]).select("yyyymm", "model")
+
+
+def _by_segment(rows: DataFrame, general: DataFrame) -> DataFrame:
+    """``rows`` once for each segment they belong to and for their horizon and horizon 0; ``general`` as _general gives it."""
+    rows = rows.join(F.broadcast(general.withColumn("covers_all", F.lit(True))), ["yyyymm", "model"], "left")
+    covers_all = F.col("covers_all")
     segments = [("all", F.lit("all"), covers_all), ("demand_class", F.col("demand_class"), F.lit(True))]
     segments += [("abc_class", F.col("abc_class"), covers_all), ("region", F.col("region"), covers_all)]
     choices = F.array(*(F.struct(F.lit(kind).alias("kind"), F.when(holds, value).alias("value")) for kind, value, holds in segments))
@@ -279,7 +290,7 @@ def _by_segment(rows: DataFrame, general: Iterable[str]) -> DataFrame:
         .where("of.value IS NOT NULL")
         .withColumns({"segment_kind": F.col("of.kind"), "segment": F.col("of.value")})
         .withColumn("horizon", F.explode(F.array(F.lit(0), F.col("horizon"))))
-        .drop("of")
+        .drop("of", "covers_all")
     )
 
 
@@ -330,7 +341,7 @@ def _cell_figures(counted: DataFrame, settings: PromotionSettings) -> DataFrame:
     )
 
 
-def _sums_by_segment(figures: DataFrame, general: Sequence[str]) -> DataFrame:
+def _sums_by_segment(figures: DataFrame, general: DataFrame) -> DataFrame:
     # First the finest groups, then segments: the many rows are read once, and a segment is a sum of few.
     finest = figures.groupBy("yyyymm", "model", "demand_class", "abc_class", "region", "horizon").agg(
         F.count("*").alias("cells"),
@@ -350,7 +361,7 @@ def _sums_by_segment(figures: DataFrame, general: Sequence[str]) -> DataFrame:
     )
 
 
-def _parts_by_segment(figures: DataFrame, general: Sequence[str]) -> DataFrame:
+def _parts_by_segment(figures: DataFrame, general: DataFrame) -> DataFrame:
     """Figures that are means over parts: the number of parts and the sum of their RMSSE."""
     keys = ("yyyymm", "model", "segment_kind", "segment", "horizon")
     scaled = F.col("scaled_squared_error")

@@ -130,13 +130,18 @@ def decide(
     proposed: promotion waits for approval, and what served goes on serving.
 
     A class with fewer parts or cells than the settings ask for, or without demand in its cells, takes the decision on the cells of all
-    classes, between the models asked for all of them; an incumbent asked for some classes only can't be compared there and stays.
+    classes, between the models asked for it and for every class that has cells; an incumbent that isn't can't be compared there and stays.
     Raises ValueError when part_losses lack rows of a model that evaluation compares.
     """
 
+    with_cells = frozenset(map(str, evaluation.loc[evaluation["segment_kind"] == "demand_class", "segment"]))
+
     @cache
-    def contest(demand_class: str | None) -> _Contest:
-        return _contest(demand_class, evaluation, part_losses, contestants, draws, seed)
+    def of_classes(segment: str, classes: frozenset[str]) -> _Contest:
+        return _contest(segment, classes, evaluation, part_losses, contestants, draws, seed)
+
+    def contest(demand_class: str, is_pooled: bool) -> _Contest:
+        return of_classes("all", with_cells | {demand_class}) if is_pooled else of_classes(demand_class, frozenset({demand_class}))
 
     ordered = sorted(incumbents, key=lambda name: (DEMAND_CLASSES.index(name) if name in DEMAND_CLASSES else len(DEMAND_CLASSES), name))
     rules = _Rules(month, origins_available, k_min, settings, contestants, contest)
@@ -158,8 +163,9 @@ class _Figures:
 
 @dataclass(frozen=True)
 class _Contest:
-    """The models on one set of cells, in order of cost. Arrays have one column per model of ``compared``."""
+    """The models asked for ``classes`` on their cells, in order of cost. Arrays have one column per model of ``compared``."""
 
+    classes: frozenset[str]
     figures: Mapping[str, _Figures]
     compared: tuple[str, ...]
     sampled_wql: Floats
@@ -241,17 +247,17 @@ class _Rules:
     k_min: int
     settings: PromotionSettings
     contestants: Sequence[Contender]
-    contest: Callable[[str | None], _Contest]
+    contest: Callable[[str, bool], _Contest]
 
     def is_asked(self, model: str, *classes: str) -> bool:
         return any(c.name == model and set(classes) <= set(c.classes) for c in self.contestants)
 
 
 def _decide_class(demand_class: str, incumbent: str | None, rules: _Rules) -> Decision:
-    own = rules.contest(demand_class)
+    own = rules.contest(demand_class, False)
     is_small = own.parts < rules.settings.min_parts or own.cells < rules.settings.min_cells
     is_pooled = is_small or not own.has_demand
-    contest = rules.contest(None) if is_pooled else own
+    contest = rules.contest(demand_class, True) if is_pooled else own
     champion = incumbent or BASELINE
     undecided = Decision(
         yyyymm=rules.month,
@@ -287,7 +293,7 @@ def _settled(verdict: Decision, incumbent: str | None, rules: _Rules, held_until
     is_held = held_until is not None and rules.month <= held_until
     if not is_held and not (verdict.decision == "promoted" and rules.settings.mode == "approve"):
         return verdict
-    contest = rules.contest(None if verdict.pooled else verdict.demand_class)
+    contest = rules.contest(verdict.demand_class, verdict.pooled)
     former = _with_models(verdict, contest, champion, verdict.champion if verdict.champion != champion else verdict.challenger)
     former = replace(former, champion_trained_yyyymm=None if incumbent or is_held else rules.month)
     if is_held:
@@ -300,8 +306,9 @@ def _settled(verdict: Decision, incumbent: str | None, rules: _Rules, held_until
 
 def _verdict(undecided: Decision, incumbent: str | None, contest: _Contest, rules: _Rules) -> Decision:
     """The decision on a contest's figures, promotion being on and the origins enough."""
-    if undecided.pooled and incumbent in {c.name for c in rules.contestants} and not rules.is_asked(str(incumbent), *DEMAND_CLASSES):
-        return _stay(undecided, incumbent, f"{incumbent} is not asked for all classes and can't be compared on their cells", contest, rules)
+    if undecided.pooled and rules.is_asked(str(incumbent)) and not rules.is_asked(str(incumbent), *contest.classes):
+        why = f"{incumbent} is not asked for all classes that have cells and can't be compared on them"
+        return _stay(undecided, incumbent, why, contest, rules)
     yardstick = incumbent if incumbent in contest.compared else BASELINE
     if yardstick not in contest.compared:
         return _stay(undecided, incumbent, f"there is no WQL of {yardstick} to compare with", contest, rules)
@@ -338,7 +345,7 @@ def _stay(decision: Decision, incumbent: str | None, why: str, contest: _Contest
     if incumbent is None:
         is_alone = not any(m != BASELINE for m in contest.figures)
         return replace(decision, decision="refreshed" if is_alone else "denied", reason=f"{BASELINE} serves{figures}{because}")
-    own = rules.contest(decision.demand_class)
+    own = rules.contest(decision.demand_class, False)
     has_sound_fit = incumbent in own.compared or (not own.has_demand and not own.missing(incumbent))
     if rules.is_asked(incumbent, decision.demand_class) and has_sound_fit:
         return replace(decision, decision="refreshed", reason=f"{incumbent} stays with the fit of this training{figures}{because}")
@@ -387,7 +394,7 @@ def _why_not_compared(incumbent: str, demand_class: str, rules: _Rules) -> str:
         return "is not among the models of this training"
     if not rules.is_asked(incumbent, demand_class):
         return "is not asked for this class any more"
-    return f"lacks {_count(rules.contest(demand_class).missing(incumbent), 'cell')} that other models have"
+    return f"lacks {_count(rules.contest(demand_class, False).missing(incumbent), 'cell')} that other models have"
 
 
 def _with_models(decision: Decision, contest: _Contest, champion: str, challenger: str | None) -> Decision:
@@ -421,17 +428,23 @@ def _count(number: int, noun: str) -> str:
 
 
 def _contest(
-    demand_class: str | None, evaluation: pd.DataFrame, part_losses: pd.DataFrame, contestants: Sequence[Contender], draws: int, seed: int
+    segment: str,
+    classes: frozenset[str],
+    evaluation: pd.DataFrame,
+    part_losses: pd.DataFrame,
+    contestants: Sequence[Contender],
+    draws: int,
+    seed: int,
 ) -> _Contest:
-    """The contest of one class, or of all classes between the models that are asked for all."""
-    kind, segment, wanted = ("all", "all", set(DEMAND_CLASSES)) if demand_class is None else ("demand_class", demand_class, {demand_class})
+    """The contest in a segment, a demand class or "all", between the models that are asked for all of ``classes``."""
+    kind = "all" if segment == "all" else "demand_class"
     rows = evaluation[(evaluation["segment_kind"] == kind) & (evaluation["segment"] == segment) & (evaluation["horizon"] == 0)]
     found = {str(row["model"]): _figures(row) for row in rows.to_dict("records")}
-    figures = {c.name: found[c.name] for c in contestants if wanted <= set(c.classes) and c.name in found}
+    figures = {c.name: found[c.name] for c in contestants if classes <= set(c.classes) and c.name in found}
     compared = tuple(model for model, f in figures.items() if f.wql is not None)
     if not compared:
-        return _Contest(figures, (), np.empty(0), np.empty((draws, 0)), np.empty((draws, 0)), {}, None)
-    losses = part_losses[part_losses["model"].isin(compared) & part_losses["demand_class"].isin(wanted)]
+        return _Contest(classes, figures, (), np.empty(0), np.empty((draws, 0)), np.empty((draws, 0)), {}, None)
+    losses = part_losses[part_losses["model"].isin(compared) & part_losses["demand_class"].isin(classes)]
     by_part = losses.groupby(["part_number", "model"]).sum(numeric_only=True)
 
     def matrix(column: str) -> Floats:
@@ -450,6 +463,7 @@ def _contest(
     demand = actual.sum() if actual.sum() > 0 else np.nan
     drawn_loss, drawn_actual, drawn_squared_error = _bootstrap((loss, actual[:, None], matrix("squared_error")), draws, seed)
     return _Contest(
+        classes=classes,
         figures=figures,
         compared=compared,
         sampled_wql=loss.sum(axis=0) / demand,

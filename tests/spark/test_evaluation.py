@@ -263,6 +263,11 @@ def test_a_restricted_model_is_compared_in_its_classes_only(evaluation: pd.DataF
     assert figures(evaluation, RESTRICTED)["naive"]["cell_count"] == 2
 
 
+def test_a_restricted_model_is_compared_on_all_cells_where_they_are_all_of_its_classes(evaluation: pd.DataFrame) -> None:
+    """With smooth cells only, the model for smooth parts has a row of all classes like any other."""
+    assert figures(evaluation, GONE)["smooth_only"]["missing_cell_count"] == 1
+
+
 def test_only_the_twenty_regions_with_most_demand_have_rows(evaluation: pd.DataFrame) -> None:
     """Of 22 regions the two with least demand are left out."""
     rows = evaluation[(evaluation["yyyymm"] == REGIONS) & (evaluation["segment_kind"] == "region")]

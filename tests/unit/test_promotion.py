@@ -248,12 +248,23 @@ def test_a_small_class_takes_the_decision_of_all_classes() -> None:
 
 
 def test_a_model_for_some_classes_takes_no_part_when_all_decide_together() -> None:
-    """The pooled winner must be able to serve every class; a restricted incumbent stays."""
-    rows = part_loss_rows({BASELINE: [60, 70], CHEAP: [10, 10], RICH: [30, 40]}, "new", "A", {})
+    """The pooled winner must be able to serve every class that has cells; a restricted incumbent stays."""
+    new = part_loss_rows({BASELINE: [60, 70], CHEAP: [10, 10], RICH: [30, 40]}, "new", "A", {})
+    rows = pd.concat([new, part_loss_rows({BASELINE: [60], RICH: [30]}, "lumpy", "A", {})], ignore_index=True)
     contestants = (Contestant(BASELINE), Contestant(CHEAP, ("new", "smooth")), Contestant(RICH))
     assert decided(rows, {"new": None}, contestants=contestants).champion == RICH
     decision = decided(rows, {"new": CHEAP}, contestants=contestants)
     assert (decision.decision, decision.champion) == ("refreshed", CHEAP)
+    assert "croston is not asked for all classes that have cells" in decision.reason
+
+
+def test_classes_without_cells_keep_no_model_out_of_the_decision_of_all() -> None:
+    """Where new and smooth parts are all there are, their model competes for both, but not for a class that it isn't asked for."""
+    new = part_loss_rows({BASELINE: [60], CHEAP: [10], RICH: [30]}, "new", "A", {})
+    rows = pd.concat([new, part_loss_rows({BASELINE: [60, 70], CHEAP: [10, 10], RICH: [30, 40]}, "smooth", "A", {})], ignore_index=True)
+    contestants = (Contestant(BASELINE), Contestant(CHEAP, ("new", "smooth")), Contestant(RICH))
+    champions = {name: decided(rows, {name: None}, contestants=contestants).champion for name in ("new", "lumpy")}
+    assert champions == {"new": CHEAP, "lumpy": RICH}
 
 
 def test_with_promotion_off_everything_is_kept() -> None:
