@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import dagster as dg
 
-from resources.errors import Refused
+from resources.errors import Refused, without_stack
 
 RETRY_DELAY_SECONDS = 30
 
@@ -59,3 +59,18 @@ def retry_transient(body: Callable[P, R]) -> Callable[P, R]:
             raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_DELAY_SECONDS) from error
 
     return trying
+
+
+def step_message(event: dg.DagsterEvent) -> str:
+    """Prevents a failed step from being told differently by command and sensor: its own description, that it was stopped, or the first
+    cause of its error without the stack.
+    """
+    data = event.step_failure_data
+    if data.error_source and data.error_source.name == "INTERRUPT":
+        return "stopped; what is stored stays, and the next run goes on from there"
+    if data.user_failure_data and data.user_failure_data.description:
+        return data.user_failure_data.description
+    cause = data.error
+    while cause is not None and cause.cause is not None:
+        cause = cause.cause
+    return without_stack(cause.message) if cause else "no message"

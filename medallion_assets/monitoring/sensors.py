@@ -24,6 +24,7 @@ from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.monitoring.freshness import table_months
 from medallion_assets.monitoring.retraining import last_decision, training_lag
 from medallion_assets.partitions import NO_MONTH, add_months, in_ranges, month_partitions, stretches
+from medallion_assets.policies import step_message
 from medallion_assets.tables import DEMAND_FEATURES
 from medallion_assets.zoo.decisions import trained_months
 
@@ -221,7 +222,7 @@ def _failure_sensor(settings: Settings, jobs: Sequence[Job]) -> dg.SensorDefinit
         first, last = (run.tags.get(tag) or run.tags.get(PARTITION_TAG, "?") for tag in (RANGE_START_TAG, RANGE_END_TAG))
         months = first if first == last else f"{first} to {last}"
         started = f"started by {run.tags.get(TRIGGER_TAG, 'a person')}: {run.tags.get(EVIDENCE_TAG, 'no evidence given')}"
-        said = f"{failed[0].step_key}: {_message(failed[0])}" if failed else context.failure_event.message or "no message"
+        said = f"{failed[0].step_key}: {step_message(failed[0])}" if failed else context.failure_event.message or "no message"
         context.log.error(f"{run.job_name} of {months} failed, run {run.run_id}, {started}. {said}")
 
     return run_failure_sensor
@@ -408,14 +409,3 @@ def _runs(context: dg.SensorEvaluationContext, job: Job, month: int) -> list[dg.
     found = [run for tags in single for run in context.instance.get_run_records(dg.RunsFilter(job_name=job.name, tags=tags))]
     newest_first = sorted(found, key=lambda record: record.create_timestamp, reverse=True)
     return [record.dagster_run for record in {record.dagster_run.run_id: record for record in newest_first}.values()]
-
-
-def _message(event: dg.DagsterEvent) -> str:
-    """What a failed step said: its own description, or the first cause of its error."""
-    data = event.step_failure_data
-    if data.user_failure_data and data.user_failure_data.description:
-        return data.user_failure_data.description
-    cause = data.error
-    while cause is not None and cause.cause is not None:
-        cause = cause.cause
-    return cause.message.strip() if cause else "no message"

@@ -77,7 +77,7 @@ def of_series(file: Path, horizon: int, rolling: int, out: Path, models: Sequenc
     if history.empty:
         raise Refused(f"{file}: no month lies before the first origin {origins[0]}; give a smaller HORIZON or ROLLING")
     numbers = _write_master(history, demand, out / "orders")
-    content = _series_configuration(history, horizon, out, models)
+    content = series_configuration(history, horizon, out, models)
     started = time.monotonic()
     predictions = _forecast(
         lambda origin: at_month(content, origin, out),
@@ -194,7 +194,8 @@ def _write_orders(demand: pd.DataFrame, numbers: Mapping[str, str], after: int |
     pd.DataFrame(orders).to_parquet(out / "orders" / f"orders_{through}.parquet", index=False)
 
 
-def _series_configuration(history: pd.DataFrame, horizon: int, out: Path, models: Sequence[str] | None) -> dict[str, Any]:
+def series_configuration(history: pd.DataFrame, horizon: int, out: Path, models: Sequence[str] | None) -> dict[str, Any]:
+    """The keys of a configuration that reads the order files of a series file below ``out``. history: ``scoring.monthly``."""
     columns = {"order_id": "order", "part_number": "part", "order_date": "date", "quantity": "qty", "unit_price": "price"}
     orders = out.absolute() / "orders"
     source = {

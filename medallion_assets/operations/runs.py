@@ -20,10 +20,11 @@ from medallion_assets import definitions
 from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import add_months, month_index, month_range
 from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, Plan, Plans
+from medallion_assets.policies import step_message
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import DELIVERIES, DEMAND_FORECAST
 from medallion_assets.zoo.champions import Stewardship
-from resources.errors import Refused, without_stack
+from resources.errors import Refused
 from resources.lakehouse import DeltaLakehouse, TableSpec
 from resources.processes import identity, is_gone
 from resources.settings import Settings
@@ -133,7 +134,7 @@ class Session:
             run_config=QUIET,
         )
         if not result.success:
-            raise RunFailed(self._failure(result))
+            raise RunFailed(_failure(result.all_events))
         written = sum(_months_written(event) for event in result.get_asset_materialization_events())
         self.console.print(f"  [green]done[/green] in {time.monotonic() - started:.0f} s")
         return written > 0
@@ -183,27 +184,19 @@ class Session:
             seconds = time.monotonic() - self._started.pop(str(event.step_key))
             self.console.print(f"  {str(event.step_key).replace('__', '.', 1)}: {seconds:.1f} s")
 
-    def _failure(self, result: dg.ExecuteInProcessResult) -> str:
-        for event in result.all_events:
-            if event.is_step_failure:
-                data = event.step_failure_data
-                if data.error_source and data.error_source.name == "INTERRUPT":
-                    return f"stopped in {event.step_key}; what is stored stays, and the next run goes on from there"
-                metadata = data.user_failure_data
-                if metadata and metadata.description:
-                    return str(metadata.description)
-                cause = data.error
-                while cause is not None and cause.cause is not None:
-                    cause = cause.cause
-                return f"{event.step_key} failed: {without_stack(cause.message) if cause else 'no message'}"
-            if event.is_failure and event.message:
-                first = event.message
-        return f"the run failed: {first}"
-
 
 def asset_of(table: TableSpec, writer: str = "") -> dg.AssetKey:
     """Key of the asset that writes a table, or a writer's slices of it."""
     return dg.AssetKey([*asset_key(table).path, *([writer] if writer else [])])
+
+
+def _failure(events: Sequence[dg.DagsterEvent]) -> str:
+    """What the first failed step says, or why there is none."""
+    for event in events:
+        if event.is_step_failure:
+            described = event.step_failure_data.user_failure_data
+            return step_message(event) if described and described.description else f"{event.step_key}: {step_message(event)}"
+    return f"the run failed: {next((e.message for e in events if e.is_failure and e.message), 'no message')}"
 
 
 def _months_written(event: dg.DagsterEvent) -> int:

@@ -100,8 +100,7 @@ class Execution:
         return found
 
     def failure(self) -> str:
-        failed = next(event for event in self.events if event.is_step_failure).step_failure_data
-        return str(failed.user_failure_data.description if failed.user_failure_data else failed.error)
+        return policies.step_message(next(event for event in self.events if event.is_step_failure))
 
     def count(self, kind: dg.DagsterEventType) -> int:
         return sum(event.event_type == kind for event in self.events)
@@ -587,7 +586,7 @@ def test_a_short_loss_is_tried_once_more(past: Past, monkeypatch: pytest.MonkeyP
 
 
 def test_an_interrupt_ends_the_run_and_is_not_tried_again(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever stops a run gets an ended run: no step is tried again and none is started after."""
+    """Whoever stops a run gets an ended run that says what stays: no step is tried again and none is started after."""
     world = past.world.copied()
     world.lakehouse.forget(SILVER_SALES_ORDERS, LAST)
 
@@ -599,6 +598,7 @@ def test_an_interrupt_ends_the_run_and_is_not_tried_again(past: Past, monkeypatc
     assert not execution.success
     assert execution.count(dg.DagsterEventType.STEP_UP_FOR_RETRY) == 0
     assert [event.step_key for event in execution.events if event.is_step_start][-1] == "silver__sales_orders"
+    assert execution.failure() == "stopped; what is stored stays, and the next run goes on from there"
 
 
 def test_a_file_that_can_not_be_read_stops_the_registration(past: Past) -> None:
