@@ -366,7 +366,7 @@ MODEL_EVALUATION = TableSpec(
         Column("fit_seconds", "DOUBLE", "seconds for one origin, mean over origins", is_volatile=True),
     ),
     write="merge",
-    code_version="1",
+    code_version="2",
     owner=MODEL_OWNER,
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,

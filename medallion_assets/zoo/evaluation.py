@@ -111,13 +111,12 @@ def model_evaluation(zoo_result: DataFrame, fit_seconds: DataFrame, classes: Cla
 
     Segments are all, each demand class, each ABC class, and the 20 regions with most demand. A model that isn't asked for every class
     with cells in the month has rows for its classes and none for the other segments, where it could not be compared on identical cells.
-    missing_cell_count are
-    the cells that some contestant has and this one lacks or has without finite numbers; a model that is not compared on all cells of a
-    row has no figures there and cell_count 0. Figures whose denominator is zero are NULL. Absolute errors are those of q50, squared
-    errors, bias and stock cost those of forecast_qty. MASE (Hyndman and Koehler 2006): mean over cells with a scale, RMSSE (M5
-    competition): root of the mean scaled square of a part, mean over parts, both on the scale as of each cell's origin. WQL: mean over
-    the deciles of 2 * sum(pinball) / sum(demand). Calibration by the randomised PIT (Czado, Gneiting and Held 2009). stock_cost: units
-    too many and too few times price and the settings' rates; cells without a price are left out of it.
+    missing_cell_count are the cells that some contestant has and this one lacks or has without finite numbers; a model that is not
+    compared on all cells of a row has no figures there and cell_count 0. Figures whose denominator is zero are NULL. Absolute errors
+    are those of q50, squared errors, bias and stock cost those of forecast_qty. MASE (Hyndman and Koehler 2006): mean over cells with a
+    scale, RMSSE (M5 competition): root of the mean scaled square of a part, mean over parts, both on the scale as of each cell's
+    origin. WQL: mean over the deciles of 2 * sum(pinball) / sum(demand). Calibration by the randomised PIT (Czado, Gneiting and Held
+    2009). stock_cost: units too many and too few times price and the settings' rates; cells without a price are left out of it.
 
     ``fit_seconds``: yyyymm, model, fit_seconds. ``zoo_result`` is read several times: give the stored table.
     """
