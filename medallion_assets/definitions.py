@@ -22,11 +22,11 @@ from medallion_assets.silver import assets as silver_assets
 from medallion_assets.table_asset import asset_key
 from medallion_assets.zoo import assets as zoo_assets
 from medallion_assets.zoo.registry import enabled
+from resources.engines import SparkResource, spark_resource
 from resources.lakehouse import LEDGER, DeltaLakehouse
 from resources.orders import LocalOrderFiles
 from resources.reports import LocalReportFiles
 from resources.settings import Settings, load_settings
-from resources.spark import SparkResource
 from resources.tracking import MlflowTracking, mlflow_tracking
 
 INSTANCE_YAML = """\
@@ -68,7 +68,7 @@ def newest_partition(settings: Settings) -> str:
 
 
 class LakehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The Delta tables of the configuration, over the injected Spark session."""
+    """The Delta tables of the configuration, over the injected engine."""
 
     spark: dg.ResourceDependency[SparkResource]
     root: str
@@ -79,9 +79,7 @@ class LakehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[DeltaLakehouse]:
-        lakehouse = DeltaLakehouse(
-            lambda: self.spark.spark_session, self.root, self.catalog, self.schemas, self.max_removed_share, self.retention_months
-        )
+        lakehouse = DeltaLakehouse(self.spark.engine, self.root, self.catalog, self.schemas, self.max_removed_share, self.retention_months)
         try:
             yield lakehouse
         finally:
@@ -90,12 +88,7 @@ class LakehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 def build_resources(settings: Settings) -> dict[str, Any]:
     """The real resources: Spark, the lakehouse over it, order and report files, MLflow, and tables that sensors read without Spark."""
-    spark = SparkResource(
-        spark_config=dict(settings.spark.conf),
-        master=settings.spark.master,
-        catalog=settings.catalog,
-        warehouse=f"{settings.lakehouse_root}/spark-warehouse",
-    )
+    spark = spark_resource(settings)
 
     @contextmanager
     def opened(context: dg.InitResourceContext) -> Iterator[MlflowTracking]:

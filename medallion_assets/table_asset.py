@@ -62,7 +62,9 @@ class Months(NamedTuple):
 
 
 class Reader:
-    """What a transform may read: the declared inputs, cut to the months it needs, the register of deliveries, adopted tables."""
+    """What a transform may read: the declared inputs at the versions that are recorded, cut to the months it needs, the register of
+    deliveries, adopted tables.
+    """
 
     def __init__(
         self,
@@ -72,7 +74,9 @@ class Reader:
         months: Sequence[int],
         deliveries: pd.DataFrame,
         slices: Mapping[str, Sequence[Slice]],
+        versions: Mapping[str, int],
     ):
+        self._versions = versions
         self._lakehouse, self._settings = lakehouse, settings
         self._inputs = {i.spec.id: i for i in inputs}
         self._months = months
@@ -82,10 +86,10 @@ class Reader:
     def __call__(self, spec: TableSpec) -> DataFrame:
         """A declared input; KeyError for another table."""
         declared = self._inputs[spec.id]
-        if declared.months is None:
-            return self._lakehouse.read(spec)
-        read = {month for wanted in self._months for month in declared.months(wanted, self._settings)}
-        return self._lakehouse.read(spec, sorted(read))
+        months = None
+        if declared.months is not None:
+            months = sorted({month for wanted in self._months for month in declared.months(wanted, self._settings)})
+        return self._lakehouse.read(spec, months, version if (version := self._versions[spec.id]) >= 0 else None)
 
     def stored(self, spec: TableSpec) -> set[int]:
         """Months that a declared input holds."""
@@ -265,8 +269,10 @@ class TableBuild:
         if stale:
             log(f"{self.spec.id}: {len(stale)} of {len(asked)} months to make ({stale[0]} to {stale[-1]})")
             made_from = [month for month in stale if month in complete] if self.only_complete else stale
-            reader = Reader(lakehouse, settings, self.inputs, made_from, deliveries, upstream)
-            details = {"inputs": {i.spec.id: lakehouse.version(i.spec) for i in self.inputs}}
+            # After the ledger: what somebody writes in between is read, and counts as not read, so that it is due again.
+            pins = {i.spec.id: lakehouse.version(i.spec) for i in self.inputs}
+            reader = Reader(lakehouse, settings, self.inputs, made_from, deliveries, upstream, pins)
+            details = {"inputs": pins}
             rows = self.transform(reader, Months(made_from, complete), settings) if made_from else lakehouse.create_frame(self.spec, [])
             result = lakehouse.merge(self.spec, rows, stale, may_remove=permission.may_remove)
             written = result.months

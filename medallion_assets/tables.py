@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 
-from resources.lakehouse import LEDGER, Column, Constraint, TableSpec
+from resources.ledger import LEDGER
+from resources.table_spec import Column, Constraint, TableSpec
 
 DATA_OWNER = "team:data-platform"
 MODEL_OWNER = "team:forecasting"

@@ -220,9 +220,33 @@ class ZooSettings(_Section):
     restate_share: float = Field(0.01, ge=0, le=1, description="changed share of demand from which stored evidence is fitted again")
 
 
+class EmbeddedSettings(_Section):
+    """The engine in the process, which needs no Java."""
+
+    memory_gb: float | None = Field(None, gt=0, description="what queries use before they spill to disk; default: half of the machine's")
+
+
 class SparkSettings(_Section):
-    master: str = "local[*]"
+    """Apache Spark; ``conf`` also holds for a Spark Connect server."""
+
+    master: str = Field("local[*]", description="local[*], or a cluster: spark://host:7077, yarn, k8s://...")
     conf: dict[str, str | int | float | bool] = {}
+
+
+class ConnectSettings(_Section):
+    """A Spark Connect server that sees the lakehouse and the order files under the same paths."""
+
+    address: str = Field("", description="sc://host:port, without the token")
+    token: str | None = Field(None, description="for instance ${CONNECT_TOKEN}; never shown", repr=False)
+
+    @field_validator("address")
+    @classmethod
+    def _plain_address(cls, value: str) -> str:
+        if value and not value.startswith("sc://"):
+            raise ValueError("not an address of Spark Connect; write sc://host:port")
+        if "token=" in value:
+            raise ValueError("the token belongs in connect.token, where it is never shown")
+        return value
 
 
 class MlflowSettings(_Section):
@@ -301,7 +325,10 @@ class Settings(_Section):
     forecast: ForecastSettings = ForecastSettings()
     features: FeatureSettings = FeatureSettings()
     zoo: ZooSettings = ZooSettings()
+    engine: Literal["embedded", "spark", "connect"] = Field("embedded", description="what runs Spark's API; docs/engines.md")
+    embedded: EmbeddedSettings = EmbeddedSettings()
     spark: SparkSettings = SparkSettings()
+    connect: ConnectSettings = ConnectSettings()
     mlflow: MlflowSettings = MlflowSettings()
     promotion: PromotionSettings = PromotionSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
@@ -321,6 +348,10 @@ class Settings(_Section):
             raise ValueError(f"sources: {own} is adopted, so lines of files can't be stored there too; name another schemas.bronze")
         if len({self.schemas.bronze, self.schemas.silver, self.schemas.gold}) < 3:
             raise ValueError("schemas: bronze, silver and gold need three different names")
+        if self.engine == "connect" and not self.connect.address:
+            raise ValueError("engine: connect needs connect.address, for instance sc://spark.example.com:15002")
+        if self.spark.master.startswith("sc://"):
+            raise ValueError("spark.master: a Spark Connect server is named by engine: connect and connect.address")
         if self.last_month is not None and self.last_month < self.first_month:
             raise ValueError(f"last_month {self.last_month} lies before first_month {self.first_month}")
         return self
@@ -349,7 +380,8 @@ class Settings(_Section):
 def load_settings(path: str | Path, environment: Mapping[str, str]) -> Settings:
     """Read and validate a configuration file.
 
-    ``${NAME}`` and ``${NAME:-default}`` are taken from ``environment``. Relative paths are relative to the file's folder.
+    ``${NAME}`` and ``${NAME:-default}`` are taken from ``environment``; MEDALLION_ENGINE there
+    replaces ``engine``. Relative paths are relative to the file's folder.
     Raises ConfigurationError with every mistake and its key.
     """
     file = Path(path)
@@ -370,6 +402,8 @@ def load_settings(path: str | Path, environment: Mapping[str, str]) -> Settings:
         raise ConfigurationError(f"{file}: not valid YAML{place}: {getattr(error, 'problem', None) or 'unreadable'}") from None
     if not isinstance(content, dict):
         raise ConfigurationError(f"{file}: expected keys such as sources and lakehouse_root, found {type(content).__name__}")
+    if engine := environment.get("MEDALLION_ENGINE"):
+        content = {**content, "engine": engine}
     return parse_settings(content, file)
 
 

@@ -1,104 +1,208 @@
-"""The Spark session: where it runs, Delta's jars, the catalog's name, local settings that matter.
+"""Spark sessions: how one starts on each engine, and the settings that matter there.
 
-Everything that an engine needs beyond the DataFrame API and SQL stays in this file.
+What an engine does beyond its session lies in engines.py.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-from dagster_pyspark import LazyPySparkResource
-from pyspark.sql import SparkSession
+from resources.errors import Refused, without_credentials
 
-from resources.errors import Refused
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
-# The JVM's second compiler takes the cores from short jobs at its usual thresholds; without it a job over millions of rows takes twice
-# as long. So it waits until code has run four times as often.
+# The JVM's second compiler takes the cores from short jobs at its usual thresholds; without it a job over millions of rows takes
+# twice as long. So it waits until code has run four times as often.
 SHORT_AND_LONG_JOBS = (
     "-XX:+UseSerialGC -XX:Tier4InvocationThreshold=20000 -XX:Tier4MinInvocationThreshold=4000 "
     "-XX:Tier4CompileThreshold=40000 -XX:Tier4BackEdgeThreshold=160000"
 )
+CONNECT_VARIABLES = ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE", "SPARK_LOCAL_REMOTE")
+A_YEAR_IN_SECONDS = 31_536_000
+_embedded: list[Any] = []
 
 
 class SparkStartError(Refused):
     """The Spark session can't be started; the message says what to install or set."""
 
 
-class SparkResource(LazyPySparkResource):
-    """A Spark session with Delta, started when first used and shared by all runs of the process.
-
-    ``spark_config`` holds the settings of the configuration, ``master`` the engine (``local[*]``, a cluster, or a
-    ``sc://`` address of a Spark Connect server, where the server's own settings hold), ``catalog`` the first part of table names.
-    """
-
-    master: str = "local[*]"
-    catalog: str = "my_catalog"
-    warehouse: str
-
-    def _init_session(self) -> None:
-        if self._spark_session is None:
-            self._spark_session = start_session(self.master, self.catalog, self.warehouse, self.spark_config)
-
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """The session outlives the run, not the process: starting one costs seconds, and a run's process ends with the run."""
+def speak_connect() -> None:
+    """Make this process a client of Spark Connect: by this pyspark decides, before there is a session, what functions build."""
+    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
 
 
-def start_session(master: str, catalog: str, warehouse: str, conf: dict[str, Any]) -> SparkSession:
-    """Start (or take) the process's session. Raises SparkStartError with what to do."""
-    if master.startswith("sc://"):
-        return SparkSession.builder.remote(master).getOrCreate()
-    jars = Path(sys.prefix) / "delta-jars"
-    if not any(jars.glob("*delta-spark*.jar")) and "spark.driver.extraClassPath" not in conf and "spark.jars" not in conf:
-        raise SparkStartError(f"Delta's jars are not in {jars}; run `make setup`, or set spark.conf with spark.driver.extraClassPath")
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    # Boosters' threads sleep while they wait: where other work has the cores, spinning makes a fit four times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    builder = SparkSession.builder.master(master).appName("medallion")
-    for key, value in {**_local_defaults(master, catalog, warehouse, jars), **conf}.items():
-        builder = builder.config(key, str(value).lower() if isinstance(value, bool) else str(value))
+def start_embedded(memory_bytes: int, cores: int) -> SparkSession:
+    """Start (or take) the process's embedded engine. Raises SparkStartError where it is missing or its settings don't hold."""
+    if _embedded:
+        return _embedded[1]  # type: ignore[no-any-return]
+    threads_wait_asleep()
+    variables = {
+        "RUST_LOG": "error",
+        # A session that has been idle for a quarter of an hour, while a model is fitted, would be lost with all it knows.
+        "SAIL_SPARK__SESSION_TIMEOUT_SECS": str(A_YEAR_IN_SECONDS),
+        "SAIL_EXECUTION__DEFAULT_PARALLELISM": str(cores),
+        "SAIL_RUNTIME__MEMORY_POOL__TYPE": "fair",
+        "SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE": str(memory_bytes),
+    }
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
     try:
-        session = builder.getOrCreate()
-    except Exception as error:
-        raise SparkStartError(
-            f"Spark did not start on {master}: {str(error).splitlines()[0]}; Java 17 or newer must be on the path"
-        ) from error
-    session.sparkContext.setLogLevel("ERROR")
-    _delegate_catalog(session, catalog)
+        from pysail.spark import SparkConnectServer
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise SparkStartError(f"the embedded engine is not installed ({error}); run `make setup`, or set engine: spark") from error
+    server = SparkConnectServer()
+    server.start(background=True)
+    _, port = server.listening_address
+    session = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()
+    session.conf.set("spark.sql.session.timeZone", "UTC")
+    _embedded.extend((server, session))
     return session
 
 
-def _local_defaults(master: str, catalog: str, warehouse: str, jars: Path) -> dict[str, Any]:
-    cores = os.cpu_count() or 2 if "*" in master else int("".join(filter(str.isdigit, master)) or 1)
+def start_connect(address: str, token: str | None, conf: dict[str, Any]) -> SparkSession:
+    """Connect to a Spark Connect server that sees the same storage. Raises SparkStartError with what to do.
+
+    The server's time zone decides the month of an order, so any other than UTC is refused.
+    """
+    from pyspark.sql import SparkSession
+
+    threads_wait_asleep()
+    shown = without_credentials(address)
+    url = f"{address.rstrip('/')}/;token={token}" if token else address
+    try:
+        session = SparkSession.builder.remote(url).getOrCreate()
+        for key, value in {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true", **conf}.items():
+            session.conf.set(key, _setting(value))
+        zone = session.sql("SELECT current_timezone()").collect()[0][0]
+    except Exception as error:
+        reason = without_credentials(str(error)).replace(token or "\0", "***").splitlines()[0]
+        raise SparkStartError(f"Spark Connect at {shown} does not answer or refuses a setting: {reason}") from None
+    if zone != "UTC":
+        raise SparkStartError(
+            f"Spark Connect at {shown} keeps the time zone {zone} although UTC was asked for: months would be wrong. "
+            "Start the server with spark.sql.session.timeZone=UTC."
+        )
+    return session
+
+
+def start_session(master: str, catalog: str, warehouse: str, conf: dict[str, Any]) -> SparkSession:
+    """Start (or take) the process's JVM session, local or on a cluster. Raises SparkStartError with what to do."""
+    if found := [name for name in CONNECT_VARIABLES if name in os.environ]:
+        raise SparkStartError(
+            f"{', '.join(found)} is set, which turns every session of this process into a Spark Connect client; "
+            "unset it, or set engine: connect"
+        )
+    from pyspark.sql import SparkSession
+
+    jars = Path(sys.prefix) / "delta-jars"
+    if not any(jars.glob("*delta-spark*.jar")) and not conf.keys() & {"spark.driver.extraClassPath", "spark.jars", "spark.jars.packages"}:
+        raise SparkStartError(
+            f"Delta's jars are not in {jars}; run `make setup ENGINE=spark`, or set spark.conf with spark.driver.extraClassPath"
+        )
+    threads_wait_asleep()
+    is_local = re.match(r"local(\[|$)", master) is not None
+    if is_local:
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    defaults = _common_settings(catalog, warehouse) | (_local_settings(master, jars, warehouse) if is_local else _cluster_settings(jars))
+    builder = SparkSession.builder.master(master).appName("medallion")
+    for key, value in {**defaults, **conf}.items():
+        builder = builder.config(key, _setting(value))
+    try:
+        session = builder.getOrCreate()
+    except Exception as error:
+        raise SparkStartError(f"Spark did not start on {master}: {_why(error)}") from error
+    session.sparkContext.setLogLevel("ERROR")
+    _delegate_catalog(session, catalog)
+    if not is_local:
+        _ship_packages(session, Path(warehouse))
+    return session
+
+
+def threads_wait_asleep() -> None:
+    """Let boosters' threads sleep while they wait: where other work has the cores, spinning makes a fit four times as long."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def cores_of(master: str) -> int:
+    """Cores of a local session; those of the machine for ``local[*]``."""
+    found = re.fullmatch(r"local(?:\[(\*|\d+)(?:,\d+)?\])?", master)
+    if found is None:
+        raise ValueError(f"{master} is no local session")
+    return (os.cpu_count() or 2) if found[1] == "*" else int(found[1] or 1)
+
+
+def _why(error: Exception) -> str:
+    """The reason that a JVM did not start, with what to do where that is known."""
+    text = str(error)
+    first = text.splitlines()[0] if text else type(error).__name__
+    if "JAVA_GATEWAY_EXITED" in text or isinstance(error, FileNotFoundError):
+        return f"{first}; Java 17 or newer must be on the path, or in JAVA_HOME (engine: embedded needs none)"
+    causes = re.findall(r"(?m)^Caused by: (.+)$", text)
+    return causes[-1] if causes else first
+
+
+def _setting(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _common_settings(catalog: str, warehouse: str) -> dict[str, Any]:
+    """What the tables' bits and names depend on, wherever the session runs."""
     return {
-        "spark.driver.extraClassPath": f"{jars}/*",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         f"spark.sql.catalog.{catalog}": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.catalogImplementation": "in-memory",
         "spark.sql.warehouse.dir": warehouse,
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.ansi.enabled": "true",
+        # The logs of these tables are small, and every task that reads one generates its code anew.
+        "spark.databricks.delta.snapshotPartitions": 1,
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": 50_000,
+        "spark.databricks.delta.properties.defaults.enableChangeDataFeed": "false",
+        "spark.ui.showConsoleProgress": "false",
+    }
+
+
+def _local_settings(master: str, jars: Path, warehouse: str) -> dict[str, Any]:
+    cores = cores_of(master)
+    return {
+        "spark.driver.extraClassPath": f"{jars}/*",
         "spark.driver.memory": "4g",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.extraJavaOptions": f"-Dderby.system.home={warehouse} {SHORT_AND_LONG_JOBS}",
         "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.ansi.enabled": "true",
         "spark.sql.shuffle.partitions": cores,
         "spark.default.parallelism": cores,
-        # The logs of these tables are small, and every task that reads one generates its code anew.
-        "spark.databricks.delta.snapshotPartitions": 1,
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": cores,
         "spark.python.daemon.module": "resources.spark_workers",
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": 50_000,
-        "spark.databricks.delta.properties.defaults.enableChangeDataFeed": "false",
     }
+
+
+def _cluster_settings(jars: Path) -> dict[str, Any]:
+    """Executors get Delta's jars from the driver. How many there are, and their Python, is the cluster's and spark.conf's to say."""
+    return {"spark.jars": ",".join(str(jar) for jar in sorted(jars.glob("*.jar")))}
+
+
+def _ship_packages(session: SparkSession, folder: Path) -> None:
+    """Send this project's own code to the executors: functions that run there refer to it by name."""
+    root = Path(__file__).resolve().parent.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / f"medallion_forecasting_{os.getpid()}.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for package in ("medallion_assets", "resources"):
+            for file in sorted((root / package).rglob("*.py")):
+                packed.write(file, file.relative_to(root))
+    session.addArtifacts(str(archive), pyfile=True)
 
 
 def _delegate_catalog(session: SparkSession, catalog: str) -> None:

@@ -18,6 +18,8 @@ slow = pytest.mark.skipif(not {"CI", "SLOW"} & set(os.environ), reason="takes mi
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from resources.engines import Engine
+
 # As resources/spark.py does for runs: several test processes share the cores, and threads that spin take them from each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -37,14 +39,30 @@ SOURCE = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--engine spark`` runs the tests that need an engine on Apache Spark; they run on the embedded one otherwise."""
+    parser.addoption("--engine", choices=("embedded", "spark"), default="embedded")
+
+
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """One local Spark session with Delta for all tests."""
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The engine that all tests of this process share."""
+    from resources.engines import EmbeddedEngine, SparkEngine
     from resources.spark import start_session
 
-    session = start_session("local[2]", "my_catalog", str(tmp_path_factory.mktemp("warehouse")), {"spark.driver.memory": "2g"})
-    yield session
+    scratch = tmp_path_factory.mktemp("scratch")
+    if request.config.getoption("--engine") == "embedded":
+        yield EmbeddedEngine(scratch, 4 * 2**30, 2)
+        return
+    session = start_session("local[2]", "my_catalog", str(scratch), {"spark.driver.memory": "2g"})
+    yield SparkEngine(lambda: session, "spark in tests")
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def spark(engine: Engine) -> SparkSession:
+    """The session of the engine."""
+    return engine.session
 
 
 @pytest.fixture
@@ -55,23 +73,27 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def lakehouse(spark: SparkSession, settings: Settings) -> Iterator[DeltaLakehouse]:
+def lakehouse(engine: Engine, settings: Settings) -> Iterator[DeltaLakehouse]:
     """Real Delta tables below the test's folder; their names are forgotten afterwards, so that each test has its own."""
-    made = open_lakehouse(spark, settings)
+    made = open_lakehouse(engine, settings)
     yield made
-    forget_tables(spark, settings)
+    forget_tables(engine, settings)
 
 
-def open_lakehouse(spark: SparkSession, settings: Settings) -> DeltaLakehouse:
-    """Delta tables of a configuration over a running session."""
+def open_lakehouse(engine: Engine, settings: Settings) -> DeltaLakehouse:
+    """Delta tables of a configuration over a running engine."""
     w, r = settings.writes.max_removed_share, settings.retention.reproducible_months
-    return DeltaLakehouse(lambda: spark, settings.lakehouse_root, settings.catalog, settings.schemas.model_dump(), w, r)
+    return DeltaLakehouse(lambda: engine, settings.lakehouse_root, settings.catalog, settings.schemas.model_dump(), w, r)
 
 
-def forget_tables(spark: SparkSession, settings: Settings) -> None:
-    """Drop the schemas of a configuration from the session's catalog; the files stay."""
-    for schema in settings.schemas.model_dump().values():
-        spark.sql(f"DROP SCHEMA IF EXISTS {settings.catalog}.{schema} CASCADE")
+def forget_tables(engine: Engine, settings: Settings) -> None:
+    """Forget the names of a configuration's tables, where the engine knows names; the files stay."""
+    from resources.engines import SparkEngine
+
+    if isinstance(engine, SparkEngine):
+        engine.forget()
+        for schema in settings.schemas.model_dump().values():
+            engine.session.sql(f"DROP SCHEMA IF EXISTS {settings.catalog}.{schema} CASCADE")
 
 
 def units_table(name: str) -> TableSpec:

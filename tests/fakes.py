@@ -272,12 +272,31 @@ def filled(spec: TableSpec, **values: Any) -> Record:
     return {name: None for name in spec.column_names} | required | values
 
 
+class FakeEngine:
+    """An engine over frames in memory, which need no holding; Python code runs where it stands."""
+
+    label = "fake"
+
+    def __init__(self) -> None:
+        self.session = FakeSpark()
+
+    def hold(self, rows: FakeFrame) -> FakeFrame:
+        return rows
+
+    def release(self, rows: FakeFrame) -> None:
+        """Nothing is held."""
+
+    def python(self, body: Any) -> Any:
+        return body
+
+
 class FakeLakehouse:
     """Tables in memory with every version kept. ``conflicts`` makes so many merges lose against another writer first."""
 
     def __init__(self, journal: Journal | None = None, max_removed_share: float = 0.2):
         self.journal = Journal() if journal is None else journal
-        self.spark = FakeSpark()
+        self.engine = FakeEngine()
+        self.spark = self.engine.session
         self.external: dict[str, FakeFrame] = {}
         self.conflicts = 0
         self.vacuumed = False
@@ -310,7 +329,7 @@ class FakeLakehouse:
         months: Sequence[int],
         writer: str = "",
         may_remove: bool = False,
-        is_kept: bool = False,
+        is_held: bool = False,
     ) -> WriteResult:
         new = _records(spec, rows.select(list(spec.column_names)))
         if outside := sorted({row[spec.month_column] for row in new} - set(months)):

@@ -281,9 +281,9 @@ class LineStore:
                 needed = {} if source.mode == "adopt" else _needed(set(own["delivery_id"]), contents, stored, months)
                 if needed:
                     wanted = sorted({month for by_month in needed.values() for month in by_month})
-                    rows = self._lines(source, own[own["delivery_id"].isin(needed)], wanted).persist()
-                    read.append((source, rows, wanted))
                     with reading_errors():
+                        rows = self.lakehouse.engine.hold(self._lines(source, own[own["delivery_id"].isin(needed)], wanted))
+                        read.append((source, rows, wanted))
                         self._check_counts(rows, needed)
             for source, rows, wanted in read:
                 number = self.lakehouse.next_number(BRONZE_SALES_ORDERS)
@@ -295,7 +295,7 @@ class LineStore:
                 appended.update(counted)
         finally:
             for _, rows, _ in read:
-                rows.unpersist()
+                self.lakehouse.engine.release(rows)
         return dict(appended)
 
     def _lines(self, source: Source, deliveries: pd.DataFrame, months: Sequence[int]) -> DataFrame:

@@ -122,7 +122,7 @@ class Publication:
             "run_id": F.lit(self.run_id),
             "published_at": F.lit(datetime.now(UTC).replace(tzinfo=None)),
         }
-        rows = self._rows(origin, version).withColumns(stamps).persist()
+        rows = self.lakehouse.engine.hold(self._rows(origin, version).withColumns(stamps))
         number = self.lakehouse.next_number(DEMAND_FORECAST)
         try:
             published = self.lakehouse.read(DEMAND_FORECAST, [origin])
@@ -137,7 +137,7 @@ class Publication:
                 self.log(f"demand_forecast: origin {origin}, vintage {newest + 1}: {reason}")
             self.lakehouse.append(DEMAND_FORECAST, transforms.demand_forecast(rows, newest + 1, reason), number)
         finally:
-            rows.unpersist()
+            self.lakehouse.engine.release(rows)
         return count, newest + 1, count
 
     def _reason(self, version: int | None, former: Slice | None, changed: int) -> str:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NoReturn
 
 import dagster as dg
 from rich.console import Console
@@ -24,6 +24,7 @@ from medallion_assets.policies import step_message
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import DELIVERIES, DEMAND_FORECAST
 from medallion_assets.zoo.champions import Stewardship
+from resources.engines import Engine, spark_resource
 from resources.errors import Refused
 from resources.lakehouse import DeltaLakehouse, TableSpec
 from resources.processes import identity, is_gone
@@ -59,22 +60,22 @@ def _end_killed(instance: dg.DagsterInstance) -> None:
 
 
 def reader(settings: Settings) -> DeltaLakehouse:
-    """The tables of a configuration for reading without Spark."""
+    """The tables of a configuration for reading without an engine."""
 
-    def refuse() -> None:
-        raise Refused("this command reads tables without Spark")
+    def refuse() -> NoReturn:
+        raise Refused("this command reads tables without an engine")
 
     return _lakehouse(settings, refuse)
 
 
 def writer(settings: Settings) -> DeltaLakehouse:
-    """The tables of a configuration, with the Spark session that this process's runs share."""
-    return _lakehouse(settings, lambda: definitions.build_resources(settings)["spark"].spark_session)
+    """The tables of a configuration, with the engine that this process's runs share."""
+    return _lakehouse(settings, spark_resource(settings).engine)
 
 
-def _lakehouse(settings: Settings, spark: Callable[[], Any]) -> DeltaLakehouse:
+def _lakehouse(settings: Settings, engine: Callable[[], Engine]) -> DeltaLakehouse:
     w, r = settings.writes.max_removed_share, settings.retention.reproducible_months
-    return DeltaLakehouse(spark, settings.lakehouse_root, settings.catalog, settings.schemas.model_dump(), w, r)
+    return DeltaLakehouse(engine, settings.lakehouse_root, settings.catalog, settings.schemas.model_dump(), w, r)
 
 
 @dataclass

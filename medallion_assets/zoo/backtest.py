@@ -274,9 +274,7 @@ class Backtest:
             tuned = self._tuned(origin, versions[0], demand, features, unsaved)
             forecaster = self.spec.forecaster({**self.parameters(), **tuned.get("parameters", {})})
             fitted = forecaster.fit(demand, features, past, origin, self.settings.forecast.horizon, self.settings.forecast.seed)
-            rows = self._forecast_rows(forecaster, fitted, origin, inputs)
-            # Writing a table plans anew all that is kept of it; a combination's rows were read from the table that it writes.
-            rows = rows.localCheckpoint() if self.spec.members else rows.persist()
+            rows = self.lakehouse.engine.hold(self._forecast_rows(forecaster, fitted, origin, inputs))
             figures = rows.agg(F.count("*").alias("n"), F.avg(F.col("is_fallback").cast("double")).alias("fallback")).collect()[0]
             seconds = time.monotonic() - started
             content = self._content(forecaster, fitted, origin, run_id, seconds, figures, tuned, inputs, is_training)
@@ -309,14 +307,14 @@ class Backtest:
         stamped = (fit.rows.withColumns({"fit_seconds": F.lit(fit.seconds), "run_id": F.lit(fit.run_id)}) for fit in fits)
         rows = functools.reduce(lambda left, right: left.unionByName(right), stamped)
         origins = [fit.origin for fit in fits]
-        result = self.lakehouse.merge(ZOO_FORECAST, rows, origins, self.spec.name, permission.may_remove, is_kept=True)
+        result = self.lakehouse.merge(ZOO_FORECAST, rows, origins, self.spec.name, permission.may_remove, is_held=True)
         unsaved.clear()
         made = []
         for fit in fits:
             month = result.months[fit.origin]
             versions = month.data_version, version_of(*fit.versions)
             made.append(Slice(fit.origin, self.spec.name, *versions, month.row_count, result.delta_version, fit.details))
-            fit.rows.unpersist()
+            self.lakehouse.engine.release(fit.rows)
             self.tracking.commit(fit.run_id, {EVIDENCE_VERSION: str(result.delta_version)})
         # Recorded last: a process that dies before leaves the origins due, and the next run ends the runs it left open.
         self.lakehouse.record(ZOO_FORECAST, made, self.dagster_run_id)
@@ -432,7 +430,7 @@ class Backtest:
                 key, lambda: _with_bucket(packed_history(self.lakehouse, self.settings, origin), buckets).repartition("bucket")
             )
             asked = kept.where(F.col("demand_class").isin(list(self.spec.classes)))
-            cells = asked.groupBy("bucket").applyInPandas(forecast_bucket, FORECAST_DDL)
+            cells = asked.groupBy("bucket").applyInPandas(self.lakehouse.engine.python(forecast_bucket), FORECAST_DDL)
         targets = F.create_map(*[F.lit(v) for h in range(1, horizon + 1) for v in (h, add_months(origin, h))])
         return cells.withColumns({"yyyymm": F.lit(origin), "model": F.lit(self.spec.name), "target_yyyymm": targets[F.col("horizon")]})
 

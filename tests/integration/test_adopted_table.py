@@ -10,6 +10,7 @@ import pytest
 
 from medallion_assets import tables
 from medallion_assets.definitions import build_defs, build_resources, newest_partition
+from resources.engines import Engine
 from resources.settings import parse_settings
 from tests.conftest import forget_tables, open_lakehouse
 
@@ -25,7 +26,7 @@ LINES = [
 ]  # fmt: skip
 
 
-def test_an_adopted_table_goes_the_whole_way_to_silver(spark: SparkSession, tmp_path: Path) -> None:
+def test_an_adopted_table_goes_the_whole_way_to_silver(spark: SparkSession, engine: Engine, tmp_path: Path) -> None:
     """Its lines are accounted for and add up to demand by month in one run; its version and every file stay as they were."""
     source = {"name": "erp", "mode": "adopt", "table": "my_catalog.my_bronze.sales_orders", "columns": MAPPING, "closed_through": 202203}
     settings = parse_settings({"lakehouse_root": "lakehouse", "first_month": 202201, "sources": [source]}, tmp_path / "adopted.yaml")
@@ -33,7 +34,7 @@ def test_an_adopted_table_goes_the_whole_way_to_silver(spark: SparkSession, tmp_
     lines = spark.createDataFrame(LINES, "doc_no STRING, item STRING, day STRING, pieces DOUBLE, amount DOUBLE")
     lines.withColumn("day", lines["day"].cast("date")).write.format("delta").save(str(path))
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
-    lakehouse = open_lakehouse(spark, settings)
+    lakehouse = open_lakehouse(engine, settings)
     resources = build_resources(settings) | {"lakehouse": dg.ResourceDefinition.hardcoded_resource(lakehouse)}
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         defs = build_defs(settings, resources)
@@ -47,4 +48,4 @@ def test_an_adopted_table_goes_the_whole_way_to_silver(spark: SparkSession, tmp_
     assert list(lakehouse.rows(tables.REJECTED_LINES, ["order_id"])["order_id"]) == ["A-4"]
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
     spark.sql("DROP TABLE my_catalog.my_bronze.sales_orders")
-    forget_tables(spark, settings)
+    forget_tables(engine, settings)

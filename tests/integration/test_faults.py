@@ -96,7 +96,7 @@ def test_another_writer_in_between(tmp_path: Path, expected: Content) -> None:
     scenario = Scenario(tmp_path / "between").create()
     scenario.run()
     scenario.deliver_late()
-    run = scenario.start("before:DeltaLakehouse._execute_merge:silver.monthly_demand:write")
+    run = scenario.start("before:DeltaLakehouse._change:silver.monthly_demand:write")
     assert run.wait(900) == 0, run.output()[-2000:]
     recovers(scenario, expected)
 

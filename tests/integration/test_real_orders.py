@@ -23,6 +23,7 @@ from tests.conftest import forget_tables, open_lakehouse
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from resources.engines import Engine
     from resources.lakehouse import DeltaLakehouse
 
 pytestmark = [pytest.mark.spark, pytest.mark.integration, pytest.mark.real]
@@ -55,14 +56,14 @@ def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def way(spark: SparkSession, orders: Path) -> Iterator[tuple[Settings, DeltaLakehouse]]:
+def way(spark: SparkSession, engine: Engine, orders: Path) -> Iterator[tuple[Settings, DeltaLakehouse]]:
     """Bronze to features for all months, three models trained for November 2011 and published."""
     content = yaml.safe_load((ROOT / "config" / "online_retail_ii.yaml").read_text(encoding="utf-8"))
     content |= {"lakehouse_root": "lakehouse", "spark": {}, "forecast": {"origins": 3}}
     content["zoo"] = {"models": ["seasonal_naive", "imapa", "xgboost_global"], "buckets": 2, "tuning": {"trials": 2}}
     content["sources"][0]["files"] = f"{orders}/*.parquet"
     settings = parse_settings(content, orders / "real.yaml")
-    lakehouse = open_lakehouse(spark, settings)
+    lakehouse = open_lakehouse(engine, settings)
     resources = build_resources(settings) | {"lakehouse": dg.ResourceDefinition.hardcoded_resource(lakehouse)}
     newest = newest_partition(settings)
     with dg.DagsterInstance.ephemeral(tempdir=str(orders)) as instance:
@@ -75,7 +76,7 @@ def way(spark: SparkSession, orders: Path) -> Iterator[tuple[Settings, DeltaLake
             span = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
             assert defs.resolve_job_def(job).execute_in_process(instance=instance, tags=span).success
         yield settings, lakehouse
-    forget_tables(spark, settings)
+    forget_tables(engine, settings)
 
 
 def test_real_lines_are_accounted_for(way: tuple[Settings, DeltaLakehouse], orders: Path) -> None:

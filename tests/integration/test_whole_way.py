@@ -32,8 +32,7 @@ from resources.tracking import MlflowTracking
 from tests.conftest import forget_tables, open_lakehouse
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
+    from resources.engines import Engine
     from resources.lakehouse import DeltaLakehouse
 
 pytestmark = [pytest.mark.spark, pytest.mark.integration]
@@ -96,13 +95,13 @@ def configuration(folder: Path) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def way(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+def way(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     """Files written, registered, brought to features, trained for the newest month and published."""
     folder = tmp_path_factory.mktemp("whole way")
     settings = configuration(folder)
     write(Simulation(parts=40, months=34, first_month=FIRST, seed=7), folder / "landing")
     resources = build_resources(settings)
-    lakehouse = open_lakehouse(spark, settings)
+    lakehouse = open_lakehouse(engine, settings)
     resources["lakehouse"] = dg.ResourceDefinition.hardcoded_resource(lakehouse)
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
         made = Way(settings, lakehouse, build_defs(settings, resources), instance)
@@ -110,7 +109,7 @@ def way(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         for result in (made.run("register_deliveries", newest), made.run("monthly_data", FIRST, LAST), made.run("retraining", LAST)):
             assert result.success, [event.message for event in result.all_events if event.is_failure]
         yield made
-    forget_tables(spark, settings)
+    forget_tables(engine, settings)
 
 
 def test_every_line_read_is_accounted_for(way: Way) -> None:

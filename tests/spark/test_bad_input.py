@@ -11,11 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
 
 from medallion_assets.bronze.assets import LineStore, Register
 from medallion_assets.silver import transforms
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
+from resources.engines import Engine
 from resources.errors import Refused
 from resources.lakehouse import DeltaLakehouse
 from resources.orders import LocalOrderFiles
@@ -71,13 +71,13 @@ ORDER_OF = {name: ("C1" if name == "a cancellation that adds" else f"O{number}")
 
 
 @pytest.fixture(scope="module")
-def outcomes(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, list[str]], pd.DataFrame]]:
+def outcomes(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, list[str]], pd.DataFrame]]:
     """Reasons by order number after one file with all lines went through bronze and silver; the typed lines."""
     folder = tmp_path_factory.mktemp("corpus")
     settings = configured(folder)
     text = [f"{ORDER_OF[name]},{rest or 'P1,K1,North,2022-01-05,3,2.50'}" for name, (rest, _) in LINES.items()]
     write(folder / "landing" / "corpus.csv", "\n".join([HEADER, *text]).encode() + b"\nO999,P1,K1,\xff\xfe,2022-01-05,3,2.50\n")
-    lakehouse = open_lakehouse(spark, settings)
+    lakehouse = open_lakehouse(engine, settings)
     (delivery,) = take_in(settings, lakehouse)
     stored = lakehouse.rows(BRONZE_SALES_ORDERS)
     assert len(stored) == delivery["line_count"] == len(LINES) + 1
@@ -87,7 +87,7 @@ def outcomes(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> I
     raw = stored.set_index("_line_number")["_raw"]
     order = disposed["order_id"].fillna(disposed["line_number"].map(raw).str.split(",").str[0])
     yield dict(zip(order, disposed["reasons"], strict=True)), disposed
-    forget_tables(spark, settings)
+    forget_tables(engine, settings)
 
 
 def configured(folder: Path, **source: Any) -> Settings:
@@ -157,17 +157,17 @@ REFUSED: dict[str, tuple[bytes, dict[str, Any], str]] = {
 
 
 @pytest.fixture
-def opened(spark: SparkSession) -> Iterator[Callable[[Settings], DeltaLakehouse]]:
+def opened(engine: Engine) -> Iterator[Callable[[Settings], DeltaLakehouse]]:
     """Opens the lakehouse of a configuration, whose table names are forgotten afterwards."""
     used: list[Settings] = []
 
     def open_one(settings: Settings) -> DeltaLakehouse:
         used.append(settings)
-        return open_lakehouse(spark, settings)
+        return open_lakehouse(engine, settings)
 
     yield open_one
     for settings in used:
-        forget_tables(spark, settings)
+        forget_tables(engine, settings)
 
 
 @pytest.mark.parametrize("name", REFUSED)

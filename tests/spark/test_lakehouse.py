@@ -12,7 +12,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DECILES, ZOO_FORECAST
-from resources import lakehouse
+from resources import lakehouse, writers
+from resources.engines import Engine, SparkEngine
 from resources.errors import Refused
 from resources.lakehouse import (
     LEDGER,
@@ -36,12 +37,12 @@ Units = Mapping[int, Mapping[str, float]]
 
 
 @pytest.fixture(scope="module")
-def lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeltaLakehouse]:
+def lake(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeltaLakehouse]:
     """One lakehouse for the tests of this file, each with tables of its own."""
     content = {"lakehouse_root": "lakehouse", "first_month": JANUARY, "sources": [SOURCE]}
     settings = parse_settings(content, tmp_path_factory.mktemp("lake") / "test.yaml")
-    yield open_lakehouse(spark, settings)
-    forget_tables(spark, settings)
+    yield open_lakehouse(engine, settings)
+    forget_tables(engine, settings)
 
 
 def frame(lake: DeltaLakehouse, spec: TableSpec, units: Units, run_id: str = "run 1") -> DataFrame:
@@ -140,7 +141,8 @@ def test_a_slice_is_filled_once(lake: DeltaLakehouse) -> None:
 
     def fill(model: str) -> bool:
         try:
-            lake._append_once(ZOO_FORECAST, forecasts(lake, model, 5.0), f"{model}/{JANUARY}", 1)
+            table = lake._tables.open(lake.path(ZOO_FORECAST))
+            lake._writer.append(ZOO_FORECAST, table, forecasts(lake, model, 5.0), (f"{model}/{JANUARY}", 1), {JANUARY: 2})
         except ConcurrentWrite:
             return False
         return True
@@ -168,18 +170,20 @@ def test_a_column_of_a_newer_release_is_added(lake: DeltaLakehouse) -> None:
     spec = units_table("grown")
     lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 1.0}}), [JANUARY])
     grown = replace(spec, columns=(*spec.columns, Column("price", "DOUBLE", "price of a unit")))
-    lake._registered.discard(spec.id)
+    lake._ensured.discard(spec.id)
     lake.merge(grown, frame(lake, spec, {FEBRUARY: {"P1": 2.0}}).withColumn("price", F.lit(5.0)), [FEBRUARY])
     rows = lake.rows(grown).sort_values("yyyymm")
     assert [None if price != price else price for price in rows["price"]] == [None, 5.0]
-    lake._registered.discard(spec.id)
+    lake._ensured.discard(spec.id)
     with pytest.raises(Refused, match="lacks colour, which no release can add to stored rows"):
         lake.read(replace(spec, columns=(*spec.columns, Column("colour", "STRING", "colour", is_nullable=False))))
 
 
-def test_many_rows_of_a_month_make_several_files(lake: DeltaLakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No task has to write a month of any size alone; a small month stays one file."""
-    monkeypatch.setattr(lakehouse, "ROWS_PER_FILE", 10)
+def test_many_rows_of_a_month_make_several_files(lake: DeltaLakehouse, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Spark task has to write a month of any size alone; a small month stays one file."""
+    if not isinstance(engine, SparkEngine):
+        pytest.skip("delta-rs begins a new file by size")
+    monkeypatch.setattr(writers, "ROWS_PER_FILE", 10)
     spec = units_table("large")
     lake.merge(spec, frame(lake, spec, {JANUARY: {f"P{i}": 1.0 for i in range(50)}}), [JANUARY])
     assert 3 <= lake.storage(spec, [JANUARY])[0] <= 5
@@ -271,7 +275,7 @@ def test_a_table_that_another_tool_has_touched_is_read_by_part(lake: DeltaLakeho
     assert list(lake.rows(spec, ["units"], parts=[]).columns) == ["units"]
 
 
-def test_years_of_records_lie_in_few_files(lake: DeltaLakehouse) -> None:
+def test_years_of_records_lie_in_few_files(lake: DeltaLakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ledger's small files, and those of a table that is appended to, are put together; nothing of them is lost."""
     spec = replace(units_table("appended"), partition_by=())
     for n in range(MAX_FILES + 1):
@@ -280,11 +284,12 @@ def test_years_of_records_lie_in_few_files(lake: DeltaLakehouse) -> None:
     assert {month: s.data_version for month, s in lake.slices(spec).items()} == {
         JANUARY + n % 12: f"version {n}" for n in range(MAX_FILES - 11, MAX_FILES + 1)
     }
-    for number, letter in ((1, "P"), (2, "Q")):
-        rows = frame(lake, spec, {JANUARY: {f"{letter}{n}": 1.0 for n in range(MAX_FILES)}})
-        lake.append(spec, rows.repartition(MAX_FILES, "part_number"), number)
+    monkeypatch.setattr(lakehouse, "MAX_FILES", 2)
+    for number in range(1, 4):
+        lake.append(spec, frame(lake, spec, {JANUARY: {f"P{number}": 1.0}}).coalesce(1), number)
     assert lake.storage(spec, None)[0] == 1
-    assert len(lake.rows(spec)) == 2 * MAX_FILES
+    assert sorted(lake.rows(spec)["part_number"]) == ["P1", "P2", "P3"]
+    assert [row["n"] for row in lake.read(spec).groupBy().agg(F.count("*").alias("n")).collect()] == [3]
 
 
 def test_append_adds_columns_and_old_versions_stay_readable(lake: DeltaLakehouse) -> None:

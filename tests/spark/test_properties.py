@@ -25,6 +25,7 @@ from medallion_assets.partitions import add_months, month_range
 from medallion_assets.silver import transforms
 from medallion_assets.zoo.registry import model
 from resources import lakehouse as lakehouse_module
+from resources.engines import Engine
 from resources.lakehouse import DeltaLakehouse, TableSpec
 from resources.settings import ForecastSettings, Source, parse_settings
 from tests.conftest import SOURCE, forget_tables, open_lakehouse, units_table
@@ -200,11 +201,11 @@ def _files(lake: DeltaLakehouse, spec: TableSpec, month: int) -> dict[str, bytes
 
 
 @pytest.fixture
-def lake(spark: SparkSession, tmp_path: Path) -> Iterator[DeltaLakehouse]:
+def lake(engine: Engine, tmp_path: Path) -> Iterator[DeltaLakehouse]:
     """An empty lakehouse."""
     settings = parse_settings({"lakehouse_root": "lakehouse", "first_month": FIRST, "sources": [SOURCE]}, tmp_path / "test.yaml")
-    yield open_lakehouse(spark, settings)
-    forget_tables(spark, settings)
+    yield open_lakehouse(engine, settings)
+    forget_tables(engine, settings)
 
 
 def test_nothing_leaks(spark: SparkSession) -> None:

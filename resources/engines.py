@@ -1,0 +1,293 @@
+"""Engines: where Spark's API runs, how a frame is held, how Python code reaches all cores, who writes.
+
+Everything that an engine needs beyond the DataFrame API and SQL lies here and in spark.py. An engine is asked what it can,
+never which one it is.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+import dagster as dg
+from dagster_pyspark import LazyPySparkResource
+
+from resources.delta_tables import DeltaTables
+from resources.processes import identity, is_gone
+from resources.settings import Settings
+from resources.spark import speak_connect, start_connect, start_embedded, start_session
+from resources.table_spec import TableSpec
+from resources.writers import DeltaRsWriter, SparkWriter, Writer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+Body = TypeVar("Body", bound=Callable[..., Any])
+
+
+class Engine(Protocol):
+    """What differs between engines. Implementations: EmbeddedEngine, SparkEngine."""
+
+    @property
+    def session(self) -> SparkSession: ...
+
+    @property
+    def label(self) -> str:
+        """Engine and version, as the ledger notes them."""
+        ...
+
+    def table(self, name: str, path: str, version: int) -> DataFrame:
+        """A table at a version."""
+        ...
+
+    def external(self, table: str) -> DataFrame | None:
+        """A table that is not ours, by the name that the session's catalog knows; None where it knows none."""
+        ...
+
+    def hold(self, rows: DataFrame) -> DataFrame:
+        """The rows, evaluated once and kept until they are released: what is read of them later is always the same."""
+        ...
+
+    def release(self, rows: DataFrame) -> None:
+        """Give back what holds the rows."""
+        ...
+
+    def batches(self, rows: DataFrame) -> pa.RecordBatchReader:
+        """The rows as Arrow batches, one after the other."""
+        ...
+
+    def python(self, body: Body) -> Body:
+        """A function over pandas frames, for applyInPandas, as this engine runs it on all cores."""
+        ...
+
+    def writer(self, tables: DeltaTables, identifier: Callable[[TableSpec], str]) -> Writer: ...
+
+    def identifier(self, name: str, path: str) -> str:
+        """What a statement calls a table."""
+        ...
+
+
+@dataclass
+class SparkEngine:
+    """Apache Spark: a JVM in this process, a cluster, or a Spark Connect server. ``start`` gives the session when it is first used.
+
+    ``has_names``: tables are known to the session's catalog by name; otherwise the session reads them by path.
+    """
+
+    start: Callable[[], SparkSession]
+    label: str
+    has_names: bool = True
+    _registered: set[str] = field(default_factory=set)
+    _registering: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def session(self) -> SparkSession:
+        return self.start()
+
+    def table(self, name: str, path: str, version: int) -> DataFrame:
+        return self.session.sql(f"SELECT * FROM {self.identifier(name, path)} VERSION AS OF {int(version)}")
+
+    def external(self, table: str) -> DataFrame | None:
+        return self.session.table(table) if self.session.catalog.tableExists(table) else None
+
+    def identifier(self, name: str, path: str) -> str:
+        """What the session calls a table; one that its catalog does not know is registered first."""
+        if not self.has_names:
+            return f"delta.`{path}`"
+        with self._registering:
+            if f"{name} {path}" not in self._registered:
+                self.session.sql(f"CREATE SCHEMA IF NOT EXISTS {name.rsplit('.', 1)[0]}")
+                escaped = path.replace("\\", "\\\\").replace("'", "\\'")
+                self.session.sql(f"CREATE TABLE IF NOT EXISTS {name} USING DELTA LOCATION '{escaped}'")
+                self._registered.add(f"{name} {path}")
+        return name
+
+    def forget(self) -> None:
+        """Forget which tables the session's catalog knows, after they were dropped there."""
+        self._registered.clear()
+
+    def hold(self, rows: DataFrame) -> DataFrame:
+        return rows.localCheckpoint()
+
+    def release(self, rows: DataFrame) -> None:
+        """Nothing to do: the session frees what a frame holds when nobody refers to it any more."""
+
+    def batches(self, rows: DataFrame) -> pa.RecordBatchReader:
+        return rows.toArrow().to_reader()
+
+    def python(self, body: Body) -> Body:
+        return body
+
+    def writer(self, tables: DeltaTables, identifier: Callable[[TableSpec], str]) -> Writer:
+        return SparkWriter(self, tables, identifier)
+
+
+@dataclass
+class EmbeddedEngine:
+    """Sail in this process: Spark's API without Java. It reads and transforms; delta-rs writes.
+
+    Sail must not write Delta tables: it drops the numbers of appends and lets two writers of one slice both succeed.
+    ``scratch`` is the folder of what frames hold, with a subfolder for each process. ``memory_bytes`` limits what queries use
+    before they spill, ``cores`` is how many of them run at once, and the size of the pool for Python code.
+    """
+
+    scratch: Path
+    memory_bytes: int
+    cores: int
+    _held: weakref.WeakKeyDictionary[Any, Path] = field(default_factory=weakref.WeakKeyDictionary)
+
+    def __post_init__(self) -> None:
+        speak_connect()
+
+    @property
+    def label(self) -> str:
+        return f"embedded (pysail {version('pysail')}, deltalake {version('deltalake')})"
+
+    @property
+    def session(self) -> SparkSession:
+        return start_embedded(self.memory_bytes, self.cores)
+
+    def table(self, name: str, path: str, version_: int) -> DataFrame:
+        return self.session.read.format("delta").option("versionAsOf", int(version_)).load(path)
+
+    def external(self, table: str) -> DataFrame | None:
+        return None
+
+    def hold(self, rows: DataFrame) -> DataFrame:
+        folder = self._folder() / uuid.uuid4().hex
+        session = self.session
+        rows.write.parquet(str(folder))
+        # Where there is no row no file is written.
+        held = session.read.parquet(str(folder)) if folder.exists() else session.createDataFrame([], rows.schema)
+        # Frames made of this one keep its plan, so the files go when the last of them is gone.
+        self._held[held._plan] = folder  # type: ignore[attr-defined]
+        weakref.finalize(held._plan, shutil.rmtree, folder, ignore_errors=True)  # type: ignore[attr-defined]
+        return held
+
+    def release(self, rows: DataFrame) -> None:
+        if folder := self._held.pop(rows._plan, None):  # type: ignore[attr-defined]
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def batches(self, rows: DataFrame) -> pa.RecordBatchReader:
+        import pyarrow as pa
+        import pyarrow.dataset as ds
+        from pyspark.sql.pandas.types import to_arrow_schema
+
+        held = rows if rows._plan in self._held else self.hold(rows)  # type: ignore[attr-defined]
+        folder = self._held[held._plan]  # type: ignore[attr-defined]
+        if not folder.exists():
+            return pa.RecordBatchReader.from_batches(to_arrow_schema(rows.schema, timezone="UTC"), [])
+        dataset = ds.dataset(folder, format="parquet")
+        # A column that happens to hold no NULL must not become one of the table that can't.
+        schema = pa.schema([pa.field(column.name, column.type) for column in dataset.schema])
+
+        def pieces(kept: DataFrame) -> Iterator[pa.RecordBatch]:
+            """The batches; the files stay while the frame is referred to."""
+            for batch in dataset.to_batches(batch_readahead=2, fragment_readahead=1):
+                yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+        return pa.RecordBatchReader.from_batches(schema, pieces(held))
+
+    def python(self, body: Body) -> Body:
+        from resources.workers import in_pool
+
+        return in_pool(body, self.cores, self._folder())
+
+    def identifier(self, name: str, path: str) -> str:
+        return f"delta.`{path}`"
+
+    def writer(self, tables: DeltaTables, identifier: Callable[[TableSpec], str]) -> Writer:
+        return DeltaRsWriter(self)
+
+    def _folder(self) -> Path:
+        return _own_folder(self.scratch)
+
+
+@functools.lru_cache
+def _own_folder(scratch: Path) -> Path:
+    """This process's folder below ``scratch``, removed at its end; those of processes that were killed are removed now."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    for folder in scratch.iterdir():
+        if "." in folder.name and is_gone(folder.name.replace(".", ":")):
+            shutil.rmtree(folder, ignore_errors=True)
+    own = scratch / identity().replace(":", ".")
+    own.mkdir(exist_ok=True)
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return own
+
+
+_tokens: dict[str, str] = {}
+
+
+class SparkResource(LazyPySparkResource):
+    """The engine of the configuration, started when first used and shared by all runs of the process.
+
+    ``master`` is where engine spark runs, ``address`` the server of engine connect; its token is kept apart and never shown.
+    """
+
+    engine_name: Literal["embedded", "spark", "connect"] = "embedded"
+    master: str = "local[*]"
+    address: str = ""
+    catalog: str = "my_catalog"
+    scratch: str
+    memory_gb: float
+
+    def engine(self) -> Engine:
+        """The engine; equal settings give one and the same."""
+        conf = tuple(sorted((key, str(value)) for key, value in self.spark_config.items()))
+        return _engine(self.engine_name, self.master, self.address, self.catalog, self.scratch, self.memory_gb, conf)
+
+    def _init_session(self) -> None:
+        if self._spark_session is None:
+            self._spark_session = self.engine().session
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """The session outlives the run, not the process: starting one costs seconds, and a run's process ends with the run."""
+
+
+def spark_resource(settings: Settings) -> SparkResource:
+    """The engine that a configuration names, as a resource."""
+    if settings.connect.token:
+        _tokens[settings.connect.address] = settings.connect.token
+    return SparkResource(
+        spark_config=dict(settings.spark.conf),
+        engine_name=settings.engine,
+        master=settings.spark.master,
+        address=settings.connect.address,
+        catalog=settings.catalog,
+        scratch=f"{settings.lakehouse_root}/scratch",
+        memory_gb=settings.embedded.memory_gb or round(machine_memory() / 2**31, 1),
+    )
+
+
+@functools.lru_cache
+def _engine(
+    name: str, master: str, address: str, catalog: str, scratch: str, memory_gb: float, conf: tuple[tuple[str, str], ...]
+) -> Engine:
+    if name == "embedded":
+        return EmbeddedEngine(Path(scratch), int(memory_gb * 2**30), os.cpu_count() or 2)
+    if name == "connect":
+        speak_connect()
+        start = functools.partial(start_connect, address, _tokens.get(address), dict(conf))
+        return SparkEngine(functools.lru_cache(start), f"connect (pyspark {version('pyspark')})", has_names=False)
+    start = functools.partial(start_session, master, catalog, scratch, dict(conf))
+    return SparkEngine(start, f"spark (pyspark {version('pyspark')})")
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or what its container allows."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text().strip() if limit.is_file() else "max"
+    return min(machine, int(allowed)) if allowed.isdigit() else machine
