@@ -146,7 +146,7 @@ def figures_of(sold: History, classes: np.ndarray) -> pd.DataFrame:
     is_sold = sold.qty > 0
     exists = np.maximum.accumulate(is_sold, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_qty, log_price = np.log(sold.qty), np.log(sold.revenue / sold.qty)
+        price = sold.revenue / sold.qty
     share = sold.qty / sold.qty.sum(axis=0)
     region = sold.region_qty.argmax(axis=2)
     for n in range(MONTHS):
@@ -167,11 +167,11 @@ def figures_of(sold: History, classes: np.ndarray) -> pd.DataFrame:
         }
         if n >= 12:
             both = is_sold[:, n] & is_sold[:, n - 12]
-            before = log_qty[both, n - 12]
+            before = sold.qty[both, n - 12]
             if n >= 24:
-                before = np.where(is_sold[both, n - 24], (before + log_qty[both, n - 24]) / 2, before)
-            row["like_for_like_ratio"] = np.exp(np.median(log_qty[both, n] - before))
-            row["like_for_like_price"] = np.exp(np.median(log_price[both, n] - log_price[both, n - 12]))
+                before = np.where(is_sold[both, n - 24], np.sqrt(before * sold.qty[both, n - 24]), before)
+            row["like_for_like_ratio"] = np.median(qty[both] / before)
+            row["like_for_like_price"] = np.median(price[both, n] / price[both, n - 12])
             row["part_mix"] = 1 - np.minimum(share[:, n], share[:, n - 12]).sum()
         rows.append(row)
     return pd.DataFrame(rows)

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pyspark.sql import functions as F
 
+from medallion_assets.exact import exact_sums, ratio, total
 from medallion_assets.tables import DECILES, FORECAST_ACCURACY, LEVELS
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
+SEGMENT_KINDS = ("all", "demand_class", "status")
 A_YEAR = 100  # yyyymm - 100 is the same month of the year before
 
 
@@ -28,8 +30,8 @@ def forecast_accuracy(
     monthly_demand: silver.monthly_demand with at least ``months`` and the months a year before; incomplete months are ignored, so that an
     incomplete target month gives no row. model_evaluation: gold.model_evaluation of the months that the served models were trained in.
     A part that did not exist a year before had a naive forecast of 0; where the whole month is missing, naive_wape and value_added are
-    NULL. Ratios over a demand of 0 are NULL. The definitions are those of the M5 and of Hyndman and Koehler (2006); sums are taken over
-    decimals, so that the same rows give the same bits however they are partitioned.
+    NULL. Ratios over a demand of 0 are NULL. The definitions are those of the M5 and of Hyndman and Koehler (2006). The same rows give
+    the same bits however they are partitioned.
     """
     served = _served(demand_forecast.where(F.col("target_yyyymm").isin(list(months)) & F.col("forecast_qty").isNotNull()))
     demand = monthly_demand.where("is_complete").select("part_number", "yyyymm", "demand_qty")
@@ -40,57 +42,55 @@ def forecast_accuracy(
         served.join(_actuals(demand, months), ["part_number", "target_yyyymm"])
         .join(before, ["part_number", "target_yyyymm", "horizon"], "left")
         .join(_evidence(model_evaluation), ["trained_yyyymm", "model", "demand_class", "horizon"], "left")
-        .withColumn("segment", F.explode(_segments()))
+        .withColumn("segment_kind", F.explode(F.array(*map(F.lit, SEGMENT_KINDS))))
+        .withColumn("segment", _segment())
     )
     y, m, q50 = F.col("actual_qty"), F.col("forecast_qty"), F.col("q50")
     pinball = sum(
         (F.greatest((y - F.col(q)) * level, (F.col(q) - y) * (1 - level)) for q, level in zip(DECILES, LEVELS, strict=True)), F.lit(0.0)
     )
-    has_before = F.col("before_qty").isNotNull()
+    summed = {
+        "actual_qty": y,
+        "forecast_qty": m,
+        "absolute_error": F.abs(y - q50),
+        "squared_error": (m - y) * (m - y),
+        "pinball": pinball,
+        "naive_error": F.abs(y - F.col("naive_qty")),
+        "change": F.abs(m - F.col("before_qty")),
+        "changed_from": F.when(F.col("before_qty").isNotNull(), m),
+        "evidence_wql": F.col("evidence_wql") * y,
+        "evidence_bias": F.col("evidence_bias") * y,
+    }
     sums = cells.groupBy(
-        F.col("target_yyyymm").alias("yyyymm"), F.col("horizon").alias("lag"), "segment.segment_kind", "segment.segment", "is_backfilled"
+        F.col("target_yyyymm").alias("yyyymm"), F.col("horizon").alias("lag"), "segment_kind", "segment", "is_backfilled"
     ).agg(
         F.count("*").alias("cell_count"),
-        _exact_sum(y).alias("actual_qty"),
-        _exact_sum(m).alias("forecast_qty"),
-        _exact_sum(F.abs(y - q50)).alias("absolute_error"),
-        _exact_sum((m - y) * (m - y)).alias("squared_error"),
-        _exact_sum(pinball).alias("pinball"),
+        *(column for name, value in summed.items() for column in exact_sums(name, value)),
         F.count_if(y.between(F.col("q10"), F.col("q90"))).alias("covered"),
-        _exact_sum(F.abs(y - F.col("naive_qty"))).alias("naive_error"),
-        _exact_sum(F.abs(m - F.col("before_qty"))).alias("change"),
-        _exact_sum(F.when(has_before, m)).alias("changed_from"),
-        _exact_sum(F.col("evidence_wql") * y).alias("evidence_wql"),
-        _exact_sum(F.col("evidence_bias") * y).alias("evidence_bias"),
         F.every(F.col("evidence_wql").isNotNull() | (y == 0)).alias("has_evidence"),
     )
-    actual, count = F.col("actual_qty"), F.col("cell_count")
-    wape, naive_wape = F.try_divide("absolute_error", actual), F.try_divide("naive_error", actual)
+    actual = total("actual_qty")
+    wape, naive_wape = ratio(total("absolute_error"), actual), ratio(total("naive_error"), actual)
     return sums.select(
         "yyyymm",
         "lag",
         "segment_kind",
         "segment",
         "cell_count",
-        "actual_qty",
-        "forecast_qty",
-        (F.col("absolute_error") / count).alias("mae"),
-        F.sqrt(F.col("squared_error") / count).alias("rmse"),
+        actual.alias("actual_qty"),
+        total("forecast_qty").alias("forecast_qty"),
+        ratio(total("absolute_error"), "cell_count").alias("mae"),
+        F.sqrt(ratio(total("squared_error"), "cell_count")).alias("rmse"),
         wape.alias("wape"),
-        F.try_divide(F.col("forecast_qty") - actual, actual).alias("bias"),
-        F.try_divide(2 / len(DECILES) * F.col("pinball"), actual).alias("wql"),
-        (F.col("covered") / count).alias("coverage_80"),
+        ratio(total("forecast_qty") - actual, actual).alias("bias"),
+        ratio(2 / len(DECILES) * total("pinball"), actual).alias("wql"),
+        ratio("covered", "cell_count").alias("coverage_80"),
         naive_wape.alias("naive_wape"),
-        (1 - F.try_divide(wape, naive_wape)).alias("value_added"),
-        F.try_divide("change", "changed_from").alias("mean_absolute_change"),
+        (1 - ratio(wape, naive_wape)).alias("value_added"),
+        ratio(total("change"), total("changed_from")).alias("mean_absolute_change"),
         "is_backfilled",
-        *(F.when(F.col("has_evidence"), F.try_divide(name, actual)).alias(name) for name in ("evidence_wql", "evidence_bias")),
+        *(F.when(F.col("has_evidence"), ratio(total(name), actual)).alias(name) for name in ("evidence_wql", "evidence_bias")),
     ).select(*FORECAST_ACCURACY.column_names)
-
-
-def _exact_sum(value: Column) -> Column:
-    """Sum whose result does not depend on the order of the rows, as doubles' would."""
-    return F.sum(value.cast("decimal(38,9)")).cast("double")
 
 
 def _served(demand_forecast: DataFrame) -> DataFrame:
@@ -137,11 +137,10 @@ def _actuals(demand: DataFrame, months: Sequence[int]) -> DataFrame:
     )
 
 
-def _segments() -> Column:
-    def segment(kind: str, value: Column) -> Column:
-        return F.struct(F.lit(kind).alias("segment_kind"), value.alias("segment"))
-
-    return F.array(segment("all", F.lit("all")), segment("demand_class", F.col("demand_class")), segment("status", F.col("status")))
+def _segment() -> Column:
+    """What a row's segment_kind calls it."""
+    kind = F.col("segment_kind")
+    return F.when(kind == "all", F.lit("all")).when(kind == "demand_class", F.col("demand_class")).otherwise(F.col("status"))
 
 
 def judged_totals(totals: pd.DataFrame) -> pd.DataFrame:

@@ -16,17 +16,19 @@ from numpy.typing import NDArray
 from pyspark.sql import functions as F
 from scipy.stats import median_abs_deviation
 
+from medallion_assets.exact import exact_sums, ratio, total
 from medallion_assets.partitions import add_months
 from medallion_assets.tables import DEMAND_CLASSES
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
 
     from resources.settings import Settings
 
 Floats = NDArray[np.float64]
 MONTHS_A_YEAR = 12
 A_YEAR = 100  # yyyymm - 100 is the same month of the year before
+SHARE_UNITS = 1e12  # that make up 1: shares are added up as whole numbers
 TRACKED_MONTHS = 3  # over which the bias of what was served is added up: one month's says little of a class
 DEMAND, FORECAST = "demand", "forecast"
 WATCHED_CLASSES = tuple(name for name in DEMAND_CLASSES if name != "new")  # new parts have no year before
@@ -75,18 +77,27 @@ def monthly_figures(monthly_demand: DataFrame, demand_features: DataFrame) -> Da
     end, new parts left out) to units. Against the same month a year before, over the parts that sold in both: like_for_like_ratio, the
     median over parts of demand over the geometric mean of their demand in that month of the last two years (of one, where there is no
     other), so that a few large parts can't move it; like_for_like_price, the median ratio of prices; part_mix, the share of demand that
-    would have to change part. Sums are taken over decimals: the same rows give the same bits, however they are partitioned.
+    would have to change part. The same rows give the same bits, however they are partitioned.
     """
     complete = monthly_demand.where("is_complete")
     sold = complete.where(F.col("demand_qty") > 0)
     classes = demand_features.where(F.col("demand_class").isin(list(WATCHED_CLASSES))).select("part_number", "yyyymm", "demand_class")
-    totals = complete.groupBy("yyyymm").agg(
-        _exact_sum("demand_qty").cast("double").alias("total_demand_qty"),
+    sums = complete.groupBy("yyyymm").agg(
+        *exact_sums("demand", F.col("demand_qty")),
+        *exact_sums("revenue", F.col("revenue")),
         F.count_if(F.col("demand_qty") > 0).alias("active_part_count"),
-        (F.count_if(F.col("demand_qty") == 0) / F.count("*")).alias("zero_share"),
-        F.try_divide(_exact_sum("revenue").cast("double"), _exact_sum("demand_qty").cast("double")).alias("mean_unit_price"),
+        ratio(F.count_if(F.col("demand_qty") == 0), F.count("*")).alias("zero_share"),
         F.sum("order_count").alias("order_count"),
         F.sum("customer_count").alias("customer_count"),
+    )
+    totals = sums.select(
+        "yyyymm",
+        total("demand").alias("total_demand_qty"),
+        "active_part_count",
+        "zero_share",
+        ratio(total("revenue"), total("demand")).alias("mean_unit_price"),
+        "order_count",
+        "customer_count",
     )
     return (
         totals.join(_against_the_year_before(sold, totals.select("yyyymm", "total_demand_qty")), "yyyymm", "left")
@@ -166,7 +177,7 @@ def needed(rate: float) -> int:
 
 def _by(sold: DataFrame, group: str, name: str) -> DataFrame:
     """yyyymm and a map from group to units."""
-    sums = sold.groupBy("yyyymm", group).agg(_exact_sum("demand_qty").cast("double").alias("qty"))
+    sums = sold.groupBy("yyyymm", group).agg(*exact_sums("demand", F.col("demand_qty"))).withColumn("qty", total("demand"))
     return sums.groupBy("yyyymm").agg(F.map_from_arrays(F.collect_list(group), F.collect_list("qty")).alias(name))
 
 
@@ -175,30 +186,26 @@ def _against_the_year_before(sold: DataFrame, totals: DataFrame) -> DataFrame:
     parts = sold.join(totals, "yyyymm").select(
         "part_number",
         "yyyymm",
-        F.ln("demand_qty").alias("log_qty"),
-        F.ln(F.col("revenue") / F.col("demand_qty")).alias("log_price"),
-        (F.col("demand_qty") / F.col("total_demand_qty")).alias("share"),
+        F.col("demand_qty").alias("qty"),
+        F.when(F.col("revenue") > 0, ratio("revenue", "demand_qty")).alias("price"),
+        ratio("demand_qty", "total_demand_qty").alias("share"),
     )
     one, two = (
         parts.select(
             "part_number",
             (F.col("yyyymm") + years * A_YEAR).alias("yyyymm"),
-            *(F.col(name).alias(f"{name}_{years}") for name in ("log_qty", "log_price", "share")),
+            *(F.col(name).alias(f"{name}_{years}") for name in ("qty", "price", "share")),
         )
         for years in (1, 2)
     )
-    past = F.coalesce((F.col("log_qty_1") + F.col("log_qty_2")) / 2, F.col("log_qty_1"))
+    # Engines agree to the last digit on roots and quotients, not on logarithms.
+    past = F.coalesce(F.sqrt("qty_1") * F.sqrt("qty_2"), F.col("qty_1"))
     compared = parts.join(one, ["part_number", "yyyymm"]).join(two, ["part_number", "yyyymm"], "left")
     return compared.groupBy("yyyymm").agg(
-        F.exp(F.median(F.col("log_qty") - past)).alias("like_for_like_ratio"),
-        F.exp(F.median(F.col("log_price") - F.col("log_price_1"))).alias("like_for_like_price"),
-        (1 - F.sum(F.least("share", "share_1").cast("decimal(38,12)"))).cast("double").alias("part_mix"),
+        F.median(ratio("qty", past)).alias("like_for_like_ratio"),
+        F.median(ratio("price", "price_1")).alias("like_for_like_price"),
+        (1 - F.sum(F.floor(F.least("share", "share_1") * SHARE_UNITS + 0.5).cast("bigint")) / SHARE_UNITS).alias("part_mix"),
     )
-
-
-def _exact_sum(column: str) -> Column:
-    """Sum whose result does not depend on the order of the rows, as doubles' would."""
-    return F.sum(F.col(column).cast("decimal(38,6)"))
 
 
 def _watched(figures: pd.DataFrame, accuracy: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

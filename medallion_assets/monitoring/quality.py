@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
+from medallion_assets.exact import ratio
 from medallion_assets.partitions import NO_MONTH
 from medallion_assets.tables import DATA_QUALITY
 
@@ -87,7 +88,7 @@ def _counts() -> tuple[Column, ...]:
 
 def _shares(max_rejected_share: float) -> tuple[Column, ...]:
     def share(part: Column, whole: Column) -> Column:
-        return F.coalesce(F.try_divide(part, whole), F.lit(0.0))
+        return F.coalesce(ratio(part, whole), F.lit(0.0))
 
     accepted, rejected = F.col("accepted"), F.col("rejected")
     return (

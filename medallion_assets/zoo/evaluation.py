@@ -14,12 +14,14 @@ from operator import and_
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from medallion_assets.exact import exact_sums, exact_sums_again, ratio, total
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.tables import DECILES, LEVELS, MODEL_EVALUATION, ZOO_RESULT
 from resources.settings import PromotionSettings
 
 MAX_MISSING_SHARE_PCT = 1
 MAX_REGIONS = 20
+SEGMENT_KINDS = ("all", "demand_class", "abc_class", "region")
 HORIZON_GROUPS = ("short", "mid", "long")
 ABC_CLASSES = ("A", "B", "C")
 LOSS_GROUPS = (*HORIZON_GROUPS, *ABC_CLASSES)
@@ -75,8 +77,8 @@ def zoo_result(
         keys = ["yyyymm", "demand_class"]
     held = F.count("*").over(Window.partitionBy(*_CELL))
     younger = rows.where("NOT is_listed").withColumn("held_count", held).join(F.broadcast(expected), keys)
-    kept = rows.where("is_listed").unionByName(younger.where("held_count = expected_count"), allowMissingColumns=True)
-    return kept.select(*ZOO_RESULT.column_names)
+    kept = rows.where("is_listed").select(*ZOO_RESULT.column_names)
+    return kept.unionByName(younger.where("held_count = expected_count").select(*ZOO_RESULT.column_names))
 
 
 def fit_seconds(zoo_forecast: DataFrame, months: Mapping[int, Sequence[int]]) -> DataFrame:
@@ -85,8 +87,8 @@ def fit_seconds(zoo_forecast: DataFrame, months: Mapping[int, Sequence[int]]) ->
     schedule = zoo_forecast.sparkSession.createDataFrame(rows, "yyyymm int, origin int")
     by_origin = zoo_forecast.groupBy(F.col("yyyymm").alias("origin"), "model").agg(F.max("fit_seconds").alias("fit_seconds"))
     joined = by_origin.join(F.broadcast(schedule), "origin")
-    mean = joined.groupBy("yyyymm", "model").agg(*_exact_sums("fit_seconds", F.col("fit_seconds")), F.count("fit_seconds").alias("n"))
-    return mean.select("yyyymm", "model", F.try_divide(_total("fit_seconds"), F.col("n")).alias("fit_seconds"))
+    mean = joined.groupBy("yyyymm", "model").agg(*exact_sums("fit_seconds", F.col("fit_seconds")), F.count("fit_seconds").alias("n"))
+    return mean.select("yyyymm", "model", ratio(total("fit_seconds"), "n").alias("fit_seconds"))
 
 
 def compared_cells(zoo_result: DataFrame, classes: Classes) -> DataFrame:
@@ -127,7 +129,7 @@ def model_evaluation(zoo_result: DataFrame, fit_seconds: DataFrame, classes: Cla
     availability = (
         _by_segment(_availability(counts, classes), general)
         .groupBy(*keys)
-        .agg(F.sum("lacking_count").alias("missing_cell_count"), *_exact_sums_again("known_qty"))
+        .agg(F.sum("lacking_count").alias("missing_cell_count"), *exact_sums_again("known_qty"))
     )
     joined = (
         _largest_regions(availability)
@@ -153,6 +155,7 @@ def part_losses(zoo_result: DataFrame, classes: Classes, horizon: int, max_parts
     a suffix for each third of the ``horizon`` (short, mid, long) and each ABC class. Of classes with more than ``max_parts`` parts
     those with the smallest hash are kept.
     """
+    error = F.col("forecast_qty") - F.col("actual_qty")
     rows = compared_cells(zoo_result, classes).select(
         *("yyyymm", "demand_class", "part_number", "model", "actual_qty"),
         F.col("abc_class").alias("abc"),
@@ -160,19 +163,19 @@ def part_losses(zoo_result: DataFrame, classes: Classes, horizon: int, max_parts
             F.array(*(F.lit(group) for group in HORIZON_GROUPS)), F.floor((F.col("horizon") - 1) * 3 / horizon).cast("int") + 1
         ).alias("third"),
         _quantile_loss().alias("loss_qty"),
-        (F.col("forecast_qty") - F.col("actual_qty")).alias("bias_qty"),
-        F.pow(F.col("forecast_qty") - F.col("actual_qty"), 2).alias("squared_error"),
+        error.alias("bias_qty"),
+        (error * error).alias("squared_error"),
     )
     within = {group: F.col("third" if group in HORIZON_GROUPS else "abc") == group for group in LOSS_GROUPS}
     sums = [
         F.count("*").alias("cell_count"),
-        *(column for name in PART_SUMS for column in _exact_sums(name, F.col(name))),
+        *(column for name in PART_SUMS for column in exact_sums(name, F.col(name))),
         *(F.count(F.when(inside, 1)).alias(f"cell_count_{group}") for group, inside in within.items()),
         *(
             column
             for group, inside in within.items()
             for name in ("loss_qty", "actual_qty")
-            for column in _exact_sums(f"{name}_{group}", F.when(inside, F.col(name)))
+            for column in exact_sums(f"{name}_{group}", F.when(inside, F.col(name)))
         ),
     ]
     by_part = rows.groupBy("yyyymm", "demand_class", "part_number", "model").agg(*sums)
@@ -180,9 +183,9 @@ def part_losses(zoo_result: DataFrame, classes: Classes, horizon: int, max_parts
     sampled = by_part.withColumn("part_rank", order).where(F.col("part_rank") <= max_parts)
     return sampled.select(
         *("yyyymm", "demand_class", "part_number", "model", "cell_count"),
-        *(_total(name).alias(name) for name in PART_SUMS),
+        *(total(name).alias(name) for name in PART_SUMS),
         *(
-            F.col(name) if name.startswith("cell_count") else F.coalesce(_total(name), F.lit(0.0)).alias(name)
+            F.col(name) if name.startswith("cell_count") else F.coalesce(total(name), F.lit(0.0)).alias(name)
             for group in LOSS_GROUPS
             for name in (f"cell_count_{group}", f"loss_qty_{group}", f"actual_qty_{group}")
         ),
@@ -195,9 +198,9 @@ def monthly_totals(zoo_result: DataFrame) -> DataFrame:
     q10 and q90 are sums of the parts' quantiles, which lie further apart than the quantiles of the total.
     """
     names = ("actual_qty", "forecast_qty", "q10", "q90")
-    sums = [column for name in names for column in _exact_sums(name, F.col(name))]
+    sums = [column for name in names for column in exact_sums(name, F.col(name))]
     totals = _usable(zoo_result).where("horizon = 1 AND is_usable").groupBy("yyyymm", "model", "target_yyyymm").agg(*sums)
-    return totals.select("yyyymm", "model", "target_yyyymm", *(_total(name).alias(name) for name in names))
+    return totals.select("yyyymm", "model", "target_yyyymm", *(total(name).alias(name) for name in names))
 
 
 def pit_histogram(zoo_result: DataFrame) -> DataFrame:
@@ -248,7 +251,7 @@ def _cells(rows: DataFrame) -> DataFrame:
 def _cell_counts(cells: DataFrame) -> DataFrame:
     """Cells by segment, horizon and holders: small, whatever the number of parts."""
     keys = ("yyyymm", "demand_class", "abc_class", "region", "horizon", "holders")
-    return cells.groupBy(*keys).agg(F.count("*").alias("universe_count"), *_exact_sums("known_qty", F.col("actual_qty")))
+    return cells.groupBy(*keys).agg(F.count("*").alias("universe_count"), *exact_sums("known_qty", F.col("actual_qty")))
 
 
 def _availability(counts: DataFrame, classes: Classes) -> DataFrame:
@@ -281,22 +284,27 @@ def _by_segment(rows: DataFrame, general: DataFrame) -> DataFrame:
     """``rows`` once for each segment they belong to and for their horizon and horizon 0; ``general`` as _general gives it."""
     rows = rows.join(F.broadcast(general.withColumn("covers_all", F.lit(True))), ["yyyymm", "model"], "left")
     covers_all = F.col("covers_all")
-    segments = [("all", F.lit("all"), covers_all), ("demand_class", F.col("demand_class"), F.lit(True))]
-    segments += [("abc_class", F.col("abc_class"), covers_all), ("region", F.col("region"), covers_all)]
-    choices = F.array(*(F.struct(F.lit(kind).alias("kind"), F.when(holds, value).alias("value")) for kind, value, holds in segments))
+    kind = F.col("segment_kind")
+    # Kinds are exploded and values looked up: columns of a table differ in their comments, and not every engine puts such into one array.
+    segment = (
+        F.when(kind == "demand_class", F.col("demand_class"))
+        .when((kind == "all") & covers_all, F.lit("all"))
+        .when((kind == "abc_class") & covers_all, F.col("abc_class"))
+        .when((kind == "region") & covers_all, F.col("region"))
+    )
     return (
-        rows.withColumn("of", F.explode(choices))
-        .where("of.value IS NOT NULL")
-        .withColumns({"segment_kind": F.col("of.kind"), "segment": F.col("of.value")})
+        rows.withColumn("segment_kind", F.explode(F.array(*map(F.lit, SEGMENT_KINDS))))
+        .withColumn("segment", segment)
+        .where("segment IS NOT NULL")
         .withColumn("horizon", F.explode(F.array(F.lit(0), F.col("horizon"))))
-        .drop("of", "covers_all")
+        .drop("covers_all")
     )
 
 
 def _largest_regions(rows: DataFrame) -> DataFrame:
     """``rows`` without the regions beyond the 20 with most demand."""
     of_region = Window.partitionBy("yyyymm", "segment_kind", "segment")
-    known = rows.withColumn("region_qty", F.max(F.when(F.col("horizon") == 0, _total("known_qty"))).over(of_region))
+    known = rows.withColumn("region_qty", F.max(F.when(F.col("horizon") == 0, total("known_qty"))).over(of_region))
     place = F.dense_rank().over(Window.partitionBy("yyyymm", "segment_kind").orderBy(F.col("region_qty").desc(), "segment"))
     return known.withColumn("place", place).where((F.col("segment_kind") != "region") | (F.col("place") <= MAX_REGIONS))
 
@@ -324,9 +332,9 @@ def _cell_figures(counted: DataFrame, settings: PromotionSettings) -> DataFrame:
         F.expr(f"shiftleft(1L, pmod(origin div 100 * 12 + origin % 100, {_MAX_BITS}))").alias("origin_bit"),
         error.alias("abs_error"),
         ((y - mean) * (y - mean)).alias("squared_error"),
-        F.when(y > 0, F.try_divide(error, y)).alias("pct_error"),
-        F.try_divide(error, mae_scale).alias("scaled_error"),
-        F.try_divide((y - mean) * (y - mean), rmse_scale * rmse_scale).alias("scaled_squared_error"),
+        F.when(y > 0, ratio(error, y)).alias("pct_error"),
+        ratio(error, mae_scale).alias("scaled_error"),
+        ratio((y - mean) * (y - mean), rmse_scale * rmse_scale).alias("scaled_squared_error"),
         _quantile_loss().alias("loss_qty"),
         (mean - y).alias("bias_qty"),
         (error * price).alias("priced_error"),
@@ -345,7 +353,7 @@ def _sums_by_segment(figures: DataFrame, general: DataFrame) -> DataFrame:
     finest = figures.groupBy("yyyymm", "model", "demand_class", "abc_class", "region", "horizon").agg(
         F.count("*").alias("cells"),
         F.bit_or("origin_bit").alias("origin_bits"),
-        *(column for name in _SUMMED for column in _exact_sums(name, F.col(name))),
+        *(column for name in _SUMMED for column in exact_sums(name, F.col(name))),
         *(F.count(F.when(F.col(name), 1)).alias(name) for name in _COUNTED),
     )
     return (
@@ -354,7 +362,7 @@ def _sums_by_segment(figures: DataFrame, general: DataFrame) -> DataFrame:
         .agg(
             F.sum("cells").alias("cells"),
             F.bit_count(F.bit_or("origin_bits")).alias("origins"),
-            *(column for name in _SUMMED for column in _exact_sums_again(name)),
+            *(column for name in _SUMMED for column in exact_sums_again(name)),
             *(F.sum(name).alias(name) for name in _COUNTED),
         )
     )
@@ -365,43 +373,43 @@ def _parts_by_segment(figures: DataFrame, general: DataFrame) -> DataFrame:
     keys = ("yyyymm", "model", "segment_kind", "segment", "horizon")
     scaled = F.col("scaled_squared_error")
     finest = figures.groupBy("yyyymm", "model", "part_number", "demand_class", "abc_class", "region", "horizon").agg(
-        *_exact_sums("scaled", scaled), F.count(scaled).alias("scaled_cells")
+        *exact_sums("scaled", scaled), F.count(scaled).alias("scaled_cells")
     )
     by_part = (
         _by_segment(finest, general)
         .groupBy(*keys, "part_number")
-        .agg(*_exact_sums_again("scaled"), F.sum("scaled_cells").alias("scaled_cells"))
+        .agg(*exact_sums_again("scaled"), F.sum("scaled_cells").alias("scaled_cells"))
     )
-    rmsse = F.sqrt(F.try_divide(_total("scaled"), F.col("scaled_cells")))
-    return by_part.groupBy(*keys).agg(F.count("*").alias("parts"), *_exact_sums("part_rmsse", rmsse), F.count(rmsse).alias("scaled_parts"))
+    rmsse = F.sqrt(ratio(total("scaled"), "scaled_cells"))
+    return by_part.groupBy(*keys).agg(F.count("*").alias("parts"), *exact_sums("part_rmsse", rmsse), F.count(rmsse).alias("scaled_parts"))
 
 
 def _figures() -> dict[str, Column]:
-    def ratio(numerator: str, denominator: Column) -> Column:
-        return F.try_divide(_total(numerator), denominator.cast("double"))
+    def quotient(summed: str, denominator: Column | str) -> Column:
+        return ratio(total(summed), denominator)
 
     def share(count: str) -> Column:
-        return F.try_divide(F.col(count).cast("double"), F.col("cells").cast("double"))
+        return ratio(count, "cells")
 
-    cells, demand = F.col("cells"), _total("actual_qty")
+    demand = total("actual_qty")
     return {
-        "cell_count": cells,
+        "cell_count": F.col("cells"),
         "part_count": F.col("parts"),
         "origin_count": F.col("origins"),
         "actual_qty": demand,
-        "mae": ratio("abs_error", cells),
-        "rmse": F.sqrt(ratio("squared_error", cells)),
-        "mape": ratio("pct_error", F.col("has_demand")),
+        "mae": quotient("abs_error", "cells"),
+        "rmse": F.sqrt(quotient("squared_error", "cells")),
+        "mape": quotient("pct_error", "has_demand"),
         "mape_share": share("has_demand"),
-        "wape": ratio("abs_error", demand),
-        "mase": ratio("scaled_error", F.col("has_scale")),
-        "rmsse": ratio("part_rmsse", F.col("scaled_parts")),
-        "wql": ratio("loss_qty", demand),
-        "bias": ratio("bias_qty", demand),
+        "wape": quotient("abs_error", demand),
+        "mase": quotient("scaled_error", "has_scale"),
+        "rmsse": quotient("part_rmsse", "scaled_parts"),
+        "wql": quotient("loss_qty", demand),
+        "bias": quotient("bias_qty", demand),
         "coverage_80": share("is_within_80"),
         "calibration_80": share("is_pit_within_80"),
-        "revenue_weighted_error": ratio("priced_error", _total("priced_actual")),
-        "stock_cost": _total("stock_cost"),
+        "revenue_weighted_error": quotient("priced_error", total("priced_actual")),
+        "stock_cost": total("stock_cost"),
         "fallback_share": share("is_fallback"),
     }
 
@@ -428,7 +436,7 @@ def _probability(y: Column) -> Column:
     for name, level in reversed(knots):
         probability = probability.when(y == F.col(name), F.lit(level + half))
     for (low, low_level), (high, high_level) in reversed(list(pairwise(knots))):
-        share = F.try_divide(y - F.col(low), F.col(high) - F.col(low))
+        share = ratio(y - F.col(low), F.col(high) - F.col(low))
         probability = probability.when(y > F.col(low), low_level + (high_level - low_level) * share)
     return probability.when(y >= 0, F.lit(half)).otherwise(F.lit(0.0))
 
@@ -439,27 +447,3 @@ def _pit() -> Column:
     low, high = _probability(y - 1), _probability(y)
     uniform = F.shiftrightunsigned(F.xxhash64("origin", "part_number", "horizon"), 11) * F.lit(2.0**-53)
     return low + uniform * (high - low)
-
-
-# Sums of doubles depend on their order, and sums of decimals cost ten times as much. Each value is split into whole multiples of _BASE
-# and a rest counted in units of 1 / _RESOLUTION: two sums of integers, exact in any order for up to 18 million rows a group.
-_BASE = 1024.0
-_RESOLUTION = 1e9
-_LARGEST = 1e16
-
-
-def _exact_sums(name: str, value: Column) -> list[Column]:
-    """Two sums that ``_total`` puts together; a value beyond 1e16 counts as 1e16, NULL does not count; NULL if they overflow."""
-    bounded = F.when(value > _LARGEST, F.lit(_LARGEST)).when(value < -_LARGEST, F.lit(-_LARGEST)).otherwise(value.cast("double"))
-    whole = F.rint(bounded / _BASE)
-    rest = F.rint((bounded - whole * _BASE) * _RESOLUTION)
-    return [F.try_sum(whole.cast("bigint")).alias(f"{name}_whole"), F.try_sum(rest.cast("bigint")).alias(f"{name}_rest")]
-
-
-def _exact_sums_again(name: str) -> list[Column]:
-    """Sums of such sums."""
-    return [F.try_sum(f"{name}_{half}").alias(f"{name}_{half}") for half in ("whole", "rest")]
-
-
-def _total(name: str) -> Column:
-    return F.col(f"{name}_whole").cast("double") * _BASE + F.col(f"{name}_rest").cast("double") / _RESOLUTION
