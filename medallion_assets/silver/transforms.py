@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.window import Window, WindowSpec
 
 from medallion_assets.bronze.transforms import text_of, timestamp_of
+from medallion_assets.exact import FEW_ROWS, deviation, ratio, split, total_over
 from medallion_assets.partitions import add_months, month_index
 from medallion_assets.tables import DEMAND_FEATURES, LAGS, MONTHLY_DEMAND, PARTS, REJECTED_LINES, SILVER_SALES_ORDERS
 from resources.settings import ForecastSettings, Source
@@ -278,47 +279,65 @@ def demand_features(demand: DataFrame, parts: DataFrame, months: Sequence[int], 
     def last(n: int) -> WindowSpec:
         return by_part.rangeBetween(1 - n, 0)
 
-    quantity, has_demand = F.col("demand_qty"), F.col("demand_qty") > 0
+    def back(n: int) -> Column:
+        return F.first("demand_qty").over(by_part.rangeBetween(-n, -n))
+
+    def total(name: str, n: int = RECENT_MONTHS) -> Column:
+        return total_over(name, last(n), FEW_ROWS)
+
     recent = last(RECENT_MONTHS)
-    demands = F.count(F.when(has_demand, 1)).over(recent)
-    nonzero_mean = F.avg(F.when(has_demand, quantity)).over(recent)
-    nonzero_std = F.coalesce(F.stddev_pop(F.when(has_demand, quantity)).over(recent), F.lit(0.0))
-    latest = F.last(F.when(has_demand, F.col("month_number")), ignorenulls=True).over(last(memory(settings)))
-    price = F.last("unit_price", ignorenulls=True).over(recent)
-    change = quantity - F.first("demand_qty").over(by_part.rangeBetween(-1, -1))
-    yearly = quantity - F.first("demand_qty").over(by_part.rangeBetween(-12, -12))
-    windowed = (
-        known.withColumns(
-            {
-                **{f"demand_lag_{lag}": F.first("demand_qty").over(by_part.rangeBetween(-lag, -lag)) for lag in LAGS},
-                **{f"demand_mean_{n}": F.avg("demand_qty").over(last(n)) for n in (3, 6, 12, 24)},
-                **{f"demand_std_{n}": F.stddev_pop("demand_qty").over(last(n)) for n in (6, 12, 24)},
-                "demand_max_12": F.max("demand_qty").over(last(12)),
-                "nonzero_share_12": F.avg(has_demand.cast("double")).over(last(12)),
-                "months_seen": F.count("*").over(recent),
-                "demand_count": demands,
-                "nonzero_mean_24": nonzero_mean,
-                "cv2": (nonzero_std / nonzero_mean) * (nonzero_std / nonzero_mean),
-                "latest_number": latest,
-                "order_count_12": F.sum("order_count").over(last(12)),
-                "customer_count_12": F.avg("customer_count").over(last(12)),
-                "sold_12": F.sum("sold_qty").over(last(12)),
-                "returned_12": F.sum("returned_qty").over(last(12)),
-                "last_price": price,
-                "mean_price_12": F.avg("unit_price").over(last(12)),
-                "revenue_12": F.sum("revenue").over(last(12)),
-                "last_region": F.last("region", ignorenulls=True).over(recent),
-                "change": change,
-                "yearly_change": yearly,
-            }
-        )
-        .withColumns(
-            {
-                "naive_rmse_scale": F.sqrt(F.avg(F.col("change") * F.col("change")).over(recent)),
-                "seasonal_mae_scale": F.avg(F.abs("yearly_change")).over(recent),
-            }
-        )
-        .where(F.col("yyyymm").isin(list(months)))
+    quantity, has_demand = F.col("demand_qty"), F.col("demand_qty") > 0
+    changed = known.withColumns({"change": quantity - back(1), "yearly_change": quantity - back(12)})
+    summed = {
+        "quantity": quantity,
+        "square": quantity * quantity,
+        "price": F.col("unit_price"),
+        "sold": F.col("sold_qty"),
+        "returned": F.col("returned_qty"),
+        "revenue": F.col("revenue"),
+        "squared_change": F.col("change") * F.col("change"),
+        "yearly_error": F.abs("yearly_change"),
+    }
+    halves = [split(name, value, FEW_ROWS) for name, value in summed.items()]
+    totals = changed.withColumns({name: column for pair in halves for name, column in pair.items()}).withColumns(
+        {
+            **{f"demand_lag_{lag}": back(lag) for lag in LAGS},
+            **{f"months_{n}": F.count("*").over(last(n)) for n in (3, 6, 12, 24)},
+            **{f"quantity_{n}": total("quantity", n) for n in (3, 6, 12, 24)},
+            **{f"square_{n}": total("square", n) for n in (6, 12, 24)},
+            "demand_max_12": F.max("demand_qty").over(last(12)),
+            "demand_count_12": F.count(F.when(has_demand, 1)).over(last(12)),
+            "demand_count": F.count(F.when(has_demand, 1)).over(recent),
+            "latest_number": F.last(F.when(has_demand, F.col("month_number")), ignorenulls=True).over(last(memory(settings))),
+            "order_count_12": F.sum("order_count").over(last(12)),
+            "customer_count_12": F.avg("customer_count").over(last(12)),
+            "sold_12": total("sold", 12),
+            "returned_12": total("returned", 12),
+            "last_price": F.last("unit_price", ignorenulls=True).over(recent),
+            "price_12": total("price", 12),
+            "price_count_12": F.count("unit_price").over(last(12)),
+            "revenue_12": total("revenue", 12),
+            "last_region": F.last("region", ignorenulls=True).over(recent),
+            "squared_changes": total("squared_change"),
+            "change_count": F.count("change").over(recent),
+            "yearly_errors": total("yearly_error"),
+            "yearly_count": F.count("yearly_change").over(recent),
+        }
+    )
+    # Months without demand add nothing to sums and squares: over the months with demand they are the same.
+    nonzero_mean, nonzero_std = ratio("quantity_24", "demand_count"), deviation("square_24", "quantity_24", "demand_count")
+    windowed = totals.where(F.col("yyyymm").isin(list(months))).withColumns(
+        {
+            **{f"demand_mean_{n}": ratio(f"quantity_{n}", f"months_{n}") for n in (3, 6, 12, 24)},
+            **{f"demand_std_{n}": deviation(f"square_{n}", f"quantity_{n}", f"months_{n}") for n in (6, 12, 24)},
+            "nonzero_share_12": ratio("demand_count_12", "months_12"),
+            "months_seen": F.col("months_24"),
+            "nonzero_mean_24": nonzero_mean,
+            "cv2": (nonzero_std / nonzero_mean) * (nonzero_std / nonzero_mean),
+            "mean_price_12": ratio("price_12", "price_count_12"),
+            "naive_rmse_scale": F.sqrt(ratio("squared_changes", "change_count")),
+            "seasonal_mae_scale": ratio("yearly_errors", "yearly_count"),
+        }
     )
     joined = windowed.drop("region", "unit_price").join(
         parts.select("part_number", F.col("yyyymm").alias("since"), "first_sale_month", "announced_month"), "part_number"
@@ -330,10 +349,10 @@ def demand_features(demand: DataFrame, parts: DataFrame, months: Sequence[int], 
             "history_months": (number - _month_number(F.col("since")) + 1).cast("int"),
             "months_since_first_sale": (number - first_sale).cast("int"),
             "months_since_last_sale": (number - F.col("latest_number")).cast("int"),
-            "adi": F.when(F.col("demand_count") > 0, F.col("months_seen") / F.col("demand_count")),
-            "returned_share_12": F.when(F.col("sold_12") > 0, F.col("returned_12") / F.col("sold_12")),
+            "adi": ratio("months_seen", "demand_count"),
+            "returned_share_12": F.when(F.col("sold_12") > 0, ratio("returned_12", "sold_12")),
             "unit_price": F.col("last_price"),
-            "price_ratio_12": F.when(F.col("mean_price_12") > 0, F.col("last_price") / F.col("mean_price_12")),
+            "price_ratio_12": F.when(F.col("mean_price_12") > 0, ratio("last_price", "mean_price_12")),
             "region": F.col("last_region"),
             "month_of_year": F.col("yyyymm") % 100,
         }
@@ -371,12 +390,12 @@ def _is_active(settings: ForecastSettings) -> Column:
 
 def _with_abc(features: DataFrame) -> DataFrame:
     """ABC class by cumulated share of the last 12 months' revenue within each origin: A to 80 %, B to 95 %, C the rest."""
-    revenue = F.col("revenue_12").cast("decimal(38,6)")
-    order = Window.partitionBy("yyyymm").orderBy(revenue.desc(), "part_number").rowsBetween(Window.unboundedPreceding, -1)
-    total = F.sum(revenue).over(Window.partitionBy("yyyymm"))
-    share_before = F.coalesce(F.sum(revenue).over(order), F.lit(0)) / F.when(total > 0, total)
+    revenue = F.col("revenue_12")
+    of_origin = Window.partitionBy("yyyymm")
+    before = of_origin.orderBy(revenue.desc(), "part_number").rowsBetween(Window.unboundedPreceding, -1)
+    share_before = ratio(F.coalesce(total_over("revenue_12", before), F.lit(0.0)), total_over("revenue_12", of_origin))
     label = F.when(revenue <= 0, "C").when(share_before < 0.8, "A").when(share_before < 0.95, "B").otherwise("C")
-    return features.withColumn("abc_class", F.coalesce(label, F.lit("C")))
+    return features.withColumns(split("revenue_12", revenue)).withColumn("abc_class", label)
 
 
 def memory(settings: ForecastSettings) -> int:

@@ -362,6 +362,17 @@ def test_a_month_that_is_not_complete_shifts_no_lag(spark: SparkSession) -> None
     assert (row["unit_price"], row["price_ratio_12"]) == (0.0, None)
 
 
+def test_nothing_is_left_of_a_month_that_left_the_window(spark: SparkSession) -> None:
+    """A billion units 24 months ago move no digit of means and deviations; equal months deviate by 0."""
+    recent = ([0.1] * 11 + [0.2]) * 2
+    made = features(spark, {"huge": [1e9, *recent], "small": [0.3, *recent], "equal": [7e8, *[0.3] * 24]}, [202301])
+    names = [*(f"demand_mean_{n}" for n in (3, 6, 12, 24)), *(f"demand_std_{n}" for n in (6, 12, 24)), "nonzero_mean_24", "cv2"]
+    huge, small, equal = ([made[part, 202301][name] for name in names] for part in ("huge", "small", "equal"))
+    assert huge == small
+    assert huge[:4] == [0.4 / 3, 0.7 / 6, 1.3 / 12, 2.6 / 24]
+    assert equal == [pytest.approx(0.3)] * 4 + [0.0] * 3 + [pytest.approx(0.3), 0.0]
+
+
 def test_the_four_demand_classes_and_new(spark: SparkSession) -> None:
     """Interval and variation of demand give the class, a first sale within the last months the class new."""
     series = {
