@@ -123,6 +123,9 @@ functions = SimpleNamespace(
 """Stands for ``pyspark.sql.functions``, whose columns need a running session."""
 
 
+SPARK_TYPES = {"int32": "int", "int64": "bigint", "float64": "double", "bool": "boolean"}
+
+
 class FakeFrame:
     """A pandas frame behind the methods of a Spark DataFrame that wiring uses; what is not here is not used there."""
 
@@ -132,6 +135,10 @@ class FakeFrame:
     @property
     def columns(self) -> list[str]:
         return list(self._rows.columns)
+
+    @property
+    def dtypes(self) -> list[tuple[str, str]]:
+        return [(str(name), SPARK_TYPES.get(str(dtype), "string")) for name, dtype in self._rows.dtypes.items()]
 
     def toPandas(self) -> pd.DataFrame:
         return self._rows.copy(deep=True)
@@ -171,11 +178,11 @@ class FakeFrame:
     def withColumns(self, columns: Mapping[str, FakeColumn]) -> FakeFrame:
         return FakeFrame(self._rows.assign(**{name: column.of(self._rows) for name, column in columns.items()}))
 
-    def unionByName(self, other: FakeFrame, allowMissingColumns: bool = False) -> FakeFrame:
-        if not allowMissingColumns and set(self.columns) != set(other.columns):
+    def unionByName(self, other: FakeFrame) -> FakeFrame:
+        if set(self.columns) != set(other.columns):
             raise ValueError(f"columns differ: {sorted(set(self.columns) ^ set(other.columns))}")
-        filled = [part for part in (self._rows, other._rows) if len(part)] or [self._rows]
-        return FakeFrame(pd.concat(filled).reindex(columns=list(dict.fromkeys([*self.columns, *other.columns]))))
+        filled = [part.dropna(axis="columns", how="all") for part in (self._rows, other._rows) if len(part)] or [self._rows]
+        return FakeFrame(pd.concat(filled).reindex(columns=self.columns))
 
     def fillna(self, value: Any, columns: Sequence[str]) -> FakeFrame:
         return FakeFrame(self._rows.assign(**{name: self._rows[name].fillna(value) for name in columns}))
@@ -210,30 +217,12 @@ class FakeGroups:
         names = [*self._names, *(column.name for column in columns)]
         return FakeFrame([dict(zip(names, [*key, *(c.of(own) for c in columns)], strict=True)) for key, own in self._groups()], names)
 
-    def cogroup(self, other: FakeGroups) -> FakeCogroups:
-        return FakeCogroups(self, other)
-
     def applyInPandas(self, function: Callable[[pd.DataFrame], pd.DataFrame], schema: str) -> FakeFrame:
         """As in Spark the function sees the grouping columns, and what it returns must have the columns of the schema."""
         return _combined((function(own.reset_index(drop=True)) for _, own in self._groups()), schema)
 
     def _groups(self) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
         return iter(self._rows.groupby(self._names, dropna=False))
-
-
-@dataclass
-class FakeCogroups:
-    """Two groupings of the same keys; a function is called for the keys of either, with an empty frame where one side has no rows."""
-
-    left: FakeGroups
-    right: FakeGroups
-
-    def applyInPandas(self, function: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame], schema: str) -> FakeFrame:
-        sides = [dict(side._groups()) for side in (self.left, self.right)]
-        nothing = [side._rows.iloc[:0] for side in (self.left, self.right)]
-        keys = sorted({key for side in sides for key in side})
-        pairs = ([side.get(key, empty).reset_index(drop=True) for side, empty in zip(sides, nothing, strict=True)] for key in keys)
-        return _combined((function(*pair) for pair in pairs), schema)
 
 
 def _combined(results: Iterable[pd.DataFrame], schema: str) -> FakeFrame:

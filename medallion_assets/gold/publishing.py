@@ -28,7 +28,8 @@ from medallion_assets.tables import (
     MONTHLY_DEMAND,
     ZOO_FORECAST,
 )
-from medallion_assets.zoo.backtest import history, in_buckets, window
+from medallion_assets.zoo.backtest import packed_history, window
+from medallion_assets.zoo.buckets import apply_by_bucket
 from medallion_assets.zoo.champions import sync_alias
 from medallion_assets.zoo.decisions import serving_version
 from medallion_assets.zoo.registry import BASELINE, model
@@ -148,13 +149,11 @@ class Publication:
 
     def _rows(self, origin: int, version: int | None) -> DataFrame:
         model_ = self._model(version, origin)
-        buckets = self.settings.zoo.buckets
-        cells = in_buckets(history(self.lakehouse, self.settings, origin), buckets)
-        answered = in_buckets(self._answered(model_, origin), buckets)
-        forecasts = cells.cogroup(answered).applyInPandas(model_.by_bucket(origin), SERVED_DDL)
+        histories, answered = packed_history(self.lakehouse, self.settings, origin), self._answered(model_, origin)
+        forecasts = apply_by_bucket(histories, answered, self.settings.zoo.buckets, model_.by_bucket(origin), SERVED_DDL)
         served = transforms.served_rows(forecasts, BASELINE, version is not None)
         features = self.lakehouse.read(DEMAND_FEATURES, [origin])
-        return served.unionByName(transforms.excluded_rows(features, self.settings.forecast.active_months), allowMissingColumns=True)
+        return served.unionByName(transforms.excluded_rows(features, self.settings.forecast.active_months))
 
     def _answered(self, model_: DemandForecaster, origin: int) -> DataFrame:
         """What the fits that serve stored for this origin from the tables as they are: run_id, FORECAST_COLUMNS. Not made again."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 NUMBERS = ("forecast_qty", *DECILES)
+ANSWERED = (*NUMBERS, "model", "trained_yyyymm", "model_run_id")  # columns that a model fills
 TOLERANCE = 1e-9
 
 
@@ -35,7 +36,7 @@ def served_rows(forecasts: DataFrame, baseline: str, has_version: bool) -> DataF
 
 
 def excluded_rows(features: DataFrame, active_months: int) -> DataFrame:
-    """One row without numbers for each part that is not active at its origin, with the reason."""
+    """One row without numbers and model for each part that is not active at its origin, with the reason; else as ``served_rows``."""
     idle = features.where("NOT is_active")
     since = F.coalesce(
         F.concat(F.lit("no sale in "), F.col("months_since_last_sale").cast("int").cast("string"), F.lit(" months")),
@@ -49,6 +50,7 @@ def excluded_rows(features: DataFrame, active_months: int) -> DataFrame:
         F.lit("excluded").alias("status"),
         F.concat(since, F.lit(f", active_months is {active_months}")).alias("reason"),
         "demand_class",
+        *(F.lit(None).cast(column.type).alias(column.name) for column in DEMAND_FORECAST.columns if column.name in ANSWERED),
     )
 
 

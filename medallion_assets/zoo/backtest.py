@@ -22,8 +22,9 @@ from medallion_assets.partitions import add_months, evidence_origins, month_rang
 from medallion_assets.plans import NOTHING, Permission
 from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import DECILES, DELIVERIES, DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST, TableSpec
+from medallion_assets.zoo.buckets import apply_by_bucket, with_bucket
 from medallion_assets.zoo.calibration import ORIGIN_FEATURES
-from medallion_assets.zoo.serving import FEATURE_COLUMNS, HISTORY_COLUMNS, TEXT_FEATURES, DemandForecaster, ServedModel, unpacked
+from medallion_assets.zoo.serving import FEATURE_COLUMNS, TEXT_FEATURES, DemandForecaster, ServedModel, unpacked
 from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, FittedMembers, Forecaster, ModelSpec, Parameters, Range
 from medallion_assets.zoo.tuning import tune
 from resources.errors import Refused
@@ -41,16 +42,9 @@ FORECAST_DDL = (
 )
 
 
-def history(lakehouse: Lakehouse, settings: Settings, origin: int) -> DataFrame:
-    """The history of all active parts at an origin: HISTORY_COLUMNS, features on the origin's row."""
-    features = active_parts(lakehouse, origin)
-    kept = _known_demand(lakehouse, settings, origin).join(features.select("part_number"), "part_number")
-    return kept.join(features, ["part_number", "yyyymm"], "left").select(*HISTORY_COLUMNS)
-
-
 def packed_history(lakehouse: Lakehouse, settings: Settings, origin: int) -> DataFrame:
-    """The same history, one row per part as ``unpacked`` takes it: a third of the work where every model of the zoo reads it."""
-    known = _known_demand(lakehouse, settings, origin)
+    """What models see at an origin of all active parts, one row per part as ``unpacked`` takes it: demand and features."""
+    known = lakehouse.read(MONTHLY_DEMAND, window(settings, origin)).where("is_complete").select("part_number", "yyyymm", "demand_qty")
     demand = known.groupBy("part_number").agg(F.sort_array(F.collect_list(F.struct("yyyymm", "demand_qty"))).alias("months"))
     features = (F.col(name).cast("string" if name in TEXT_FEATURES else "double").alias(name) for name in FEATURE_COLUMNS)
     return (
@@ -66,11 +60,6 @@ def packed_history(lakehouse: Lakehouse, settings: Settings, origin: int) -> Dat
     )
 
 
-def _known_demand(lakehouse: Lakehouse, settings: Settings, origin: int) -> DataFrame:
-    """Demand of the months that a model sees at an origin: part_number, yyyymm, demand_qty."""
-    return lakehouse.read(MONTHLY_DEMAND, window(settings, origin)).where("is_complete").select("part_number", "yyyymm", "demand_qty")
-
-
 def active_parts(lakehouse: Lakehouse, origin: int, classes: Sequence[str] | None = None) -> DataFrame:
     """The features of all active parts (of some classes) at an origin."""
     features = lakehouse.read(DEMAND_FEATURES, [origin]).where("is_active")
@@ -80,15 +69,6 @@ def active_parts(lakehouse: Lakehouse, origin: int, classes: Sequence[str] | Non
 def window(settings: Settings, origin: int) -> list[int]:
     """Months of history that a model sees at an origin."""
     return month_range(max(settings.first_month, add_months(origin, 1 - settings.forecast.training_months)), origin)
-
-
-def in_buckets(rows: DataFrame, buckets: int) -> Any:
-    """Rows grouped into buckets of whole parts, for applyInPandas: one Python call for many parts."""
-    return _with_bucket(rows, buckets).groupBy("bucket")
-
-
-def _with_bucket(rows: DataFrame, buckets: int) -> DataFrame:
-    return rows.withColumn("bucket", F.pmod(F.xxhash64("part_number"), F.lit(buckets)))
 
 
 def trained_months(settings: Settings, complete: Sequence[int], month: int) -> list[int]:
@@ -422,12 +402,12 @@ class Backtest:
             features = active_parts(self.lakehouse, origin, self.spec.classes).select("part_number", "demand_class")
             stored = self.lakehouse.read(ZOO_FORECAST, [origin]).where(F.col("model").isin(list(self.spec.members)))
             rows = stored.select("model", *FORECAST_COLUMNS)
-            cells = in_buckets(features, buckets).cogroup(in_buckets(rows, buckets)).applyInPandas(combine_bucket, FORECAST_DDL)
+            cells = apply_by_bucket(features, rows, buckets, combine_bucket, FORECAST_DDL)
         else:
             # All models of a run read the same histories.
             key = ("history", origin, buckets, *inputs.versions.values())
             kept = self.lakehouse.kept(
-                key, lambda: _with_bucket(packed_history(self.lakehouse, self.settings, origin), buckets).repartition("bucket")
+                key, lambda: with_bucket(packed_history(self.lakehouse, self.settings, origin), buckets).repartition("bucket")
             )
             asked = kept.where(F.col("demand_class").isin(list(self.spec.classes)))
             cells = asked.groupBy("bucket").applyInPandas(self.lakehouse.engine.python(forecast_bucket), FORECAST_DDL)

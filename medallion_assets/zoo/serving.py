@@ -37,17 +37,6 @@ class ServedModel:
     run_id: str
 
 
-def forecast(forecaster: Forecaster, fitted: Fitted, history: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
-    """Forecast rows (FORECAST_COLUMNS) for every part that has features at the origin.
-
-    history: HISTORY_COLUMNS, one row per part and month through the origin; features stand on the origin's row.
-    """
-    demand, features = split(history, origin)
-    if features.empty:
-        return pd.DataFrame(columns=list(FORECAST_COLUMNS))
-    return forecaster.predict(fitted, demand, features, origin, horizon)[list(FORECAST_COLUMNS)]
-
-
 def split(history: pd.DataFrame, origin: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """History as the demand and features that a Forecaster reads, in one order and with one set of types wherever it came from."""
     rows = history[history["yyyymm"] <= origin].sort_values(["part_number", "yyyymm"], kind="stable")
@@ -97,8 +86,19 @@ class DemandForecaster(PythonModel):
 
         ``answered``: by run, FORECAST_COLUMNS that its fit gave for this origin from the same history; only other parts are forecast.
         """
-        at_origin = history[(history["yyyymm"] == origin) & history["demand_class"].notna()]
-        active = at_origin[at_origin["is_active"].astype(bool)]
+        return self._forecast(*split(history, origin), origin, answered or {})
+
+    def by_bucket(self, origin: int) -> Any:
+        """The model as a function of the packed history of a bucket and of what runs answered there: run_id and FORECAST_COLUMNS."""
+
+        def forecast_bucket(packed: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
+            answered = {run: rows[list(FORECAST_COLUMNS)] for run, rows in stored.groupby("run_id")}
+            return self._forecast(*unpacked(packed), origin, answered) if len(packed) else _no_rows()
+
+        return forecast_bucket
+
+    def _forecast(self, demand: pd.DataFrame, features: pd.DataFrame, origin: int, answered: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        active = features[features["is_active"].astype(bool)]
         frames = []
         for demand_class in DEMAND_CLASSES:
             names = active.loc[active["demand_class"] == demand_class, "part_number"]
@@ -106,12 +106,12 @@ class DemandForecaster(PythonModel):
             if entry is None or names.empty:
                 continue
             found = []
-            if answered and entry.run_id in answered:
+            if entry.run_id in answered:
                 found.append(answered[entry.run_id].loc[lambda rows, wanted=names: rows["part_number"].isin(wanted)])
                 names = names[~names.isin(found[0]["part_number"])]
             if len(names):
-                own = history[history["part_number"].isin(names)]
-                found.append(forecast(entry.forecaster, entry.fitted, own, origin, self.horizon))
+                sold, known = (rows[rows["part_number"].isin(names)].reset_index(drop=True) for rows in (demand, active))
+                found.append(entry.forecaster.predict(entry.fitted, sold, known, origin, self.horizon)[list(FORECAST_COLUMNS)])
             labels = {
                 "demand_class": demand_class,
                 "model": entry.model,
@@ -120,21 +120,17 @@ class DemandForecaster(PythonModel):
             }
             frames += [rows.assign(**labels) for rows in found]
         if not frames:
-            return pd.DataFrame({name: pd.Series(dtype="object") for name in SERVED_COLUMNS})
+            return _no_rows()
         served = pd.concat(frames, ignore_index=True).assign(origin=origin)
         targets = {h: add_months(origin, h) for h in range(1, self.horizon + 1)}
         served["horizon"] = served["horizon"].astype(np.int64)
         served["target_yyyymm"] = served["horizon"].map(targets)
         return served[list(SERVED_COLUMNS)].sort_values(["part_number", "horizon"], kind="stable").reset_index(drop=True)
 
-    def by_bucket(self, origin: int) -> Any:
-        """The model as a function over buckets of history and of what runs answered (run_id, FORECAST_COLUMNS), for applyInPandas."""
-
-        def forecast_bucket(history: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
-            return self.forecast(history, origin, {run: rows[list(FORECAST_COLUMNS)] for run, rows in stored.groupby("run_id")})
-
-        return forecast_bucket
-
     def models(self) -> Iterator[tuple[str, ServedModel]]:
         """Class and entry, in the order of the classes."""
         return ((name, self.entries[name]) for name in DEMAND_CLASSES if name in self.entries)
+
+
+def _no_rows() -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype="object") for name in SERVED_COLUMNS})

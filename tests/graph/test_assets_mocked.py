@@ -46,8 +46,8 @@ from medallion_assets.tables import (
     TableSpec,
 )
 from medallion_assets.zoo import assets as zoo_assets
-from medallion_assets.zoo import backtest, training
-from medallion_assets.zoo.serving import split
+from medallion_assets.zoo import backtest, buckets, training
+from medallion_assets.zoo.serving import HISTORY_COLUMNS, SERVED_COLUMNS, split
 from resources.errors import Refused
 from resources.settings import RetrainingSettings, Settings
 from tests import fakes
@@ -192,7 +192,10 @@ def features(demand: FakeFrame, parts: FakeFrame, months: Sequence[int], setting
 
 
 def packed(lakehouse: FakeLakehouse, settings: Settings, origin: int) -> FakeFrame:
-    demand, rows = split(backtest.history(lakehouse, settings, origin).toPandas(), origin)  # type: ignore[arg-type]
+    known = lakehouse.read(MONTHLY_DEMAND, backtest.window(settings, origin)).where("is_complete").toPandas()
+    active = lakehouse.read(DEMAND_FEATURES, [origin]).where("is_active").toPandas()
+    history = known[["part_number", "yyyymm", "demand_qty"]].merge(active, on=["part_number", "yyyymm"], how="left")
+    demand, rows = split(history[list(HISTORY_COLUMNS)], origin)
     by_part = demand.groupby("part_number")
     lists = {f"demand_{kind}": rows["part_number"].map(by_part[name].agg(list)) for kind, name in DEMAND_LISTS}
     return FakeFrame(rows.assign(**lists))
@@ -243,7 +246,7 @@ def repeated_keys(spec: TableSpec, table: FakeFrame) -> FakeFrame:
 def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
     """Transforms over pandas in place of Spark's, for all tests of this file."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (bronze_assets, silver_assets, gold_assets, publishing, zoo_assets, backtest, checks):
+        for module in (bronze_assets, silver_assets, gold_assets, publishing, zoo_assets, backtest, buckets, checks):
             patch.setattr(module, "F", fakes.functions)
         patch.setattr(policies, "RETRY_DELAY_SECONDS", 0)
         drawn = SimpleNamespace(
@@ -270,7 +273,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
             },
             publishing.transforms: {
                 "served_rows": served,
-                "excluded_rows": no_rows(),
+                "excluded_rows": no_rows(*({*SERVED_COLUMNS, "yyyymm", "status"} - {"origin", "is_fallback"})),
                 "changed_numbers": no_rows(),
                 "demand_forecast": published,
             },
@@ -282,7 +285,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 "demand_drift": lambda figures, accuracy, months, settings: rows_by_month(DEMAND_DRIFT, months).collect(),
             },
             gold_assets.quality: {"data_quality": lambda lines, sales, rejected, months, settings: rows_by_month(DATA_QUALITY, months)},
-            backtest: {"packed_history": packed},
+            **{module: {"packed_history": packed} for module in (backtest, publishing)},
             checks: {"findings": repeated_keys},
             reporting.report: {
                 "monthly_report": lambda data, lists, history, descriptions, made_from: f'origin {data.origin} content="{made_from}"',

@@ -25,8 +25,8 @@ from medallion_assets.operations.simulation import Simulation, write
 from medallion_assets.partitions import month_range
 from medallion_assets.tables import DECILES
 from medallion_assets.zoo.assets import model_key
-from medallion_assets.zoo.backtest import history, packed_history
-from medallion_assets.zoo.serving import split, unpacked
+from medallion_assets.zoo.backtest import packed_history, window
+from medallion_assets.zoo.serving import HISTORY_COLUMNS, split, unpacked
 from resources.settings import Settings, parse_settings
 from resources.tracking import MlflowTracking
 from tests.conftest import forget_tables, open_lakehouse
@@ -143,9 +143,17 @@ def test_the_champions_rows_are_what_is_served(way: Way) -> None:
     pd.testing.assert_frame_equal(served[columns], zoo.loc[served.index, columns], rtol=0, atol=1e-9)
 
 
+def history(way: Way) -> pd.DataFrame:
+    """HISTORY_COLUMNS of the active parts at LAST, as README tells a user to join them for the pyfunc."""
+    demand = way.lakehouse.rows(tables.MONTHLY_DEMAND, months=window(way.settings, LAST)).query("is_complete")
+    features = way.lakehouse.rows(tables.DEMAND_FEATURES, months=[LAST]).query("is_active")
+    known = demand.loc[demand["part_number"].isin(features["part_number"]), ["part_number", "yyyymm", "demand_qty"]]
+    return known.merge(features, on=["part_number", "yyyymm"], how="left")[list(HISTORY_COLUMNS)]
+
+
 def test_a_packed_history_is_the_same_history(way: Way) -> None:
     """Demand and features come out of one row per part as they come out of one row per part and month, in any order of rows."""
-    months = history(way.lakehouse, way.settings, LAST).toPandas()
+    months = history(way)
     rows = packed_history(way.lakehouse, way.settings, LAST).toPandas()
     assert rows["part_number"].is_unique
     for found, expected in zip(unpacked(rows.sample(frac=1, random_state=2)), split(months, LAST), strict=True):
@@ -154,8 +162,7 @@ def test_a_packed_history_is_the_same_history(way: Way) -> None:
 
 def test_a_fresh_process_loads_the_champion_and_forecasts_the_same(way: Way, tmp_path: Path) -> None:
     """With only the installed package, outside the repository, the pyfunc gives gold.demand_forecast within 1e-9."""
-    rows = history(way.lakehouse, way.settings, LAST).toPandas()
-    rows.to_parquet(tmp_path / "history.parquet")
+    history(way).to_parquet(tmp_path / "history.parquet")
     script = (
         "import mlflow, pandas as pd, sys; mlflow.set_tracking_uri(sys.argv[1]);"
         "model = mlflow.pyfunc.load_model(f'models:/{sys.argv[2]}@champion');"

@@ -1,0 +1,49 @@
+"""Buckets of whole parts: how rows of Spark frames come together in one Python call for many parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from pyspark.sql import functions as F
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+NUMPY_TYPES = {"int": "int32", "bigint": "int64", "boolean": "bool"}
+
+
+def with_bucket(rows: DataFrame, buckets: int) -> DataFrame:
+    """Rows with the bucket of their part_number."""
+    return rows.withColumn("bucket", F.pmod(F.xxhash64("part_number"), F.lit(buckets)))
+
+
+def apply_by_bucket(
+    left: DataFrame, right: DataFrame, buckets: int, function: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame], schema: str
+) -> DataFrame:
+    """What ``function`` gives for the rows of ``left`` and ``right`` in each bucket; one of its frames may be empty.
+
+    Columns of one name have one type on both sides. The sides go through a union, since not every engine groups two frames together.
+    """
+    sides = dict(left.dtypes), dict(right.dtypes)
+    types = sides[1] | sides[0]
+
+    def completed(rows: DataFrame, is_left: bool) -> DataFrame:
+        # Typed, because Python is not given a column of no type.
+        lacking = {name: F.lit(None).cast(types[name]) for name in types if name not in rows.columns}
+        return rows.withColumns({**lacking, "is_left": F.lit(is_left)}).select(*types, "is_left")
+
+    def call(rows: pd.DataFrame) -> pd.DataFrame:
+        is_left = rows["is_left"].astype(bool)
+        return function(_side(rows[is_left], sides[0]), _side(rows[~is_left], sides[1]))
+
+    both = completed(left, True).unionByName(completed(right, False))
+    return with_bucket(both, buckets).groupBy("bucket").applyInPandas(call, schema)
+
+
+def _side(rows: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:
+    """The columns of one side; the NULLs of the other had made floats of integers, and objects of booleans."""
+    own = rows[list(types)].reset_index(drop=True)
+    whole = [name for name, type_ in types.items() if type_ in NUMPY_TYPES and own[name].notna().all()]
+    return own.astype({name: NUMPY_TYPES[types[name]] for name in whole})
