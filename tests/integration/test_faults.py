@@ -162,7 +162,7 @@ def test_read_only_tables(tmp_path: Path, expected: Content) -> None:
 @contextmanager
 def _proxy(port: int, behind: int, delay: float) -> Iterator[None]:
     """Passes connections on after a delay, until it is left: then connections are refused."""
-    listener = socket.createmlflow_server(("127.0.0.1", port))
+    listener = socket.create_server(("127.0.0.1", port))
     open_sockets: list[socket.socket] = []
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
