@@ -2,10 +2,18 @@
 
 import re
 
+# Parameters of an address that let somebody in: ;token= of a Spark Connect address, ?secret_key= or &sig= of a store's.
+_SECRET_PARAMETER = re.compile(
+    r"([?&;](?:[\w.-]*(?:token|secret|passw(?:or)?d|pwd|credential|signature|api[_-]?key|access[_-]?key|account[_-]?key)[\w.-]*|sig|key)=)"
+    r"[^&;#\s'\"<>)\]}]*",
+    re.IGNORECASE,
+)
+
 
 def without_credentials(text: str) -> str:
-    """The text with user and password cut out of every address in it."""
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
+    """The text with user and password, and parameters such as tokens and keys, cut out of every address in it."""
+    # Up to the last @ before a slash: a password may hold one.
+    return _SECRET_PARAMETER.sub(r"\1***", re.sub(r"://[^/\s]+@", "://***@", text))
 
 
 def without_stack(text: str) -> str:

@@ -10,7 +10,7 @@ import time
 
 from rich.console import Console
 
-from resources.errors import Refused
+from resources.errors import Refused, without_credentials
 from resources.settings import Settings
 
 LOOPBACK = "127.0.0.1"
@@ -22,7 +22,7 @@ def serve(settings: Settings, dagster_home: str, port: int, mlflow_port: int, co
     children = [subprocess.Popen(_dagster(port), env=environment, start_new_session=True)]
     if settings.tracking_uri.startswith("sqlite"):
         children.append(subprocess.Popen(_mlflow(settings, mlflow_port), env=environment, start_new_session=True))
-    shown = settings.tracking_uri if len(children) == 1 else f"http://{LOOPBACK}:{mlflow_port}"
+    shown = without_credentials(settings.tracking_uri) if len(children) == 1 else f"http://{LOOPBACK}:{mlflow_port}"
     console.print(f"Dagster: http://{LOOPBACK}:{port}   MLflow: {shown}   (Ctrl-C ends both)")
 
     def stop(*_: object) -> None:
