@@ -1,6 +1,7 @@
 """Which process did something, and whether it is still there. What was left undone by one that is gone is not mended here."""
 
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -11,10 +12,10 @@ def identity() -> str:
 
 
 def is_gone(process: str) -> bool:
-    """Whether the process of an identity has ended; False for one of another machine, of which nothing can be known."""
-    host, pid, began = process.rsplit(":", 2)
-    if host != socket.gethostname():
+    """Whether the process of an identity has ended; False for one of another machine or no identity, of which nothing can be known."""
+    if not is_here(process):
         return False
+    _, pid, began = process.rsplit(":", 2)
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
@@ -22,6 +23,11 @@ def is_gone(process: str) -> bool:
     except PermissionError:
         return False
     return _began(int(pid)) != began
+
+
+def is_here(process: str) -> bool:
+    """Whether this is the identity of a process of this machine."""
+    return re.fullmatch(rf"{re.escape(socket.gethostname())}:\d+:\d*", process) is not None
 
 
 def _began(pid: int) -> str:

@@ -10,6 +10,7 @@ import functools
 import json
 import logging
 import platform
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from urllib.parse import urlparse
 import requests
 
 from resources.errors import Refused, without_credentials
+from resources.processes import identity, is_gone, is_here
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,7 +34,18 @@ ALIAS = "champion"
 COMMITTED = "medallion.committed"
 KEPT_MODELS = 16  # two boosters at seven origins, and two more
 RETRIES = 4  # of a request to a server, half a minute in all: long enough for one that is started again
-NUMERIC_LIBRARIES = ("numpy", "pandas", "pyspark", "scikit-learn", "scipy", "statsforecast", "xgboost-cpu")
+# Of each line the first that is installed: runtimes of a platform bring some libraries under another distribution's name.
+NUMERIC_LIBRARIES = (
+    ("numpy",),
+    ("pandas",),
+    ("pyspark", "databricks-connect", "pyspark-client"),
+    ("scikit-learn",),
+    ("scipy",),
+    ("statsforecast",),
+    ("xgboost-cpu", "xgboost"),
+)
+PROCESS = "medallion.process"  # tag: the process that logs a run, by resources/processes.py
+INSTANCE = "medallion.dagster_instance"  # tag: id of the run storage of the Dagster instance that started it
 
 
 class TrackingUnavailable(Refused):
@@ -122,11 +135,16 @@ def _told_when_gone(
     def asked(self: MlflowTracking, *arguments: Arguments.args, **named: Arguments.kwargs) -> Answer:
         try:
             return method(self, *arguments, **named)
+        except Refused:
+            raise
         except Exception as error:
-            if (away := self._unreachable()) and not isinstance(error, TrackingUnavailable):
+            if away := self._unreachable():
                 raise TrackingUnavailable(
                     f"MLflow's {away[0]} server at {away[1]} has gone away. What was stored before stays; start the server and run again."
                 ) from error
+            if without_credentials(str(error)) != str(error):
+                # Raised from nothing: what is shown of a cause would hold the credentials again.
+                raise TrackingUnavailable(f"MLflow: {_first_line(error)}") from None
             raise
 
     return asked
@@ -136,22 +154,29 @@ class MlflowTracking:
     """MLflow tracking and registry by the configured addresses.
 
     ``parent`` gives the id of the run that stands for the Dagster run; it is asked for when the first run is started.
-    ``connected`` is called once, when the server has answered.
+    ``connected`` is called once, when the server has answered. ``instance`` is the id of the Dagster instance that started the run.
     """
 
     def __init__(
-        self, settings: Settings, dagster_run_id: str, parent: Callable[[], str | None], connected: Callable[[], None] = lambda: None
+        self,
+        settings: Settings,
+        dagster_run_id: str,
+        parent: Callable[[], str | None],
+        connected: Callable[[], None] = lambda: None,
+        instance: str = "",
     ):
         self._settings = settings
         self._dagster_run_id = dagster_run_id
+        self._origin = origin_tags(instance)
         self._parent = parent
         self._when_connected = connected
         self._client: MlflowClient | None = None
         self._experiment = ""
+        self._knows_alias = False
         self._loaded: dict[str, Any] = {}
 
     def check(self) -> None:
-        """Make sure that tracking and registry answer. Raises TrackingUnavailable."""
+        """Make sure that tracking and registry answer and that the registry keeps aliases. Raises TrackingUnavailable."""
         if away := self._unreachable():
             what, uri, error = away
             raise TrackingUnavailable(
@@ -159,15 +184,32 @@ class MlflowTracking:
                 "Nothing was fitted and no table was changed."
             )
         self._connected()
+        if not self._knows_alias:
+            from mlflow.exceptions import MlflowException
+
+            try:
+                self.alias()
+            except MlflowException as error:
+                raise TrackingUnavailable(
+                    f"MLflow's registry at {self._settings.registry_uri} refuses: {_first_line(error)}. "
+                    "Nothing was fitted and no table was changed."
+                ) from error
+            self._knows_alias = True
 
     def _unreachable(self) -> tuple[str, str, str] | None:
-        """The first server that does not answer: what it is, its address, the error."""
+        """The first server that does not answer: what it is, its address, the error. A store that is no server always answers."""
         for what, uri in (("tracking", self._settings.tracking_uri), ("registry", self._settings.registry_uri)):
-            if urlparse(uri).scheme in {"http", "https"}:
-                try:
-                    requests.get(f"{uri.rstrip('/')}/health", timeout=self._settings.mlflow.timeout_seconds).raise_for_status()
-                except requests.RequestException as error:
-                    return what, without_credentials(uri), type(error).__name__
+            try:
+                if (server := _server(uri)) is None:
+                    continue
+                is_mlflow = urlparse(uri).scheme in {"http", "https"}
+                answer = requests.get(f"{server}/health" if is_mlflow else server, timeout=self._settings.mlflow.timeout_seconds)
+                if is_mlflow:
+                    answer.raise_for_status()  # others have no such page: whatever they answer, they are there
+            except requests.RequestException as error:
+                return what, without_credentials(uri), type(error).__name__
+            except Exception as error:  # a host or credentials that are not configured, told by a library of its own
+                return what, without_credentials(uri), _first_line(error)
         return None
 
     @_told_when_gone
@@ -180,6 +222,7 @@ class MlflowTracking:
             "dagster_run_id": self._dagster_run_id,
             "git_commit": git_commit(),
             "libraries": library_versions(),
+            **self._origin,
             **nested,
         }
         return client.create_run(self._experiment, tags={**fixed, **tags}).info.run_id
@@ -227,11 +270,18 @@ class MlflowTracking:
 
     @_told_when_gone
     def end_killed(self, tags: Mapping[str, str]) -> list[str]:
-        """End runs with these tags that still count as running although their process is gone; returns their ids."""
+        """End runs with these tags that still count as running although their process is gone; returns their ids.
+
+        A run of this process was left behind by an attempt that failed. One of another machine, or without a process, stays.
+        """
         client = self._connected()
         wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         found = client.search_runs([self._experiment], f"attributes.status = 'RUNNING' and {wanted}")
-        killed = [run.info.run_id for run in found if COMMITTED not in run.data.tags]
+        killed = [
+            run.info.run_id
+            for run in found
+            if COMMITTED not in run.data.tags and (run.data.tags.get(PROCESS) == identity() or is_gone(run.data.tags.get(PROCESS, "")))
+        ]
         for run_id in killed:
             client.set_terminated(run_id, "KILLED")
         return killed
@@ -254,7 +304,9 @@ class MlflowTracking:
         client, name = self._connected(), self._settings.registered_model
         try:
             client.get_registered_model(name)
-        except MlflowException:
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
             client.create_registered_model(name, description="Monthly demand forecast by part number: one model for each demand class.")
         version = client.create_model_version(name, f"runs:/{run_id}/model", run_id, tags=dict(tags))
         return int(version.version)
@@ -267,13 +319,21 @@ class MlflowTracking:
 
     @_told_when_gone
     def alias(self) -> int | None:
-        """Version that the alias points to; None without one."""
+        """Version that the alias points to; None without one. Raises TrackingUnavailable where the registry keeps no aliases."""
         from mlflow.exceptions import MlflowException
 
         try:
             return int(self._connected().get_model_version_by_alias(self._settings.registered_model, ALIAS).version)
-        except MlflowException:
-            return None
+        except NotImplementedError as error:
+            raise TrackingUnavailable(
+                f"the model registry at {self._settings.registry_uri} keeps no aliases, by which the version that serves is found; "
+                "set mlflow.registry_uri to a registry that does. Nothing was fitted and no table was changed."
+            ) from error
+        except MlflowException as error:
+            # A registry that can't be asked is no registry without the alias: the next decision would move it.
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST" or re.search("alias .* not found", str(error)):
+                return None
+            raise
 
     @_told_when_gone
     def set_alias(self, version: int) -> None:
@@ -297,10 +357,13 @@ class MlflowTracking:
         return StoredRun(run_id, found.data.params, found.data.tags, versions, digests)
 
     def url(self, run_id: str) -> str:
-        """Address of a run in MLflow's interface, for a server; else the address below which `medallion ui` shows it."""
-        uri = without_credentials(self._settings.tracking_uri).replace("***@", "")
-        base = uri if uri.startswith("http") else "http://127.0.0.1:5000"
-        return f"{base.rstrip('/')}/#/experiments/{self._experiment}/runs/{run_id}"
+        """Address of a run in the interface of a server; else the one below which `medallion ui`, or `mlflow ui`, shows it."""
+        uri, server = self._settings.tracking_uri, None
+        with contextlib.suppress(Exception):  # a link is no reason to fail
+            server = _server(uri)
+        server = re.sub(r"://[^/]*@", "://", server or "http://127.0.0.1:5000")
+        pages = "ml" if _is_databricks(uri) else "#"
+        return f"{server}/{pages}/experiments/{self._experiment}/runs/{run_id}"
 
     def _connected(self) -> MlflowClient:
         if self._client is None:
@@ -326,7 +389,7 @@ class MlflowTracking:
             try:
                 self._experiment = ensure_experiment(client, self._settings)
             except MlflowException as error:
-                raise TrackingUnavailable(f"MLflow at {uri} refuses: {str(error).splitlines()[0]}. Nothing was fitted.") from error
+                raise TrackingUnavailable(f"MLflow at {uri} refuses: {_first_line(error)}. Nothing was fitted.") from error
             self._client = client
             self._when_connected()
         return self._client
@@ -359,16 +422,28 @@ def git_commit() -> str:
 
 @functools.cache
 def library_versions() -> str:
-    """Versions of Python and of the libraries that a forecast's digits depend on."""
-    from importlib.metadata import version
+    """Versions of Python and of the libraries that a forecast's digits depend on, by the name under which each is installed."""
+    from importlib.metadata import PackageNotFoundError, version
 
-    return ", ".join([f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in NUMERIC_LIBRARIES)])
+    def installed(names: Sequence[str]) -> str:
+        for name in names:
+            with contextlib.suppress(PackageNotFoundError):
+                return f"{name} {version(name)}"
+        return f"{names[0]} unknown"
+
+    return ", ".join([f"python {platform.python_version()}", *map(installed, NUMERIC_LIBRARIES)])
+
+
+def origin_tags(instance: str) -> dict[str, str]:
+    """Tags of a run that tell which process of which Dagster instance logs it: by them a run that was left behind is known."""
+    return {PROCESS: identity()} | ({INSTANCE: instance} if instance else {})
 
 
 @contextlib.contextmanager
 def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterator[MlflowTracking]:
     """Tracking for one Dagster run: its own MLflow run is dagster-mlflow's, begun when first needed and ended with its outcome."""
     opened: list[Any] = []
+    instance = _instance_id(context)
 
     def parent() -> str | None:
         if not opened:
@@ -377,13 +452,14 @@ def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterato
             configured = {
                 "experiment_name": settings.mlflow.experiment,
                 "mlflow_tracking_uri": settings.tracking_uri,
-                "extra_tags": {"medallion.kind": "dagster_run"},
+                "extra_tags": {"medallion.kind": "dagster_run", **origin_tags(instance)},
             }
             opened.append(MlFlow(context.replace_config(configured)))
         return str(opened[0].active_run().info.run_id) if opened[0].active_run() else str(opened[0].mlflow_run_id)
 
     try:
-        yield MlflowTracking(settings, context.run.run_id if context.run else "", parent, lambda: _end_abandoned(settings, context))
+        run_id = context.run.run_id if context.run else ""
+        yield MlflowTracking(settings, run_id, parent, lambda: _end_abandoned(settings, context), instance)
     finally:
         if opened:
             import mlflow
@@ -393,19 +469,39 @@ def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterato
                 mlflow.end_run("FAILED" if _has_failed_step(context) else "FINISHED")
             except MlflowException as error:
                 # The next run ends it.
-                context.log.warning("MLflow's run of this Dagster run could not be ended: %s", str(error).splitlines()[0][:200])  # type: ignore[union-attr]
+                context.log.warning("MLflow's run of this Dagster run could not be ended: %s", _first_line(error)[:200])  # type: ignore[union-attr]
 
 
 def _end_abandoned(settings: Settings, context: InitResourceContext) -> None:
-    """End the MLflow runs of Dagster runs that are over, or that nobody knows, but never came to end their own."""
+    """End the MLflow runs of Dagster runs that are over and of processes that are gone, which never came to end their own.
+
+    Others log to the same experiment: another machine, another Dagster instance. A run that may be theirs stays, and the log says so.
+    """
     import mlflow
 
     client = mlflow.MlflowClient(settings.tracking_uri, settings.registry_uri)
     experiment = ensure_experiment(client, settings)
+    left = []
     for run in client.search_runs([experiment], "attributes.status = 'RUNNING' and tags.`medallion.kind` = 'dagster_run'"):
-        dagster_run = context.instance.get_run_by_id(run.data.tags["dagster_run_id"]) if context.instance else None
-        if dagster_run is None or dagster_run.is_finished:
+        process = run.data.tags.get(PROCESS, "")
+        dagster_run = context.instance.get_run_by_id(run.data.tags.get("dagster_run_id", "")) if context.instance else None
+        if is_gone(process) or (dagster_run is not None and dagster_run.is_finished):
             client.set_terminated(run.info.run_id, "KILLED")
+        elif dagster_run is None and not is_here(process):
+            left.append(f"{run.info.run_id} ({process or 'no process known'})")
+    if left and context.log:
+        context.log.info(
+            "Left RUNNING in MLflow, as it can't be known from here whether their processes live: %s. "
+            "End those that are over in MLflow's interface.",
+            ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else ""),
+        )
+
+
+def _instance_id(context: InitResourceContext) -> str:
+    from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+
+    storage = context.instance.run_storage if context.instance else None
+    return storage.get_run_storage_id() if isinstance(storage, SqlRunStorage) else ""
 
 
 def _has_failed_step(context: InitResourceContext) -> bool:
@@ -414,6 +510,24 @@ def _has_failed_step(context: InitResourceContext) -> bool:
     if context.instance is None or context.run is None:
         return False
     return bool(context.instance.get_records_for_run(context.run.run_id, of_type=DagsterEventType.STEP_FAILURE).records)
+
+
+def _server(uri: str) -> str | None:
+    """Address of the server behind a URI of MLflow, without a slash at its end; None for a store without one, such as a file."""
+    if _is_databricks(uri):
+        from mlflow.utils.databricks_utils import get_databricks_host_creds
+
+        return str(get_databricks_host_creds(uri).host).rstrip("/")
+    address = uri.removeprefix("uc:")
+    return address.rstrip("/") if urlparse(address).scheme in {"http", "https"} else None
+
+
+def _is_databricks(uri: str) -> bool:
+    return uri.split(":", 1)[0] in {"databricks", "databricks-uc"}
+
+
+def _first_line(error: Exception) -> str:
+    return without_credentials((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def _ensure_folder(uri: str) -> None:

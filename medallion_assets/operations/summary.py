@@ -38,7 +38,8 @@ def show(settings: Settings, console: Console, is_changed: bool | None) -> None:
     console.print(f"\nTables:  {settings.lakehouse_root}/<schema>/<table> as {settings.catalog}.<schema>.<table>")
     _report(lakehouse, LocalReportFiles(settings.reports_folder), console)
     console.print(f"MLflow:  {without_credentials(settings.tracking_uri)}, model {settings.registered_model}@champion")
-    console.print("Look:    make ui, then http://127.0.0.1:3000 (Dagster) and http://127.0.0.1:5000 (MLflow)")
+    with_mlflow = " and http://127.0.0.1:5000 (MLflow)" if settings.tracking_uri.startswith("sqlite") else ""
+    console.print(f"Look:    make ui, then http://127.0.0.1:3000 (Dagster){with_mlflow}")
 
 
 def plan_history(settings: Settings, console: Console) -> None:

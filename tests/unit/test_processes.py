@@ -16,3 +16,8 @@ def test_a_process_is_there_until_it_ends() -> None:
     )
     assert is_gone(told.stdout.strip())
     assert not is_gone(f"elsewhere:{pid}:{began}0")
+
+
+def test_what_names_no_process_is_never_gone() -> None:
+    """A run of a former release names none, and a person may have written anything."""
+    assert not any(is_gone(process) for process in ("", "x", "a:b", ":1:2", f"{identity().split(':')[0]}:x:y"))
