@@ -50,6 +50,22 @@ def _regular_expression(value: object) -> object:
     return value
 
 
+def _local_path(value: object) -> object:
+    scheme = re.match(r"(?:sqlite:/*)?([A-Za-z][A-Za-z0-9+.-]+):/", str(value))
+    if scheme is None or (found := scheme.group(1).lower()) == "sqlite":
+        return value
+    instead = "mount the store and write the path of the mount, for instance /mnt/orders"
+    if found == "file":
+        instead = "write the path alone, such as /srv/orders"
+    elif found == "dbfs":
+        instead = "write the path as files see it: /dbfs/... or, in a Volume, /Volumes/<catalog>/<schema>/<volume>/..."
+    elif found in {"s3", "s3a", "s3n", "abfs", "abfss", "wasb", "wasbs", "adl", "gs"}:
+        instead = f"{instead}, or that of a Volume, /Volumes/<catalog>/<schema>/<volume>/..."
+    elif found in {"http", "https", "ftp", "sftp"}:
+        instead = "let a job put the files into a folder and write its path"
+    raise ValueError(f"'{value}': addresses of the form {found}: are not read or written here, only paths of files; {instead}")
+
+
 def _date_pattern(value: object) -> object:
     text = re.sub(r"'[^']*'", "", str(value))
     if "%" in text:
@@ -65,6 +81,7 @@ Month = Annotated[int, BeforeValidator(_month)]
 Identifier = Annotated[str, BeforeValidator(_identifier)]
 Pattern = Annotated[str, BeforeValidator(_regular_expression)]
 DatePattern = Annotated[str, BeforeValidator(_date_pattern)]
+LocalPath = Annotated[str, BeforeValidator(_local_path)]
 Named = Annotated[str, Field(min_length=1)]
 
 
@@ -117,7 +134,7 @@ class Source(_Section):
 
     name: Identifier
     mode: Literal["append", "snapshot", "adopt"] = "append"
-    files: str | None = None
+    files: LocalPath | None = None
     format: Literal["csv", "parquet", "jsonl"] = "csv"
     csv: CsvDialect = CsvDialect()
     table: str | None = None
@@ -166,7 +183,7 @@ class Source(_Section):
 class PartsMaster(_Section):
     """Optional list of parts: announces parts before their first sale. One CSV or Parquet file, or a glob of them."""
 
-    files: str
+    files: LocalPath
     format: Literal["csv", "parquet"] = "csv"
     part_number: str
     announced: str | None = None
@@ -251,9 +268,29 @@ class ConnectSettings(_Section):
 
 class MlflowSettings(_Section):
     tracking_uri: str | None = Field(None, description="default: a SQLite file under the lakehouse root")
-    registry_uri: str | None = Field(None, description="default: the tracking server")
+    registry_uri: str | None = Field(None, description="default: the tracking server; for databricks its Unity Catalog")
     experiment: str = "demand_forecasting"
     timeout_seconds: float = Field(10, gt=0)
+
+    @field_validator("tracking_uri", "registry_uri")
+    @classmethod
+    def _file_of_sqlite_is_local(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith("sqlite:"):
+            _local_path(value)
+        return value
+
+    @model_validator(mode="after")
+    def _experiment_has_a_folder(self) -> MlflowSettings:
+        if self.is_databricks and not self.experiment.startswith("/"):
+            raise ValueError(
+                f"experiment '{self.experiment}' is no absolute path; on Databricks an experiment lies in a folder of the workspace: "
+                f"write for instance /Shared/{self.experiment}"
+            )
+        return self
+
+    @property
+    def is_databricks(self) -> bool:
+        return (self.tracking_uri or "").split(":", 1)[0] == "databricks"
 
 
 class PromotionSettings(_Section):
@@ -299,7 +336,7 @@ class WriteSettings(_Section):
 class SimulationSettings(_Section):
     """The simulated wholesaler; its files are written below ``folder`` by `medallion run` and `medallion simulate`."""
 
-    folder: str
+    folder: LocalPath
     parts: int = Field(200, ge=1)
     months: int = Field(60, ge=1)
     first_month: Month = 202101
@@ -316,7 +353,7 @@ class Settings(_Section):
 
     catalog: Identifier = "my_catalog"
     schemas: Schemas = Schemas()
-    lakehouse_root: str
+    lakehouse_root: LocalPath
     first_month: Month
     last_month: Month | None = None
     closing_days: int = Field(10, ge=1, le=28, description="a month is complete with a line in its last so many days and later lines")
@@ -362,6 +399,9 @@ class Settings(_Section):
 
     @property
     def registry_uri(self) -> str:
+        if self.mlflow.registry_uri is None and self.mlflow.is_databricks:
+            # A name of three parts belongs to Unity Catalog; the workspace's own registry takes none.
+            return self.tracking_uri.replace("databricks", "databricks-uc", 1)
         return self.mlflow.registry_uri or self.tracking_uri
 
     @property
@@ -432,7 +472,7 @@ def _with_environment(text: str, environment: Mapping[str, str], file: Path) -> 
 
 def _with_absolute_paths(settings: Settings, folder: Path) -> Settings:
     def absolute(path: str) -> str:
-        return path if "://" in path else str((folder / Path(path).expanduser()).absolute().resolve(strict=False))
+        return str((folder / Path(path).expanduser()).absolute().resolve(strict=False))
 
     sources = tuple(s.model_copy(update={"files": absolute(s.files)}) if s.files else s for s in settings.sources)
     updates: dict[str, Any] = {"lakehouse_root": absolute(settings.lakehouse_root), "sources": sources}

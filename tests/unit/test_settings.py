@@ -126,12 +126,68 @@ def test_a_variable_that_is_not_set_is_named(tmp_path: Path) -> None:
 
 
 def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the process runs changes nothing; addresses stay as they are."""
+    """Where the process runs changes nothing; absolute paths stay as they are."""
     (tmp_path / "config").mkdir()
     monkeypatch.chdir("/")
-    settings = parse_settings(content({"files": "../landing/*.csv"}, lakehouse_root="s3://bucket/lake"), tmp_path / "config" / "shop.yaml")
+    settings = parse_settings(content({"files": "../landing/*.csv"}, lakehouse_root="/mnt/lake"), tmp_path / "config" / "shop.yaml")
     assert settings.sources[0].files == str(tmp_path / "landing" / "*.csv")
-    assert settings.lakehouse_root == "s3://bucket/lake"
+    assert settings.lakehouse_root == "/mnt/lake"
+
+
+@pytest.mark.parametrize(
+    ("address", "instead"),
+    [
+        ("s3://bucket/orders/*.csv", "/Volumes/<catalog>/<schema>/<volume>/"),
+        ("s3a://bucket/orders/*.csv", "/Volumes/<catalog>/<schema>/<volume>/"),
+        ("abfss://c@account.dfs.core.windows.net/orders", "/Volumes/<catalog>/<schema>/<volume>/"),
+        ("gs://bucket/orders", "mount the store"),
+        ("dbfs:/FileStore/orders/*.csv", "/dbfs/"),
+        ("https://host/orders.csv", "put the files into a folder"),
+        ("file:///srv/orders/*.csv", "write the path alone"),
+    ],
+)
+def test_an_address_where_only_paths_are_read_is_refused(address: str, instead: str) -> None:
+    """Files of a source, of parts and of the simulation, the root and MLflow's file: each key is named, with what to write."""
+    written = content(
+        {"files": address},
+        lakehouse_root=address,
+        parts_master={"files": address, "part_number": "Part"},
+        simulation={"folder": address},
+        mlflow={"tracking_uri": f"sqlite:///{address}", "registry_uri": f"sqlite:///{address}"},
+    )
+    lines = mistakes(written)
+    assert [line.split(": ", 1)[0] for line in lines] == [
+        "lakehouse_root", "mlflow.registry_uri", "mlflow.tracking_uri", "parts_master.files", "simulation.folder", "sources.0.files"
+    ]  # fmt: skip
+    assert all(instead in line for line in lines)
+
+
+@pytest.mark.parametrize("path", ["/Volumes/shop/raw/orders/*.csv", "/dbfs/orders", "landing/a:b/*.csv", "C:/orders/*.csv"])
+def test_a_path_is_no_address(path: str) -> None:
+    """A Volume, a mount and a colon within a name are paths like others."""
+    assert parse_settings(content({"files": path}), Path("/etc/shop.yaml")).sources[0].files
+
+
+@pytest.mark.parametrize(
+    ("written", "registry"),
+    [
+        ({}, "sqlite:////lake/mlflow.db"),
+        ({"tracking_uri": "http://host"}, "http://host"),
+        ({"tracking_uri": "databricks", "experiment": "/Shared/demand"}, "databricks-uc"),
+        ({"tracking_uri": "databricks://prod", "experiment": "/Shared/demand"}, "databricks-uc://prod"),
+        ({"tracking_uri": "databricks", "registry_uri": "http://host", "experiment": "/Shared/demand"}, "http://host"),
+    ],
+)
+def test_models_are_registered_where_their_name_belongs(written: dict[str, str], registry: str) -> None:
+    """Beside the runs, but in Unity Catalog where those are in a Databricks workspace."""
+    assert parse_settings(content(lakehouse_root="/lake", mlflow=written), Path("/etc/shop.yaml")).registry_uri == registry
+
+
+def test_an_experiment_of_a_workspace_needs_a_folder() -> None:
+    """The refusal gives the reason and a name that is possible."""
+    (line,) = mistakes(content(mlflow={"tracking_uri": "databricks"}))
+    assert line.startswith("mlflow: experiment 'demand_forecasting' is no absolute path; on Databricks")
+    assert "/Shared/demand_forecasting" in line
 
 
 @pytest.mark.parametrize(
