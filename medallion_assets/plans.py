@@ -238,7 +238,7 @@ class Plans:
         return int(rows["event_number"].max()) + 1 if len(rows) else 1
 
     def _append(self, plan: Plan, event: str, version_after: int | None) -> None:
-        number, now = self._next_number(), datetime.now(UTC).replace(tzinfo=None)
+        number, now = self._next_number(), datetime.now(UTC)
         row = {
             "yyyymm": now.year * 100 + now.month,
             "event_number": number,

@@ -252,7 +252,14 @@ class FakeSpark:
         return FakeFrame(pd.DataFrame(list(rows), columns=ddl_names(schema)))
 
 
-_FILLERS: dict[str, Any] = {"STRING": "x", "INT": 1, "BIGINT": 1, "DOUBLE": 1.0, "BOOLEAN": True, "TIMESTAMP": datetime(2024, 1, 1)}
+_FILLERS: dict[str, Any] = {
+    "STRING": "x",
+    "INT": 1,
+    "BIGINT": 1,
+    "DOUBLE": 1.0,
+    "BOOLEAN": True,
+    "TIMESTAMP": datetime(2024, 1, 1, tzinfo=UTC),
+}
 
 
 def filled(spec: TableSpec, **values: Any) -> Record:

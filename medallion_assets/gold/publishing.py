@@ -121,7 +121,7 @@ class Publication:
             "registry_version": F.lit(version).cast("int"),
             "input_versions": F.lit(json.dumps(inputs, sort_keys=True)),
             "run_id": F.lit(self.run_id),
-            "published_at": F.lit(datetime.now(UTC).replace(tzinfo=None)),
+            "published_at": F.lit(datetime.now(UTC)),
         }
         rows = self.lakehouse.engine.hold(self._rows(origin, version).withColumns(stamps))
         number = self.lakehouse.next_number(DEMAND_FORECAST)

@@ -70,7 +70,7 @@ class RetrainingPolicy:
         is_new = standing.empty or version != version_of({name: plain(standing[name].iloc[-1]) for name in row})
         if is_new:
             number = int(former["decision_number"].max()) + 1 if len(former) else 1
-            stamps = {"decision_number": number, "run_id": self.run_id, "decided_at": datetime.now(UTC).replace(tzinfo=None)}
+            stamps = {"decision_number": number, "run_id": self.run_id, "decided_at": datetime.now(UTC)}
             self.lakehouse.append(RETRAINING_DECISION, self.lakehouse.create_frame(RETRAINING_DECISION, [row | stamps]), number=number)
         self.log(f"retraining_decision: {made.decision}: {made.reason}")
         count = len(standing) + is_new

@@ -39,7 +39,7 @@ def append_decisions(lakehouse: Lakehouse, made: Sequence[Decision], former: pd.
     Raises ConcurrentWrite when somebody else decided in between: nothing was appended then.
     """
     first = int(former["decision_number"].max()) + 1 if len(former) else 1
-    now = datetime.now(UTC).replace(tzinfo=None)
+    now = datetime.now(UTC)  # with its zone: Spark takes a time without one as the host's
     numbered = [dataclasses.replace(v, decision_number=first + i, decided_at=now) for i, v in enumerate(made)]
     lakehouse.append(CHAMPION, lakehouse.create_frame(CHAMPION, map(dataclasses.asdict, numbered)), number=first)
     return numbered
