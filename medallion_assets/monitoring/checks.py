@@ -126,7 +126,10 @@ def _drift_check() -> dg.AssetChecksDefinition:
         rows = lakehouse.read(DEMAND_DRIFT, _months(context)).where("is_drift").orderBy("yyyymm", "feature").limit(100).collect()
         told = "\n".join(f"- {r['yyyymm']} {r['feature']}: {r['reason']}" for r in rows)
         return dg.AssetCheckResult(
-            passed=not rows, severity=dg.AssetCheckSeverity.WARN, metadata={"findings": dg.MetadataValue.md(told or "none")}
+            passed=not rows,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"findings": dg.MetadataValue.md(told or "none")},
+            description=told.replace("- ", "") or None,
         )
 
     return _check
