@@ -57,6 +57,20 @@ class OrderFile:
         return hashlib.sha256(f"{self.source}\0{self.content_hash}".encode()).hexdigest()[:16]
 
 
+class NoFiles(Refused):
+    """A source never had a file and has none now; the message names it, where it reads and what to check. No table was changed."""
+
+    def __init__(self, source: Source):
+        folder = Path(str(source.files)).parent
+        while glob.has_magic(str(folder)):
+            folder = folder.parent
+        found = f"no file below {folder} matches" if folder.is_dir() else f"the folder {folder} does not exist on this machine"
+        super().__init__(
+            f"source {source.name}: {source.files} finds no file, and none was ever taken in: {found}. Check files of this source in the "
+            "configuration, whether anything was delivered, and whether the folder is mounted here and may be read. No table was changed."
+        )
+
+
 class OrderFiles(Protocol):
     """Access to order files. Implementations: LocalOrderFiles, and a fake in tests."""
 
@@ -344,4 +358,4 @@ def _first_line(error: BaseException) -> str:
 
 _READERS = {"csv": _csv_lines, "parquet": _parquet_lines, "jsonl": _json_lines}
 
-__all__ = ["LocalOrderFiles", "OrderFile", "OrderFiles", "UnreadableFile", "reading_errors", "valid_names"]
+__all__ = ["LocalOrderFiles", "NoFiles", "OrderFile", "OrderFiles", "UnreadableFile", "reading_errors", "valid_names"]

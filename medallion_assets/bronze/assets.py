@@ -22,7 +22,7 @@ from medallion_assets.policies import retry_transient
 from medallion_assets.table_asset import Outcome, asset_key, asset_options, report, retry_on_conflict, version_of
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
-from resources.orders import OrderFile, OrderFiles, UnreadableFile, reading_errors, valid_names
+from resources.orders import NoFiles, OrderFile, OrderFiles, UnreadableFile, reading_errors, valid_names
 from resources.settings import Settings, Source
 
 Log = Callable[[str], None]
@@ -96,10 +96,10 @@ class Register:
     log: Log
 
     def run(self, run_id: str) -> list[dict[str, Any]]:
-        """The deliveries registered now. Raises UnreadableFile naming all files that can't be taken in; then nothing was stored."""
+        """The deliveries registered now. Raises NoFiles, or UnreadableFile naming all that can't be taken in; nothing was stored then."""
         number = self.lakehouse.next_number(BRONZE_SALES_ORDERS)
         known = self.lakehouse.rows(DELIVERIES)
-        unknown = self._unknown_files(set(known["delivery_id"]))
+        unknown = self._unknown_files(set(known["delivery_id"]), set(known["source"]))
         new_rows: list[dict[str, Any]] = []
         homeless: list[DataFrame] = []
         sequence = int(known["sequence"].max()) + 1 if len(known) else 1
@@ -120,14 +120,17 @@ class Register:
             self.lakehouse.append(DELIVERIES, self.lakehouse.create_frame(DELIVERIES, new_rows), number=new_rows[0]["sequence"])
         return new_rows
 
-    def _unknown_files(self, known: set[str]) -> dict[str, list[OrderFile]]:
+    def _unknown_files(self, known: set[str], delivering: set[str]) -> dict[str, list[OrderFile]]:
         found: dict[str, list[OrderFile]] = {}
         mistakes: list[str] = []
         for source in self.settings.sources:
             if source.mode == "adopt":
                 continue
             by_content: dict[str, OrderFile] = {}
-            for path in self.orders.paths(source):
+            paths = self.orders.paths(source)
+            if not paths and source.name not in delivering:
+                raise NoFiles(source)
+            for path in paths:
                 try:
                     file = self.orders.describe(source, path)
                     if file.delivery_id not in known:

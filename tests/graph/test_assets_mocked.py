@@ -19,6 +19,7 @@ from medallion_assets.gold import assets as gold_assets
 from medallion_assets.gold import publishing, reporting
 from medallion_assets.monitoring import checks
 from medallion_assets.operations.runs import QUIET
+from medallion_assets.plans import Plans
 from medallion_assets.plots import Picture
 from medallion_assets.silver import assets as silver_assets
 from medallion_assets.table_asset import asset_key
@@ -49,7 +50,7 @@ from medallion_assets.zoo import assets as zoo_assets
 from medallion_assets.zoo import backtest, buckets, training
 from medallion_assets.zoo.serving import HISTORY_COLUMNS, SERVED_COLUMNS, split
 from resources.errors import Refused
-from resources.settings import RetrainingSettings, Settings
+from resources.settings import RetrainingSettings, Settings, Source
 from tests import fakes
 from tests.conftest import SOURCE
 from tests.fakes import FakeFrame, FakeLakehouse, FakeOrderFiles, FakeReportFiles, FakeTracking, filled
@@ -492,6 +493,16 @@ def test_a_suggested_retraining_warns(past: Past) -> None:
     assert checked(world.run("monthly_forecast", LAST), "no_retraining_waits").passed
 
 
+def test_drift_is_told_in_the_text_of_its_check(past: Past) -> None:
+    """The check that warns says which figure of which month drifts, and why."""
+    world = past.world.copied()
+    row = filled(DEMAND_DRIFT, yyyymm=LAST, feature="demand_qty", is_drift=True, reason="twice the usual demand")
+    world.lakehouse.merge(DEMAND_DRIFT, FakeFrame([row], DEMAND_DRIFT.column_names), [LAST])
+    warned = checked(world.run("monthly_data", LAST), "no_drift")
+    assert (warned.passed, warned.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert warned.description == f"{LAST} demand_qty: twice the usual demand"
+
+
 def checked(execution: Execution, name: str) -> Any:
     assert execution.success
     found = [
@@ -612,6 +623,42 @@ def test_a_file_that_can_not_be_read_stops_the_registration(past: Past) -> None:
     assert not execution.success
     assert "torn.csv: can't be read" in execution.failure()
     assert world.journal == []
+
+
+def test_a_source_that_never_had_a_file_stops_the_registration() -> None:
+    """What finds nothing is named with where it looks and what to check, and nothing is stored."""
+    world = World(settings=SETTINGS.model_copy(update={"sources": (Source(**SOURCE | {"files": "/nowhere/landing/*/*.csv"}),)}))
+    execution = world.run("register_deliveries", FIRST)
+    assert not execution.success
+    assert execution.failure().startswith("source shop: /nowhere/landing/*/*.csv finds no file, and none was ever taken in: the folder")
+    assert "/nowhere/landing does not exist on this machine. Check files of this source" in execution.failure()
+    assert execution.count(dg.DagsterEventType.STEP_UP_FOR_RETRY) == 0
+    assert world.journal == []
+
+
+def test_a_landing_folder_that_was_emptied_stops_nothing(past: Past) -> None:
+    """A source whose files were taken in and moved away registers nothing new and goes on."""
+    world = past.world.copied()
+    world.orders.files["shop"].clear()
+    assert world.run("register_deliveries", NEXT).success
+    assert world.run("monthly_data", FIRST, LAST).success
+    assert world.journal == []
+
+
+def test_every_stored_time_has_its_zone(past: Past) -> None:
+    """Spark takes a time without a zone as the host's, so none is handed to a table."""
+    world = past.world.copied()
+    assert world.run("monthly_forecast", LAST).success
+    Plans(world.lakehouse, "ann", 13).backfill(MONTHLY_DEMAND, [LAST])
+    stamps = {
+        f"{spec.id}.{column.name}": time
+        for spec in (DELIVERIES, CHAMPION, RETRAINING_DECISION, PLAN, DEMAND_FORECAST)
+        for column in spec.columns
+        if column.type == "TIMESTAMP"
+        for time in world.lakehouse.rows(spec)[column.name]
+    }
+    assert len(stamps) == 6
+    assert [name for name, time in stamps.items() if time.tzinfo is None] == []
 
 
 def test_without_mlflow_the_data_go_on_and_training_stops_before_any_write(past: Past) -> None:

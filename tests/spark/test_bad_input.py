@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.engines import Engine
 from resources.errors import Refused
 from resources.lakehouse import DeltaLakehouse
-from resources.orders import LocalOrderFiles
+from resources.orders import LocalOrderFiles, NoFiles
 from resources.settings import Settings, parse_settings
 from tests.conftest import SOURCE, forget_tables, open_lakehouse
 
@@ -212,12 +213,15 @@ def test_a_file_that_is_only_unusual_is_taken_in(opened: Callable[[Settings], De
     assert (line["disposition"], line["part_number"], float(line["quantity"])) == ("accepted", "P1", 3.0)
 
 
-def test_a_folder_for_a_file_and_no_file_at_all_deliver_nothing(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path) -> None:
-    """A folder that the pattern matches is no file of it."""
+def test_a_folder_for_a_file_and_no_file_at_all_are_refused(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path) -> None:
+    """A folder that the pattern matches is no file of it, and a source that never had one is named with where it looks."""
     settings = configured(tmp_path)
     (tmp_path / "landing" / "folder.csv").mkdir(parents=True)
     lakehouse = opened(settings)
-    assert take_in(settings, lakehouse) == []
+    landing = tmp_path / "landing"
+    with pytest.raises(NoFiles, match=re.escape(f"source shop: {landing}/*.csv finds no file, and none was ever taken in: no file below")):
+        take_in(settings, lakehouse)
+    assert lakehouse.version(DELIVERIES) == -1
 
 
 def test_a_header_without_lines_delivers_nothing(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path) -> None:
