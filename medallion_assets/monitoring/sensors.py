@@ -299,8 +299,6 @@ def _folder(pattern: str) -> Path:
 
 def _unreachable(pattern: str) -> str | None:
     """Why the files of a pattern can't be listed; None where they can."""
-    if "://" in pattern:
-        return f"{pattern} is no local folder, start register_deliveries on a schedule or by hand"
     return None if _folder(pattern).is_dir() else f"the folder {_folder(pattern)} does not exist"
 
 
