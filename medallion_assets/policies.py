@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import ParamSpec, TypeVar
 
 import dagster as dg
 
+from resources.delta_tables import ConcurrentWrite
 from resources.errors import Refused, without_stack
 
 RETRY_DELAY_SECONDS = 30
+# As engines, MLflow and databases tell of what can pass: most hand errors on as text.
+TRANSIENT = re.compile(
+    r"UNAVAILABLE|DEADLINE_EXCEEDED|IOException|SocketException|ConnectException|OperationalError|database is locked"
+    r"|Connection (refused|reset|aborted)|[Tt]imed? ?out|Temporary failure|Input/output error|No space left|Task failed while writing"
+    r"|(Object|Local)StoreError|object store"
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,8 +52,9 @@ def clear_refusals(body: Callable[P, R]) -> Callable[P, R]:
 def retry_transient(body: Callable[P, R]) -> Callable[P, R]:
     """Prevents a short loss of storage or network from failing a night's run: one more try of an asset after RETRY_DELAY_SECONDS.
 
-    Refusals become failures as in clear_refusals and are not tried again; nor are Dagster's own errors. An interrupt passes and ends
-    the run. It is no dg.RetryPolicy because that tries an interrupted step again: a run that was cancelled would go on.
+    Refusals become failures as in clear_refusals and are not tried again; nor are Dagster's own errors, nor one that would come
+    again (is_transient). An interrupt passes and ends the run. It is no dg.RetryPolicy because that tries an interrupted step again:
+    a run that was cancelled would go on.
     """
     refusing = clear_refusals(body)
 
@@ -56,9 +65,25 @@ def retry_transient(body: Callable[P, R]) -> Callable[P, R]:
         except (dg.Failure, dg.RetryRequested, dg.DagsterError):
             raise
         except Exception as error:
+            if not is_transient(error):
+                raise
             raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_DELAY_SECONDS) from error
 
     return trying
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Prevents a mistake from costing the delay of a repeat: whether an error, or what caused it, can pass by itself.
+
+    Losses of files, network, servers and locks can; a wrong plan, value or type of a query or of Python code can't.
+    """
+    while error is not None:
+        if isinstance(error, OSError | ConcurrentWrite):
+            return True
+        if TRANSIENT.search(f"{type(error).__name__}: {error}"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def step_message(event: dg.DagsterEvent) -> str:

@@ -279,7 +279,7 @@ def _engine(
         return EmbeddedEngine(Path(scratch), int(memory_gb * 2**30), os.cpu_count() or 2)
     if name == "connect":
         speak_connect()
-        start = functools.partial(start_connect, address, _tokens.get(address), dict(conf))
+        start = functools.partial(start_connect, address, _tokens.get(address), Path(scratch), dict(conf))
         return SparkEngine(functools.lru_cache(start), f"connect (pyspark {version('pyspark')})", has_names=False)
     start = functools.partial(start_session, master, catalog, scratch, dict(conf))
     return SparkEngine(start, f"spark (pyspark {version('pyspark')})")

@@ -24,6 +24,11 @@ def without_stack(text: str) -> str:
     causes = [line for line in said if line.startswith("Caused by: ")]
     first = next((at for at, line in enumerate(said) if line.startswith("Caused by: ")), len(said))
     told = "\n".join([*said[:first], *causes[-1:]])
+    if re.search("Resources exhausted|Failed to allocate", text):
+        told += (
+            "\nThe embedded engine's memory limit was reached, and this query can't spill to disk. Nothing was half-written. "
+            "Set embedded.memory_gb higher, make fewer months at once, or use engine: spark."
+        )
     if re.search("Mkdirs failed|Read-only file system|Permission denied", text):
         told += (
             "\nA folder of the lakehouse can't be written: is it mounted read-only, or does it belong to somebody else? "

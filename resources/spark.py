@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import uuid
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,16 +43,15 @@ def start_embedded(memory_bytes: int, cores: int) -> SparkSession:
     if _embedded:
         return _embedded[1]  # type: ignore[no-any-return]
     threads_wait_asleep()
+    os.environ.setdefault("RUST_LOG", "error")
     variables = {
-        "RUST_LOG": "error",
         # A session that has been idle for a quarter of an hour, while a model is fitted, would be lost with all it knows.
         "SAIL_SPARK__SESSION_TIMEOUT_SECS": str(A_YEAR_IN_SECONDS),
         "SAIL_EXECUTION__DEFAULT_PARALLELISM": str(cores),
         "SAIL_RUNTIME__MEMORY_POOL__TYPE": "fair",
         "SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE": str(memory_bytes),
     }
-    for name, value in variables.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(variables)
     try:
         from pysail.spark import SparkConnectServer
         from pyspark.sql import SparkSession
@@ -66,7 +66,7 @@ def start_embedded(memory_bytes: int, cores: int) -> SparkSession:
     return session
 
 
-def start_connect(address: str, token: str | None, conf: dict[str, Any]) -> SparkSession:
+def start_connect(address: str, token: str | None, scratch: Path, conf: dict[str, Any]) -> SparkSession:
     """Connect to a Spark Connect server that sees the same storage. Raises SparkStartError with what to do.
 
     The server's time zone decides the month of an order, so any other than UTC is refused.
@@ -81,6 +81,7 @@ def start_connect(address: str, token: str | None, conf: dict[str, Any]) -> Spar
         for key, value in {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true", **conf}.items():
             session.conf.set(key, _setting(value))
         zone = session.sql("SELECT current_timezone()").collect()[0][0]
+        _ship_packages(session, scratch)
     except Exception as error:
         reason = without_credentials(str(error)).replace(token or "\0", "***").splitlines()[0]
         raise SparkStartError(f"Spark Connect at {shown} does not answer or refuses a setting: {reason}") from None
@@ -197,7 +198,7 @@ def _ship_packages(session: SparkSession, folder: Path) -> None:
     """Send this project's own code to the executors: functions that run there refer to it by name."""
     root = Path(__file__).resolve().parent.parent
     folder.mkdir(parents=True, exist_ok=True)
-    archive = folder / f"medallion_forecasting_{os.getpid()}.zip"
+    archive = folder / f"medallion_forecasting_{os.getpid()}_{uuid.uuid4().hex[:8]}.zip"
     with zipfile.ZipFile(archive, "w") as packed:
         for package in ("medallion_assets", "resources"):
             for file in sorted((root / package).rglob("*.py")):

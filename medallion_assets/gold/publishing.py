@@ -150,7 +150,8 @@ class Publication:
     def _rows(self, origin: int, version: int | None) -> DataFrame:
         model_ = self._model(version, origin)
         histories, answered = packed_history(self.lakehouse, self.settings, origin), self._answered(model_, origin)
-        forecasts = apply_by_bucket(histories, answered, self.settings.zoo.buckets, model_.by_bucket(origin), SERVED_DDL)
+        buckets, in_engine = self.settings.zoo.buckets, self.lakehouse.engine.python
+        forecasts = apply_by_bucket(histories, answered, buckets, model_.by_bucket(origin), SERVED_DDL, in_engine)
         served = transforms.served_rows(forecasts, BASELINE, version is not None)
         features = self.lakehouse.read(DEMAND_FEATURES, [origin])
         return served.unionByName(transforms.excluded_rows(features, self.settings.forecast.active_months))

@@ -402,12 +402,12 @@ class Backtest:
             features = active_parts(self.lakehouse, origin, self.spec.classes).select("part_number", "demand_class")
             stored = self.lakehouse.read(ZOO_FORECAST, [origin]).where(F.col("model").isin(list(self.spec.members)))
             rows = stored.select("model", *FORECAST_COLUMNS)
-            cells = apply_by_bucket(features, rows, buckets, combine_bucket, FORECAST_DDL)
+            cells = apply_by_bucket(features, rows, buckets, combine_bucket, FORECAST_DDL, self.lakehouse.engine.python)
         else:
             # All models of a run read the same histories.
             key = ("history", origin, buckets, *inputs.versions.values())
             kept = self.lakehouse.kept(
-                key, lambda: with_bucket(packed_history(self.lakehouse, self.settings, origin), buckets).repartition("bucket")
+                key, lambda: with_bucket(packed_history(self.lakehouse, self.settings, origin), buckets).repartition(buckets, "bucket")
             )
             asked = kept.where(F.col("demand_class").isin(list(self.spec.classes)))
             cells = asked.groupBy("bucket").applyInPandas(self.lakehouse.engine.python(forecast_bucket), FORECAST_DDL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from pyspark.sql import functions as F
@@ -20,11 +20,17 @@ def with_bucket(rows: DataFrame, buckets: int) -> DataFrame:
 
 
 def apply_by_bucket(
-    left: DataFrame, right: DataFrame, buckets: int, function: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame], schema: str
+    left: DataFrame,
+    right: DataFrame,
+    buckets: int,
+    function: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame],
+    schema: str,
+    in_engine: Callable[[Any], Any] = lambda body: body,
 ) -> DataFrame:
     """What ``function`` gives for the rows of ``left`` and ``right`` in each bucket; one of its frames may be empty.
 
     Columns of one name have one type on both sides. The sides go through a union, since not every engine groups two frames together.
+    ``in_engine``: how the engine runs a Python function (Engine.python).
     """
     sides = dict(left.dtypes), dict(right.dtypes)
     types = sides[1] | sides[0]
@@ -39,7 +45,7 @@ def apply_by_bucket(
         return function(_side(rows[is_left], sides[0]), _side(rows[~is_left], sides[1]))
 
     both = completed(left, True).unionByName(completed(right, False))
-    return with_bucket(both, buckets).groupBy("bucket").applyInPandas(call, schema)
+    return with_bucket(both, buckets).groupBy("bucket").applyInPandas(in_engine(call), schema)
 
 
 def _side(rows: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:

@@ -75,7 +75,8 @@ class Scenario:
         """
         command = [sys.executable, "-m", "tests.faults.victim", point, *job]
         environment = {**os.environ, "MEDALLION_CONFIG": str(self.config), "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
-        environment.pop("DAGSTER_HOME", None)
+        for name in [n for n in environment if n.startswith(("SAIL_", "SPARK_")) or n in ("DAGSTER_HOME", "MEDALLION_ENGINE")]:
+            del environment[name]
         log = log or self.folder / "run.log"
         with log.open("ab") as output:
             process = subprocess.Popen(

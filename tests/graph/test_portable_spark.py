@@ -25,8 +25,6 @@ METHODS = {
     "persist": "an engine may ignore it and evaluate twice",
     "cache": "an engine may ignore it and evaluate twice",
 }
-# Skipped until the engine's `held` replaces them.
-PENDING = {"persist", "cache"}
 NO_TYPE = "gives columns of no type, which Python functions refuse: add NULLs of a type"
 
 
@@ -53,7 +51,7 @@ def findings(source: str) -> Iterator[str]:
 
 
 def _calls(call: ast.Call, function: ast.Attribute) -> Iterator[str]:
-    if function.attr in METHODS.keys() - PENDING:
+    if function.attr in METHODS:
         yield f"{function.attr}: {METHODS[function.attr]}"
     if function.attr == "unionByName" and (len(call.args) > 1 or call.keywords):
         yield f"unionByName with allowMissingColumns: {NO_TYPE}"
@@ -72,7 +70,7 @@ def test_spark_code_is_portable(file: str) -> None:
     ("line", "name"),
     [
         *((f"F.{name}('x')", name) for name in FUNCTIONS),
-        *((f"rows.{name}()", name) for name in METHODS.keys() - PENDING),
+        *((f"rows.{name}()", name) for name in METHODS),
         ("rows.unionByName(other, allowMissingColumns=True)", "unionByName"),
         ("F.expr('sum(stddev_pop(x))')", "stddev_pop"),
         ("F.reduce(F.exp, rows)", "exp"),

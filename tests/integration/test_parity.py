@@ -1,0 +1,121 @@
+"""The same orders give the same bits on every engine: versions of all slices, decisions, forecasts; each goes on from another."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from medallion_assets.operations import runs
+from medallion_assets.tables import CHAMPION, DEMAND_FORECAST
+from resources.ledger import LEDGER
+from tests.conftest import slow
+from tests.faults.scenario import LAST, Scenario, content, differences
+from tests.servers import WORKER_PYTHON, connect_server, standalone_cluster
+
+pytestmark = [pytest.mark.integration, slow]
+
+ALL_MODELS = {"horizon": 2, "origins": 3, "k_min": 2, "min_history": 4}
+FEW_ROUNDS = {name: {"rounds": 20} for name in ("xgboost_global", "sklearn_hist_gradient")}
+# Published and decided rows carry versions and times of their run; their numbers are compared as rows.
+OF_THE_RUN = (CHAMPION.id, DEMAND_FORECAST.id)
+
+
+def data_versions(scenario: Scenario) -> pd.Series:
+    """The newest data version of every slice: table, month and writer."""
+    ledger = runs.reader(scenario.settings).rows(LEDGER)
+    newest = ledger.sort_values("recorded_at", kind="stable").drop_duplicates(["table_id", "yyyymm", "writer"], keep="last")
+    newest = newest[~newest["table_id"].isin(OF_THE_RUN)]
+    return newest.set_index(["table_id", "yyyymm", "writer"])["data_version"].sort_index()
+
+
+def apart(one: Scenario, other: Scenario) -> list[str]:
+    """Slices whose versions differ, and rows that differ beyond what names a run."""
+    pairs = pd.concat({"one": data_versions(one), "other": data_versions(other)}, axis=1)
+    unequal = pairs[pairs["one"] != pairs["other"]]
+    return [f"{table} {month} {writer}" for table, month, writer in unequal.index] + differences(
+        content(one.settings), content(other.settings)
+    )
+
+
+def made(folder: Path, engine: str, **changes: Any) -> Scenario:
+    """A scenario's lakehouse, run from nothing and again after a late file."""
+    scenario = Scenario(folder).create(engine=engine, forecast=ALL_MODELS, zoo=_zoo(), **changes)
+    scenario.run()
+    scenario.deliver_late()
+    scenario.run()
+    return scenario
+
+
+def _zoo() -> dict[str, Any]:
+    return {"buckets": 4, "tuning": {"trials": 0}, "parameters": FEW_ROUNDS}
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    """All models on the embedded engine."""
+    return made(tmp_path_factory.mktemp("embedded"), "embedded")
+
+
+@pytest.fixture(scope="module")
+def spark_(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    """All models on a local JVM."""
+    return made(tmp_path_factory.mktemp("spark"), "spark")
+
+
+def test_embedded_and_spark_make_the_same_bits(embedded: Scenario, spark_: Scenario) -> None:
+    """All slices of all tables, decisions and forecasts, from nothing and after a late file."""
+    assert len(data_versions(embedded)) > 100
+    assert apart(embedded, spark_) == []
+
+
+@pytest.mark.parametrize(("first", "then"), [("embedded", "spark"), ("spark", "embedded")])
+def test_a_lakehouse_is_continued_by_the_other_engine(embedded: Scenario, spark_: Scenario, tmp_path: Path, first: str, then: str) -> None:
+    """The other engine finds nothing to do; after a further line both lakehouses are the same, and the ledger tells who made what."""
+    kept, moved = (Scenario(tmp_path / name) for name in ("kept", "moved"))
+    for copy in (kept, moved):
+        shutil.copytree((embedded if first == "embedded" else spark_).folder, copy.folder)
+    _set_engine(moved, then)
+    assert "Nothing to do" in moved.run()
+    for scenario in (kept, moved):
+        line = f"MORE-1,P-00003,C1,North,07/{LAST % 100:02d}/{LAST // 100},15,2.50,late\n"
+        (scenario.folder / "landing" / "more.csv").write_text(f"{_header()}{line}")
+        scenario.run()
+    assert apart(kept, moved) == []
+    engines = runs.reader(moved.settings).rows(LEDGER, ["engine"])["engine"].str.split().str[0].unique()
+    assert set(engines) == {first, then}
+
+
+def test_two_workers_of_a_cluster_make_the_same_bits(embedded: Scenario, tmp_path: Path) -> None:
+    """A standalone master with two workers gives what the embedded engine gives, and both workers finished tasks."""
+    with standalone_cluster(tmp_path / "cluster") as master:
+        conf = {"spark.pyspark.python": WORKER_PYTHON["PYSPARK_PYTHON"], "spark.executor.memory": "1g", "spark.driver.host": "127.0.0.1"}
+        cluster = made(tmp_path / "scenario", "spark", spark={"master": master, "conf": {**conf, "spark.sql.shuffle.partitions": 2}})
+        done = {
+            worker.name: sum(len(re.findall("Finished task", log.read_text())) for log in worker.rglob("stderr"))
+            for worker in (tmp_path / "cluster").glob("worker_[12]")
+        }
+    assert apart(embedded, cluster) == []
+    assert len(done) == 2
+    assert min(done.values()) > 100
+
+
+def test_a_connect_server_of_another_zone_makes_the_same_bits(embedded: Scenario, tmp_path: Path) -> None:
+    """A Spark Connect server in another process, folder and time zone gives what the embedded engine gives."""
+    with connect_server(tmp_path / "server") as address:
+        connected = made(tmp_path / "scenario", "connect", connect={"address": address})
+    assert apart(embedded, connected) == []
+
+
+def _header() -> str:
+    return "Order No,Item Code,Customer,Region,Order Date,Qty,Unit Price,Item Description\n"
+
+
+def _set_engine(scenario: Scenario, engine: str) -> None:
+    configuration = yaml.safe_load(scenario.config.read_text(encoding="utf-8"))
+    scenario.config.write_text(yaml.safe_dump(configuration | {"engine": engine}), encoding="utf-8")

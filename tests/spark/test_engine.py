@@ -1,0 +1,211 @@
+"""What an engine promises: a held frame is evaluated once, Python code reaches all cores and keeps its errors, nothing stays behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pyspark.sql import functions as F
+
+from resources.engines import EmbeddedEngine, Engine
+from resources.errors import without_stack
+from resources.spark import SparkStartError, cores_of, start_session
+from resources.workers import WorkerEnded
+
+pytestmark = pytest.mark.spark
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def embedded(engine: Engine) -> EmbeddedEngine:
+    """The embedded engine; a test of it says nothing about another."""
+    if not isinstance(engine, EmbeddedEngine):
+        pytest.skip("of the embedded engine")
+    return engine
+
+
+def test_a_held_frame_is_evaluated_once(engine: Engine) -> None:
+    """What a source gives anew each time is the same in all that is read of it once it is held."""
+    held = engine.hold(engine.session.range(1000).select(F.rand().alias("drawn")))
+    first, second = (held.agg(F.sum("drawn").alias("total")).collect()[0]["total"] for _ in range(2))
+    assert first == second
+    engine.release(held)
+
+
+def test_a_held_frame_without_rows_keeps_its_columns(engine: Engine) -> None:
+    """Nothing held is nothing read, with names and types."""
+    empty = engine.session.createDataFrame([(1, "a", 1.5)], "n int, text string, x double").where("n > 1")
+    held = engine.hold(empty)
+    assert (held.collect(), held.dtypes) == ([], empty.dtypes)
+    assert engine.batches(held).read_all().num_rows == 0
+
+
+def test_files_of_a_held_frame_go_with_it(embedded: EmbeddedEngine) -> None:
+    """Files stay while a frame made of the held one is there, and go when it is released or forgotten."""
+    before = set(embedded._folder().iterdir())
+    held = embedded.hold(embedded.session.range(10).toDF("n"))
+    larger = held.where("n > 5")
+    (folder,) = set(embedded._folder().iterdir()) - before
+    del held
+    gc.collect()
+    assert larger.count() == 4
+    del larger
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_python_code_runs_in_as_many_processes_as_cores(embedded: EmbeddedEngine) -> None:
+    """Groups of rows are worked on by other processes than this one, and by more than one of them."""
+
+    def worked(rows: pd.DataFrame) -> pd.DataFrame:
+        time.sleep(0.2)
+        return pd.DataFrame({"bucket": rows["bucket"].head(1), "pid": os.getpid()})
+
+    rows = embedded.session.range(400).select((F.col("id") % 8).alias("bucket"))
+    found = rows.groupBy("bucket").applyInPandas(embedded.python(worked), "bucket bigint, pid bigint").toPandas()
+    assert len(found) == 8
+    assert len(set(found["pid"]) - {os.getpid()}) == embedded.cores
+
+
+def test_an_error_of_python_code_is_told(engine: Engine) -> None:
+    """What a function raises reaches the one who asked, with its text, and the next call works."""
+
+    def fails(rows: pd.DataFrame) -> pd.DataFrame:
+        raise ValueError("part P7 has no price")
+
+    rows = engine.session.range(4).toDF("n")
+    with pytest.raises(Exception, match="part P7 has no price"):
+        rows.groupBy("n").applyInPandas(engine.python(fails), "n bigint").collect()
+    assert rows.groupBy("n").applyInPandas(engine.python(lambda own: own), "n bigint").count() == 4
+
+
+def test_a_worker_that_is_killed_is_told_and_replaced(embedded: EmbeddedEngine) -> None:
+    """Memory that ran out ends a process, not the engine: the message says so, and the next call has new processes."""
+
+    def dies(rows: pd.DataFrame) -> pd.DataFrame:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return rows
+
+    rows = embedded.session.range(2).toDF("n")
+    with pytest.raises(Exception, match=WorkerEnded.__name__):
+        rows.groupBy("n").applyInPandas(embedded.python(dies), "n bigint").collect()
+    assert rows.groupBy("n").applyInPandas(embedded.python(lambda own: own), "n bigint").count() == 2
+
+
+LEAVES = """
+import sys, time
+from pathlib import Path
+import pandas as pd
+from resources.engines import EmbeddedEngine
+engine = EmbeddedEngine(Path(sys.argv[1]), 2**30, 2)
+held = engine.hold(engine.session.range(1000).toDF("n"))
+held.groupBy("n").applyInPandas(engine.python(lambda rows: rows.head(1)), "n bigint").count()
+print("ready", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+def _leave(scratch: Path, seconds: float) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment.pop("SPARK_CONNECT_MODE_ENABLED", None)
+    command = [sys.executable, "-c", LEAVES, str(scratch), str(seconds)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_a_killed_process_leaves_no_process_and_the_next_removes_its_files(embedded: EmbeddedEngine, tmp_path: Path) -> None:
+    """Workers end with the process that was killed, and what it held is gone once another process holds something there."""
+    killed = _leave(tmp_path, 600)
+    (left,) = tmp_path.iterdir()
+    assert any(left.iterdir())
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    deadline = time.monotonic() + 20
+    while (members := _group(killed.pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not members
+    after = _leave(tmp_path, 0)
+    assert after.wait(timeout=60) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def _group(leader: int) -> list[int]:
+    """Processes of the group that a process led, of those that are no zombies."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(fields[2]) == leader and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+from pyspark.sql import functions as F
+from resources.engines import EmbeddedEngine
+engine = EmbeddedEngine(Path(sys.argv[1]), 64 * 2**20, 2)
+rows = engine.session.range(4_000_000).select("id", F.sha2(F.col("id").cast("string"), 256).alias("text"))
+print("sorted", rows.orderBy("text").agg(F.count("*").alias("n")).collect()[0]["n"], flush=True)
+held = engine.hold(rows.repartition(2, "id"))
+print("joined", held.join(engine.hold(rows.withColumnRenamed("text", "other")), "id").agg(F.max("other"), F.max("text")).collect())
+"""
+
+
+def test_a_query_beyond_the_memory_limit_fails_with_what_to_do(embedded: EmbeddedEngine, tmp_path: Path) -> None:
+    """What can spill is finished; what can't is an error that names the setting, and the process lives to tell it."""
+    environment = {**{k: v for k, v in os.environ.items() if not k.startswith("SAIL_")}, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert "sorted 4000000" in ended.stdout
+    assert ended.returncode == 1
+    assert "embedded.memory_gb" in without_stack(ended.stderr)
+
+
+@pytest.mark.parametrize(
+    ("master", "cores"),
+    [("local", 1), ("local[3]", 3), ("local[3,2]", 3), ("local[*]", os.cpu_count())],
+)
+def test_cores_are_those_of_a_local_master(master: str, cores: int) -> None:
+    """Only a local session says how many partitions it wants."""
+    assert cores_of(master) == cores
+
+
+@pytest.mark.parametrize("master", ["spark://node1:7077", "k8s://https://10.1.2.3:6443", "yarn", "local-cluster[2,1,1024]"])
+def test_an_address_says_nothing_of_cores(master: str) -> None:
+    """Digits of a cluster's address are no number of partitions."""
+    with pytest.raises(ValueError, match="no local session"):
+        cores_of(master)
+
+
+def test_a_session_of_the_jvm_in_a_client_of_connect_is_refused(embedded: EmbeddedEngine, tmp_path: Path) -> None:
+    """A variable that turns sessions into clients is named, not met as an attribute that is missing somewhere else."""
+    with pytest.raises(SparkStartError, match="SPARK_CONNECT_MODE_ENABLED"):
+        start_session("local[1]", "my_catalog", str(tmp_path), {})
+
+
+def test_the_same_rows_have_the_same_version_in_any_order(engine: Engine) -> None:
+    """A held frame of shuffled rows sums up to the same whole numbers."""
+    rows = [(i, f"P{i}") for i in range(200)]
+    random.Random(3).shuffle(rows)
+    frame = engine.hold(engine.session.createDataFrame(rows, "n bigint, part string"))
+    assert (
+        frame.agg(F.sum(F.xxhash64("n", "part") % 1000).alias("s")).collect()
+        == engine.session.createDataFrame(sorted(rows), "n bigint, part string")
+        .agg(F.sum(F.xxhash64("n", "part") % 1000).alias("s"))
+        .collect()
+    )
