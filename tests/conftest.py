@@ -86,13 +86,13 @@ def open_lakehouse(engine: Engine, settings: Settings) -> DeltaLakehouse:
     return DeltaLakehouse(lambda: engine, settings.lakehouse_root, settings.catalog, settings.schemas.model_dump(), w, r)
 
 
-def forget_tables(engine: Engine, settings: Settings) -> None:
+def forget_tables(engine: Engine, settings: Settings, *other_schemas: str) -> None:
     """Forget the names of a configuration's tables, where the engine knows names; the files stay."""
     from resources.engines import SparkEngine
 
     if isinstance(engine, SparkEngine):
         engine.forget()
-        for schema in settings.schemas.model_dump().values():
+        for schema in (*settings.schemas.model_dump().values(), *other_schemas):
             engine.session.sql(f"DROP SCHEMA IF EXISTS {settings.catalog}.{schema} CASCADE")
 
 

@@ -47,5 +47,4 @@ def test_an_adopted_table_goes_the_whole_way_to_silver(spark: SparkSession, engi
     assert dict(zip(demand["yyyymm"], demand["demand_qty"], strict=True)) == {202201: 5.0, 202202: 4.0, 202203: 1.0}
     assert list(lakehouse.rows(tables.REJECTED_LINES, ["order_id"])["order_id"]) == ["A-4"]
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
-    spark.sql("DROP TABLE my_catalog.my_bronze.sales_orders")
     forget_tables(engine, settings)

@@ -18,10 +18,11 @@ from medallion_assets.bronze.transforms import dated_lines, deliveries, supersed
 from medallion_assets.partitions import month_range
 from medallion_assets.table_asset import retry_on_conflict
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
+from resources.engines import Engine
 from resources.lakehouse import DeltaLakehouse
 from resources.orders import LocalOrderFiles, UnreadableFile
 from resources.settings import Settings, Source, parse_settings
-from tests.conftest import SOURCE
+from tests.conftest import SOURCE, forget_tables
 
 pytestmark = pytest.mark.spark
 
@@ -234,7 +235,7 @@ def test_a_snapshot_of_months_replaces_only_the_months_it_has(settings: Settings
     assert superseded_months(pd.DataFrame(rows), [source]) == {("a", 202202): "b"}
 
 
-def test_an_adopted_table_is_read_and_never_written(landing: Landing, spark: SparkSession, tmp_path: Path) -> None:
+def test_an_adopted_table_is_read_and_never_written(landing: Landing, engine: Engine, spark: SparkSession, tmp_path: Path) -> None:
     """Its own names and types are mapped, its months registered by content; its version and files stay as they are."""
     path = Path(landing.settings.lakehouse_root) / "other" / "sales_orders"
     rows = [("A-1", "P1", "2022-01-05", 2.0, 1.5), ("A-2", "P1", "2022-01-05", 2.0, 1.5), ("A-3", "P2", "2022-02-07", 1.0, None)]
@@ -259,7 +260,7 @@ def test_an_adopted_table_is_read_and_never_written(landing: Landing, spark: Spa
     ]
     assert sorted(january["_line_number"]) == [1, 2]
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
-    spark.sql("DROP SCHEMA my_catalog.other CASCADE")
+    forget_tables(engine, landing.settings, "other")
 
 
 def source(**others: Any) -> Source:

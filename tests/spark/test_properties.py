@@ -24,10 +24,10 @@ from medallion_assets.bronze.transforms import dated_lines
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.silver import transforms
 from medallion_assets.zoo.registry import model
-from resources import lakehouse as lakehouse_module
 from resources.engines import Engine
 from resources.lakehouse import DeltaLakehouse, TableSpec
 from resources.settings import ForecastSettings, Source, parse_settings
+from resources.writers import Scope
 from tests.conftest import SOURCE, forget_tables, open_lakehouse, units_table
 
 pytestmark = pytest.mark.spark
@@ -251,7 +251,7 @@ def test_a_tie_broken_by_row_order_is_found(spark: SparkSession, monkeypatch: py
 
 def test_a_merge_without_its_months_is_found(lake: DeltaLakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     """A merge that is not cut to the months it writes fails the tries on spills."""
-    monkeypatch.setattr(lakehouse_module, "_in_months", lambda spec, months: "true")
+    monkeypatch.setattr(Scope, "of_months", lambda scope, prefix="", quote="`": "true")
     assert is_found(lambda: nothing_spills(lake))
 
 

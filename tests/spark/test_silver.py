@@ -16,6 +16,7 @@ from medallion_assets.partitions import add_months, month_range
 from medallion_assets.silver import assets, transforms
 from medallion_assets.table_asset import Input, TableBuild
 from medallion_assets.tables import DELIVERIES, MONTHLY_DEMAND, PARTS, SILVER_SALES_ORDERS
+from resources.engines import Engine
 from resources.lakehouse import DeltaLakehouse, Slice, TableSpec
 from resources.settings import ForecastSettings, PartsMaster, Settings, Source
 from tests.conftest import SOURCE
@@ -301,10 +302,10 @@ def test_monthly_demand_is_dense(spark: SparkSession) -> None:
     assert (made["P1", 202202]["order_count"], made["P1", 202202]["unit_price"]) == (0, None)
 
 
-def test_monthly_demand_is_the_same_to_the_bit_however_rows_lie(spark: SparkSession) -> None:
+def test_monthly_demand_is_the_same_to_the_bit_however_rows_lie(spark: SparkSession, engine: Engine) -> None:
     """Order and partitions of the lines change no digit of a sum."""
     lines = [line(str(i), Qty=f"{0.1 * i:.1f}", Price=f"{1.1 + i / 7:.4f}", Region=f"R{i % 3}") for i in range(1, 40)]
-    sold = sales(spark, *lines).localCheckpoint()
+    sold = engine.hold(sales(spark, *lines))
     one = _monthly(spark, sold.repartition(1), [202201]).collect()
     seven = _monthly(spark, sold.orderBy(F.desc("line_id")).repartition(7), [202201]).collect()
     assert one == seven

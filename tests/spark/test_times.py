@@ -24,15 +24,16 @@ from medallion_assets.plans import Plans
 from medallion_assets.tables import CHAMPION, PLAN
 from medallion_assets.zoo.champions import append_decisions
 from medallion_assets.zoo.promotion import Decision
+from resources.engines import spark_resource
 from resources.settings import parse_settings
-from resources.spark import start_session
 from tests.conftest import SOURCE, open_lakehouse
 from tests.fakes import filled
 
 folder = Path(sys.argv[1])
-settings = parse_settings({"lakehouse_root": "lakehouse", "first_month": 202201, "sources": [SOURCE]}, folder / "test.yaml")
-spark = start_session("local[1]", "my_catalog", str(folder / "warehouse"), {"spark.driver.memory": "1g"})
-lakehouse = open_lakehouse(spark, settings)
+content = {"lakehouse_root": "lakehouse", "first_month": 202201, "sources": [SOURCE], "engine": sys.argv[2]}
+settings = parse_settings(content, folder / "test.yaml")
+engine = spark_resource(settings).engine()
+lakehouse = open_lakehouse(engine, settings)
 known = {name: value for name, value in filled(CHAMPION, yyyymm=202401).items() if name in Decision.__dataclass_fields__}
 append_decisions(lakehouse, [Decision(**known)], lakehouse.rows(CHAMPION))
 Plans(lakehouse, "ann", 13).vacuum(CHAMPION)
@@ -41,17 +42,19 @@ told = {
     "recorded_at": lakehouse.rows(PLAN)["recorded_at"].iloc[0],
 }
 seconds = {name: time.timestamp() for name, time in told.items()}
-stamped = spark.range(1).withColumn("published_at", F.lit(datetime.now(UTC)))
+stamped = engine.session.range(1).withColumn("published_at", F.lit(datetime.now(UTC)))
 seconds["published_at"] = stamped.select(F.unix_timestamp("published_at").alias("s")).collect()[0]["s"]
 print("stored", json.dumps(seconds))
 """
 
 
-def test_times_are_stored_right_where_the_host_is_not_in_utc(tmp_path: Path) -> None:
+def test_times_are_stored_right_where_the_host_is_not_in_utc(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """A host in New York stores the moment at which a decision, an event of a plan and a forecast were made."""
-    environment = {**os.environ, "TZ": "America/New_York", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SAIL_", "SPARK_"))}
+    environment = {**inherited, "TZ": "America/New_York", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     began = datetime.now(UTC).timestamp()
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, env=environment, timeout=600)
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), request.config.getoption("--engine")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     stored = json.loads(done.stdout.split("stored", 1)[1])
     ended = datetime.now(UTC).timestamp()
