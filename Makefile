@@ -6,16 +6,21 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 CONFIG ?= config/sample.yaml
+# embedded, spark or connect; without it the configuration's, and the set-up is the one without Java.
+ENGINE ?=
 VENV_PYTHON := .venv/bin/python
 PYTEST := $(VENV_PYTHON) -m pytest --durations=10
 
-export CONFIG ORDERS
+export CONFIG ORDERS ENGINE
+
+engine_environment = if [ -n "$$ENGINE" ]; then export MEDALLION_ENGINE="$$ENGINE"; fi
 
 # A path given on the command line is meant from here, while Dagster's processes may run elsewhere.
 define project_environment
 absolute() { case "$$1" in /*) printf '%s' "$$1" ;; *) printf '%s/%s' "$$PWD" "$$1" ;; esac; }; \
 export MEDALLION_CONFIG="$$(absolute "$$CONFIG")"; \
-if [ -n "$$ORDERS" ]; then export MEDALLION_ORDERS="$$(absolute "$$ORDERS")"; fi
+if [ -n "$$ORDERS" ]; then export MEDALLION_ORDERS="$$(absolute "$$ORDERS")"; fi; \
+$(engine_environment)
 endef
 
 .PHONY: help setup run ui accuracy test test-quick test-real faults lint
@@ -23,11 +28,11 @@ endef
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
-setup:  ## .venv with the pinned packages and Delta's jars
+setup:  ## .venv with the pinned packages; ENGINE=spark: also Delta's jars, which need Java
 	@command -v "$(PYTHON)" >/dev/null || { echo "Python 3.11 or newer is needed, and $(PYTHON) is not on PATH." >&2; exit 1; }
-	@"$(PYTHON)" scripts/setup_env.py
+	@$(engine_environment); "$(PYTHON)" scripts/setup_env.py
 
-run: setup  ## orders to forecast: CONFIG=file.yaml ORDERS=folder
+run: setup  ## orders to forecast: CONFIG=file.yaml ORDERS=folder ENGINE=embedded|spark|connect
 	@$(project_environment); .venv/bin/medallion run
 
 ui: setup  ## Dagster's web interface and daemon: CONFIG=file.yaml
@@ -41,7 +46,7 @@ accuracy: setup  ## score held-out months: SET=series.parquet, or CONFIG= ORDERS
 test: setup  ## linters, types and tests; those of real data skip themselves without it; SLOW=1 adds the daemon and five kills
 	@status=0; $(MAKE) --no-print-directory lint || status=1; $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder || status=1; exit $$status
 
-test-quick: setup  ## tests that need no JVM and no other process
+test-quick: setup  ## tests that need no engine and no other process
 	@$(PYTEST) -n 2 --dist loadfile -m "not spark and not integration and not real"
 
 test-real: setup  ## tests on the shared data, with all parts, and a million lines of one part

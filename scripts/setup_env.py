@@ -1,5 +1,6 @@
-"""Makes .venv with the pinned packages and Delta's jars. A second call finds nothing to do; an interrupted one is repaired.
+"""Makes .venv with the pinned packages; for engine spark also asks for Java and fetches Delta's jars.
 
+The engine is that of MEDALLION_ENGINE. A second call finds nothing to do; an interrupted one is repaired.
 Uses the standard library only, and syntax that an old Python can read: it has to be able to say that it is too old.
 """
 
@@ -23,6 +24,7 @@ PACKAGE_INPUTS = ("pyproject.toml", "setup.cfg", "constraints.txt", "scripts/set
 JAR_INPUTS = ("scripts/resolve_delta_jars.py", "scripts/ivysettings.xml")
 OLDEST_PYTHON = (3, 11)
 OLDEST_JAVA = 17
+ENGINES = ("embedded", "spark", "connect")
 
 
 def fail(sentence: str) -> None:
@@ -53,16 +55,23 @@ def require_python() -> None:
     fail(f"Python 3.11 or newer is needed, and this is {sys.version_info[0]}.{sys.version_info[1]}: install it, or name it with PYTHON=...")
 
 
+def require_engine(name: str) -> str:
+    """The engine to set up for: the default where none is named."""
+    if name and name not in ENGINES:
+        fail(f"ENGINE={name} is no engine; known: {', '.join(ENGINES)}.")
+    return name or ENGINES[0]
+
+
 def require_java() -> None:
     """Spark takes JAVA_HOME before PATH, and so does this check."""
     home = os.environ.get("JAVA_HOME")
     java = os.path.join(home, "bin", "java") if home else "java"
     where = "JAVA_HOME" if home else "PATH"
-    needed = f"Java {OLDEST_JAVA} or newer is needed, and"
+    needed = f"Engine spark needs Java {OLDEST_JAVA} or newer, and"
     try:
         answer = subprocess.run([java, "-version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     except OSError:
-        sys.exit(f"{needed} {where} has none: install a JDK or JRE, or set JAVA_HOME.")
+        sys.exit(f"{needed} {where} has none: install a JDK or JRE, or set JAVA_HOME. ENGINE=embedded needs none.")
     found = re.search(r'version "(?:1\.)?(\d+)', answer.stdout.decode(errors="replace"))
     if answer.returncode != 0 or not found:
         sys.exit(f"{needed} the java of {where} does not start: install a JDK or JRE, or set JAVA_HOME.")
@@ -109,8 +118,10 @@ def resolve_jars() -> None:
         fail(f"Delta's jars could not be fetched; {log.relative_to(ROOT)} says why. Can Java reach the network? The next call tries again.")
 
 
-def set_up() -> None:
+def set_up(engine: str) -> None:
+    """Bring .venv to what an engine needs. Jars that an earlier call fetched stay, whichever engine is set up for."""
     started = time.time()
+    needs_jars = engine == "spark"
     # The root belongs to the stamp because the scripts in .venv/bin hold its path: a moved checkout is set up again.
     packages = f"{ROOT}\n{fingerprint(*(read(ROOT / name) for name in PACKAGE_INPUTS))}\n"
     pins = re.findall(r"(?m)^(?:pyspark|delta-spark)==.*", read(ROOT / "constraints.txt"))
@@ -118,7 +129,8 @@ def set_up() -> None:
 
     before = read(STAMP)
     is_usable = before.startswith(f"{ROOT}\n") and os.access(str(VENV_PYTHON), os.X_OK)
-    if is_usable and before == packages and read(JARS_STAMP) == jars:
+    has_jars = is_usable and read(JARS_STAMP) == jars
+    if is_usable and before == packages and (has_jars or not needs_jars):
         return
     if not is_usable:
         make_venv()
@@ -127,19 +139,23 @@ def set_up() -> None:
             STAMP.unlink()
         install_packages()
         STAMP.write_text(packages, encoding="utf-8")
-    if read(JARS_STAMP) != jars:
+    if needs_jars and not has_jars:
         resolve_jars()
         JARS_STAMP.write_text(jars, encoding="utf-8")
+    elif JARS_STAMP.exists() and not has_jars:
+        say("Delta's jars are those of other versions; `make setup ENGINE=spark` fetches the right ones for that engine.")
     say(f"Ready after {time.time() - started:.0f} seconds.")
 
 
 def main() -> None:
     require_python()
-    require_java()
+    engine = require_engine(os.environ.get("MEDALLION_ENGINE", ""))
+    if engine == "spark":
+        require_java()
     # A second, simultaneous call waits; the lock is on this file so that none is left behind.
     with open(__file__) as this_file:
         fcntl.flock(this_file, fcntl.LOCK_EX)
-        set_up()
+        set_up(engine)
 
 
 if __name__ == "__main__":
