@@ -39,9 +39,14 @@ concurrency:
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "sample.yaml"
 
 
+def configuration_file() -> Path:
+    """The file that the environment names, or the sample's."""
+    return Path(os.environ.get("MEDALLION_CONFIG", DEFAULT_CONFIG))
+
+
 def current_settings() -> Settings:
     """The configuration that the environment names."""
-    return load_settings(os.environ.get("MEDALLION_CONFIG", DEFAULT_CONFIG), os.environ)
+    return load_settings(configuration_file(), os.environ)
 
 
 @dg.definitions

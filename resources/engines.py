@@ -214,13 +214,18 @@ class EmbeddedEngine:
         return _own_folder(self.scratch)
 
 
+def leftovers(scratch: Path) -> list[Path]:
+    """Folders below ``scratch`` whose process, of this machine, was killed; the next process that holds a frame removes them."""
+    folders = scratch.iterdir() if scratch.is_dir() else ()
+    return [folder for folder in folders if "." in folder.name and is_gone(folder.name.replace(".", ":"))]
+
+
 @functools.lru_cache
 def _own_folder(scratch: Path) -> Path:
     """This process's folder below ``scratch``, removed at its end; those of processes that were killed are removed now."""
     scratch.mkdir(parents=True, exist_ok=True)
-    for folder in scratch.iterdir():
-        if "." in folder.name and is_gone(folder.name.replace(".", ":")):
-            shutil.rmtree(folder, ignore_errors=True)
+    for folder in leftovers(scratch):
+        shutil.rmtree(folder, ignore_errors=True)
     own = scratch / identity().replace(":", ".")
     own.mkdir(exist_ok=True)
     atexit.register(shutil.rmtree, own, ignore_errors=True)

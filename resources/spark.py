@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import uuid
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ SHORT_AND_LONG_JOBS = (
     "-XX:+UseSerialGC -XX:Tier4InvocationThreshold=20000 -XX:Tier4MinInvocationThreshold=4000 "
     "-XX:Tier4CompileThreshold=40000 -XX:Tier4BackEdgeThreshold=160000"
 )
+OLDEST_JAVA = 17
+JAR_SETTINGS = {"spark.driver.extraClassPath", "spark.jars", "spark.jars.packages"}  # each may bring Delta instead of the set-up
 CONNECT_VARIABLES = ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE", "SPARK_LOCAL_REMOTE")
 A_YEAR_IN_SECONDS = 31_536_000
 _embedded: list[Any] = []
@@ -102,8 +106,8 @@ def start_session(master: str, catalog: str, warehouse: str, conf: dict[str, Any
         )
     from pyspark.sql import SparkSession
 
-    jars = Path(sys.prefix) / "delta-jars"
-    if not any(jars.glob("*delta-spark*.jar")) and not conf.keys() & {"spark.driver.extraClassPath", "spark.jars", "spark.jars.packages"}:
+    jars = delta_jars()
+    if not any(jars.glob("*delta-spark*.jar")) and not conf.keys() & JAR_SETTINGS:
         raise SparkStartError(
             f"Delta's jars are not in {jars}; run `make setup ENGINE=spark`, or set spark.conf with spark.driver.extraClassPath"
         )
@@ -125,6 +129,37 @@ def start_session(master: str, catalog: str, warehouse: str, conf: dict[str, Any
     if not is_local:
         _ship_packages(session, Path(warehouse))
     return session
+
+
+@dataclass(frozen=True)
+class Java:
+    """The java that Spark would start: ``version`` as it says itself, empty where it does not start; ``home`` is JAVA_HOME."""
+
+    command: str
+    version: str
+    home: str
+
+    @property
+    def is_usable(self) -> bool:
+        major = re.match(r"(?:1\.)?(\d+)", self.version)
+        return major is not None and int(major[1]) >= OLDEST_JAVA
+
+
+def find_java() -> Java:
+    """Ask JAVA_HOME's java, or else that of PATH, for its version."""
+    home = os.environ.get("JAVA_HOME", "")
+    command = str(Path(home, "bin", "java")) if home else "java"
+    try:
+        answer = subprocess.run([command, "-version"], capture_output=True, text=True, errors="replace", timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return Java(command, "", home)
+    found = re.search(r'version "([^"]+)', answer.stderr + answer.stdout)
+    return Java(command, found[1] if found and not answer.returncode else "", home)
+
+
+def delta_jars() -> Path:
+    """Where the set-up puts Delta's jars."""
+    return Path(sys.prefix) / "delta-jars"
 
 
 def threads_wait_asleep() -> None:

@@ -138,7 +138,7 @@ def _told_when_gone(
         except Refused:
             raise
         except Exception as error:
-            if away := self._unreachable():
+            if away := self.unreachable():
                 raise TrackingUnavailable(
                     f"MLflow's {away[0]} server at {away[1]} has gone away. What was stored before stays; start the server and run again."
                 ) from error
@@ -177,7 +177,7 @@ class MlflowTracking:
 
     def check(self) -> None:
         """Make sure that tracking and registry answer and that the registry keeps aliases. Raises TrackingUnavailable."""
-        if away := self._unreachable():
+        if away := self.unreachable():
             what, uri, error = away
             raise TrackingUnavailable(
                 f"MLflow's {what} server at {uri} does not answer ({error}); start it or set mlflow.{what}_uri. "
@@ -196,7 +196,7 @@ class MlflowTracking:
                 ) from error
             self._knows_alias = True
 
-    def _unreachable(self) -> tuple[str, str, str] | None:
+    def unreachable(self) -> tuple[str, str, str] | None:
         """The first server that does not answer: what it is, its address, the error. A store that is no server always answers."""
         for what, uri in (("tracking", self._settings.tracking_uri), ("registry", self._settings.registry_uri)):
             try:
@@ -265,7 +265,7 @@ class MlflowTracking:
 
     def fail(self, run_id: str) -> None:
         """End a run that did not come to its slice; the next run does where the server has gone away."""
-        if not self._unreachable():
+        if not self.unreachable():
             self._connected().set_terminated(run_id, "FAILED")
 
     @_told_when_gone

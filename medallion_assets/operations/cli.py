@@ -15,6 +15,7 @@ from rich.console import Console
 
 from medallion_assets import definitions, plans
 from medallion_assets.operations import accuracy as benchmark
+from medallion_assets.operations import doctor as examination
 from medallion_assets.operations import documents, runs, servers, simulation, summary
 from medallion_assets.operations import explain as explanation
 from medallion_assets.operations import export as exports
@@ -76,6 +77,13 @@ def simulate() -> None:
 def status() -> None:
     """Reads the tables without Spark."""
     summary.show(definitions.current_settings(), console, is_changed=None)
+
+
+@commands.command(help="Check the configuration, the engine, its parts and the machine; say what is missing.")
+def doctor() -> None:
+    """The engine is started and answers small queries. Exit code 1 where something needed is missing; the lakehouse is only read."""
+    if not examination.show(definitions.current_settings, definitions.configuration_file(), console):
+        sys.exit(1)
 
 
 @commands.command(help="Forecast held-out months through the front door, in a new lakehouse, and score them.")
