@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import uuid
@@ -14,6 +15,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from resources.errors import Refused, without_credentials
 
@@ -29,6 +32,7 @@ SHORT_AND_LONG_JOBS = (
 OLDEST_JAVA = 17
 JAR_SETTINGS = {"spark.driver.extraClassPath", "spark.jars", "spark.jars.packages"}  # each may bring Delta instead of the set-up
 CONNECT_VARIABLES = ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE", "SPARK_LOCAL_REMOTE")
+CONNECT_PORT = 15002  # where an address names none
 A_YEAR_IN_SECONDS = 31_536_000
 _embedded: list[Any] = []
 
@@ -79,6 +83,8 @@ def start_connect(address: str, token: str | None, scratch: Path, conf: dict[str
 
     threads_wait_asleep()
     shown = without_credentials(address)
+    if reason := _not_listening(address):
+        raise SparkStartError(f"Spark Connect at {shown} does not answer: {reason}")
     url = f"{address.rstrip('/')}/;token={token}" if token else address
     try:
         session = SparkSession.builder.remote(url).getOrCreate()
@@ -95,6 +101,19 @@ def start_connect(address: str, token: str | None, scratch: Path, conf: dict[str
             "Start the server with spark.sql.session.timeZone=UTC."
         )
     return session
+
+
+def _not_listening(address: str) -> str:
+    """Why no connection is made to an address, empty where one is; the client itself would try for minutes. A proxy is not judged."""
+    place = urlsplit(address)
+    host, port = place.hostname or "", place.port or CONNECT_PORT
+    if getproxies().keys() & {"http", "https", "grpc"} and not proxy_bypass(host):
+        return ""
+    try:
+        socket.create_connection((host, port), timeout=10).close()
+    except OSError as error:
+        return f"{error.strerror or error} (port {port})"
+    return ""
 
 
 def start_session(master: str, catalog: str, warehouse: str, conf: dict[str, Any]) -> SparkSession:

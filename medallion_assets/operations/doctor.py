@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 OLDEST_PYTHON = (3, 11)
 NEWEST_PYTHON = (3, 13)
-LEAST_FREE_GB = 1.0  # the sample takes a fifth of it
+LEAST_FREE_GB = 1.0  # less may end the first run; the sample's lakehouse takes a tenth of it
 GB = 2**30
 DISTRIBUTION = "medallion-forecasting"
 CONNECT_PACKAGES = ("pyspark", "deltalake", "cloudpickle", "grpcio", "grpcio-status", "googleapis-common-protos", "zstandard")
@@ -208,7 +208,6 @@ def _java_and_jars(settings: Settings) -> Iterator[Finding]:
 
 def _engine(settings: Settings, folder: Path) -> Iterator[Finding]:
     """Start the engine and have it answer; the first thing that fails is the last that is tried."""
-    checks: tuple[tuple[str, Callable[[], str]], ...]
     started = time.monotonic()
     try:
         engine = spark_resource(settings.model_copy(update={"lakehouse_root": str(folder)})).engine()
@@ -222,16 +221,16 @@ def _engine(settings: Settings, folder: Path) -> Iterator[Finding]:
         yield Finding("engine", "missing", _told(error), _advice(settings))
         return
     yield Finding("engine", "ok", f"{said} ({time.monotonic() - started:.1f} s)")
-    checks = (
-        ("a query", lambda: _sum(engine)),
-        ("a held frame", lambda: _held(engine)),
-        ("a Python function", lambda: _python_function(engine)),
-        ("the lakehouse's disk", lambda: _reads(engine, folder)),
+    checks: tuple[tuple[str, Callable[[Engine, Path], str]], ...] = (
+        ("a query", _sum),
+        ("a held frame", _held),
+        ("a Python function", _python_function),
+        ("the lakehouse's disk", _reads),
     )
     for name, tried in checks:
         started = time.monotonic()
         try:
-            said = tried()
+            said = tried(engine, folder)
         except Exception as error:
             yield Finding(name, "missing", _told(error), _advice(settings))
             return
@@ -246,19 +245,19 @@ def _advice(settings: Settings) -> str:
     return "run make setup" + (" ENGINE=spark" if settings.engine == "spark" else "") + "; docs/engines.md"
 
 
-def _sum(engine: Engine) -> str:
+def _sum(engine: Engine, folder: Path) -> str:
     total = engine.session.range(NUMBERS).selectExpr("sum(id) AS total").collect()[0]["total"]
     return _equal(int(total), sum(range(NUMBERS)), "sums")
 
 
-def _held(engine: Engine) -> str:
+def _held(engine: Engine, folder: Path) -> str:
     held = engine.hold(engine.session.range(NUMBERS))
     counted = held.count()
     engine.release(held)
     return _equal(counted, NUMBERS, "holds")
 
 
-def _python_function(engine: Engine) -> str:
+def _python_function(engine: Engine, folder: Path) -> str:
     # Within a function, so that it is sent as it is: a process that ran it would else import all that this module does.
     def doubled(rows: pd.DataFrame) -> pd.DataFrame:
         return rows.assign(id=rows["id"] * 2)
@@ -293,7 +292,7 @@ def _mlflow(settings: Settings) -> Finding:
     if away := MlflowTracking(settings, "", lambda: None).unreachable():
         what, address, error = away
         return Finding("MLflow", "missing", f"{what} server at {address} does not answer ({error})", f"start it, or set mlflow.{what}_uri")
-    return Finding("MLflow", "ok", settings.tracking_uri)
+    return Finding("MLflow", "ok", settings.tracking_uri + ("" if settings.mlflow.tracking_uri else ", a file of the lakehouse"))
 
 
 def _slices(settings: Settings) -> Finding:

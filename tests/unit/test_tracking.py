@@ -113,7 +113,7 @@ def test_a_workspace_is_asked_whether_it_is_there(settings: Settings, monkeypatc
     asked: list[str] = []
     monkeypatch.setattr(requests, "get", answering(asked))
     made = connected(settings, tracking_uri="databricks", registry_uri="uc:http://127.0.0.1:8080")
-    assert made._unreachable() is None
+    assert made.unreachable() is None
     assert asked == ["https://shop.cloud.databricks.com", "http://127.0.0.1:8080"]
     monkeypatch.setattr(requests, "get", answering(asked, requests.ConnectionError()))
     with pytest.raises(TrackingUnavailable, match="tracking server at databricks does not answer"):
