@@ -156,6 +156,7 @@ def _beside(settings: Settings) -> Iterator[Path]:
     """An empty folder on the lakehouse's disk, removed at the end."""
     there = _existing(Path(settings.lakehouse_root))
     with tempfile.TemporaryDirectory(prefix=".doctor-", dir=there, ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)  # a server of another user reads it too
         yield Path(folder)
 
 
