@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import atexit
 import functools
+import hashlib
 import os
+import re
 import shutil
+import tempfile
 import threading
 import uuid
 import weakref
@@ -159,7 +162,7 @@ class EmbeddedEngine:
         return start_embedded(self.memory_bytes, self.cores)
 
     def table(self, name: str, path: str, version_: int) -> DataFrame:
-        return self.session.read.format("delta").option("versionAsOf", int(version_)).load(path)
+        return self.session.read.format("delta").option("versionAsOf", int(version_)).load(_plain(path))
 
     def external(self, table: str) -> DataFrame | None:
         return None
@@ -211,13 +214,24 @@ class EmbeddedEngine:
         return DeltaRsWriter(self)
 
     def _folder(self) -> Path:
-        return _own_folder(self.scratch)
+        return _own_folder(Path(_plain(str(self.scratch))))
 
 
 def leftovers(scratch: Path) -> list[Path]:
     """Folders below ``scratch`` whose process, of this machine, was killed; the next process that holds a frame removes them."""
     folders = scratch.iterdir() if scratch.is_dir() else ()
-    return [folder for folder in folders if "." in folder.name and is_gone(folder.name.replace(".", ":"))]
+    return [folder for folder in folders if "." in folder.name and is_gone(":".join(folder.name.rsplit(".", 2)))]
+
+
+@functools.lru_cache(1024)
+def _plain(path: str) -> str:
+    """The path, or a link to it: Sail finds no Delta table below a folder whose name has blanks, umlauts or signs of a pattern."""
+    if re.fullmatch(r"[\w./+&-]+", path, re.ASCII):
+        return path
+    link = _own_folder(Path(tempfile.gettempdir()) / "medallion_links") / hashlib.sha256(path.encode()).hexdigest()[:16]
+    if not link.is_symlink():
+        link.symlink_to(path)
+    return str(link)
 
 
 @functools.lru_cache

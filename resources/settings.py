@@ -474,8 +474,14 @@ def _with_absolute_paths(settings: Settings, folder: Path) -> Settings:
     def absolute(path: str) -> str:
         return str((folder / Path(path).expanduser()).absolute().resolve(strict=False))
 
+    root = absolute(settings.lakehouse_root)
+    if found := re.findall(r"[\[\]%]", root):
+        raise ConfigurationError(
+            f"lakehouse_root: {root} has {' and '.join(dict.fromkeys(found))} in it, which the Delta library takes for something "
+            "else than a folder; choose another folder"
+        )
     sources = tuple(s.model_copy(update={"files": absolute(s.files)}) if s.files else s for s in settings.sources)
-    updates: dict[str, Any] = {"lakehouse_root": absolute(settings.lakehouse_root), "sources": sources}
+    updates: dict[str, Any] = {"lakehouse_root": root, "sources": sources}
     if settings.parts_master:
         updates["parts_master"] = settings.parts_master.model_copy(update={"files": absolute(settings.parts_master.files)})
     if settings.simulation:

@@ -287,5 +287,5 @@ def forget_model(way: Way, model: str) -> None:
 
     from resources.lakehouse import LEDGER
 
-    way.lakehouse.spark.sql(f"DELETE FROM {way.lakehouse.name(tables.ZOO_FORECAST)} WHERE model = '{model}'")
+    DeltaTable(way.lakehouse.path(tables.ZOO_FORECAST)).delete(f"model = '{model}'")
     DeltaTable(way.lakehouse.path(LEDGER)).delete(f"table_id = '{tables.ZOO_FORECAST.id}' AND writer = '{model}'")
