@@ -159,7 +159,7 @@ class EmbeddedEngine:
 
     @property
     def session(self) -> SparkSession:
-        return start_embedded(self.memory_bytes, self.cores)
+        return start_embedded(self.memory_bytes, self.cores, self._folder())
 
     def table(self, name: str, path: str, version_: int) -> DataFrame:
         return self.session.read.format("delta").option("versionAsOf", int(version_)).load(_plain(path))

@@ -5,6 +5,7 @@ What an engine does beyond its session lies in engines.py.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -46,8 +47,8 @@ def speak_connect() -> None:
     os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
 
 
-def start_embedded(memory_bytes: int, cores: int) -> SparkSession:
-    """Start (or take) the process's embedded engine. Raises SparkStartError where it is missing or its settings don't hold."""
+def start_embedded(memory_bytes: int, cores: int, spill: Path) -> SparkSession:
+    """Start (or take) the process's embedded engine, which spills to a folder. Raises SparkStartError where it is not installed."""
     if _embedded:
         return _embedded[1]  # type: ignore[no-any-return]
     threads_wait_asleep()
@@ -56,6 +57,7 @@ def start_embedded(memory_bytes: int, cores: int) -> SparkSession:
         # A session that has been idle for a quarter of an hour, while a model is fitted, would be lost with all it knows.
         "SAIL_SPARK__SESSION_TIMEOUT_SECS": str(A_YEAR_IN_SECONDS),
         "SAIL_EXECUTION__DEFAULT_PARALLELISM": str(cores),
+        "SAIL_RUNTIME__TEMPORARY_FILES__PATHS": json.dumps([str(spill)]),
         "SAIL_RUNTIME__MEMORY_POOL__TYPE": "fair",
         "SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE": str(memory_bytes),
     }

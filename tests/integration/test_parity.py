@@ -20,7 +20,9 @@ from tests.servers import WORKER_PYTHON, connect_server, standalone_cluster
 
 pytestmark = [pytest.mark.integration, slow]
 
-ALL_MODELS = {"horizon": 2, "origins": 3, "k_min": 2, "min_history": 4}
+FORECAST = {"horizon": 1, "origins": 2, "k_min": 2, "min_history": 4}
+HEADER = "Order No,Item Code,Customer,Region,Order Date,Qty,Unit Price,Item Description\n"
+FEW_MODELS = ["tsb", "auto_ets", "xgboost_global"]
 FEW_ROUNDS = {name: {"rounds": 20} for name in ("xgboost_global", "sklearn_hist_gradient")}
 # Published and decided rows carry versions and times of their run; their numbers are compared as rows.
 OF_THE_RUN = (CHAMPION.id, DEMAND_FORECAST.id)
@@ -43,59 +45,57 @@ def apart(one: Scenario, other: Scenario) -> list[str]:
     )
 
 
-def made(folder: Path, engine: str, **changes: Any) -> Scenario:
-    """A scenario's lakehouse, run from nothing and again after a late file."""
-    scenario = Scenario(folder).create(engine=engine, forecast=ALL_MODELS, zoo=_zoo(), **changes)
-    scenario.run()
+def made(folder: Path, engine: str, models: list[str] | None = None, **changes: Any) -> Scenario:
+    """A scenario's lakehouse, run from nothing and again after a late file, with some models or all."""
+    zoo = {"models": models, "buckets": 4, "tuning": {"trials": 0}, "parameters": FEW_ROUNDS if models is None else {}}
+    scenario = Scenario(folder).create(engine=engine, forecast=FORECAST, zoo=zoo, **changes)
+    scenario.run(1200)
     scenario.deliver_late()
-    scenario.run()
+    scenario.run(1200)
     return scenario
-
-
-def _zoo() -> dict[str, Any]:
-    return {"buckets": 4, "tuning": {"trials": 0}, "parameters": FEW_ROUNDS}
 
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
-    """All models on the embedded engine."""
-    return made(tmp_path_factory.mktemp("embedded"), "embedded")
+    """A few models on the embedded engine."""
+    return made(tmp_path_factory.mktemp("embedded"), "embedded", FEW_MODELS)
 
 
-@pytest.fixture(scope="module")
-def spark_(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
-    """All models on a local JVM."""
-    return made(tmp_path_factory.mktemp("spark"), "spark")
-
-
-def test_embedded_and_spark_make_the_same_bits(embedded: Scenario, spark_: Scenario) -> None:
+def test_embedded_and_spark_make_the_same_bits_with_all_models(tmp_path: Path) -> None:
     """All slices of all tables, decisions and forecasts, from nothing and after a late file."""
-    assert len(data_versions(embedded)) > 100
-    assert apart(embedded, spark_) == []
+    one, other = (made(tmp_path / engine, engine) for engine in ("embedded", "spark"))
+    assert len(data_versions(one)) > 100
+    assert apart(one, other) == []
 
 
-@pytest.mark.parametrize(("first", "then"), [("embedded", "spark"), ("spark", "embedded")])
-def test_a_lakehouse_is_continued_by_the_other_engine(embedded: Scenario, spark_: Scenario, tmp_path: Path, first: str, then: str) -> None:
-    """The other engine finds nothing to do; after a further line both lakehouses are the same, and the ledger tells who made what."""
+def test_a_lakehouse_is_continued_by_the_other_engine_and_back(embedded: Scenario, tmp_path: Path) -> None:
+    """The other engine finds nothing to do; after a further line both lakehouses are the same, and the ledger tells who made what.
+
+    Back on the first engine there is nothing to do again.
+    """
     kept, moved = (Scenario(tmp_path / name) for name in ("kept", "moved"))
     for copy in (kept, moved):
-        shutil.copytree((embedded if first == "embedded" else spark_).folder, copy.folder)
-    _set_engine(moved, then)
+        shutil.copytree(embedded.folder, copy.folder)
+    _set_engine(moved, "spark")
     assert "Nothing to do" in moved.run()
     for scenario in (kept, moved):
         line = f"MORE-1,P-00003,C1,North,07/{LAST % 100:02d}/{LAST // 100},15,2.50,late\n"
-        (scenario.folder / "landing" / "more.csv").write_text(f"{_header()}{line}")
+        (scenario.folder / "landing" / "more.csv").write_text(f"{HEADER}{line}")
         scenario.run()
     assert apart(kept, moved) == []
     engines = runs.reader(moved.settings).rows(LEDGER, ["engine"])["engine"].str.split().str[0].unique()
-    assert set(engines) == {first, then}
+    assert set(engines) == {"embedded", "spark"}
+    _set_engine(moved, "embedded")
+    assert "Nothing to do" in moved.run()
 
 
 def test_two_workers_of_a_cluster_make_the_same_bits(embedded: Scenario, tmp_path: Path) -> None:
     """A standalone master with two workers gives what the embedded engine gives, and both workers finished tasks."""
     with standalone_cluster(tmp_path / "cluster") as master:
         conf = {"spark.pyspark.python": WORKER_PYTHON["PYSPARK_PYTHON"], "spark.executor.memory": "1g", "spark.driver.host": "127.0.0.1"}
-        cluster = made(tmp_path / "scenario", "spark", spark={"master": master, "conf": {**conf, "spark.sql.shuffle.partitions": 2}})
+        cluster = made(
+            tmp_path / "scenario", "spark", FEW_MODELS, spark={"master": master, "conf": {**conf, "spark.sql.shuffle.partitions": 2}}
+        )
         done = {
             worker.name: sum(len(re.findall("Finished task", log.read_text())) for log in worker.rglob("stderr"))
             for worker in (tmp_path / "cluster").glob("worker_[12]")
@@ -108,12 +108,8 @@ def test_two_workers_of_a_cluster_make_the_same_bits(embedded: Scenario, tmp_pat
 def test_a_connect_server_of_another_zone_makes_the_same_bits(embedded: Scenario, tmp_path: Path) -> None:
     """A Spark Connect server in another process, folder and time zone gives what the embedded engine gives."""
     with connect_server(tmp_path / "server") as address:
-        connected = made(tmp_path / "scenario", "connect", connect={"address": address})
+        connected = made(tmp_path / "scenario", "connect", FEW_MODELS, connect={"address": address})
     assert apart(embedded, connected) == []
-
-
-def _header() -> str:
-    return "Order No,Item Code,Customer,Region,Order Date,Qty,Unit Price,Item Description\n"
 
 
 def _set_engine(scenario: Scenario, engine: str) -> None:
