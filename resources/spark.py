@@ -137,6 +137,9 @@ def start_session(master: str, catalog: str, warehouse: str, conf: dict[str, Any
     if is_local:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    elif "spark.pyspark.python" in conf:
+        # A session that is built in Python tells executors this variable, not the setting.
+        os.environ["PYSPARK_PYTHON"] = str(conf["spark.pyspark.python"])
     defaults = _common_settings(catalog, warehouse) | (_local_settings(master, jars, warehouse) if is_local else _cluster_settings(jars))
     builder = SparkSession.builder.master(master).appName("medallion")
     for key, value in {**defaults, **conf}.items():

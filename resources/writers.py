@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -119,9 +119,9 @@ class SparkWriter:
         # Of two who append the same number at the same time one fails; one who comes later writes nothing, and its token is missing.
         token = uuid.uuid4().hex
         options = {"txnAppId": application, "txnVersion": str(number), "userMetadata": token}
-        if spec.has_source_columns:
-            options["mergeSchema"] = "true"
         path = table.table_uri
+        if spec.has_source_columns:
+            self._add_columns(spec, table, rows.columns)
         with _spark_conflicts_told(spec):
             dealt = _in_files(spec, rows, counts) if counts else rows
             dealt.writeTo(self.identifier(spec)).options(**options).append()
@@ -147,6 +147,19 @@ class SparkWriter:
                 f" WHEN MATCHED THEN UPDATE SET {assignments}"
                 f" WHEN NOT MATCHED AND source._action <> 'delete' THEN INSERT ({names}) VALUES ({values})"
             )
+
+    def _add_columns(self, spec: TableSpec, table: DeltaTable, names: Sequence[str]) -> None:
+        """Add the source columns that the table lacks, as text. Not by a merged schema: over Connect its text has a collation,
+        which other readers of the table don't know.
+        """
+        from deltalake import Field
+        from deltalake.schema import PrimitiveType
+
+        known = {field.name.lower() for field in table.schema().fields}
+        if added := [Field(name, PrimitiveType("string")) for name in names if name.lower() not in known]:
+            with conflicts_told(spec.id):
+                table.alter.add_columns(added)
+            self.engine.session.catalog.refreshTable(self.identifier(spec))
 
     @contextmanager
     def _view(self, rows: DataFrame) -> Iterator[str]:

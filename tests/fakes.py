@@ -27,7 +27,7 @@ from resources.tracking import COMMITTED, RunContent, StoredRun, TrackingUnavail
 Record = dict[str, Any]
 
 
-class Crash(Exception):
+class Crash(OSError):
     """The process ended here."""
 
 

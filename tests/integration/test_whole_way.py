@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pandas as pd
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
 from medallion_assets import definitions, tables
 from medallion_assets.definitions import build_defs, build_resources
@@ -262,8 +263,9 @@ def test_a_late_file_restates_exactly_its_months(way: Way) -> None:
 
 def test_a_duplicate_key_stops_what_is_downstream(way: Way) -> None:
     """A row written twice by hand fails the blocking check of its table, and nothing downstream runs."""
-    name = way.lakehouse.name(tables.SILVER_SALES_ORDERS)
-    way.lakehouse.spark.sql(f"INSERT INTO {name} SELECT * FROM {name} WHERE yyyymm = {LAST} LIMIT 1")
+    path = way.lakehouse.path(tables.SILVER_SALES_ORDERS)
+    stored = DeltaTable(path).to_pyarrow_table(partitions=[("yyyymm", "=", str(LAST))])
+    write_deltalake(path, stored.slice(0, 1), mode="append")
     result = way.run("monthly_data", LAST)
     assert not result.success
     failed = [e for e in result.get_asset_check_evaluations() if not e.passed and e.severity == dg.AssetCheckSeverity.ERROR]
@@ -283,8 +285,6 @@ def version_count(way: Way) -> int:
 
 def forget_model(way: Way, model: str) -> None:
     """Remove a model's slices and what the ledger knows of them."""
-    from deltalake import DeltaTable
-
     from resources.lakehouse import LEDGER
 
     DeltaTable(way.lakehouse.path(tables.ZOO_FORECAST)).delete(f"model = '{model}'")
