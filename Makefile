@@ -23,7 +23,7 @@ if [ -n "$$ORDERS" ]; then export MEDALLION_ORDERS="$$(absolute "$$ORDERS")"; fi
 $(engine_environment)
 endef
 
-.PHONY: help setup run ui accuracy test test-quick test-real faults lint
+.PHONY: help setup run ui accuracy test test-quick test-real parity faults lint
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -51,6 +51,9 @@ test-quick: setup  ## tests that need no engine and no other process
 
 test-real: setup  ## tests on the shared data, with all parts, and a million lines of one part
 	@REAL_PARTS=0 MANY_LINES=1000000 $(PYTEST) -m real
+
+parity: setup  ## the same bits on every engine: all models, a cluster of two workers, Spark Connect; after make setup ENGINE=spark
+	@PARITY=1 CI=1 $(PYTEST) tests/integration/test_parity.py
 
 # Tests that take a fault each share its undisturbed lakehouse. Goes on where it stopped.
 faults: setup  ## N kills of whole processes, then collisions and lost servers, disks and tables: N=60 OUT=folder

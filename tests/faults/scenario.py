@@ -237,7 +237,7 @@ def mlflow_server(folder: Path, port: int) -> Iterator[None]:
 
 def _plain(rows: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
     """Compared columns as texts that are equal for equal values."""
-    dropped = {"delta_version", "details", "input_version", "recorded_at"} if spec is LEDGER else set()
+    dropped = {"delta_version", "details", "engine", "input_version", "recorded_at"} if spec is LEDGER else set()
     own = [c for c in spec.compared_columns if c in rows and c not in (*OF_THE_RUN, *dropped) and not c.endswith("_at")]
     if spec.has_source_columns:
         own += [c for c in rows.columns if c not in spec.column_names]

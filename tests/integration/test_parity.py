@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -18,7 +19,8 @@ from tests.conftest import slow
 from tests.faults.scenario import LAST, Scenario, content, differences
 from tests.servers import WORKER_PYTHON, connect_server, standalone_cluster
 
-pytestmark = [pytest.mark.integration, slow]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
+long = pytest.mark.skipif("PARITY" not in os.environ, reason="takes many minutes on a JVM; make parity runs it")
 
 FORECAST = {"horizon": 1, "origins": 2, "k_min": 2, "min_history": 4}
 HEADER = "Order No,Item Code,Customer,Region,Order Date,Qty,Unit Price,Item Description\n"
@@ -61,6 +63,13 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
     return made(tmp_path_factory.mktemp("embedded"), "embedded", FEW_MODELS)
 
 
+@slow
+def test_embedded_and_spark_make_the_same_bits(embedded: Scenario, tmp_path: Path) -> None:
+    """All slices of all tables, decisions and forecasts of a few models, from nothing and after a late file."""
+    assert apart(embedded, made(tmp_path / "spark", "spark", FEW_MODELS)) == []
+
+
+@long
 def test_embedded_and_spark_make_the_same_bits_with_all_models(tmp_path: Path) -> None:
     """All slices of all tables, decisions and forecasts, from nothing and after a late file."""
     one, other = (made(tmp_path / engine, engine) for engine in ("embedded", "spark"))
@@ -68,6 +77,7 @@ def test_embedded_and_spark_make_the_same_bits_with_all_models(tmp_path: Path) -
     assert apart(one, other) == []
 
 
+@long
 def test_a_lakehouse_is_continued_by_the_other_engine_and_back(embedded: Scenario, tmp_path: Path) -> None:
     """The other engine finds nothing to do; after a further line both lakehouses are the same, and the ledger tells who made what.
 
@@ -89,6 +99,7 @@ def test_a_lakehouse_is_continued_by_the_other_engine_and_back(embedded: Scenari
     assert "Nothing to do" in moved.run()
 
 
+@long
 def test_two_workers_of_a_cluster_make_the_same_bits(embedded: Scenario, tmp_path: Path) -> None:
     """A standalone master with two workers gives what the embedded engine gives, and both workers finished tasks."""
     with standalone_cluster(tmp_path / "cluster") as master:
@@ -105,6 +116,7 @@ def test_two_workers_of_a_cluster_make_the_same_bits(embedded: Scenario, tmp_pat
     assert min(done.values()) > 100
 
 
+@long
 def test_a_connect_server_of_another_zone_makes_the_same_bits(embedded: Scenario, tmp_path: Path) -> None:
     """A Spark Connect server in another process, folder and time zone gives what the embedded engine gives."""
     with connect_server(tmp_path / "server") as address:
