@@ -33,8 +33,9 @@ COLUMNS = {
 }  # fmt: skip
 JOBS = """
 import json, sys, time
+from medallion_assets.environment import current_settings
 from medallion_assets.operations import cli, runs
-settings = cli.definitions.current_settings()
+settings = current_settings()
 seconds = {}
 with runs.session(settings, cli.console) as session:
     for job, first, last in json.loads(sys.argv[1]):

@@ -1,12 +1,7 @@
-"""The entry point: settings from the environment, resources, assets, checks, jobs and sensors in one Definitions.
+"""The entry point: settings from the environment, resources, assets, checks, jobs and sensors in one Definitions."""
 
-The only place that reads the environment.
-"""
-
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,6 +9,7 @@ from dagster_deltalake import DeltaTableResource, LocalConfig
 
 from medallion_assets import plan_jobs, tables
 from medallion_assets.bronze import assets as bronze_assets
+from medallion_assets.environment import current_settings
 from medallion_assets.gold import assets as gold_assets
 from medallion_assets.monitoring.checks import build_checks
 from medallion_assets.monitoring.sensors import build_sensors
@@ -26,27 +22,8 @@ from resources.engines import SparkResource, spark_resource
 from resources.lakehouse import LEDGER, DeltaLakehouse
 from resources.orders import LocalOrderFiles
 from resources.reports import LocalReportFiles
-from resources.settings import Settings, load_settings
+from resources.settings import Settings
 from resources.tracking import MlflowTracking, mlflow_tracking
-
-INSTANCE_YAML = """\
-telemetry:
-  enabled: false
-concurrency:
-  runs:
-    max_concurrent_runs: 1
-"""
-DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "sample.yaml"
-
-
-def configuration_file() -> Path:
-    """The file that the environment names, or the sample's."""
-    return Path(os.environ.get("MEDALLION_CONFIG", DEFAULT_CONFIG))
-
-
-def current_settings() -> Settings:
-    """The configuration that the environment names."""
-    return load_settings(configuration_file(), os.environ)
 
 
 @dg.definitions
@@ -54,17 +31,6 @@ def defs() -> dg.Definitions:
     """Definitions of the configured lakehouse, for Dagster's processes."""
     settings = current_settings()
     return build_defs(settings, build_resources(settings))
-
-
-def prepare_dagster_home(settings: Settings) -> str:
-    """Folder of Dagster's own records: DAGSTER_HOME, else one beside the lakehouse, so that two lakehouses never mix."""
-    home = Path(os.environ.get("DAGSTER_HOME") or f"{settings.lakehouse_root}/dagster").absolute()
-    home.mkdir(parents=True, exist_ok=True)
-    instance_file = home / "dagster.yaml"
-    if not instance_file.exists():
-        instance_file.write_text(INSTANCE_YAML, encoding="utf-8")
-    os.environ["DAGSTER_HOME"] = str(home)
-    return str(home)
 
 
 def newest_partition(settings: Settings) -> str:

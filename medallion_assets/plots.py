@@ -8,18 +8,17 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from medallion_assets.tables import DEMAND_CLASSES
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAX_MARKDOWN_BYTES = 200_000
 MAX_ROWS = 28  # bars or models that are legible on one picture
@@ -111,7 +110,7 @@ def calibration(histogram: pd.DataFrame, model: str, is_simulated: bool = False)
     axes.set_xticks(range(1, 11), [f"{10 * (tenth - 1)}–{10 * tenth}" for tenth in range(1, 11)])
     axes.set_xlabel("where the actual fell in the forecast distribution (per cent)")
     axes.set_ylabel("share of cells")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _percent_axis(axes.yaxis, 0)
     axes.grid(axis="x", visible=False)
     _legend_below(figure, axes)
     return figure
@@ -130,7 +129,7 @@ def feature_importance(importance: pd.DataFrame, model: str, is_simulated: bool 
     axes.set_ylim(len(positions) - 0.4, -0.6)
     axes.set_xlabel("share of the importance of all features")
     axes.set_ylabel("feature")
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    _percent_axis(axes.xaxis)
     axes.grid(axis="y", visible=False)
     return figure
 
@@ -265,7 +264,7 @@ def coverage_by_lag(figures: pd.DataFrame, is_simulated: bool = False) -> Figure
     axes.axhline(0.8, color="black", linestyle="--", linewidth=1.2)
     axes.set_ylabel("share within q10 to q90 (calibrated: 80%)")
     axes.set_ylim(0, 1.02)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _percent_axis(axes.yaxis, 0)
     return figure
 
 
@@ -285,7 +284,7 @@ def value_added(accuracy: pd.DataFrame, is_simulated: bool = False) -> Figure:
     axes.set_ylabel("share of the naive error saved")
     # A class with hardly any demand can lose without limit; the others would be flattened.
     axes.set_ylim(bottom=max(-2.0, min(-0.1, float(rows["value_added"].min()) - 0.1)), top=1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _percent_axis(axes.yaxis, 0)
     _legend_below(figure, axes)
     return figure
 
@@ -313,7 +312,7 @@ def value_by_version(decisions: pd.DataFrame, is_simulated: bool = False) -> Fig
     axes.set_xlim(-0.5, len(months) - 0.5)
     axes.set_xlabel("month of training and version")
     axes.set_ylabel("share of the baseline's WQL saved")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _percent_axis(axes.yaxis, 0)
     _legend_below(figure, axes)
     return figure
 
@@ -363,15 +362,32 @@ def svg(figure: Figure, width: float = 5.0) -> str:
         if sum(len(label.get_text()) for label in labels) * _CHARACTER > width * axes.get_position().width:
             for label in labels:
                 label.set(rotation=35, ha="right", rotation_mode="anchor")
+    from matplotlib import rc_context
+
     content = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         figure.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue()
 
 
-def _canvas(title: str, is_simulated: bool, height: float = 4.5) -> tuple[Figure, Axes]:
+def _figure(height: float) -> Figure:
+    """An empty figure. Matplotlib is imported when something is drawn: most commands draw nothing."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _percent_axis(axis: Any, decimals: int | None = None) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=decimals))
+
+
+def _canvas(title: str, is_simulated: bool, height: float = 4.5) -> tuple[Figure, Axes]:
+    figure = _figure(height)
     axes = figure.add_subplot()
     axes.set_title(title + (" (simulated data)" if is_simulated else ""), fontsize=13, loc="left")
     axes.tick_params(labelsize=10)
@@ -384,8 +400,7 @@ def _canvas(title: str, is_simulated: bool, height: float = 4.5) -> tuple[Figure
 def _panels(title: str, names: Sequence[str], is_simulated: bool, columns: int = 2) -> tuple[Figure, dict[str, Axes]]:
     """A figure with one small named panel for each name, none for none."""
     height = 1.3 + 1.7 * max(1, -(-len(names) // columns))
-    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(height)
     figure.suptitle(title + (" (simulated data)" if is_simulated else ""), fontsize=13, x=0.01, ha="left")
     panels = {}
     for place, name in enumerate(names):
@@ -481,6 +496,8 @@ def _month_axis(axes: Axes, dates: pd.DatetimeIndex, most: int = 12) -> None:
 
 def _quantity_axis(axes: Axes) -> None:
     axes.set_ylim(bottom=0)
+    from matplotlib.ticker import EngFormatter
+
     axes.yaxis.set_major_formatter(EngFormatter(sep=""))
 
 

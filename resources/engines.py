@@ -25,11 +25,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 
+from resources import workers
 from resources.delta_tables import DeltaTables
 from resources.processes import identity, is_gone
 from resources.settings import Settings
 from resources.spark import speak_connect, start_connect, start_embedded, start_session
 from resources.table_spec import TableSpec
+from resources.workers import Begun
 from resources.writers import DeltaRsWriter, SparkWriter, Writer
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 Body = TypeVar("Body", bound=Callable[..., Any])
+Result = TypeVar("Result")
 
 
 class Engine(Protocol):
@@ -72,6 +75,10 @@ class Engine(Protocol):
 
     def python(self, body: Body) -> Body:
         """A function over pandas frames, for applyInPandas, as this engine runs it on all cores."""
+        ...
+
+    def begin(self, work: Callable[[], Result]) -> Begun[Result]:
+        """Have a process of this machine do the work, beside others and this one."""
         ...
 
     def writer(self, tables: DeltaTables, identifier: Callable[[TableSpec], str]) -> Writer: ...
@@ -131,6 +138,9 @@ class SparkEngine:
 
     def python(self, body: Body) -> Body:
         return body
+
+    def begin(self, work: Callable[[], Result]) -> Begun[Result]:
+        return workers.begin(work, cores())
 
     def writer(self, tables: DeltaTables, identifier: Callable[[TableSpec], str]) -> Writer:
         return SparkWriter(self, tables, identifier)
@@ -203,9 +213,10 @@ class EmbeddedEngine:
         return pa.RecordBatchReader.from_batches(schema, pieces(held))
 
     def python(self, body: Body) -> Body:
-        from resources.workers import in_pool
+        return workers.in_pool(body, self.cores, self._folder())
 
-        return in_pool(body, self.cores, self._folder())
+    def begin(self, work: Callable[[], Result]) -> Begun[Result]:
+        return workers.begin(work, self.cores)
 
     def identifier(self, name: str, path: str) -> str:
         return f"delta.`{path}`"
@@ -295,13 +306,18 @@ def _engine(
     name: str, master: str, address: str, catalog: str, scratch: str, memory_gb: float, conf: tuple[tuple[str, str], ...]
 ) -> Engine:
     if name == "embedded":
-        return EmbeddedEngine(Path(scratch), int(memory_gb * 2**30), os.cpu_count() or 2)
+        return EmbeddedEngine(Path(scratch), int(memory_gb * 2**30), cores())
     if name == "connect":
         speak_connect()
         start = functools.partial(start_connect, address, _tokens.get(address), Path(scratch), dict(conf))
         return SparkEngine(functools.lru_cache(start), f"connect (pyspark {version('pyspark')})", has_names=False)
     start = functools.partial(start_session, master, catalog, scratch, dict(conf))
     return SparkEngine(start, f"spark (pyspark {version('pyspark')})")
+
+
+def cores() -> int:
+    """Cores of this machine: how many processes work beside each other."""
+    return os.cpu_count() or 2
 
 
 def machine_memory() -> int:

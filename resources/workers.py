@@ -1,4 +1,4 @@
-"""Processes that run Python code for the embedded engine, whose own threads share one interpreter.
+"""Processes that run Python code: what models learn, and, for the embedded engine, what they forecast.
 
 As many as there are cores, made when first needed, from a server that has imported what models need. A function is stored once,
 and each process loads it once.
@@ -13,17 +13,20 @@ import multiprocessing.connection
 import os
 import threading
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import cloudpickle
 
 from resources.errors import Refused
 
 Body = TypeVar("Body", bound=Callable[..., Any])
+Result = TypeVar("Result")
 
 LOADED_BODIES = 8  # that a process keeps: models of one origin follow each other
 _starting = threading.Lock()
@@ -32,6 +35,29 @@ _pools: dict[int, ProcessPoolExecutor] = {}
 
 class WorkerEnded(Refused):
     """A process of the pool ended in the middle of its work; the message says what usually ends one."""
+
+
+@dataclass(frozen=True)
+class Begun(Generic[Result]):
+    """Work that one of ``processes`` does meanwhile."""
+
+    future: Future[Result]
+    processes: int
+
+    def result(self) -> Result:
+        """What the work gives, when it is done. Raises what the work raises, and WorkerEnded."""
+        with _ends_told(self.processes):
+            return self.future.result()
+
+    def cancel(self) -> None:
+        """Do not begin, where it has not begun."""
+        self.future.cancel()
+
+
+def begin(work: Callable[[], Result], processes: int) -> Begun[Result]:
+    """Have one of so many processes do the work, a function without arguments."""
+    with _ends_told(processes):
+        return Begun(_pool(processes).submit(_done, cloudpickle.dumps(work)), processes)
 
 
 def in_pool(body: Body, processes: int, folder: Path) -> Body:
@@ -57,14 +83,20 @@ def start(processes: int) -> None:
 
 
 def _call(place: str, processes: int, rows: Any) -> Any:
-    try:
+    with _ends_told(processes):
         return _pool(processes).submit(_work, place, rows).result()
+
+
+@contextmanager
+def _ends_told(processes: int) -> Iterator[None]:
+    try:
+        yield
     except BrokenProcessPool as error:
         with _starting:
             _pools.pop(processes, None)
         raise WorkerEnded(
-            "a worker process ended while it forecast a group of parts, most often because the machine's memory ran out. "
-            "Set zoo.buckets higher, so that each group is smaller, or free memory; the next run goes on where this one stopped."
+            "a worker process ended while it fitted a model or forecast a group of parts, most often because the machine's memory ran "
+            "out. Set zoo.buckets higher or zoo.max_fit_rows lower, or free memory; the next run goes on where this one stopped."
         ) from error
 
 
@@ -91,6 +123,10 @@ def _prepare() -> None:
 def _end_with(sentinel: int) -> None:
     multiprocessing.connection.wait([sentinel])
     os._exit(1)
+
+
+def _done(pickled: bytes) -> Any:
+    return cloudpickle.loads(pickled)()
 
 
 def _work(place: str, rows: Any) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from pyspark.sql import DataFrame
 
-    from resources.engines import Engine
+    from resources.engines import Engine, SparkEngine
 
 ROWS_PER_FILE = 1_000_000
 RECENT_COMMITS = 100  # among which a writer looks for its own; so many others can't come in between
@@ -110,7 +110,7 @@ class DeltaRsWriter:
 class SparkWriter:
     """Writes with the Spark session. ``identifier`` tells how the session calls a table."""
 
-    engine: Engine
+    engine: SparkEngine
     tables: DeltaTables
     identifier: Callable[[TableSpec], str]
 
@@ -159,7 +159,8 @@ class SparkWriter:
         if added := [Field(name, PrimitiveType("string")) for name in names if name.lower() not in known]:
             with conflicts_told(spec.id):
                 table.alter.add_columns(added)
-            self.engine.session.catalog.refreshTable(self.identifier(spec))
+            if self.engine.has_names:  # what is read by path is kept nowhere
+                self.engine.session.catalog.refreshTable(self.identifier(spec))
 
     @contextmanager
     def _view(self, rows: DataFrame) -> Iterator[str]:

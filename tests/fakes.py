@@ -11,6 +11,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from resources.lakehouse import ConcurrentWrite, MonthWritten, RemovalRefused, S
 from resources.orders import OrderFile, UnreadableFile
 from resources.settings import Source
 from resources.tracking import COMMITTED, RunContent, StoredRun, TrackingUnavailable
+from resources.workers import Begun
 
 Record = dict[str, Any]
 
@@ -284,6 +286,11 @@ class FakeEngine:
 
     def python(self, body: Any) -> Any:
         return body
+
+    def begin(self, work: Any) -> Begun:
+        done: Future[Any] = Future()
+        done.set_result(work())
+        return Begun(done, 1)
 
 
 class FakeLakehouse:

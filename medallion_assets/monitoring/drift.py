@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pyspark.sql import functions as F
-from scipy.stats import median_abs_deviation
 
 from medallion_assets.exact import exact_sums, ratio, total
 from medallion_assets.partitions import add_months
@@ -156,6 +155,8 @@ def ranked(past: Floats, month: Floats, min_change: Floats, one_sided: NDArray[n
     past: month x figure, NaN where unknown; month: one value per figure; rate: the share of months that may drift by chance. Needs
     ``needed(rate)`` past months.
     """
+    from scipy.stats import median_abs_deviation
+
     rows = np.vstack([past, month])
     expected = np.nanmedian(rows, axis=0)
     # The month itself is among the rows: center and spread then treat all months alike, which is what makes the rank a fair lot.

@@ -1,4 +1,4 @@
-"""The command line. Each command is a thin front of Dagster jobs and tables.
+"""The command line. Each command is a thin front of Dagster jobs and tables, and imports only what it uses, so that help comes at once.
 
 What the jobs do lies in the assets; what a person reads at the end lies in summary.py.
 """
@@ -9,23 +9,20 @@ import getpass
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
-from medallion_assets import definitions, plans
-from medallion_assets.operations import accuracy as benchmark
-from medallion_assets.operations import doctor as examination
-from medallion_assets.operations import documents, runs, servers, simulation, summary
-from medallion_assets.operations import explain as explanation
-from medallion_assets.operations import export as exports
-from medallion_assets.operations import replay as replaying
-from medallion_assets.operations import reproduce as reproduction
-from medallion_assets.partitions import month_range
-from medallion_assets.zoo.champions import Stewardship, classes_named
-from medallion_assets.zoo.promotion import Decision
+from medallion_assets.environment import configuration_file, current_settings
 from resources.errors import Refused
 from resources.settings import Settings
+
+if TYPE_CHECKING:
+    from medallion_assets.operations import export as exports
+    from medallion_assets.plans import Plan, Plans
+    from medallion_assets.zoo.champions import Stewardship
+    from medallion_assets.zoo.promotion import Decision
 
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
@@ -47,8 +44,12 @@ def commands() -> None:
 @commands.command(help="Take in what landed, forecast the newest complete month, and show the result.")
 def run() -> None:
     """Everything from orders to the served forecast; what is up to date is left as it is."""
-    settings = definitions.current_settings()
+    settings = current_settings()
+    sources = ", ".join(source.name for source in settings.sources)
+    console.print(f"{configuration_file()}: orders of {sources}, engine {settings.engine}, tables below {settings.lakehouse_root}")
     _simulate(settings)
+    from medallion_assets.operations import runs, summary
+
     with runs.session(settings, console) as session:
         is_changed = session.everything()
     summary.show(settings, console, is_changed)
@@ -59,15 +60,18 @@ def run() -> None:
 @click.option("--mlflow-port", default=5000, show_default=True, help="MLflow's port")
 def ui(port: int, mlflow_port: int) -> None:
     """Serve until interrupted."""
-    settings = definitions.current_settings()
+    from medallion_assets.environment import prepare_dagster_home
+    from medallion_assets.operations import servers
+
+    settings = current_settings()
     _simulate(settings)
-    servers.serve(settings, definitions.prepare_dagster_home(settings), port, mlflow_port, console)
+    servers.serve(settings, prepare_dagster_home(settings), port, mlflow_port, console)
 
 
 @commands.command(help="Write the files of the simulated wholesaler.")
 def simulate() -> None:
     """Files that are there already and equal are left alone."""
-    settings = definitions.current_settings()
+    settings = current_settings()
     if settings.simulation is None:
         raise Refused("this configuration has no section simulation; use config/sample.yaml")
     _simulate(settings)
@@ -76,13 +80,17 @@ def simulate() -> None:
 @commands.command(help="Show the newest forecast, champions and accounting without running anything.")
 def status() -> None:
     """Reads the tables without Spark."""
-    summary.show(definitions.current_settings(), console, is_changed=None)
+    from medallion_assets.operations import summary
+
+    summary.show(current_settings(), console, is_changed=None)
 
 
 @commands.command(help="Check the configuration, the engine, its parts and the machine; say what is missing.")
 def doctor() -> None:
     """The engine is started and answers small queries. Exit code 1 where something needed is missing; the lakehouse is only read."""
-    if not examination.show(definitions.current_settings, definitions.configuration_file(), console):
+    from medallion_assets.operations import doctor as examination
+
+    if not examination.show(current_settings, configuration_file(), console):
         sys.exit(1)
 
 
@@ -95,10 +103,12 @@ def doctor() -> None:
 @click.option("--model", "models", multiple=True, help="only these models of the zoo; may be repeated")
 def accuracy(series: Path | None, horizon: int, origin: int | None, rolling: int, out: Path, models: tuple[str, ...]) -> None:
     """Of a series file, or of the configured orders from an origin."""
+    from medallion_assets.operations import accuracy as benchmark
+
     if series:
         benchmark.of_series(series, horizon, rolling, out, models, console)
     elif origin:
-        benchmark.of_orders(definitions.current_settings(), horizon, origin, rolling, out, models, console)
+        benchmark.of_orders(current_settings(), horizon, origin, rolling, out, models, console)
     else:
         raise Refused("give --set with a series file, or --origin for the orders of the configuration")
 
@@ -113,7 +123,9 @@ def accuracy(series: Path | None, horizon: int, origin: int | None, rolling: int
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="new folder for lakehouse and results")
 def replay(first: int, last: int, horizon: int, every: tuple[int, ...], out: Path) -> None:
     """Of the configured orders, in a lakehouse of its own that is given a month at a time."""
-    settings = definitions.current_settings()
+    from medallion_assets.operations import replay as replaying
+
+    settings = current_settings()
     _simulate(settings)
     replaying.replay(settings, first, last, horizon, every, out, console)
 
@@ -124,25 +136,33 @@ def replay(first: int, last: int, horizon: int, every: tuple[int, ...], out: Pat
 @click.option("--origin", type=int, help="yyyymm of the forecast; by default the newest that reaches the month")
 def explain(part: str, target_month: int, origin: int | None) -> None:
     """Model, version, run, evidence, demand, features and order lines; nothing is run."""
-    explanation.explain(definitions.current_settings(), part, target_month, origin, console)
+    from medallion_assets.operations import explain as explanation
+
+    explanation.explain(current_settings(), part, target_month, origin, console)
 
 
 @commands.command(help="Write the current forecast of an origin to a file, checked against the table.")
 @click.option("--origin", type=int, help="yyyymm the forecast was made at the end of; by default the newest published")
-@click.option("--format", "file_format", type=click.Choice(list(exports.WRITERS)), default="csv", show_default=True)
+@click.option("--format", "file_format", type=click.Choice(["csv", "xlsx", "parquet"]), default="csv", show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="by default forecast_<origin>.<format> in this folder")
 @click.option("--overwrite", is_flag=True, help="replace the file if it exists")
 @click.option("--apostrophe", is_flag=True, help="csv: an apostrophe before part numbers that a spreadsheet would take for formulas")
 def export(origin: int | None, file_format: exports.Format, out: Path | None, overwrite: bool, apostrophe: bool) -> None:
     """Read without Spark, in pieces; nothing appears under the name that does not equal the table."""
-    exports.export(runs.reader(definitions.current_settings()), origin, file_format, out, overwrite, apostrophe, console)
+    from medallion_assets.operations import export as exports
+    from medallion_assets.operations import runs
+
+    exports.export(runs.reader(current_settings()), origin, file_format, out, overwrite, apostrophe, console)
 
 
 @commands.command(help="Fit the model of an MLflow run again from what it pinned, and compare forecast by forecast.")
 @click.argument("run_id")
 def reproduce(run_id: str) -> None:
     """Exit code 1 where the numbers differ."""
-    settings = definitions.current_settings()
+    from medallion_assets.operations import reproduce as reproduction
+    from medallion_assets.operations import runs
+
+    settings = current_settings()
     with runs.session(settings, console) as session:
         told = reproduction.reproduce(settings, runs.writer(settings), session.tracking(), run_id, console.print)
     for change in told.changed:
@@ -171,6 +191,9 @@ def plan() -> None:
 @click.option("--model", default="", help="the model, for gold.zoo_forecast")
 def plan_backfill(table: str, first: int, last: int, model: str) -> None:
     """Months without data need no plan and are not in it."""
+    from medallion_assets import plans
+    from medallion_assets.partitions import month_range
+
     _plan(lambda made: made.backfill(plans.table_named(table), month_range(first, last), model))
 
 
@@ -179,6 +202,8 @@ def plan_backfill(table: str, first: int, last: int, model: str) -> None:
 @click.option("--to", "version", required=True, type=int, help="Delta version")
 def plan_restore(table: str, version: int) -> None:
     """Months that changed since are due again."""
+    from medallion_assets import plans
+
     _plan(lambda made: made.restore(plans.table_named(table), version))
 
 
@@ -186,6 +211,8 @@ def plan_restore(table: str, version: int) -> None:
 @click.argument("table")
 def plan_vacuum(table: str) -> None:
     """The retention is retention.reproducible_months."""
+    from medallion_assets import plans
+
     _plan(lambda made: made.vacuum(plans.table_named(table)))
 
 
@@ -193,7 +220,10 @@ def plan_vacuum(table: str) -> None:
 @click.argument("plan_id")
 def apply(plan_id: str) -> None:
     """See `medallion history plans`."""
-    settings = definitions.current_settings()
+    from medallion_assets import plans
+    from medallion_assets.operations import runs
+
+    settings = current_settings()
     with runs.session(settings, console) as session:
         session.apply(plans.find(runs.reader(settings), plan_id), getpass.getuser())
     console.print(f"applied {plan_id}")
@@ -203,7 +233,10 @@ def apply(plan_id: str) -> None:
 @click.argument("plan_id")
 def undo(plan_id: str) -> None:
     """Refused when the table was written after the plan."""
-    settings = definitions.current_settings()
+    from medallion_assets import plans
+    from medallion_assets.operations import runs
+
+    settings = current_settings()
     with runs.session(settings, console) as session:
         found = session.plans(getpass.getuser()).undo(plans.find(runs.reader(settings), plan_id))
     console.print(f"undone {plan_id}: {found.table.id} is what it was at version {found.table_version}")
@@ -224,6 +257,8 @@ def approve(decision: int, why: str) -> None:
 @click.option("--months", type=click.IntRange(1), help="hold for so many months of evidence; without it until `medallion release`")
 def rollback(demand_class: str, version: int, why: str, months: int | None) -> None:
     """The class is evaluated, but not promoted; the forecast is published anew."""
+    from medallion_assets.zoo.champions import classes_named
+
     _steward(lambda steward: steward.rollback(classes_named(demand_class), version, why, months))
 
 
@@ -232,6 +267,8 @@ def rollback(demand_class: str, version: int, why: str, months: int | None) -> N
 @click.option("--why", required=True, help="stored with the decision")
 def release(demand_class: str, why: str) -> None:
     """What serves stays until the next training."""
+    from medallion_assets.zoo.champions import classes_named
+
     _steward(lambda steward: steward.release(classes_named(demand_class), why))
 
 
@@ -243,26 +280,35 @@ def history() -> None:
 @history.command(name="plans", help="Every plan, and what became of it.")
 def plan_history() -> None:
     """Name, state, who, when and what it does."""
-    summary.plan_history(definitions.current_settings(), console)
+    from medallion_assets.operations import summary
+
+    summary.plan_history(current_settings(), console)
 
 
 @history.command(help="Every decision on champions, the newest last.")
 @click.option("--class", "demand_class", help="only this demand class")
 def champions(demand_class: str | None) -> None:
     """Number, month, class, decision, model, version, who, figures and reason."""
-    summary.champion_history(definitions.current_settings(), console, classes_named(demand_class or "all"))
+    from medallion_assets.operations import summary
+    from medallion_assets.zoo.champions import classes_named
+
+    summary.champion_history(current_settings(), console, classes_named(demand_class or "all"))
 
 
 @commands.command(help="Write docs/tables.md from the table specifications.")
 @click.option("--folder", default="docs", show_default=True, type=click.Path(file_okay=False, path_type=Path))
 def docs(folder: Path) -> None:
     """Only what differs is written."""
+    from medallion_assets.operations import documents
+
     for path in documents.write(folder):
         console.print(f"wrote {path}")
 
 
-def _plan(make: Callable[[plans.Plans], plans.Plan]) -> None:
-    settings = definitions.current_settings()
+def _plan(make: Callable[[Plans], Plan]) -> None:
+    from medallion_assets.operations import runs
+
+    settings = current_settings()
     with runs.session(settings, console) as session:
         made = make(session.plans(getpass.getuser()))
     console.print(f"[bold]{made.plan_id}[/bold] {made.sentence(runs.reader(settings))}")
@@ -270,7 +316,9 @@ def _plan(make: Callable[[plans.Plans], plans.Plan]) -> None:
 
 
 def _steward(change: Callable[[Stewardship], Sequence[Decision]]) -> None:
-    settings = definitions.current_settings()
+    from medallion_assets.operations import runs
+
+    settings = current_settings()
     with runs.session(settings, console) as session:
         for made in change(session.stewardship(getpass.getuser())):
             version = f"version {made.registry_version}"
@@ -282,6 +330,8 @@ def _steward(change: Callable[[Stewardship], Sequence[Decision]]) -> None:
 
 
 def _simulate(settings: Settings) -> None:
+    from medallion_assets.operations import simulation
+
     if settings.simulation is None:
         return
     wanted = settings.simulation

@@ -6,32 +6,39 @@ Which assets a job holds lies in definitions.py.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
 from typing import NoReturn
 
 import dagster as dg
 from rich.console import Console
 
 from medallion_assets import definitions
+from medallion_assets.environment import prepare_dagster_home
 from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import add_months, month_index, month_range
 from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, Plan, Plans
 from medallion_assets.policies import step_message
-from medallion_assets.table_asset import asset_key
-from medallion_assets.tables import DELIVERIES, DEMAND_FORECAST
-from medallion_assets.zoo.champions import Stewardship
-from resources.engines import Engine, spark_resource
+from medallion_assets.table_asset import asset_key, version_of
+from medallion_assets.tables import DELIVERIES, DEMAND_FORECAST, TABLES
+from medallion_assets.zoo.champions import Stewardship, sync_alias
+from medallion_assets.zoo.registry import enabled
+from resources import workers
+from resources.engines import Engine, cores, spark_resource
 from resources.errors import Refused
-from resources.lakehouse import DeltaLakehouse, TableSpec
+from resources.lakehouse import LEDGER, DeltaLakehouse, TableSpec
 from resources.processes import identity, is_gone
 from resources.settings import Settings
 from resources.tracking import MlflowTracking
 
 PROCESS_TAG = "medallion/process"
+STATE_TAG = "medallion/state"  # of the run that ended a run of everything: what it left
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -45,7 +52,7 @@ def session(settings: Settings, console: Console) -> Iterator[Session]:
     warnings.simplefilter("ignore")
     logging.getLogger("py4j").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    home = definitions.prepare_dagster_home(settings)
+    home = prepare_dagster_home(settings)
     defs = definitions.build_defs(settings, definitions.build_resources(settings))
     with dg.DagsterInstance.get() as instance:
         _end_killed(instance)
@@ -88,10 +95,25 @@ class Session:
     console: Console
     home: str
     _started: dict[str, float] = field(default_factory=dict)
+    _last_run: str = ""
 
     def everything(self) -> bool:
-        """From landed files to the served forecast of the newest complete month; whether anything was written."""
+        """From landed files to the served forecast of the newest complete month; whether anything was written.
+
+        Where the last run left everything as it is now, nothing but the landed files is looked at.
+        """
         is_changed = self.execute("register_deliveries", [int(definitions.newest_partition(self.settings))])
+        if not is_changed and self._is_as_left():
+            sync_alias(reader(self.settings), self.tracking())
+            return False
+        # The models' processes are ready by the time that they are needed.
+        threading.Thread(target=workers.start, args=(cores(),), daemon=True).start()
+        is_changed |= self._everything_from_orders()
+        self._note_how_it_is_left()
+        return is_changed
+
+    def _everything_from_orders(self) -> bool:
+        is_changed = False
         months, complete = self._months()
         if not months:
             raise Refused(f"no order lines found: {', '.join(str(s.files or s.table) for s in self.settings.sources)}")
@@ -111,6 +133,26 @@ class Session:
         is_changed |= self.execute("retraining", [newest])
         return is_changed
 
+    def _is_as_left(self) -> bool:
+        """Whether configuration, code and tables are what they were at the end of the last run of everything."""
+        # Tables of others change without a trace in ours.
+        if any(source.table for source in self.settings.sources):
+            return False
+        tags = {STATE_TAG: self._state()}
+        return bool(self.instance.get_runs(dg.RunsFilter(tags=tags, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1))
+
+    def _note_how_it_is_left(self) -> None:
+        if self._last_run:
+            self.instance.add_run_tags(self._last_run, {STATE_TAG: self._state()})
+
+    def _state(self) -> str:
+        """Hash of what a run of everything depends on and makes: settings, code, versions of tables, reports."""
+        held = reader(self.settings)
+        models = [(spec.name, spec.code_version) for spec in enabled(self.settings.zoo.models)]
+        tables = [(spec.id, spec.code_version, held.version(spec)) for spec in (*TABLES, LEDGER)]
+        reports = sorted(path.name for path in Path(self.settings.reports_folder).glob("*"))
+        return version_of(version("medallion-forecasting"), self.settings.model_dump(mode="json"), models, tables, reports)
+
     def execute(self, job_name: str, months: Sequence[int]) -> bool:
         """Run a job for a month or the range from the first to the last; whether a month was written. Raises RunFailed."""
         return self._run(self.defs.resolve_job_def(job_name), job_name, months, {})
@@ -127,6 +169,7 @@ class Session:
         started = time.monotonic()
         run_id = dg.DagsterRun(job_name=job.name).run_id
         self.instance.add_event_listener(run_id, self._show)
+        self._last_run = run_id
         result = job.execute_in_process(
             instance=self.instance,
             run_id=run_id,

@@ -5,13 +5,15 @@ It decides which origins are missing or stale and runs them in ascending order; 
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 from pyspark.sql import functions as F
@@ -25,17 +27,19 @@ from medallion_assets.tables import DECILES, DELIVERIES, DEMAND_FEATURES, MONTHL
 from medallion_assets.zoo.buckets import apply_by_bucket, with_bucket
 from medallion_assets.zoo.calibration import ORIGIN_FEATURES
 from medallion_assets.zoo.serving import FEATURE_COLUMNS, TEXT_FEATURES, DemandForecaster, ServedModel, unpacked
-from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, FittedMembers, Forecaster, ModelSpec, Parameters, Range
+from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, FittedMembers, Forecaster, LearnsApart, ModelSpec, Parameters, Range
 from medallion_assets.zoo.tuning import tune
 from resources.errors import Refused
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
 from resources.settings import Settings
 from resources.tracking import InputTable, RunContent, Tracking
+from resources.workers import Begun
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 UNSAVED_SECONDS = 120.0
+LEARNING_AHEAD = 2  # origins that learn while one is completed; more would only hold their inputs in memory
 EVIDENCE_VERSION = "zoo_forecast_version"  # tag of a run: version of gold.zoo_forecast that holds its rows and the past it saw
 FORECAST_DDL = (
     "part_number STRING, horizon INT, forecast_qty DOUBLE, " + ", ".join(f"{d} DOUBLE" for d in DECILES) + ", is_fallback BOOLEAN"
@@ -111,6 +115,44 @@ class _Fit:
 
 
 @dataclass(frozen=True)
+class _Due:
+    """An origin to be fitted: hashes of what the model is and sees, what is stored of it, whether it is a month that was asked for."""
+
+    origin: int
+    versions: tuple[str, str]
+    former: Slice | None
+    is_training: bool
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An origin with what it is fitted from. ``learning`` gives what is learned meanwhile, with its seconds; None for most models."""
+
+    due: _Due
+    demand: pd.DataFrame
+    features: pd.DataFrame
+    tuned: Mapping[str, Any]
+    forecaster: Forecaster
+    learning: Begun[tuple[Any, float]] | None
+
+    def fitted(self, past: pd.DataFrame, horizon: int, seed: int) -> tuple[Fitted, float]:
+        """The fit, and the seconds that it took elsewhere beyond those that passed here."""
+        if self.learning is None:
+            return self.forecaster.fit(self.demand, self.features, past, self.due.origin, horizon, seed), 0.0
+        started = time.monotonic()
+        learned, seconds = self.learning.result()
+        waited = time.monotonic() - started
+        return cast(LearnsApart, self.forecaster).calibrated(learned, past, self.features), seconds - waited
+
+
+def _learned(
+    forecaster: LearnsApart, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int, seed: int
+) -> tuple[Any, float]:
+    started = time.monotonic()
+    return forecaster.learn(demand, features, origin, horizon, seed), time.monotonic() - started
+
+
+@dataclass(frozen=True)
 class Backtest:
     """One model's origins."""
 
@@ -136,31 +178,59 @@ class Backtest:
         slices: dict[int, Slice] = {}
         written: dict[int, MonthWritten] = {}
         unsaved: list[_Fit] = []
-        with ThreadPoolExecutor(max_workers=1) as logger:
+        due: dict[int, _Due] = {}
+        for month in sorted(months):
+            if month not in complete:
+                self.log(f"{self.spec.name}: {month} is not complete, not fitted")
+                continue
+            # Month by month, not origin by origin over all: a range then leaves what so many single runs leave.
+            for origin in (o for o in trained_months(self.settings, complete, month) if o not in due):
+                versions, is_training = self._versions(origin, inputs), origin == month
+                is_forced = permission.is_forced and is_training
+                if is_forced or self._is_due(stored.get(origin), versions, origin, is_training):
+                    due[origin] = _Due(origin, versions, stored.get(origin), is_training)
+                    slices.pop(origin, None)
+                elif origin in stored:
+                    slices[origin] = stored[origin]
+        if due:
+            self.tracking.check()
+        with ThreadPoolExecutor(max_workers=1) as logger, contextlib.closing(self._prepared(list(due.values()))) as prepared:
             try:
-                for month in sorted(months):
-                    if month not in complete:
-                        self.log(f"{self.spec.name}: {month} is not complete, not fitted")
-                        continue
-                    # Month by month, not origin by origin over all: a range then leaves what so many single runs leave.
-                    for origin in trained_months(self.settings, complete, month):
-                        versions = self._versions(origin, inputs)
-                        is_made = origin in written or origin in {fit.origin for fit in unsaved}
-                        is_due = permission.is_forced and origin == month
-                        if not is_made and (is_due or self._is_due(stored.get(origin), versions, origin, origin == month)):
-                            if not (written or unsaved):
-                                self.tracking.check()
-                            unsaved.append(self._fit(origin, versions, stored.get(origin), inputs, unsaved, logger, origin == month))
-                        elif origin in stored and not is_made:
-                            slices[origin] = stored[origin]
-                        if sum(fit.seconds for fit in unsaved) > UNSAVED_SECONDS:
-                            self._store(unsaved, slices, written, permission)
+                for ready in prepared:
+                    unsaved.append(self._fit(ready, inputs, unsaved, logger))
+                    if sum(fit.seconds for fit in unsaved) > UNSAVED_SECONDS:
+                        self._store(unsaved, slices, written, permission)
                 self._store(unsaved, slices, written, permission)
             except BaseException:
                 for fit in unsaved:
                     self.tracking.fail(fit.run_id)
                 raise
         return Outcome(slices, written, time.monotonic() - started)
+
+    def _prepared(self, due: Sequence[_Due]) -> Generator[_Prepared, None, None]:
+        """Each origin with what it is fitted from; where the model learns apart, the next ones learn meanwhile."""
+        known = {origin: s.details for origin, s in self.lakehouse.slices(ZOO_FORECAST, self.spec.name).items()}
+        waiting: collections.deque[_Prepared] = collections.deque()
+        try:
+            for one in due:
+                demand, features = self._sample(one.origin)
+                tuned = self._tuned(one, demand, features, known)
+                known[one.origin] = {"made_by": one.versions[0], **({"tuned": tuned} if tuned else {})}
+                forecaster = self.spec.forecaster({**self.parameters(), **tuned.get("parameters", {})})
+                learning = None
+                if hasattr(forecaster, "learn"):
+                    f = self.settings.forecast
+                    arguments = demand, features, one.origin, f.horizon, f.seed
+                    learning = self.lakehouse.engine.begin(functools.partial(_learned, cast(LearnsApart, forecaster), *arguments))
+                waiting.append(_Prepared(one, demand, features, tuned, forecaster, learning))
+                if learning is None or len(waiting) > LEARNING_AHEAD:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            for left in waiting:
+                if left.learning:
+                    left.learning.cancel()
 
     def again(self, origin: int, parameters: Parameters) -> DataFrame:
         """The forecast rows of an origin, fitted again with these parameters on what the lakehouse holds; nothing is stored or logged."""
@@ -230,16 +300,9 @@ class Backtest:
         given = self.settings.zoo.parameters.get(self.spec.name, {})
         return {name: r for name, r in self.spec.search.items() if name not in given and self.settings.zoo.tuning.trials}
 
-    def _fit(
-        self,
-        origin: int,
-        versions: tuple[str, str],
-        former: Slice | None,
-        inputs: _Inputs,
-        unsaved: Sequence[_Fit],
-        logger: ThreadPoolExecutor,
-        is_training: bool,
-    ) -> _Fit:
+    def _fit(self, ready: _Prepared, inputs: _Inputs, unsaved: Sequence[_Fit], logger: ThreadPoolExecutor) -> _Fit:
+        origin, versions, former = ready.due.origin, ready.due.versions, ready.due.former
+        forecaster, tuned = ready.forecaster, ready.tuned
         identity = {"month": str(origin), "model": self.spec.name}
         killed = self.tracking.end_killed(identity)
         replaces = {"replaces_run_id": former.details["run_id"]} if former else {}
@@ -248,17 +311,14 @@ class Backtest:
             self.log(f"{self.spec.name} {origin}: run {', '.join(killed)} of a process that is gone was ended as killed")
         started = time.monotonic()
         try:
-            demand, features = self._sample(origin)
             past = self._past(origin, unsaved)
             past.attrs["members"] = FittedMembers(self._members(origin, inputs))
-            tuned = self._tuned(origin, versions[0], demand, features, unsaved)
-            forecaster = self.spec.forecaster({**self.parameters(), **tuned.get("parameters", {})})
-            fitted = forecaster.fit(demand, features, past, origin, self.settings.forecast.horizon, self.settings.forecast.seed)
+            fitted, elsewhere = ready.fitted(past, self.settings.forecast.horizon, self.settings.forecast.seed)
             rows = self.lakehouse.engine.hold(self._forecast_rows(forecaster, fitted, origin, inputs))
             figures = rows.agg(F.count("*").alias("n"), F.avg(F.col("is_fallback").cast("double")).alias("fallback")).collect()[0]
-            seconds = time.monotonic() - started
-            content = self._content(forecaster, fitted, origin, run_id, seconds, figures, tuned, inputs, is_training)
-            seen = {"fit_part_count": float(demand["part_number"].nunique()), "past_cell_count": float(len(past))}
+            seconds = time.monotonic() - started + elsewhere
+            content = self._content(ready, fitted, run_id, seconds, figures, inputs)
+            seen = {"fit_part_count": float(ready.demand["part_number"].nunique()), "past_cell_count": float(len(past))}
             content = dataclasses.replace(content, metrics={**content.metrics, **seen})
             logged = logger.submit(self.tracking.log, run_id, content)
         except BaseException:
@@ -317,18 +377,18 @@ class Backtest:
         demand = demand[demand["is_complete"]].drop(columns="is_complete")
         return demand.sort_values(order, ignore_index=True), features
 
-    def _tuned(self, origin: int, made_by: str, demand: pd.DataFrame, features: pd.DataFrame, unsaved: Sequence[_Fit]) -> dict[str, Any]:
+    def _tuned(self, due: _Due, demand: pd.DataFrame, features: pd.DataFrame, known: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         """Parameters found inside the training window: at this origin, or at an earlier one whose search is still good for it.
 
-        Only earlier origins are looked at, so that what is stored later changes nothing here. Empty for a model that is not tuned.
+        ``known``: details of the model's fits by origin. Only earlier origins are looked at, so that what is stored later changes
+        nothing here. Empty for a model that is not tuned.
         """
+        origin, made_by = due.origin, due.versions[0]
         settings = self.settings.zoo.tuning
         space = self._search()
         if not space:
             return {}
         oldest = add_months(origin, 1 - settings.every_months)
-        known = {o: s.details for o, s in self.lakehouse.slices(ZOO_FORECAST, self.spec.name).items()}
-        known |= {fit.origin: fit.details for fit in unsaved}
         earlier = [known[o] for o in sorted(known, reverse=True) if oldest <= o < origin]
         good = [d["tuned"] for d in earlier if d["made_by"] == made_by and "tuned" in d]
         found = next((tuned for tuned in good if tuned["origin"] >= oldest), None)
@@ -337,7 +397,7 @@ class Backtest:
         f = self.settings.forecast
         searched = dataclasses.replace(self.spec, search=space)
         limits = settings.trials, settings.max_seconds, settings.max_rows
-        made = tune(searched, self.parameters(), demand, features, origin, f.horizon, f.seed, *limits)
+        made = tune(searched, self.parameters(), demand, features, origin, f.horizon, f.seed, *limits, begin=self.lakehouse.engine.begin)
         gain = f"{1 - made.score:.1%} better than the defaults" if made.parameters else "the defaults stay"
         shown = ", ".join(f"{name} {value:.3g}" for name, value in made.parameters.items())
         self.log(f"{self.spec.name} {origin}: {made.trials} of {settings.trials} trials in {made.seconds:.0f} s, {gain} {shown}".rstrip())
@@ -414,18 +474,8 @@ class Backtest:
         targets = F.create_map(*[F.lit(v) for h in range(1, horizon + 1) for v in (h, add_months(origin, h))])
         return cells.withColumns({"yyyymm": F.lit(origin), "model": F.lit(self.spec.name), "target_yyyymm": targets[F.col("horizon")]})
 
-    def _content(
-        self,
-        forecaster: Forecaster,
-        fitted: Fitted,
-        origin: int,
-        run_id: str,
-        seconds: float,
-        figures: Any,
-        tuned: Mapping[str, Any],
-        inputs: _Inputs,
-        is_training: bool,
-    ) -> RunContent:
+    def _content(self, ready: _Prepared, fitted: Fitted, run_id: str, seconds: float, figures: Any, inputs: _Inputs) -> RunContent:
+        origin, forecaster, tuned = ready.due.origin, ready.forecaster, ready.tuned
         f = self.settings.forecast
         months = window(self.settings, origin)
         parameters = {
@@ -446,7 +496,7 @@ class Backtest:
         if hasattr(forecaster, "feature_importance"):
             importance = forecaster.feature_importance(fitted)
             tables["feature_importance.csv"] = importance
-            if len(importance) and is_training:
+            if len(importance) and ready.due.is_training:
                 drawn = plots.feature_importance(importance, self.spec.name, self.settings.is_simulated)
                 pictures["plots/feature_importance.png"] = plots.rendered(drawn).png
         return RunContent(

@@ -6,7 +6,7 @@ What they learn from is in boosting_inputs.py, how XGBoost's deciles are learned
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,7 +31,8 @@ from medallion_assets.zoo.boosting_inputs import (
     training_cells,
     typical_size,
 )
-from medallion_assets.zoo.calibration import Calibration, is_count_demand, learn
+from medallion_assets.zoo.calibration import Calibration, is_count_demand
+from medallion_assets.zoo.calibration import learn as learn_calibration
 from medallion_assets.zoo.distribution import Distribution, Learning, learn_distribution
 from medallion_assets.zoo.series import Floats, demand_matrix, forecast_frame, recent_mean
 from medallion_assets.zoo.spec import ModelSpec, Parameters, Range
@@ -93,7 +94,12 @@ class GlobalBooster(ABC):
         return Distribution({}, self.groups, unit, self.threads)
 
     def fit(self, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int, horizon: int, seed: int) -> BoosterFit:
-        calibration = learn(past, self.name, features)
+        return self.calibrated(self.learn(demand, features, origin, horizon, seed), past, features)
+
+    def calibrated(self, learned: BoosterFit, past: pd.DataFrame, features: pd.DataFrame) -> BoosterFit:
+        return replace(learned, calibration=learn_calibration(past, self.name, features))
+
+    def learn(self, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int, seed: int) -> BoosterFit:
         unit = typical_size(features)
         parts = pd.Series(pd.unique(features["part_number"]))
         state = seasonal_state(demand_matrix(demand, parts, origin), origin)
@@ -116,7 +122,7 @@ class GlobalBooster(ABC):
             for column, value in self.importance(learner, columns).items():
                 importance[column] = importance.get(column, 0.0) + value * float(member.mean())
         distribution = self.distribution(state, cells, actual_qty, unit, seed)
-        return BoosterFit(learners, unit, calibration, distribution, medians, importance)
+        return BoosterFit(learners, unit, Calibration(), distribution, medians, importance)
 
     def predict(self, fitted: BoosterFit, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
         matrix = demand_matrix(demand, features["part_number"], origin)
@@ -271,14 +277,14 @@ def _xgboost(p: Parameters) -> XGBoost:
     return XGBoost("xgboost_global", _groups(p), *shared, int(p["max_depth"]), *distribution)
 
 
-# Threads are fixed, so that sums keep their order on any machine.
+# Threads are fixed, so that sums keep their order on any machine; one, because several origins learn at a time.
 MODELS = (
     ModelSpec(
         name="sklearn_hist_gradient",
         family="boosting",
         description="Histogram gradient boosting over all parts (scikit-learn)",
         build=_hist_gradient,
-        parameters={**USE_GROUPS, "rounds": 90, "learning_rate": 0.1, "max_leaf_nodes": 31, "threads": 2},
+        parameters={**USE_GROUPS, "rounds": 90, "learning_rate": 0.1, "max_leaf_nodes": 31, "threads": 1},
         is_global=True,
         code_version="4",
     ),
@@ -289,7 +295,7 @@ MODELS = (
         build=_xgboost,
         parameters={
             **USE_GROUPS,
-            **{"rounds": 120, "learning_rate": 0.08, "max_depth": 6, "threads": 2},
+            **{"rounds": 120, "learning_rate": 0.08, "max_depth": 6, "threads": 1},
             **{"distribution_rounds": 50, "distribution_learning_rate": 0.1},
         },
         is_global=True,

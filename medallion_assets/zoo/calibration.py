@@ -13,9 +13,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import digamma, gammaln, ndtri
-from scipy.stats import nbinom
 
 from medallion_assets.tables import DEMAND_CLASSES, LEVELS
 
@@ -120,6 +118,8 @@ def deciles(calibration: Calibration, forecast_qty: Floats, features: pd.DataFra
 
 def negative_binomial_deciles(mean: Floats, dispersion: float | Floats) -> Floats:
     """Deciles [cell, decile] of negative binomials with variance = mean + dispersion * mean^2, whole numbers."""
+    from scipy.stats import nbinom
+
     mean = np.asarray(mean, dtype=float)[:, None]
     shape = 1.0 / np.maximum(np.reshape(np.broadcast_to(np.asarray(dispersion, dtype=float), len(mean)), (-1, 1)), 1e-6)
     # A level that a count reaches but for the last digits is reached.
@@ -187,6 +187,8 @@ def _spread_inputs(features: pd.DataFrame, forecast_qty: Floats, horizons: NDArr
 
 def _learn_dispersion(cells: pd.DataFrame) -> tuple[float, ...]:
     """Coefficients of log(d) by maximum likelihood of negative binomials around the forecasts; none from under MIN_CELLS cells."""
+    from scipy.optimize import minimize
+
     if len(cells) < MIN_CELLS:
         return ()
     if len(cells) > FIT_CELLS:

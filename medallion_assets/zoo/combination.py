@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize, minimize_scalar
 from scipy.special import softmax
 
 from medallion_assets.tables import DECILES, DEMAND_CLASSES, LEVELS
@@ -168,6 +167,8 @@ def _best_spread(median: Floats, facts: pd.DataFrame, horizon: int) -> tuple[flo
     weight = (0.5 ** (age / HALF_LIFE) / deciles[:, MEDIAN])[:, None]
     actual_qty, levels = facts["actual_qty"].to_numpy(dtype=float)[:, None], np.asarray(LEVELS)
 
+    from scipy.optimize import minimize_scalar
+
     def best(side: slice) -> float:
         def loss(factor: float) -> float:
             short = actual_qty - _spread_out(deciles, factor, factor)[:, side]
@@ -211,6 +212,8 @@ def learn_weights(past: pd.DataFrame, members: tuple[str, ...]) -> dict[str, tup
 
 def _best_weights(deciles: Floats, actual_qty: Floats) -> tuple[float, ...]:
     """Weights on the simplex for deciles [cell, member, decile]; starts from equal ones."""
+    from scipy.optimize import minimize
+
     if len(actual_qty) > FIT_CELLS:
         kept = np.linspace(0, len(actual_qty) - 1, FIT_CELLS).astype(int)
         deciles, actual_qty = deciles[kept], actual_qty[kept]

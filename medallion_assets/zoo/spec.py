@@ -40,6 +40,17 @@ class Forecaster(Protocol):
     def predict(self, fitted: Fitted, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame: ...
 
 
+class LearnsApart(Forecaster, Protocol):
+    """A model whose costly learning looks at no past forecast: ``fit`` is ``calibrated`` of ``learn``.
+
+    The backtest has other processes learn for several origins at a time, before what is past at each of them is known.
+    """
+
+    def learn(self, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int, seed: int) -> Any: ...
+
+    def calibrated(self, learned: Any, past: pd.DataFrame, features: pd.DataFrame) -> Fitted: ...
+
+
 class FittedMembers(dict[str, tuple[Forecaster, Fitted]]):
     """The members' forecasters and fits by name, as ``past.attrs["members"]`` hands them to a combination; read only.
 

@@ -5,8 +5,10 @@ Nothing here knows tables or runs. When a model is tuned, and where the result i
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,16 @@ class Tuned:
 
 
 @dataclass(frozen=True)
+class Now:
+    """Work that is done where it is asked for."""
+
+    work: Callable[[], Any]
+
+    def result(self) -> Any:
+        return self.work()
+
+
+@dataclass(frozen=True)
 class _Window:
     """What was known at the end of a month, the parts to be forecast then, and what they sold afterwards."""
 
@@ -53,6 +65,7 @@ def tune(
     trials: int,
     max_seconds: float,
     max_rows: int,
+    begin: Callable[[Callable[[], Any]], Any] = Now,
 ) -> Tuned:
     """Search ``spec.search`` by Optuna's TPE (Bergstra et al. 2011), the given parameters being the first trial.
 
@@ -61,6 +74,7 @@ def tune(
     mean squared error, each divided by those of the given parameters; absolute error would reward forecasting nothing. Other parameters
     are taken only where they gain LEAST_GAIN in every window. At most ``max_rows`` rows of part, month and horizon are learned from, of
     parts drawn by the seed. ``max_seconds`` ends the search after the trial that passes it: the number of trials made is told.
+    ``begin`` starts the work of a window, and its ``result`` waits for it.
     """
     import optuna
 
@@ -74,7 +88,8 @@ def tune(
     def objective(trial: optuna.Trial) -> float:
         found = {name: _suggested(trial, name, r) for name, r in spec.search.items()}
         forecaster = spec.forecaster({**parameters, **found})
-        losses.append([_losses(forecaster, window, horizon, seed) for window in windows])
+        begun = [begin(functools.partial(_losses, forecaster, window, horizon, seed)) for window in windows]
+        losses.append([work.result() for work in begun])
         scores = [
             float(np.mean([value / (default or 1.0) for value, default in zip(now, first, strict=True)]))
             for now, first in zip(losses[-1], losses[0], strict=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 def main(point: str = "", *job: str) -> None:
     """Run until the point is met. ``act``: kill (the default), or write: another writer commits to the table first."""
+    from medallion_assets.environment import current_settings
     from medallion_assets.operations import cli, runs
 
     if point:
@@ -23,7 +24,7 @@ def main(point: str = "", *job: str) -> None:
         cli.main()
         return
     name, *months = job
-    settings = cli.definitions.current_settings()
+    settings = current_settings()
     with runs.session(settings, cli.console) as session:
         session.execute(name, [int(month) for month in months])
 
