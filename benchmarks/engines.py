@@ -34,12 +34,13 @@ COLUMNS = {
 JOBS = """
 import json, sys, time
 from medallion_assets.environment import current_settings
+from medallion_assets import definitions
 from medallion_assets.operations import cli, runs
 settings = current_settings()
 seconds = {}
 with runs.session(settings, cli.console) as session:
     for job, first, last in json.loads(sys.argv[1]):
-        first = first or int(cli.definitions.newest_partition(settings))
+        first = first or int(definitions.newest_partition(settings))
         began = time.monotonic()
         session.execute(job, [first, last or first])
         seconds[f"{job} {first} {last or first}"] = time.monotonic() - began

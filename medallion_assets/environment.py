@@ -12,6 +12,14 @@ concurrency:
   runs:
     max_concurrent_runs: 1
 """
+STORAGE_YAML = """\
+storage:
+  custom:
+    module: resources.dagster_storage
+    class: SqliteStorage
+    config:
+      base_dir: {env: DAGSTER_HOME}
+"""
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "sample.yaml"
 
 
@@ -30,7 +38,8 @@ def prepare_dagster_home(settings: Settings) -> str:
     home = Path(os.environ.get("DAGSTER_HOME") or f"{settings.lakehouse_root}/dagster").absolute()
     home.mkdir(parents=True, exist_ok=True)
     instance_file = home / "dagster.yaml"
-    if not instance_file.exists():
-        instance_file.write_text(INSTANCE_YAML, encoding="utf-8")
+    # A file that somebody wrote, for PostgreSQL say, stays as it is; that of a former release gets the storage.
+    if not instance_file.exists() or instance_file.read_text(encoding="utf-8") == INSTANCE_YAML:
+        instance_file.write_text(INSTANCE_YAML + STORAGE_YAML, encoding="utf-8")
     os.environ["DAGSTER_HOME"] = str(home)
     return str(home)
