@@ -1,7 +1,5 @@
 """Dagster's records with kept engines are those of Dagster's own storage."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg
