@@ -95,6 +95,14 @@ class Reader:
         """Months that a declared input holds."""
         return {stored.yyyymm for stored in self._slices[spec.id]}
 
+    def shared(self, key: tuple[object, ...], build: Callable[[], DataFrame], is_first: bool) -> DataFrame:
+        """A frame that transforms of one run share: ``is_first`` makes and holds it, others take it where it is held."""
+        name = version_of(key, sorted(self._versions.items()))
+        if is_first:
+            return self._lakehouse.kept((name,), build)
+        held = self._lakehouse.held((name,))
+        return build() if held is None else held
+
     def external(self, table: str) -> DataFrame:
         """A table that is not ours."""
         return self._lakehouse.read_external(table)

@@ -119,6 +119,8 @@ class Lakehouse(Protocol):
 
     def kept(self, key: tuple[Any, ...], build: Callable[[], DataFrame]) -> DataFrame: ...
 
+    def held(self, key: tuple[Any, ...]) -> DataFrame | None: ...
+
     def slices(self, spec: TableSpec, writer: str = "") -> dict[int, Slice]: ...
 
     def record(self, spec: TableSpec, slices: Sequence[Slice], run_id: str) -> None: ...
@@ -374,6 +376,10 @@ class DeltaLakehouse:
             while len(self._kept) > KEPT_FRAMES:
                 self.engine.release(self._kept.pop(next(iter(self._kept))))
         return self._kept[key]
+
+    def held(self, key: tuple[Any, ...]) -> DataFrame | None:
+        """A kept frame, or None where it is not held any more."""
+        return self._kept.get(key)
 
     def forget(self) -> None:
         """Give back the storage of all kept frames and samples."""

@@ -405,6 +405,9 @@ class FakeLakehouse:
     def kept(self, key: tuple[Any, ...], build: Callable[[], FakeFrame]) -> FakeFrame:
         return build()
 
+    def held(self, key: tuple[Any, ...]) -> FakeFrame | None:
+        return None
+
     def slices(self, spec: TableSpec, writer: str = "") -> dict[int, Slice]:
         return dict(self._ledger.get((spec.id, writer), {}))
 

@@ -75,6 +75,15 @@ def _through(month: int, settings: Settings) -> list[int]:
 
 
 def _disposed(read: Reader, months: Months, settings: Settings) -> DataFrame:
+    """Disposed lines of the months, made once where a run makes rejected lines, with those of no month, before accepted ones."""
+    wanted = [month for month in months.wanted if month]
+    made_from = read.deliveries["sequence"].max(), [source.model_dump() for source in settings.sources]
+    # Adopted tables may change between the two.
+    is_fixed = all(source.mode != "adopt" for source in settings.sources)
+    return read.shared(("disposed", wanted, *made_from), lambda: _made_disposed(read, months, settings), is_fixed and 0 in months.wanted)
+
+
+def _made_disposed(read: Reader, months: Months, settings: Settings) -> DataFrame:
     sources = settings.sources
     lines = []
     for source in sources:
