@@ -23,7 +23,7 @@ if [ -n "$$ORDERS" ]; then export MEDALLION_ORDERS="$$(absolute "$$ORDERS")"; fi
 $(engine_environment)
 endef
 
-.PHONY: help setup run ui accuracy test test-quick test-real parity faults lint
+.PHONY: help setup run ui accuracy test test-quick test-real parity faults bench lint
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -59,6 +59,10 @@ parity: setup  ## the same bits on every engine: all models, a cluster of two wo
 faults: setup  ## N kills of whole processes, then collisions and lost servers, disks and tables: N=60 OUT=folder
 	@out="$$(realpath -m "$(or $(OUT),lakehouse/faults)")"; \
 	$(VENV_PYTHON) -m tests.faults.kills $(or $(N),60) "$$out" && FAULTS="$$out" $(PYTEST) tests/integration/test_faults.py
+
+bench: setup  ## engines, histories, numbers of parts and lines side by side, as ratios: OUT=folder; an hour, after make setup ENGINE=spark
+	@$(VENV_PYTHON) -m pip install --quiet --constraint constraints.txt duckdb polars; \
+	for what in sample months parts lines; do $(VENV_PYTHON) -m benchmarks.engines $$what --out "$(or $(OUT),lakehouse/bench)" || exit 1; done
 
 lint: setup  ## ruff and mypy
 	@status=0; \

@@ -542,8 +542,10 @@ def _files(content: RunContent) -> Iterator[tuple[str, Callable[[Path], object]]
     for path, text in content.texts.items():
         yield path, lambda file, text=text: file.write_text(text, encoding="utf-8")  # type: ignore[misc]
     for path, table in content.tables.items():
-        is_text = path.endswith(".csv")
-        yield path, functools.partial(table.to_csv if is_text else table.to_parquet, index=False)
+        # Spark Connect leaves the metrics of its query on the frame, which a Parquet file can't hold.
+        bare = table.copy(deep=False)
+        bare.attrs = {}
+        yield path, functools.partial(bare.to_csv if path.endswith(".csv") else bare.to_parquet, index=False)
 
 
 def _dataset(table: InputTable) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import requests
 from mlflow.exceptions import MlflowException
@@ -14,7 +16,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
 from resources import tracking
 from resources.settings import Settings
-from resources.tracking import MlflowTracking, TrackingUnavailable, library_versions
+from resources.tracking import MlflowTracking, RunContent, TrackingUnavailable, library_versions
 
 
 def connected(settings: Settings, error: Exception | None = None, **uris: str) -> MlflowTracking:
@@ -162,3 +164,13 @@ def test_libraries_under_another_name_or_missing_do_not_stop_a_run(monkeypatch: 
 def test_every_run_names_its_process_and_instance() -> None:
     """By these tags another process knows whether the run was left behind."""
     assert tracking.origin_tags("one") == {tracking.PROCESS: tracking.identity(), tracking.INSTANCE: "one"}
+
+
+def test_what_a_query_left_on_a_frame_does_not_keep_it_from_a_file(tmp_path: Path) -> None:
+    """Spark Connect hangs objects on the frames it gives, which a Parquet file can't hold; the frame itself stays as it is."""
+    rows = pd.DataFrame({"part_number": ["P-1"]})
+    rows.attrs["metrics"] = [object()]
+    ((_, write),) = tracking._files(RunContent(tables={"rows.parquet": rows}))
+    write(tmp_path / "rows.parquet")
+    assert pd.read_parquet(tmp_path / "rows.parquet").equals(rows)
+    assert rows.attrs
