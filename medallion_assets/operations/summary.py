@@ -15,6 +15,7 @@ from medallion_assets.operations.runs import reader
 from medallion_assets.plans import listed
 from medallion_assets.tables import CHAMPION, DATA_QUALITY, DEMAND_CLASSES, DEMAND_FORECAST, FORECAST_ACCURACY, MODEL_EVALUATION
 from medallion_assets.zoo.decisions import last_decisions
+from medallion_assets.zoo.registry import BASELINE
 from resources.errors import without_credentials
 from resources.reports import LocalReportFiles
 
@@ -127,7 +128,8 @@ def _models(lakehouse: DeltaLakehouse, console: Console) -> None:
     table.add_column("model")
     for name in [*classes, "s per origin"]:
         table.add_column(name, justify="right")
-    for model, own in wanted.groupby("model", sort=False):
+    for model in sorted(set(wanted["model"]), key=lambda name: (name != BASELINE, name)):
+        own = wanted[wanted["model"] == model]
         by_class = own.set_index("segment")["wql"].to_dict()
         table.add_row(str(model), *(_number(by_class.get(c)) for c in classes), f"{own['fit_seconds'].mean():.1f}")
     console.print()

@@ -38,7 +38,7 @@ FORECAST = ForecastSettings(horizon=2, min_history=3)
 MODELS = ("seasonal_naive", "imapa", "xgboost_global")
 # A found example is not made smaller: each step of that is a Spark job.
 TRIES = tried(
-    max_examples=int(os.environ.get("PROPERTY_EXAMPLES", "2")),
+    max_examples=int(os.environ.get("PROPERTY_EXAMPLES", "20" if "CI" in os.environ else "2")),
     deadline=None,
     derandomize=True,
     database=None,
