@@ -177,7 +177,8 @@ def sample(out: Path, engines: tuple[str, ...]) -> None:
 @ENGINES
 def etl(config: Path, orders: Path, first: int, last: int, out: Path, engines: tuple[str, ...]) -> None:
     """Orders of a configuration from bronze to features and drift, FIRST to LAST month."""
-    text = config.read_text(encoding="utf-8").replace("${MEDALLION_ORDERS}", str(orders.absolute()))
+    os.environ["MEDALLION_ORDERS"] = str(orders.absolute())
+    text = config.read_text(encoding="utf-8")
     jobs = [("register_deliveries", 0, 0), ("monthly_data", first, last)]
     _compare(config.stem, out.absolute(), yaml.safe_load(text), engines, jobs)
 
