@@ -61,8 +61,9 @@ faults: setup  ## N kills of whole processes, then collisions and lost servers, 
 	$(VENV_PYTHON) -m tests.faults.kills $(or $(N),60) "$$out" && FAULTS="$$out" $(PYTEST) tests/integration/test_faults.py
 
 bench: setup  ## engines, histories, numbers of parts and lines side by side, as ratios: OUT=folder; an hour, after make setup ENGINE=spark
-	@$(VENV_PYTHON) -m pip install --quiet --constraint constraints.txt duckdb polars; \
-	for what in sample months parts lines; do $(VENV_PYTHON) -m benchmarks.engines $$what --out "$(or $(OUT),lakehouse/bench)" || exit 1; done
+	@out="$$(realpath -m "$(or $(OUT),lakehouse/bench)")"; \
+	$(VENV_PYTHON) -m pip install --quiet --upgrade --target "$$out/packages" --constraint constraints.txt duckdb polars && \
+	for what in sample months parts lines; do $(VENV_PYTHON) -m benchmarks.engines $$what --out "$$out" || exit 1; done
 
 lint: setup  ## ruff and mypy
 	@status=0; \

@@ -246,7 +246,9 @@ def lines(out: Path, engine: str, millions: float) -> None:
     rows = [{"by": engine, "s": sum(found.jobs.values()), "peak GiB": found.peak_gib}]
     for name, script in (("polars", POLARS), ("duckdb", DUCKDB)):
         began = time.monotonic()
-        process = subprocess.Popen([sys.executable, "-c", script, str(folder)], start_new_session=True)
+        # Kept apart from .venv: with Polars installed there, the types of utilsforecast are others.
+        environment = {**os.environ, "PYTHONPATH": str(out / "packages")}
+        process = subprocess.Popen([sys.executable, "-c", script, str(folder)], env=environment, start_new_session=True)
         with _peak_of(process.pid) as peak:
             code = process.wait()
         rows.append({"by": name, "s": time.monotonic() - began if code == 0 else float("nan"), "peak GiB": peak[0] / 2**30})

@@ -25,6 +25,7 @@ from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import add_months, month_index, month_range
 from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, Plan, Plans
 from medallion_assets.policies import step_message
+from medallion_assets.silver.assets import master_version
 from medallion_assets.table_asset import asset_key, version_of
 from medallion_assets.tables import DELIVERIES, DEMAND_FORECAST, TABLES
 from medallion_assets.zoo.champions import Stewardship, sync_alias
@@ -136,7 +137,7 @@ class Session:
     def _is_as_left(self) -> bool:
         """Whether configuration, code and tables are what they were at the end of the last run of everything."""
         # Tables of others change without a trace in ours.
-        if any(source.table for source in self.settings.sources):
+        if any(source.mode == "adopt" for source in self.settings.sources):
             return False
         tags = {STATE_TAG: self._state()}
         return bool(self.instance.get_runs(dg.RunsFilter(tags=tags, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1))
@@ -146,12 +147,13 @@ class Session:
             self.instance.add_run_tags(self._last_run, {STATE_TAG: self._state()})
 
     def _state(self) -> str:
-        """Hash of what a run of everything depends on and makes: settings, code, versions of tables, reports."""
+        """Hash of what a run of everything depends on and makes: settings, code, parts master, versions of tables, reports."""
         held = reader(self.settings)
         models = [(spec.name, spec.code_version) for spec in enabled(self.settings.zoo.models)]
         tables = [(spec.id, spec.code_version, held.version(spec)) for spec in (*TABLES, LEDGER)]
         reports = sorted(path.name for path in Path(self.settings.reports_folder).glob("*"))
-        return version_of(version("medallion-forecasting"), self.settings.model_dump(mode="json"), models, tables, reports)
+        release, outside = version("medallion-forecasting"), master_version(self.settings)
+        return version_of(release, self.settings.model_dump(mode="json"), models, outside, tables, reports)
 
     def execute(self, job_name: str, months: Sequence[int]) -> bool:
         """Run a job for a month or the range from the first to the last; whether a month was written. Raises RunFailed."""

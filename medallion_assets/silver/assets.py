@@ -51,7 +51,7 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
             _parts,
             {"parts_master": master, "first_month": settings.first_month},
             is_whole=True,
-            outside_version=_master_version,
+            outside_version=master_version,
         ),
         asset(
             MONTHLY_DEMAND,
@@ -141,7 +141,8 @@ def _master_files(master: PartsMaster) -> list[str]:
     return paths
 
 
-def _master_version(settings: Settings) -> object:
+def master_version(settings: Settings) -> object:
+    """Hashes of the files of the parts master, None where there is none: what silver.parts reads from outside the lakehouse."""
     if settings.parts_master is None:
         return None
     return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in _master_files(settings.parts_master)]
