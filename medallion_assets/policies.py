@@ -12,6 +12,7 @@ import dagster as dg
 
 from resources.delta_tables import ConcurrentWrite
 from resources.errors import Refused, without_stack
+from resources.stalled_queries import QueryStalled
 
 RETRY_DELAY_SECONDS = 30
 # As engines, MLflow and databases tell of what can pass: most hand errors on as text.
@@ -78,7 +79,7 @@ def is_transient(error: BaseException | None) -> bool:
     Losses of files, network, servers and locks can; a wrong plan, value or type of a query or of Python code can't.
     """
     while error is not None:
-        if isinstance(error, OSError | ConcurrentWrite):
+        if isinstance(error, OSError | ConcurrentWrite | QueryStalled):
             return True
         if TRANSIENT.search(f"{type(error).__name__}: {error}"):
             return True

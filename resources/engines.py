@@ -169,7 +169,7 @@ class EmbeddedEngine:
 
     @property
     def session(self) -> SparkSession:
-        return start_embedded(self.memory_bytes, self.cores, self._folder())
+        return start_embedded(self.memory_bytes, self.cores, self._folder(), workers.are_called)
 
     def table(self, name: str, path: str, version_: int) -> DataFrame:
         return self.session.read.format("delta").option("versionAsOf", int(version_)).load(_plain(path))
@@ -180,7 +180,11 @@ class EmbeddedEngine:
     def hold(self, rows: DataFrame) -> DataFrame:
         folder = self._folder() / uuid.uuid4().hex
         session = self.session
-        rows.write.parquet(str(folder))
+        try:
+            rows.write.parquet(str(folder))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         # Where there is no row no file is written.
         held = session.read.parquet(str(folder)) if folder.exists() else session.createDataFrame([], rows.schema)
         # Frames made of this one keep its plan, so the files go when the last of them is gone.

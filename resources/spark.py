@@ -13,6 +13,7 @@ import subprocess
 import sys
 import uuid
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +48,11 @@ def speak_connect() -> None:
     os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
 
 
-def start_embedded(memory_bytes: int, cores: int, spill: Path) -> SparkSession:
-    """Start (or take) the process's embedded engine, which spills to a folder. Raises SparkStartError where it is not installed."""
+def start_embedded(memory_bytes: int, cores: int, spill: Path, is_waiting: Callable[[], bool]) -> SparkSession:
+    """Start (or take) the process's embedded engine, which spills to a folder. Raises SparkStartError where it is not installed.
+
+    ``is_waiting``: whether a query waits for work outside the engine, so that it does not stand still by its own fault.
+    """
     if _embedded:
         return _embedded[1]  # type: ignore[no-any-return]
     threads_wait_asleep()
@@ -64,16 +68,21 @@ def start_embedded(memory_bytes: int, cores: int, spill: Path) -> SparkSession:
     os.environ.update(variables)
     try:
         from pysail.spark import SparkConnectServer
-        from pyspark.sql import SparkSession
+        from pyspark.sql.connect.client import DefaultChannelBuilder
+        from pyspark.sql.connect.session import SparkSession as ConnectSession
+
+        from resources.stalled_queries import StalledQueries
     except ImportError as error:
         raise SparkStartError(f"the embedded engine is not installed ({error}); run `make setup`, or set engine: spark") from error
     server = SparkConnectServer()
     server.start(background=True)
     _, port = server.listening_address
-    session = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()
+    channel = DefaultChannelBuilder(f"sc://127.0.0.1:{port}")
+    channel.add_interceptor(StalledQueries(is_waiting))
+    session: Any = ConnectSession.builder.channelBuilder(channel).getOrCreate()
     session.conf.set("spark.sql.session.timeZone", "UTC")
     _embedded.extend((server, session))
-    return session
+    return session  # type: ignore[no-any-return]
 
 
 def start_connect(address: str, token: str | None, scratch: Path, conf: dict[str, Any]) -> SparkSession:

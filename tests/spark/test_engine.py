@@ -176,6 +176,43 @@ def test_a_query_beyond_the_memory_limit_fails_with_what_to_do(embedded: Embedde
     assert "embedded.memory_gb" in without_stack(ended.stderr)
 
 
+STILL = """
+import sys, time
+from pathlib import Path
+from resources import stalled_queries
+from resources.engines import EmbeddedEngine
+
+stalled_queries.SECONDS_STILL = 3
+
+def waits(rows):
+    time.sleep(8)
+    return rows
+
+engine = EmbeddedEngine(Path(sys.argv[1]), 2**30, 2)
+rows = engine.session.range(1)
+body = engine.python(waits)
+print("of the pool", rows.groupBy("id").applyInPandas(body, "id bigint").count(), flush=True)
+try:
+    engine.hold(rows.groupBy("id").applyInPandas(waits, "id bigint"))
+except stalled_queries.QueryStalled as error:
+    print("ended:", error, flush=True)
+print("next", rows.count(), [place.name for place in engine._folder().iterdir() if len(place.name) == 32], flush=True)
+"""
+
+
+def test_a_query_that_stands_still_is_ended(embedded: EmbeddedEngine, tmp_path: Path) -> None:
+    """A query for which nobody works is ended with what to do and leaves nothing; one that waits for the pool is not; the next runs."""
+    environment = {**{k: v for k, v in os.environ.items() if not k.startswith("SAIL_")}, "PYTHONPATH": str(REPOSITORY)}
+    ended = subprocess.run(
+        [sys.executable, "-c", STILL, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    said = ended.stdout.splitlines()
+    assert said[0] == "of the pool 1", ended.stderr
+    assert said[1].startswith("ended: a query stood still for 3 s")
+    assert "embedded.memory_gb" in said[1]
+    assert said[2] == "next 1 []"
+
+
 @pytest.mark.parametrize(
     ("master", "cores"),
     [("local", 1), ("local[3]", 3), ("local[3,2]", 3), ("local[*]", os.cpu_count())],
