@@ -15,6 +15,7 @@ from pyspark.sql.window import Window, WindowSpec
 from medallion_assets.bronze.transforms import text_of, timestamp_of
 from medallion_assets.exact import FEW_ROWS, deviation, ratio, split, total_over
 from medallion_assets.partitions import add_months, month_index
+from medallion_assets.repeats import hashed, parted, repeated
 from medallion_assets.tables import DEMAND_FEATURES, LAGS, MONTHLY_DEMAND, PARTS, REJECTED_LINES, SILVER_SALES_ORDERS
 from resources.settings import ForecastSettings, Source
 
@@ -28,7 +29,7 @@ RECENT_MONTHS = 24
 
 
 def canonical_lines(bronze: DataFrame, source: Source) -> DataFrame:
-    """Lines of one source under canonical names: typed values, their text as delivered, reasons for rejection, line_id.
+    """Lines of one source under canonical names: typed values, their text as delivered, reasons for rejection, canonical_text.
 
     bronze: rows of bronze.sales_orders of this source (or of an adopted table with the same leading columns). One row each:
     nothing is dropped here. ``reasons`` is empty for a line that may count.
@@ -61,7 +62,7 @@ def canonical_lines(bronze: DataFrame, source: Source) -> DataFrame:
         lines = lines.withColumn("cancelled_order_id", F.regexp_replace("order_id", source.rules.cancellation_pattern, ""))
     else:
         lines = lines.withColumn("cancelled_order_id", F.col("order_id"))
-    return _identified(lines, source)
+    return lines.withColumn("canonical_text", _canonical_text())
 
 
 def _amount(text: Column, source: Source) -> Column:
@@ -94,34 +95,26 @@ def _reasons(source: Source) -> Column:
     return F.when(unreadable, F.array("problem")).otherwise(found)
 
 
-def _identified(lines: DataFrame, source: Source) -> DataFrame:
-    """Adds occurrence (the n-th identical line of its delivery) and line_id, a hash of source, canonical text and occurrence."""
+def _canonical_text() -> Column:
+    """What makes a line the same as another: its values as text. An unreadable line is like no other."""
     values = [
         F.coalesce(F.date_format("order_date", "yyyy-MM-dd HH:mm:ss"), F.col("order_date_text")),
         *(F.coalesce(F.col(name).cast("string"), F.col(f"{name}_text")) for name in ("quantity", "unit_price")),
         *(F.col(name) for name in ("order_id", "part_number", "customer_id", "region")),
     ]
     text = F.concat_ws(SEPARATOR, *[F.coalesce(value, F.lit("")) for value in values])
-    text = F.when(
-        F.col("problem").startswith("unreadable"), F.concat_ws(SEPARATOR, "delivery_id", F.col("line_number").cast("string"))
-    ).otherwise(text)
-    order = Window.partitionBy("delivery_id", "yyyymm", "canonical_text").orderBy("line_number")
-    identity = F.sha2(F.concat_ws(SEPARATOR, F.lit(source.name), "canonical_text", F.col("occurrence").cast("string")), 256)
-    return (
-        lines.withColumn("canonical_text", text)
-        .withColumn("occurrence", F.row_number().over(order))
-        .withColumn("line_id", F.substring(identity, 1, 32))
-        .drop("canonical_text")
-    )
+    place = F.concat_ws(SEPARATOR, "delivery_id", F.col("line_number").cast("string"))
+    return F.when(F.col("problem").startswith("unreadable"), place).otherwise(text)
 
 
 def disposed_lines(
     lines: DataFrame, sequences: Mapping[str, int], superseded: Mapping[tuple[str, int], str], sources: Sequence[Source]
 ) -> DataFrame:
-    """Adds ``disposition`` (accepted, rejected, duplicate, superseded) and completes ``reasons``.
+    """Adds line_id and ``disposition`` (accepted, rejected, duplicate, superseded), and completes ``reasons``.
 
-    sequences: delivery_id -> order of registration; superseded: (delivery_id, yyyymm) -> the delivery that replaces it.
-    A duplicate's line_id came with an earlier delivery that no snapshot superseded. Every line gets exactly one disposition.
+    lines: canonical lines of all sources. sequences: delivery_id -> order of registration; superseded: (delivery_id, yyyymm) -> the
+    delivery that replaces it. A line_id is a hash of source, canonical text and occurrence, the n-th such line of its delivery. A
+    duplicate's line_id came with an earlier delivery that no snapshot superseded. Every line gets exactly one disposition.
     """
     spark = lines.sparkSession
     ranks = spark.createDataFrame(list(sequences.items()) or [("", 0)], "delivery_id STRING, rank BIGINT")
@@ -129,34 +122,53 @@ def disposed_lines(
         [(delivery_id, month, newer) for (delivery_id, month), newer in superseded.items()],
         "delivery_id STRING, yyyymm INT, replaced_by STRING",
     )
-    dropping = [source.name for source in sources if source.identical_lines == "drop"]
-    repeats = F.col("source").isin(dropping) & (F.col("occurrence") > 1) if dropping else F.lit(False)
-    counts = F.col("replaced_by").isNull() & (F.size("reasons") == 0) & ~repeats
+    known = lines.join(F.broadcast(ranks), "delivery_id", "left").join(F.broadcast(replacements), ["delivery_id", "yyyymm"], "left")
+    same = ["source", "canonical_text"]
+    alike, alone = parted(known, same, repeated(lines, same))
+    in_delivery = Window.partitionBy("delivery_id", "yyyymm", *same).orderBy("line_number")
     first = Window.partitionBy("yyyymm", "line_id", "counts").orderBy("rank", "delivery_id", "line_number")
-    marked = (
-        lines.join(F.broadcast(ranks), "delivery_id", "left")
-        .join(F.broadcast(replacements), ["delivery_id", "yyyymm"], "left")
-        .withColumn("counts", counts)
+    ordered = (
+        _identified(alike.withColumn("occurrence", F.row_number().over(in_delivery)), sources)
         .withColumn("first_delivery", F.first("delivery_id").over(first))
         .withColumn("position", F.row_number().over(first))
+    )
+    only = (
+        _identified(alone.withColumn("occurrence", F.lit(1)), sources)
+        .withColumn("first_delivery", F.col("delivery_id"))
+        .withColumn("position", F.lit(1))
     )
     disposition = (
         F.when(F.col("replaced_by").isNotNull(), "superseded")
         .when(F.size("reasons") > 0, "rejected")
-        .when(repeats, "duplicate")
+        .when(F.col("repeats"), "duplicate")
         .when(F.col("position") > 1, "duplicate")
         .otherwise("accepted")
     )
     reasons = (
         F.when(F.col("disposition") == "superseded", F.array(F.concat(F.lit("superseded_by_delivery_"), "replaced_by")))
-        .when((F.col("disposition") == "duplicate") & repeats, F.array(F.lit("identical_line_in_delivery")))
+        .when((F.col("disposition") == "duplicate") & F.col("repeats"), F.array(F.lit("identical_line_in_delivery")))
         .when(F.col("disposition") == "duplicate", F.array(F.concat(F.lit("duplicate_of_delivery_"), "first_delivery")))
         .otherwise(F.col("reasons"))
     )
     return (
-        marked.withColumn("disposition", disposition)
+        ordered.unionByName(only)
+        .withColumn("disposition", disposition)
         .withColumn("reasons", reasons)
-        .drop("rank", "replaced_by", "counts", "first_delivery", "position")
+        .drop("rank", "replaced_by", "counts", "repeats", "first_delivery", "position", "canonical_text")
+    )
+
+
+def _identified(lines: DataFrame, sources: Sequence[Source]) -> DataFrame:
+    """Adds line_id, ``repeats``: the source drops it as identical to another of its delivery, and ``counts``: nothing else speaks
+    against it.
+    """
+    dropping = [source.name for source in sources if source.identical_lines == "drop"]
+    repeats = F.col("source").isin(dropping) & (F.col("occurrence") > 1) if dropping else F.lit(False)
+    identity = F.sha2(F.concat_ws(SEPARATOR, "source", "canonical_text", F.col("occurrence").cast("string")), 256)
+    return (
+        lines.withColumn("line_id", F.substring(identity, 1, 32))
+        .withColumn("repeats", repeats)
+        .withColumn("counts", F.col("replaced_by").isNull() & (F.size("reasons") == 0) & ~F.col("repeats"))
     )
 
 
@@ -182,10 +194,11 @@ def sales_orders(disposed: DataFrame) -> DataFrame:
         .withColumn("step", F.when(F.col("line_type") == "sale", 1).when(F.col("line_type") == "cancellation", -1).otherwise(0))
     )
     same = ["yyyymm", "source", "owner", "part_number", "size"]
+    concerned, others = parted(lines, same, hashed(lines.where("step = -1"), same).distinct())
     order = [F.col("order_date"), F.col("step").desc(), F.col("order_id"), F.col("line_id")]
     before = Window.partitionBy(*same).orderBy(*order)
     running = before.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    counted = lines.withColumn("balance", F.sum("step").over(running)).withColumn(
+    counted = concerned.withColumn("balance", F.sum("step").over(running)).withColumn(
         "lowest", F.least(F.lit(0), F.min("balance").over(running))
     )
     open_sales = F.col("balance") - F.col("lowest")
@@ -195,12 +208,9 @@ def sales_orders(disposed: DataFrame) -> DataFrame:
     matched = F.when((F.col("step") == 1) & (F.lead("step").over(pairs) == -1), F.lead("line_id").over(pairs)).when(
         (F.col("step") == -1) & ~F.col("is_unmatched"), F.lag("line_id").over(pairs)
     )
-    return (
-        counted.withColumn("is_unmatched", is_unmatched)
-        .withColumn("level", level)
-        .withColumn("matched_line_id", matched)
-        .select(*SILVER_SALES_ORDERS.column_names)
-    )
+    names = SILVER_SALES_ORDERS.column_names
+    matches = counted.withColumn("is_unmatched", is_unmatched).withColumn("level", level).withColumn("matched_line_id", matched)
+    return matches.select(*names).unionByName(others.withColumn("matched_line_id", F.lit(None).cast("string")).select(*names))
 
 
 def rejected_lines(disposed: DataFrame) -> DataFrame:
