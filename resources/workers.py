@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 LOADED_BODIES = 8  # that a process keeps: models of one origin follow each other
 _starting = threading.Lock()
 _pools: dict[int, ProcessPoolExecutor] = {}
-_called: set[Future[Any]] = set()
+_calls: set[object] = set()  # of queries that wait for the pool
 
 
 class WorkerEnded(Refused):
@@ -84,18 +84,18 @@ def start(processes: int) -> None:
 
 
 def _call(place: str, processes: int, rows: Any) -> Any:
-    with _ends_told(processes):
-        future = _pool(processes).submit(_work, place, rows)
-        _called.add(future)
-        try:
-            return future.result()
-        finally:
-            _called.discard(future)
+    call = object()
+    _calls.add(call)
+    try:
+        with _ends_told(processes):
+            return _pool(processes).submit(_work, place, rows).result()
+    finally:
+        _calls.discard(call)
 
 
 def are_called() -> bool:
     """Whether a query waits for one of the processes."""
-    return bool(_called)
+    return bool(_calls)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def reads_environment(file: str) -> bool:
 TRANSFORMS = [file for file in sources(ASSETS) if file.endswith("transforms.py")]
 VERDICTS = [f"{ASSETS}/monitoring/{name}.py" for name in ("accuracy", "completeness", "drift", "freshness", "quality", "retraining")]
 ZOO_PURE = [file for file in sources(f"{ASSETS}/zoo") if Path(file).stem not in ZOO_WIRING]
-PURE = [*TRANSFORMS, *VERDICTS, *ZOO_PURE, *(f"{ASSETS}/{name}.py" for name in ("tables", "exact", "plots", "gold/report"))]
+PURE = [*TRANSFORMS, *VERDICTS, *ZOO_PURE, *(f"{ASSETS}/{name}.py" for name in ("tables", "exact", "repeats", "plots", "gold/report"))]
 WIRING = [
     file
     for file in sources(ASSETS)
