@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 
 import pytest
 from pyspark.sql import SparkSession
@@ -10,7 +11,8 @@ from pyspark.sql import SparkSession
 from medallion_assets.repeats import hashed, parted, repeated
 
 pytestmark = pytest.mark.spark
-ROWS = [("a", 1, "x"), ("a", 1, "y"), ("a", 2, "z"), (None, 1, "u"), (None, 1, "v"), ("b", None, "w"), (None, None, "n")]
+ONE = Decimal(1)
+ROWS = [("a", ONE, "x"), ("a", ONE, "y"), ("a", Decimal(2), "z"), (None, ONE, "u"), (None, ONE, "v"), ("b", None, "w"), (None, None, "n")]
 
 
 def test_rows_with_a_twin_are_alike_and_all_others_are_others(spark: SparkSession) -> None:
@@ -25,6 +27,6 @@ def test_rows_with_a_twin_are_alike_and_all_others_are_others(spark: SparkSessio
 
 def test_no_hash_leaves_all_rows_among_the_others(spark: SparkSession) -> None:
     """Where no row is looked for, none is sorted."""
-    rows = spark.createDataFrame(ROWS, "part string, amount int, line string")
+    rows = spark.createDataFrame(ROWS, "part string, amount decimal(24,6), line string")
     alike, others = parted(rows, ["part"], hashed(rows.where("part = 'none'"), ["part"]).distinct())
     assert (alike.count(), others.count()) == (0, len(ROWS))
