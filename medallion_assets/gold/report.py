@@ -11,13 +11,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from medallion_assets import plots
 from medallion_assets.monitoring.accuracy import pooled
@@ -25,6 +24,9 @@ from medallion_assets.partitions import add_months, month_range
 from medallion_assets.tables import DECILES, DEMAND_CLASSES
 from medallion_assets.zoo.promotion import BASELINE
 from resources.settings import PromotionSettings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CODE_VERSION = "1"
 SHOWN_PARTS = 20

@@ -6,6 +6,7 @@ either is depends on what was known of the part at the origin, by one regression
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -13,7 +14,6 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import digamma, gammaln, ndtri
 
 from medallion_assets.tables import DEMAND_CLASSES, LEVELS
 
@@ -32,7 +32,6 @@ SMALLEST_DISPERSION, LARGEST_DISPERSION = 0.01, 50.0
 KNOWN_SHARE = 0.2  # of the past cells that must have a feature; young parts lack some
 FIT_CELLS = 20_000  # cells a regression reads; more move its few coefficients by less than their error
 RIDGE = 0.01
-NORMAL = tuple(float(z) for z in ndtri(np.asarray(LEVELS)))
 SPREAD_FEATURES = ("demand_std_12", "demand_std_24", "naive_rmse_scale", "seasonal_mae_scale")
 ORIGIN_FEATURES = (*SPREAD_FEATURES, "demand_mean_12", "nonzero_mean_24")
 
@@ -106,7 +105,7 @@ def deciles(calibration: Calibration, forecast_qty: Floats, features: pd.DataFra
     errors = np.zeros((len(forecast_qty), len(LEVELS)))
     for demand_class in np.unique(classes):
         for horizon in np.unique(horizons):
-            errors[(classes == demand_class) & (horizons == horizon)] = _lookup(calibration.errors, demand_class, int(horizon), NORMAL)
+            errors[(classes == demand_class) & (horizons == horizon)] = _lookup(calibration.errors, demand_class, int(horizon), _normal())
     result = forecast_qty[:, None] + spread[:, None] * errors
     if is_count.any():
         dispersion = np.full(len(forecast_qty), DEFAULT_DISPERSION)
@@ -188,6 +187,7 @@ def _spread_inputs(features: pd.DataFrame, forecast_qty: Floats, horizons: NDArr
 def _learn_dispersion(cells: pd.DataFrame) -> tuple[float, ...]:
     """Coefficients of log(d) by maximum likelihood of negative binomials around the forecasts; none from under MIN_CELLS cells."""
     from scipy.optimize import minimize
+    from scipy.special import digamma, gammaln
 
     if len(cells) < MIN_CELLS:
         return ()
@@ -258,6 +258,14 @@ def _pools(classes: NDArray[np.str_], horizons: NDArray[np.int64]) -> list[tuple
         result.append(((str(demand_class), ALL_HORIZONS), of_class))
         result += [((str(demand_class), int(horizon)), of_class & (horizons == horizon)) for horizon in np.unique(horizons[of_class])]
     return result
+
+
+@functools.cache
+def _normal() -> tuple[float, ...]:
+    """Deciles of the standard normal distribution."""
+    from scipy.special import ndtri
+
+    return tuple(float(z) for z in ndtri(np.asarray(LEVELS)))
 
 
 def _lookup(table: Mapping[Pool, Value], demand_class: str, horizon: int, default: Value) -> Value:

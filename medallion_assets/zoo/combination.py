@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
 
 from medallion_assets.tables import DECILES, DEMAND_CLASSES, LEVELS
 from medallion_assets.zoo.series import Flags, Floats
@@ -213,6 +212,7 @@ def learn_weights(past: pd.DataFrame, members: tuple[str, ...]) -> dict[str, tup
 def _best_weights(deciles: Floats, actual_qty: Floats) -> tuple[float, ...]:
     """Weights on the simplex for deciles [cell, member, decile]; starts from equal ones."""
     from scipy.optimize import minimize
+    from scipy.special import softmax
 
     if len(actual_qty) > FIT_CELLS:
         kept = np.linspace(0, len(actual_qty) - 1, FIT_CELLS).astype(int)
