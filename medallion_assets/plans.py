@@ -21,6 +21,7 @@ from resources.lakehouse import Lakehouse, TableSpec
 
 PLAN_TAG = "medallion/plan"
 FORCE_TAG = "medallion/force"
+TRIGGER_TAG = "medallion/trigger"  # what asked for a run: a sensor's name, command_line; none where a person did in the interface
 ACTOR_TAG = "medallion/actor"  # who asked for a run, where its trigger does not say it
 Kind = Literal["backfill", "removal", "restore", "vacuum"]
 

@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from medallion_assets import policies, tables
 from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import add_months, month_partitions, month_range
-from medallion_assets.plans import ACTOR_TAG, NOTHING, PLAN_TAG, Permission, Plans
+from medallion_assets.plans import ACTOR_TAG, NOTHING, PLAN_TAG, TRIGGER_TAG, Permission, Plans
 from resources.errors import Refused
 from resources.lakehouse import ConcurrentWrite, Lakehouse, MonthWritten, RemovalRefused, Slice, TableSpec
 from resources.settings import Settings
@@ -27,7 +27,7 @@ Made = TypeVar("Made")
 
 ATTEMPTS_ON_CONFLICT = 3
 PEOPLE = ("person", "command_line")  # triggers of runs that a person asked for
-REACH_BACK = 3
+REACH_BACK = 3  # months before the asked ones that are looked at again: lines of a later month may complete them
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Input:
     def same_month(month: int, settings: Settings) -> list[int]:
         """The month itself."""
         return [month]
+
+    @staticmethod
+    def up_to(month: int, settings: Settings) -> list[int]:
+        """All months up to the month."""
+        return month_range(settings.first_month, month)
 
     @staticmethod
     def through(months_back: int) -> Callable[[int, Settings], list[int]]:
@@ -344,7 +349,7 @@ def _reached_back(lakehouse: Lakehouse, spec: TableSpec, requested: Sequence[int
 
 def plans_of(run: dg.DagsterRun, lakehouse: Lakehouse, settings: Settings) -> Plans:
     """Plans made and carried out by a run, in the name of who asked for it, or else of what triggered it."""
-    actor = run.tags.get(ACTOR_TAG) or run.tags.get("medallion/trigger", "person")
+    actor = run.tags.get(ACTOR_TAG) or run.tags.get(TRIGGER_TAG, "person")
     return Plans(lakehouse, actor, settings.retention.reproducible_months, run.run_id)
 
 
@@ -386,7 +391,7 @@ def superseding(
     used: list[Permission] = []
 
     def allow(months: list[int]) -> None:
-        if months and context.run.tags.get("medallion/trigger", "person") in PEOPLE:
+        if months and context.run.tags.get(TRIGGER_TAG, "person") in PEOPLE:
             used.append(plans.permission(context.run.tags, spec, months, needs_plan=True))
 
     yield allow

@@ -139,7 +139,7 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
             DEMAND_DRIFT,
             settings,
             lakehouse_names[DEMAND_DRIFT.id],
-            [Input(spec, Input.through(12 * 100)) for spec in (MONTHLY_DEMAND, DEMAND_FEATURES, FORECAST_ACCURACY)],
+            [Input(spec, Input.up_to) for spec in (MONTHLY_DEMAND, DEMAND_FEATURES, FORECAST_ACCURACY)],
             _demand_drift,
             watched.model_dump(include={"drift_false_alarm_rate", "drift_window_months"}),
             only_complete=True,

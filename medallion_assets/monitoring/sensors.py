@@ -24,6 +24,7 @@ from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.monitoring.freshness import table_months
 from medallion_assets.monitoring.retraining import last_decision, training_lag
 from medallion_assets.partitions import NO_MONTH, add_months, in_ranges, month_partitions, stretches
+from medallion_assets.plans import TRIGGER_TAG
 from medallion_assets.policies import step_message
 from medallion_assets.tables import DEMAND_FEATURES
 from medallion_assets.zoo.decisions import trained_months
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     Job = dg.JobDefinition | UnresolvedAssetJobDefinition
 
-TRIGGER_TAG = "medallion/trigger"
 EVIDENCE_TAG = "medallion/evidence"
 DECISION_TAG = "medallion/decision"
 RANGE_START_TAG = "dagster/asset_partition_range_start"

@@ -23,7 +23,7 @@ from medallion_assets import definitions
 from medallion_assets.environment import prepare_dagster_home
 from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import add_months, month_index, month_range
-from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, Plan, Plans
+from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, TRIGGER_TAG, Plan, Plans
 from medallion_assets.policies import step_message
 from medallion_assets.silver.assets import master_version
 from medallion_assets.table_asset import asset_key, version_of
@@ -175,7 +175,7 @@ class Session:
         result = job.execute_in_process(
             instance=self.instance,
             run_id=run_id,
-            tags={**span, "medallion/trigger": "command_line", PROCESS_TAG: identity(), **tags},
+            tags={**span, TRIGGER_TAG: "command_line", PROCESS_TAG: identity(), **tags},
             raise_on_error=False,
             run_config=QUIET,
         )

@@ -55,23 +55,22 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         ),
         asset(
             MONTHLY_DEMAND,
-            [Input(SILVER_SALES_ORDERS, Input.same_month), Input(PARTS, _through)],
+            [Input(SILVER_SALES_ORDERS, Input.same_month), Input(PARTS, Input.up_to)],
             _monthly_demand,
             {},
             plot=_demand_picture,
         ),
         asset(
             DEMAND_FEATURES,
-            [Input(MONTHLY_DEMAND, lambda month, s: transforms.feature_months(month, s.first_month, s.forecast)), Input(PARTS, _through)],
+            [
+                Input(MONTHLY_DEMAND, lambda month, s: transforms.feature_months(month, s.first_month, s.forecast)),
+                Input(PARTS, Input.up_to),
+            ],
             _demand_features,
             settings.forecast.model_dump(include={"active_months", "new_part_months"}),
             only_complete=True,
         ),
     ]
-
-
-def _through(month: int, settings: Settings) -> list[int]:
-    return Input.through(12 * 100)(month, settings)
 
 
 def _disposed(read: Reader, months: Months, settings: Settings) -> DataFrame:

@@ -10,6 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from medallion_assets.partitions import add_months, evidence_origins, month_range
+from medallion_assets.plans import TRIGGER_TAG
 from medallion_assets.policies import retry_transient
 from medallion_assets.table_asset import (
     Input,
@@ -49,7 +50,7 @@ def model_key(name: str) -> dg.AssetKey:
 
 def run_tags(context: dg.AssetExecutionContext, settings: Settings) -> dict[str, str]:
     """Tags of every MLflow run: what triggered it, and that the data are simulated where they are."""
-    trigger = context.run.tags.get("medallion/trigger") or ("schedule" if "dagster/schedule_name" in context.run.tags else "person")
+    trigger = context.run.tags.get(TRIGGER_TAG) or ("schedule" if "dagster/schedule_name" in context.run.tags else "person")
     evidence = {"evidence": found} if (found := context.run.tags.get("medallion/evidence")) else {}
     return {"trigger": trigger, **evidence, **(SIMULATED if settings.is_simulated else {})}
 
