@@ -53,7 +53,8 @@ class StalledQueries(grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]
             self._open.discard(watched)
 
     def _watch(self) -> None:
-        used, since = 0, time.monotonic()
+        # Looks are counted, not seconds: a machine that slept has not stood still.
+        used, looks = 0, 0
         while True:
             with self._changing:
                 self._changing.wait_for(lambda: self._open)
@@ -61,11 +62,10 @@ class StalledQueries(grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]
             now = _ticks()
             is_still = now - used <= TICKS_OF_NOTHING and not self._is_working_for_them()
             used = now
-            if not is_still:
-                since = time.monotonic()
-            elif time.monotonic() - since > SECONDS_STILL:
+            looks = looks + 1 if is_still else 0
+            if looks * SECONDS_BETWEEN_LOOKS > SECONDS_STILL:
                 self._end_open()
-                since = time.monotonic()
+                looks = 0
 
     def _end_open(self) -> None:
         with self._changing:
