@@ -6,6 +6,7 @@ A month whose inputs, code and configuration are what its stored slice was made 
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -101,12 +102,14 @@ class Reader:
         return {stored.yyyymm for stored in self._slices[spec.id]}
 
     def shared(self, key: tuple[object, ...], build: Callable[[], DataFrame], is_first: bool) -> DataFrame:
-        """A frame that transforms of one run share: ``is_first`` makes and holds it, others take it where it is held."""
+        """A frame that transforms of one run share, held: ``is_first`` makes it for all, others take it where it is there, or make
+        their own.
+        """
         name = version_of(key, sorted(self._versions.items()))
         if is_first:
             return self._lakehouse.kept((name,), build)
         held = self._lakehouse.held((name,))
-        return build() if held is None else held
+        return self._lakehouse.kept((name, uuid.uuid4().hex), build) if held is None else held
 
     def external(self, table: str) -> DataFrame:
         """A table that is not ours."""

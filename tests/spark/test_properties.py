@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
@@ -73,7 +73,7 @@ class Outcome(NamedTuple):
     forecasts: pd.DataFrame
 
 
-def outcome(spark: SparkSession, deliveries: Sequence[Sequence[Line]], partitions: int = 2) -> Outcome:
+def outcome(engine: Engine, deliveries: Sequence[Sequence[Line]], partitions: int = 2) -> Outcome:
     """Deliveries, registered in the order given, from bronze to forecasts at the origin; all months through LAST are known."""
     names = ("Order", "Part", "Customer", "Region", "Date", "Qty", "Price")
     rows = [
@@ -82,20 +82,20 @@ def outcome(spark: SparkSession, deliveries: Sequence[Sequence[Line]], partition
         for n, d in enumerate(delivery, 2)
     ]  # fmt: skip
     schema = "_delivery_id STRING, _line_number BIGINT, _problem STRING, _raw STRING" + "".join(f", {name} STRING" for name in names)
-    delivered = spark.createDataFrame(rows, schema).repartition(partitions)
+    delivered = engine.session.createDataFrame(rows, schema).repartition(partitions)
     bronze = dated_lines(delivered, SHOP, FIRST, LAST).withColumn("_source", F.lit(SHOP.name))
     sequences = {row[0]: number for number, row in enumerate(dict.fromkeys((row[0],) for row in rows), 1)}
-    disposed = transforms.disposed_lines(transforms.canonical_lines(bronze, SHOP), sequences, {}, [SHOP])
-    sales = transforms.sales_orders(disposed).persist()
-    announced = spark.createDataFrame([], "part_number STRING, announced_month INT, description STRING")
-    parts = transforms.parts(sales, announced).persist()
+    disposed = engine.hold(transforms.disposed_lines(transforms.canonical_lines(bronze, SHOP), sequences, {}, [SHOP]))
+    sales = engine.hold(transforms.sales_orders(disposed))
+    announced = engine.session.createDataFrame([], "part_number STRING, announced_month INT, description STRING")
+    parts = engine.hold(transforms.parts(sales, announced))
     months = month_range(FIRST, LAST)
-    demand = transforms.monthly_demand(sales, parts, months, months).persist()
+    demand = engine.hold(transforms.monthly_demand(sales, parts, months, months))
     features = transforms.demand_features(demand, parts, months, FORECAST)
     known = demand.toPandas().sort_values(["part_number", "yyyymm"], ignore_index=True)
     seen = features.toPandas().sort_values(["part_number", "yyyymm"], ignore_index=True)
-    for frame in (sales, parts, demand):
-        frame.unpersist()
+    for frame in (disposed, sales, parts, demand):
+        engine.release(frame)
     through = known[known["yyyymm"] <= ORIGIN].reset_index(drop=True), seen[seen["yyyymm"] <= ORIGIN].reset_index(drop=True)
     return Outcome(*through, _forecasts(*through))
 
@@ -125,18 +125,18 @@ def same(found: Outcome, expected: Outcome) -> None:
         pd.testing.assert_frame_equal(one, other, check_exact=True, obj=name)
 
 
-def nothing_leaks(spark: SparkSession) -> None:
+def nothing_leaks(engine: Engine) -> None:
     """Lines of months after the origin, added or changed, change no demand, feature or forecast through it."""
 
     @TRIES
     @given(lines(FIRST, ORIGIN, at_least=60), lines(add_months(ORIGIN, 1), LAST))
     def tries(known: list[Line], later: list[Line]) -> None:
-        same(outcome(spark, [known, later]), outcome(spark, [known]))
+        same(outcome(engine, [known, later]), outcome(engine, [known]))
 
     tries()
 
 
-def order_is_no_matter(spark: SparkSession) -> None:
+def order_is_no_matter(engine: Engine) -> None:
     """The order of files and of lines and the number of Spark partitions change nothing."""
 
     @TRIES
@@ -147,7 +147,7 @@ def order_is_no_matter(spark: SparkSession) -> None:
         first = {id(file): min(file) for file in files if file}
         shuffled = [chance.sample(file, len(file)) for file in chance.sample(files, len(files))]
         assert {min(file) for file in shuffled if file} == set(first.values())
-        same(outcome(spark, shuffled, partitions), outcome(spark, files))
+        same(outcome(engine, shuffled, partitions), outcome(engine, files))
 
     tries()
 
@@ -208,14 +208,14 @@ def lake(engine: Engine, tmp_path: Path) -> Iterator[DeltaLakehouse]:
     forget_tables(engine, settings)
 
 
-def test_nothing_leaks(spark: SparkSession) -> None:
+def test_nothing_leaks(engine: Engine) -> None:
     """Lines of later months leave every figure and forecast of an earlier origin as it was."""
-    nothing_leaks(spark)
+    nothing_leaks(engine)
 
 
-def test_order_is_no_matter(spark: SparkSession) -> None:
+def test_order_is_no_matter(engine: Engine) -> None:
     """Files and lines in any order, in any number of partitions, lead to the same digits."""
-    order_is_no_matter(spark)
+    order_is_no_matter(engine)
 
 
 def test_nothing_spills(lake: DeltaLakehouse) -> None:
@@ -223,7 +223,7 @@ def test_nothing_spills(lake: DeltaLakehouse) -> None:
     nothing_spills(lake)
 
 
-def test_a_feature_that_peeks_is_found(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_feature_that_peeks_is_found(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lag that looks one month ahead fails the tries on leaks."""
     honest = transforms.demand_features
 
@@ -234,10 +234,10 @@ def test_a_feature_that_peeks_is_found(spark: SparkSession, monkeypatch: pytest.
         return made.join(ahead, ["part_number", "ahead"], "left").withColumn("demand_lag_1", F.col("peeked")).drop("ahead", "peeked")
 
     monkeypatch.setattr(transforms, "demand_features", peeking)
-    assert is_found(lambda: nothing_leaks(spark))
+    assert is_found(lambda: nothing_leaks(engine))
 
 
-def test_a_tie_broken_by_row_order_is_found(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tie_broken_by_row_order_is_found(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A region taken from whichever line of the part comes first in its file fails the tries on order."""
     honest = transforms.canonical_lines
 
@@ -246,7 +246,7 @@ def test_a_tie_broken_by_row_order_is_found(spark: SparkSession, monkeypatch: py
         return honest(bronze, source).withColumn("region", F.first("region").over(first))
 
     monkeypatch.setattr(transforms, "canonical_lines", careless)
-    assert is_found(lambda: order_is_no_matter(spark))
+    assert is_found(lambda: order_is_no_matter(engine))
 
 
 def test_a_merge_without_its_months_is_found(lake: DeltaLakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
