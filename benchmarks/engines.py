@@ -24,7 +24,7 @@ import click
 import pandas as pd
 import yaml
 
-from medallion_assets.operations.simulation import Simulation, write
+from medallion_assets.simulation import Simulation, write
 
 SAMPLE = Path(__file__).resolve().parent.parent / "config" / "sample.yaml"
 COLUMNS = {
@@ -35,7 +35,8 @@ JOBS = """
 import json, sys, time
 from medallion_assets.environment import current_settings
 from medallion_assets import definitions
-from medallion_assets.operations import cli, runs
+from medallion_assets.operations import runs
+from medallion_assets import cli
 settings = current_settings()
 seconds = {}
 with runs.session(settings, cli.console) as session:

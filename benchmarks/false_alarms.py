@@ -2,7 +2,7 @@
 
     python -m benchmarks.false_alarms
 
-Each seed is a wholesaler of 200 parts over 60 months. Its sales become the figures of ``monitoring/drift.py`` and go, month by month,
+Each seed is a wholesaler of 200 parts over 60 months. Its sales become the figures of ``watch/drift.py`` and go, month by month,
 through the same verdicts and decisions as those of a lakehouse; nothing is stored and no Spark is started. Training by age is switched
 off, so that drift alone decides. Beside it a rule with a fixed threshold: the largest population stability index (PSI) of demand,
 price and region against the twelve months before, its threshold set to the same share of months with a retraining.
@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from medallion_assets.monitoring.drift import WATCHED_CLASSES, demand_drift
-from medallion_assets.monitoring.retraining import decide
-from medallion_assets.operations.simulation import REGIONS, Simulation, sales
 from medallion_assets.partitions import add_months, month_range
+from medallion_assets.simulation import REGIONS, Simulation, sales
+from medallion_assets.watch.drift import WATCHED_CLASSES, demand_drift
+from medallion_assets.watch.retraining import decide
 from resources.settings import Settings
 
 FIRST, MONTHS, PARTS = 202101, 60, 200

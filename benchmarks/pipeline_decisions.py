@@ -21,12 +21,12 @@ from rich.console import Console
 
 from benchmarks.false_alarms import COLUMNS, FIRST, MONTHS, MONTHS_TESTED, PARTS, SCENARIOS, START, demand_classes, figures_of, history
 from medallion_assets import definitions
-from medallion_assets.monitoring.drift import demand_drift
-from medallion_assets.monitoring.retraining import decide
 from medallion_assets.operations import runs
-from medallion_assets.operations.simulation import REGIONS, Simulation, sales, write
 from medallion_assets.partitions import add_months
+from medallion_assets.simulation import REGIONS, Simulation, sales, write
 from medallion_assets.tables import DEMAND_DRIFT
+from medallion_assets.watch.drift import demand_drift
+from medallion_assets.watch.retraining import decide
 from resources.settings import Settings, parse_settings
 
 EXPORTED = dict(

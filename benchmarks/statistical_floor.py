@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from medallion_assets.bench.holdout import at_month, end_aligned, series_configuration
 from medallion_assets.operations import runs
-from medallion_assets.operations.accuracy import at_month, end_aligned, series_configuration
 from medallion_assets.partitions import from_index
 from medallion_assets.tables import DEMAND_FEATURES, MONTHLY_DEMAND
 from medallion_assets.zoo.backtest import Backtest, window

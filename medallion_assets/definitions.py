@@ -7,15 +7,18 @@ from typing import Any
 import dagster as dg
 from dagster_deltalake import DeltaTableResource, LocalConfig
 
-from medallion_assets import plan_jobs, tables
+from medallion_assets import tables
 from medallion_assets.bronze import assets as bronze_assets
+from medallion_assets.champion import assets as champion_assets
+from medallion_assets.checks import build_checks
 from medallion_assets.environment import current_settings
-from medallion_assets.gold import assets as gold_assets
-from medallion_assets.monitoring.checks import build_checks
-from medallion_assets.monitoring.sensors import build_sensors
+from medallion_assets.jobs import build_jobs, build_plan_jobs
 from medallion_assets.partitions import month_partitions
+from medallion_assets.report import assets as report_assets
+from medallion_assets.served import assets as served_assets
 from medallion_assets.silver import assets as silver_assets
-from medallion_assets.table_asset import asset_key
+from medallion_assets.watch import assets as watch_assets
+from medallion_assets.watch.sensors import build_sensors
 from medallion_assets.zoo import assets as zoo_assets
 from medallion_assets.zoo.registry import enabled
 from resources.engines import SparkResource, spark_resource
@@ -100,43 +103,15 @@ def build_resources(settings: Settings) -> dict[str, Any]:
 def build_defs(settings: Settings, resources: Mapping[str, Any]) -> dg.Definitions:
     """All definitions of a configuration over the given resources."""
     names = {spec.id: f"{settings.catalog}.{settings.schemas.model_dump()[spec.layer]}.{spec.name}" for spec in tables.TABLES}
-    assets = [module.build_assets(settings, names) for module in (bronze_assets, silver_assets, zoo_assets, gold_assets)]
+    modules = (bronze_assets, silver_assets, zoo_assets, champion_assets, served_assets, report_assets, watch_assets)
+    assets = [module.build_assets(settings, names) for module in modules]
     model_keys = {spec.name: zoo_assets.model_key(spec.name) for spec in enabled(settings.zoo.models)}
     jobs = build_jobs(model_keys)
     return dg.Definitions(
         assets=[*(asset for group in assets for asset in group), *bronze_assets.external_assets(settings)],
         asset_checks=build_checks(settings, model_keys, has_own_bronze=any(source.mode != "adopt" for source in settings.sources)),
-        jobs=[*jobs.values(), *plan_jobs.build_jobs(settings)],
+        jobs=[*jobs.values(), *build_plan_jobs(settings)],
         sensors=build_sensors(settings, jobs["register_deliveries"], jobs["monthly_forecast"], jobs["retraining"]),
         resources=dict(resources),
         executor=dg.in_process_executor,
     )
-
-
-def build_jobs(model_keys: Mapping[str, dg.AssetKey]) -> dict[str, Any]:
-    """The jobs that sensors and people start.
-
-    register_deliveries takes in what landed; monthly_data brings months from bronze to features and their monitoring;
-    monthly_forecast does that, publishes, and decides whether to train again; retraining fits, compares, decides and publishes.
-    """
-
-    def keys(*specs: Any) -> dg.AssetSelection:
-        return dg.AssetSelection.assets(*map(asset_key, specs))
-
-    data = keys(
-        tables.BRONZE_SALES_ORDERS, tables.SILVER_SALES_ORDERS, tables.REJECTED_LINES, tables.PARTS, tables.MONTHLY_DEMAND,
-        tables.DEMAND_FEATURES, tables.DATA_QUALITY, tables.DEMAND_DRIFT,
-    )  # fmt: skip
-    # Drift looks at errors of what was served, too: where those are made, it is made again.
-    served = keys(tables.DEMAND_FORECAST, tables.FORECAST_ACCURACY, tables.DEMAND_DRIFT) | dg.AssetSelection.assets(gold_assets.REPORT_KEY)
-    decided = keys(tables.RETRAINING_DECISION)
-    training = dg.AssetSelection.assets(*model_keys.values()) | keys(tables.ZOO_RESULT, tables.MODEL_EVALUATION, tables.CHAMPION)
-    one_at_a_time = {"dagster/concurrency_key": "medallion"}
-    jobs = {
-        "register_deliveries": (keys(tables.DELIVERIES), "Registers files that landed and tells which months they touch."),
-        "monthly_data": (data, "Orders to features and monitoring for the months given."),
-        "monthly_forecast": (data | served | decided, "Orders to features, the forecast of each month, and whether to train again."),
-        "publish": (served, "The forecast of each month by the version trained by then, its accuracy, its report, and drift."),
-        "retraining": (training | served, "Fits the zoo, compares it on the same evidence, decides the champions, publishes."),
-    }
-    return {name: dg.define_asset_job(name, selection, description=text, tags=one_at_a_time) for name, (selection, text) in jobs.items()}

@@ -17,7 +17,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 
 from medallion_assets import policies, tables
-from medallion_assets.monitoring.completeness import complete_months_of
+from medallion_assets.complete import complete_months_of
 from medallion_assets.partitions import add_months, month_partitions, month_range
 from medallion_assets.plans import ACTOR_TAG, NOTHING, PLAN_TAG, TRIGGER_TAG, Permission, Plans
 from resources.errors import Refused
@@ -28,6 +28,7 @@ Made = TypeVar("Made")
 
 ATTEMPTS_ON_CONFLICT = 3
 PEOPLE = ("person", "command_line")  # triggers of runs that a person asked for
+SIMULATED = {"data": "simulated"}
 REACH_BACK = 3  # months before the asked ones that are looked at again: lines of a later month may complete them
 
 
@@ -348,6 +349,13 @@ def _reached_back(lakehouse: Lakehouse, spec: TableSpec, requested: Sequence[int
     stored = lakehouse.slices(spec)
     before = {add_months(month, -back) for month in requested for back in range(1, REACH_BACK + 1)}
     return [month for month in before if month in stored and not stored[month].details.get("is_complete", True)]
+
+
+def run_tags(context: dg.AssetExecutionContext, settings: Settings) -> dict[str, str]:
+    """Tags of every MLflow run: what triggered it, and that the data are simulated where they are."""
+    trigger = context.run.tags.get(TRIGGER_TAG) or ("schedule" if "dagster/schedule_name" in context.run.tags else "person")
+    evidence = {"evidence": found} if (found := context.run.tags.get("medallion/evidence")) else {}
+    return {"trigger": trigger, **evidence, **(SIMULATED if settings.is_simulated else {})}
 
 
 def plans_of(run: dg.DagsterRun, lakehouse: Lakehouse, settings: Settings) -> Plans:

@@ -1,6 +1,6 @@
 """The current forecast of an origin as a file: CSV, Excel or Parquet, read without Spark in pieces and checked before it appears.
 
-What is published lies in gold/published.py; nothing is computed here but what stands beside the forecast.
+What is published lies in served/published.py; nothing is computed here but what stands beside the forecast.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medallion_assets.gold.published import Edition, current_edition, edition_before, forecast_rows, published_origins
+from medallion_assets.served.published import Edition, current_edition, edition_before, forecast_rows, published_origins
 from medallion_assets.tables import DECILES, DEMAND_FORECAST, MONTHLY_DEMAND
 from resources.errors import Refused
 

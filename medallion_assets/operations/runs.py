@@ -20,15 +20,15 @@ import dagster as dg
 from rich.console import Console
 
 from medallion_assets import definitions
+from medallion_assets.champion.stewardship import Stewardship, sync_alias
+from medallion_assets.complete import complete_months_of
 from medallion_assets.environment import prepare_dagster_home
-from medallion_assets.monitoring.completeness import complete_months_of
 from medallion_assets.partitions import add_months, month_index, month_range
 from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, TRIGGER_TAG, Plan, Plans
 from medallion_assets.policies import step_message
 from medallion_assets.silver.assets import master_version
 from medallion_assets.table_asset import asset_key, version_of
 from medallion_assets.tables import DELIVERIES, DEMAND_FORECAST, TABLES
-from medallion_assets.zoo.champions import Stewardship, sync_alias
 from medallion_assets.zoo.registry import enabled
 from resources import workers
 from resources.engines import Engine, cores, spark_resource

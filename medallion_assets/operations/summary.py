@@ -9,12 +9,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from medallion_assets.gold.published import published_origins
-from medallion_assets.gold.reporting import report_name
+from medallion_assets.champion.decisions import last_decisions
 from medallion_assets.operations.runs import reader
 from medallion_assets.plans import listed
+from medallion_assets.report.reporting import report_name
+from medallion_assets.served.published import published_origins
 from medallion_assets.tables import CHAMPION, DATA_QUALITY, DEMAND_CLASSES, DEMAND_FORECAST, FORECAST_ACCURACY, MODEL_EVALUATION
-from medallion_assets.zoo.decisions import last_decisions
 from medallion_assets.zoo.registry import BASELINE
 from resources.errors import without_credentials
 from resources.reports import LocalReportFiles

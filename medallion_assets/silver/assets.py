@@ -12,7 +12,7 @@ import dagster as dg
 from pyspark.sql import functions as F
 
 from medallion_assets import plots
-from medallion_assets.bronze.assets import adopted_lines
+from medallion_assets.bronze.lines import adopted_lines
 from medallion_assets.bronze.transforms import superseded_months
 from medallion_assets.partitions import month_range
 from medallion_assets.silver import transforms

@@ -19,7 +19,7 @@ import pandas as pd
 from pyspark.sql import functions as F
 
 from medallion_assets import plots
-from medallion_assets.monitoring.completeness import complete_months_of
+from medallion_assets.complete import complete_months_of
 from medallion_assets.partitions import add_months, evidence_origins, month_range
 from medallion_assets.plans import NOTHING, Permission
 from medallion_assets.table_asset import Outcome, version_of

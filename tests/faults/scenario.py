@@ -25,7 +25,7 @@ import yaml
 
 from medallion_assets import tables
 from medallion_assets.operations import runs
-from medallion_assets.operations.simulation import Simulation, write
+from medallion_assets.simulation import Simulation, write
 from resources.lakehouse import LEDGER, TableSpec
 from resources.settings import Settings, load_settings
 from resources.tracking import COMMITTED, MlflowTracking

@@ -14,8 +14,9 @@ from typing import Any
 
 def main(point: str = "", *job: str) -> None:
     """Run until the point is met. ``act``: kill (the default), or write: another writer commits to the table first."""
+    from medallion_assets import cli
     from medallion_assets.environment import current_settings
-    from medallion_assets.operations import cli, runs
+    from medallion_assets.operations import runs
 
     if point:
         befall(*point.split(":"))

@@ -12,15 +12,19 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from medallion_assets import policies
-from medallion_assets.bronze import assets as bronze_assets
+from medallion_assets import checks, policies
+from medallion_assets.bronze import lines as bronze_lines
+from medallion_assets.bronze import register
+from medallion_assets.champion import assets as champion_assets
+from medallion_assets.champion import training
 from medallion_assets.definitions import build_defs, build_resources
-from medallion_assets.gold import assets as gold_assets
-from medallion_assets.gold import publishing, reporting
-from medallion_assets.monitoring import checks
 from medallion_assets.operations.runs import QUIET
 from medallion_assets.plans import Plans
 from medallion_assets.plots import Picture
+from medallion_assets.report import reporting
+from medallion_assets.report.assets import REPORT_KEY
+from medallion_assets.served import assets as served_assets
+from medallion_assets.served import publishing
 from medallion_assets.silver import assets as silver_assets
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import (
@@ -46,8 +50,9 @@ from medallion_assets.tables import (
     ZOO_RESULT,
     TableSpec,
 )
+from medallion_assets.watch import assets as watch_assets
 from medallion_assets.zoo import assets as zoo_assets
-from medallion_assets.zoo import backtest, buckets, training
+from medallion_assets.zoo import backtest, buckets
 from medallion_assets.zoo.serving import HISTORY_COLUMNS, SERVED_COLUMNS, split
 from resources.errors import Refused
 from resources.settings import RetrainingSettings, Settings, Source
@@ -57,7 +62,6 @@ from tests.fakes import FakeFrame, FakeLakehouse, FakeOrderFiles, FakeReportFile
 from tests.frames import feature_frame
 
 NAIVE = "seasonal_naive"
-REPORT_KEY = gold_assets.REPORT_KEY
 MODEL_KEY = zoo_assets.model_key(NAIVE)
 KEYS = {MODEL_KEY if spec is ZOO_FORECAST else asset_key(spec): spec for spec in TABLES if spec not in (*RECORDS, RETRAINING_DECISION)}
 AFTER_TRAINING = (ZOO_FORECAST, ZOO_RESULT, MODEL_EVALUATION, CHAMPION, DEMAND_FORECAST, FORECAST_ACCURACY)
@@ -247,14 +251,14 @@ def repeated_keys(spec: TableSpec, table: FakeFrame) -> FakeFrame:
 def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
     """Transforms over pandas in place of Spark's, for all tests of this file."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (bronze_assets, silver_assets, gold_assets, publishing, zoo_assets, backtest, buckets, checks):
+        for module in (register, bronze_lines, silver_assets, watch_assets, champion_assets, publishing, backtest, buckets, checks):
             patch.setattr(module, "F", fakes.functions)
         patch.setattr(policies, "RETRY_DELAY_SECONDS", 0)
         drawn = SimpleNamespace(
             **dict.fromkeys(PLOTS, lambda *args, **options: "a figure"), rendered=lambda figure: Picture(b"png", "a figure")
         )
         replacements = {
-            bronze_assets.transforms: {"dated_lines": dated, "deliveries": described, "sales_orders": stored_lines},
+            bronze_lines.transforms: {"dated_lines": dated, "deliveries": described, "sales_orders": stored_lines},
             silver_assets.transforms: {
                 "canonical_lines": lambda lines, source: lines,
                 "disposed_lines": lambda lines, *args: lines,
@@ -264,7 +268,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 "monthly_demand": demand,
                 "demand_features": features,
             },
-            zoo_assets.evaluation: {
+            champion_assets.evaluation: {
                 "zoo_result": result,
                 "model_evaluation": evaluation,
                 "fit_seconds": no_rows(),
@@ -278,21 +282,21 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 "changed_numbers": no_rows(),
                 "demand_forecast": published,
             },
-            gold_assets.accuracy: {
+            served_assets.accuracy: {
                 "forecast_accuracy": lambda forecasts, demand, evidence, months: rows_by_month(FORECAST_ACCURACY, months)
             },
-            gold_assets.drift: {
+            watch_assets.drift: {
                 "monthly_figures": lambda demand, features: demand,
                 "demand_drift": lambda figures, accuracy, months, settings: rows_by_month(DEMAND_DRIFT, months).collect(),
             },
-            gold_assets.quality: {"data_quality": lambda lines, sales, rejected, months, settings: rows_by_month(DATA_QUALITY, months)},
+            watch_assets.quality: {"data_quality": lambda lines, sales, rejected, months, settings: rows_by_month(DATA_QUALITY, months)},
             **{module: {"packed_history": packed} for module in (backtest, publishing)},
             checks: {"findings": repeated_keys},
             reporting.report: {
                 "monthly_report": lambda data, lists, history, descriptions, made_from: f'origin {data.origin} content="{made_from}"',
                 "largest_errors": lambda data, history, lists: "a figure",
             },
-            **{module: {"plots": drawn} for module in (training, silver_assets, gold_assets, reporting)},
+            **{module: {"plots": drawn} for module in (training, silver_assets, served_assets, reporting)},
         }
         for module, by_name in replacements.items():
             for name, replacement in by_name.items():
@@ -769,7 +773,7 @@ def test_an_adopted_table_is_read_by_month_and_never_written(monkeypatch: pytest
         rows = table.toPandas()
         return dated(FakeFrame(rows.assign(_delivery_id="adopted_erp", _line_number=range(len(rows)))))
 
-    for module in (bronze_assets, silver_assets, gold_assets):
+    for module in (register, silver_assets, watch_assets):
         monkeypatch.setattr(module, "adopted_lines", lines)
     adopted = {"name": "erp", "mode": "adopt", "table": "my_catalog.my_bronze.orders", "columns": SOURCE["columns"]}
     world = World(settings=Settings(lakehouse_root="nowhere", first_month=FIRST, sources=(adopted,)))

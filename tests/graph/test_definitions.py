@@ -10,8 +10,8 @@ import dagster as dg
 import pytest
 
 from medallion_assets.definitions import build_defs, build_resources
-from medallion_assets.gold.assets import REPORT_KEY
 from medallion_assets.partitions import month_partitions
+from medallion_assets.report.assets import REPORT_KEY
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import (
     CHAMPION,

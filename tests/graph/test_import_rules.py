@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 ASSETS = "medallion_assets"
 SPARK_HOME = "resources/spark.py"
 # Registering, reading and writing by the assets; everything else in zoo/ is a model family or pure.
-ZOO_WIRING = {"assets", "backtest", "champions", "training", "serving", "registry"}
+ZOO_WIRING = {"assets", "backtest", "serving", "registry"}
 IMPURE = {"dagster", "dagster_deltalake", "dagster_mlflow", "dagster_pyspark", "mlflow", "deltalake", "delta", "os"}
 # Values that a transform may name: settings it is given, refusals it raises, and how columns are called.
 PURE_MAY_USE = {"resources.settings", "resources.errors", "resources.orders"}
@@ -76,9 +76,14 @@ def reads_environment(file: str) -> bool:
 
 
 TRANSFORMS = [file for file in sources(ASSETS) if file.endswith("transforms.py")]
-VERDICTS = [f"{ASSETS}/monitoring/{name}.py" for name in ("accuracy", "completeness", "drift", "freshness", "quality", "retraining")]
+VERDICTS = [
+    *(f"{ASSETS}/watch/{name}.py" for name in ("drift", "freshness", "quality", "retraining")),
+    *(f"{ASSETS}/champion/{name}.py" for name in ("evaluation", "promotion", "decisions")),
+    f"{ASSETS}/served/accuracy.py",
+    f"{ASSETS}/complete.py",
+]
 ZOO_PURE = [file for file in sources(f"{ASSETS}/zoo") if Path(file).stem not in ZOO_WIRING]
-PURE = [*TRANSFORMS, *VERDICTS, *ZOO_PURE, *(f"{ASSETS}/{name}.py" for name in ("tables", "exact", "repeats", "plots", "gold/report"))]
+PURE = [*TRANSFORMS, *VERDICTS, *ZOO_PURE, *(f"{ASSETS}/{name}.py" for name in ("tables", "exact", "repeats", "plots", "report/page"))]
 WIRING = [
     file
     for file in sources(ASSETS)
@@ -88,8 +93,8 @@ WIRING = [
 
 def test_the_lists_are_not_empty() -> None:
     """A renamed folder would otherwise pass every rule."""
-    assert {Path(file).parent.name for file in TRANSFORMS} == {"bronze", "silver", "gold"}
-    assert {Path(file).stem for file in ZOO_PURE} >= {"spec", "series", "calibration", "evaluation", "promotion", "naive", "boosting"}
+    assert {Path(file).parent.name for file in TRANSFORMS} == {"bronze", "silver", "served"}
+    assert {Path(file).stem for file in ZOO_PURE} >= {"spec", "series", "calibration", "naive", "boosting"}
     assert len(WIRING) >= 10
     assert all((ROOT / file).is_file() for file in PURE)
 
@@ -135,10 +140,13 @@ def test_wiring_knows_protocols_and_not_what_is_behind_them(file: str) -> None:
     assert not {name for name in imported(file) if is_within(name, *implementations)}
 
 
-@pytest.mark.parametrize("file", [file for file in sources(ASSETS) if "/operations/" not in file])
+FRONTS = tuple(f"{ASSETS}.{name}" for name in ("operations", "bench", "cli", "definitions"))
+
+
+@pytest.mark.parametrize("file", [file for file in sources(ASSETS) if not is_within(file.removesuffix(".py").replace("/", "."), *FRONTS)])
 def test_nothing_depends_on_the_commands(file: str) -> None:
-    """operations/ is a front: nothing beside it imports it, and only it imports the definitions."""
-    assert not {name for name in imported(file) if is_within(name, f"{ASSETS}.operations", f"{ASSETS}.definitions")}
+    """operations/, bench/ and cli.py are fronts: nothing else imports them, and only they import the definitions."""
+    assert not {name for name in imported(file) if is_within(name, *FRONTS)}
 
 
 def test_the_environment_is_read_in_one_place() -> None:

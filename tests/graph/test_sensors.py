@@ -16,9 +16,9 @@ import pytest
 from dagster_deltalake import DeltaTableResource, LocalConfig
 from deltalake import write_deltalake
 
-from medallion_assets.monitoring.sensors import RANGE_END_TAG, RANGE_START_TAG, SETTLE_SECONDS, build_sensors
+from medallion_assets.champion.decisions import trained_months
 from medallion_assets.partitions import add_months, month_partitions
-from medallion_assets.zoo.decisions import trained_months
+from medallion_assets.watch.sensors import RANGE_END_TAG, RANGE_START_TAG, SETTLE_SECONDS, build_sensors
 from resources.settings import Settings
 
 COLUMNS = {"order_id": "o", "part_number": "p", "order_date": "d", "quantity": "q", "unit_price": "u"}

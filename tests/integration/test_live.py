@@ -82,7 +82,7 @@ def watched(scenario: Scenario) -> Iterator[Live]:
     environment.pop("DAGSTER_HOME", None)
     port = free_port()
     ports = ["--port", str(port), "--mlflow-port", str(free_port())]
-    command = [sys.executable, "-c", "from medallion_assets.operations.cli import main; main()", "ui", *ports]
+    command = [sys.executable, "-c", "from medallion_assets.cli import main; main()", "ui", *ports]
     with (scenario.folder / "ui.log").open("wb") as log:
         ui = subprocess.Popen(command, cwd=scenario.folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:

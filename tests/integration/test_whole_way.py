@@ -22,8 +22,8 @@ from deltalake import DeltaTable, write_deltalake
 from medallion_assets import definitions, tables
 from medallion_assets.definitions import build_defs, build_resources
 from medallion_assets.operations.reproduce import reproduce
-from medallion_assets.operations.simulation import Simulation, write
 from medallion_assets.partitions import month_range
+from medallion_assets.simulation import Simulation, write
 from medallion_assets.tables import DECILES
 from medallion_assets.zoo.assets import model_key
 from medallion_assets.zoo.backtest import packed_history, window

@@ -9,9 +9,7 @@ import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 
 from benchmarks import false_alarms
-from medallion_assets.monitoring.accuracy import forecast_accuracy
-from medallion_assets.monitoring.drift import monthly_figures
-from medallion_assets.monitoring.quality import data_quality
+from medallion_assets.served.accuracy import forecast_accuracy
 from medallion_assets.tables import (
     DATA_QUALITY,
     DECILES,
@@ -23,6 +21,8 @@ from medallion_assets.tables import (
     REJECTED_LINES,
     SILVER_SALES_ORDERS,
 )
+from medallion_assets.watch.drift import monthly_figures
+from medallion_assets.watch.quality import data_quality
 from resources.lakehouse import TableSpec
 from resources.settings import Settings
 

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
-from medallion_assets.bronze.assets import LineStore, Register, adopted_lines
+from medallion_assets.bronze.lines import LineStore, adopted_lines
+from medallion_assets.bronze.register import Register
 from medallion_assets.bronze.transforms import dated_lines, deliveries, superseded_months, text_of, timestamp_of
 from medallion_assets.partitions import month_range
 from medallion_assets.table_asset import retry_on_conflict

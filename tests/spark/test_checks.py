@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from medallion_assets.monitoring.checks import findings
+from medallion_assets.checks import findings
 from medallion_assets.tables import MONTHLY_DEMAND
 
 pytestmark = pytest.mark.spark

@@ -8,8 +8,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 from pyspark.sql import DataFrame, SparkSession
 
-from medallion_assets.tables import DECILES, DEMAND_CLASSES, MODEL_EVALUATION, ZOO_RESULT
-from medallion_assets.zoo.evaluation import (
+from medallion_assets.champion.evaluation import (
     fit_seconds,
     model_evaluation,
     monthly_totals,
@@ -17,7 +16,8 @@ from medallion_assets.zoo.evaluation import (
     pit_histogram,
     zoo_result,
 )
-from medallion_assets.zoo.promotion import Contestant, decide
+from medallion_assets.champion.promotion import Contestant, decide
+from medallion_assets.tables import DECILES, DEMAND_CLASSES, MODEL_EVALUATION, ZOO_RESULT
 from resources.settings import PromotionSettings
 
 pytestmark = pytest.mark.spark

@@ -22,8 +22,8 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 from medallion_assets.plans import Plans
 from medallion_assets.tables import CHAMPION, PLAN
-from medallion_assets.zoo.champions import append_decisions
-from medallion_assets.zoo.promotion import Decision
+from medallion_assets.champion.stewardship import append_decisions
+from medallion_assets.champion.promotion import Decision
 from resources.engines import spark_resource
 from resources.settings import parse_settings
 from tests.conftest import SOURCE, open_lakehouse

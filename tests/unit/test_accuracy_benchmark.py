@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from medallion_assets.operations import accuracy, scoring
+from medallion_assets.bench import holdout as accuracy
+from medallion_assets.bench import scoring
 from medallion_assets.partitions import month_index
 from medallion_assets.tables import DECILES, RETRAINING_DECISION
 from resources.errors import Refused

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from medallion_assets.operations import cli, documents
+from medallion_assets import cli
+from medallion_assets.operations import documents
 from medallion_assets.tables import TABLES
 from tests.conftest import SOURCE
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from medallion_assets.monitoring.completeness import complete_months_of
+from medallion_assets.complete import complete_months_of
 from resources.settings import Settings
 
 COLUMNS = {"order_id": "o", "part_number": "p", "order_date": "d", "quantity": "q", "unit_price": "u"}

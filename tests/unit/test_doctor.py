@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from medallion_assets.operations import cli, doctor
+from medallion_assets import cli
+from medallion_assets.operations import doctor
 from medallion_assets.operations.doctor import Finding, examine
 from resources.processes import identity
 from resources.settings import ConfigurationError, Settings

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medallion_assets.monitoring.drift import demand_drift, needed, ranked
 from medallion_assets.partitions import add_months
 from medallion_assets.tables import DEMAND_DRIFT
+from medallion_assets.watch.drift import demand_drift, needed, ranked
 from resources.settings import Settings
 
 SEASON = (80, 80, 90, 100, 100, 100, 100, 110, 120, 150, 220, 300)

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from medallion_assets.monitoring.freshness import TableMonths, freshness_table, table_months, unread_months
+from medallion_assets.watch.freshness import TableMonths, freshness_table, table_months, unread_months
 from resources.settings import Settings
 
 COLUMNS = {"order_id": "o", "part_number": "p", "order_date": "d", "quantity": "q", "unit_price": "u"}

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medallion_assets.champion.promotion import Contestant, Decision, decide
 from medallion_assets.tables import CHAMPION, DEMAND_CLASSES
-from medallion_assets.zoo.promotion import Contestant, Decision, decide
 from resources.settings import PromotionSettings
 
 MONTH = 202401

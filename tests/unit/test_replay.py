@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from medallion_assets.monitoring.retraining import DRIFT_COLUMNS
-from medallion_assets.operations.replay import fitted_origins, served_by_policy
+from medallion_assets.bench.replay import fitted_origins, served_by_policy
 from medallion_assets.partitions import month_range
+from medallion_assets.watch.retraining import DRIFT_COLUMNS
 from resources.settings import MonitoringSettings, Settings
 
 ORIGINS = month_range(202401, 202407)

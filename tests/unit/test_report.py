@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from medallion_assets.gold import report
-from medallion_assets.gold.report import FORECAST_COLUMNS, FORMER_COLUMNS, ReportData
 from medallion_assets.partitions import add_months
+from medallion_assets.report import page as report
+from medallion_assets.report.page import FORECAST_COLUMNS, FORMER_COLUMNS, ReportData
 from medallion_assets.tables import CHAMPION, DECILES, FORECAST_ACCURACY, MODEL_EVALUATION
 from resources.settings import PromotionSettings
 

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from medallion_assets.monitoring.retraining import DRIFT_COLUMNS, Decision, decide, last_decision
 from medallion_assets.partitions import month_range
+from medallion_assets.watch.retraining import DRIFT_COLUMNS, Decision, decide, last_decision
 from resources.settings import Settings
 
 COLUMNS = {"order_id": "o", "part_number": "p", "order_date": "d", "quantity": "q", "unit_price": "u"}

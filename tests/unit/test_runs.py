@@ -8,7 +8,7 @@ from typing import Any, cast
 from click import Choice
 from rich.console import Console
 
-from medallion_assets.operations import cli
+from medallion_assets import cli
 from medallion_assets.operations.export import WRITERS
 from medallion_assets.operations.runs import Session
 from resources.settings import PartsMaster, Settings

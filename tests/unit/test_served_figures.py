@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from medallion_assets.monitoring.accuracy import judged_totals, pooled
+from medallion_assets.served.accuracy import judged_totals, pooled
 from medallion_assets.tables import FORECAST_ACCURACY
 from resources.reports import LocalReportFiles
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from pandas.testing import assert_frame_equal
 
-from medallion_assets.operations.simulation import ORDER_COLUMNS, Simulation, order_files, parts_master, write
+from medallion_assets.simulation import ORDER_COLUMNS, Simulation, order_files, parts_master, write
 
 SMALL = Simulation(parts=20, months=8)
 

@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
+from medallion_assets.champion import training
+from medallion_assets.champion.decisions import held_classes, last_decisions, serving_version
+from medallion_assets.champion.promotion import Decision
+from medallion_assets.champion.stewardship import Stewardship, append_decisions, sync_alias
+from medallion_assets.champion.training import Training, leader_table
 from medallion_assets.tables import CHAMPION, DECILES, DELIVERIES, DEMAND_CLASSES, MODEL_EVALUATION, ZOO_FORECAST
-from medallion_assets.zoo import training
-from medallion_assets.zoo.champions import Stewardship, append_decisions, sync_alias
-from medallion_assets.zoo.decisions import held_classes, last_decisions, serving_version
-from medallion_assets.zoo.promotion import Decision
 from medallion_assets.zoo.registry import enabled
 from medallion_assets.zoo.serving import SERVED_COLUMNS, DemandForecaster, ServedModel
 from medallion_assets.zoo.spec import FORECAST_COLUMNS
-from medallion_assets.zoo.training import Training, leader_table
 from resources.errors import Refused
 from resources.lakehouse import ConcurrentWrite, Slice
 from resources.settings import Settings

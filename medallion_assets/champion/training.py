@@ -17,13 +17,13 @@ import pandas as pd
 from pyspark.sql import DataFrame
 
 from medallion_assets import plots
-from medallion_assets.monitoring.completeness import complete_months_of
+from medallion_assets.champion import evaluation, promotion
+from medallion_assets.champion.decisions import held_classes, last_decisions
+from medallion_assets.champion.stewardship import append_decisions, sync_alias
+from medallion_assets.complete import complete_months_of
 from medallion_assets.partitions import evidence_origins
 from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import CHAMPION, DELIVERIES, DEMAND_CLASSES, MODEL_EVALUATION, ZOO_FORECAST, ZOO_RESULT
-from medallion_assets.zoo import evaluation, promotion
-from medallion_assets.zoo.champions import append_decisions, sync_alias
-from medallion_assets.zoo.decisions import held_classes, last_decisions
 from medallion_assets.zoo.registry import BASELINE
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
 from medallion_assets.zoo.spec import ModelSpec

@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
+from medallion_assets.champion.decisions import held_classes, last_decisions, plain
+from medallion_assets.champion.promotion import HELD_UNTIL_RELEASED, Decision
 from medallion_assets.partitions import add_months
 from medallion_assets.tables import CHAMPION, DEMAND_CLASSES
-from medallion_assets.zoo.decisions import held_classes, last_decisions, plain
-from medallion_assets.zoo.promotion import HELD_UNTIL_RELEASED, Decision
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
 from resources.errors import Refused
 from resources.lakehouse import Lakehouse

@@ -20,14 +20,14 @@ import pandas as pd
 from dagster_deltalake import DeltaTableResource
 from deltalake.exceptions import TableNotFoundError
 
-from medallion_assets.monitoring.completeness import complete_months_of
-from medallion_assets.monitoring.freshness import table_months
-from medallion_assets.monitoring.retraining import last_decision, training_lag
+from medallion_assets.champion.decisions import trained_months
+from medallion_assets.complete import complete_months_of
 from medallion_assets.partitions import NO_MONTH, add_months, in_ranges, month_partitions, stretches
 from medallion_assets.plans import TRIGGER_TAG
 from medallion_assets.policies import step_message
 from medallion_assets.tables import DEMAND_FEATURES
-from medallion_assets.zoo.decisions import trained_months
+from medallion_assets.watch.freshness import table_months
+from medallion_assets.watch.retraining import last_decision, training_lag
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition

@@ -11,9 +11,9 @@ import dagster as dg
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from medallion_assets.monitoring.retraining import last_decision
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DATA_QUALITY, DEMAND_DRIFT, RECORDS, RETRAINING_DECISION, TABLES, ZOO_FORECAST
+from medallion_assets.watch.retraining import last_decision
 from resources.lakehouse import Lakehouse, TableSpec
 from resources.settings import Settings
 

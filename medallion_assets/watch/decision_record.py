@@ -1,6 +1,6 @@
 """The record of decisions about retraining: what is decided for the newest complete month, appended where it is new.
 
-What is decided lies in monitoring/retraining.py, who acts on it in monitoring/sensors.py.
+What is decided lies in watch/retraining.py, who acts on it in watch/sensors.py.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from medallion_assets.monitoring.completeness import complete_months_of
-from medallion_assets.monitoring.freshness import TableMonths, table_months, unread_months
-from medallion_assets.monitoring.retraining import DRIFT_COLUMNS, decide
+from medallion_assets.champion.decisions import plain, trained_months
+from medallion_assets.complete import complete_months_of
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import (
@@ -31,7 +30,8 @@ from medallion_assets.tables import (
     SILVER_SALES_ORDERS,
     TableSpec,
 )
-from medallion_assets.zoo.decisions import plain, trained_months
+from medallion_assets.watch.freshness import TableMonths, table_months, unread_months
+from medallion_assets.watch.retraining import DRIFT_COLUMNS, decide
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
 from resources.settings import Settings
 

@@ -1,6 +1,6 @@
 """Gold transforms: forecasts of a model -> the rows that are published, with status, exclusions and vintages.
 
-Pure frames in, frames out. Which version serves lies in zoo/training.py, the forecasts themselves in zoo/serving.py.
+Pure frames in, frames out. Which version serves lies in champion/training.py, the forecasts themselves in zoo/serving.py.
 """
 
 from __future__ import annotations

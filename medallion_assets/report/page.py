@@ -19,10 +19,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from medallion_assets import plots
-from medallion_assets.monitoring.accuracy import pooled
+from medallion_assets.champion.promotion import BASELINE
 from medallion_assets.partitions import add_months, month_range
+from medallion_assets.served.accuracy import pooled
 from medallion_assets.tables import DECILES, DEMAND_CLASSES
-from medallion_assets.zoo.promotion import BASELINE
 from resources.settings import PromotionSettings
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def monthly_report(
     page was made from, and stands in its head.
     """
     environment = Environment(
-        loader=PackageLoader("medallion_assets.gold"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("medallion_assets.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"qty": qty, "month": month_name}
     return environment.get_template("report.html").render(

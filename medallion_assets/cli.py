@@ -19,10 +19,10 @@ from resources.errors import Refused
 from resources.settings import Settings
 
 if TYPE_CHECKING:
+    from medallion_assets.champion.promotion import Decision
+    from medallion_assets.champion.stewardship import Stewardship
     from medallion_assets.operations import export as exports
     from medallion_assets.plans import Plan, Plans
-    from medallion_assets.zoo.champions import Stewardship
-    from medallion_assets.zoo.promotion import Decision
 
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
@@ -103,7 +103,7 @@ def doctor() -> None:
 @click.option("--model", "models", multiple=True, help="only these models of the zoo; may be repeated")
 def accuracy(series: Path | None, horizon: int, origin: int | None, rolling: int, out: Path, models: tuple[str, ...]) -> None:
     """Of a series file, or of the configured orders from an origin."""
-    from medallion_assets.operations import accuracy as benchmark
+    from medallion_assets.bench import holdout as benchmark
 
     if series:
         benchmark.of_series(series, horizon, rolling, out, models, console)
@@ -123,7 +123,7 @@ def accuracy(series: Path | None, horizon: int, origin: int | None, rolling: int
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="new folder for lakehouse and results")
 def replay(first: int, last: int, horizon: int, every: tuple[int, ...], out: Path) -> None:
     """Of the configured orders, in a lakehouse of its own that is given a month at a time."""
-    from medallion_assets.operations import replay as replaying
+    from medallion_assets.bench import replay as replaying
 
     settings = current_settings()
     _simulate(settings)
@@ -257,7 +257,7 @@ def approve(decision: int, why: str) -> None:
 @click.option("--months", type=click.IntRange(1), help="hold for so many months of evidence; without it until `medallion release`")
 def rollback(demand_class: str, version: int, why: str, months: int | None) -> None:
     """The class is evaluated, but not promoted; the forecast is published anew."""
-    from medallion_assets.zoo.champions import classes_named
+    from medallion_assets.champion.stewardship import classes_named
 
     _steward(lambda steward: steward.rollback(classes_named(demand_class), version, why, months))
 
@@ -267,7 +267,7 @@ def rollback(demand_class: str, version: int, why: str, months: int | None) -> N
 @click.option("--why", required=True, help="stored with the decision")
 def release(demand_class: str, why: str) -> None:
     """What serves stays until the next training."""
-    from medallion_assets.zoo.champions import classes_named
+    from medallion_assets.champion.stewardship import classes_named
 
     _steward(lambda steward: steward.release(classes_named(demand_class), why))
 
@@ -289,8 +289,8 @@ def plan_history() -> None:
 @click.option("--class", "demand_class", help="only this demand class")
 def champions(demand_class: str | None) -> None:
     """Number, month, class, decision, model, version, who, figures and reason."""
+    from medallion_assets.champion.stewardship import classes_named
     from medallion_assets.operations import summary
-    from medallion_assets.zoo.champions import classes_named
 
     summary.champion_history(current_settings(), console, classes_named(demand_class or "all"))
 
@@ -330,7 +330,7 @@ def _steward(change: Callable[[Stewardship], Sequence[Decision]]) -> None:
 
 
 def _simulate(settings: Settings) -> None:
-    from medallion_assets.operations import simulation
+    from medallion_assets import simulation
 
     if settings.simulation is None:
         return

@@ -13,10 +13,10 @@ import dagster as dg
 import pandas as pd
 
 from medallion_assets import plots
-from medallion_assets.gold import report
-from medallion_assets.gold.published import Edition, current_edition, edition_before, forecast_rows, published_origins
-from medallion_assets.monitoring.accuracy import judged_totals, pooled
 from medallion_assets.partitions import add_months, month_range
+from medallion_assets.report import page as report
+from medallion_assets.served.accuracy import judged_totals, pooled
+from medallion_assets.served.published import Edition, current_edition, edition_before, forecast_rows, published_origins
 from medallion_assets.table_asset import version_of
 from medallion_assets.tables import (
     CHAMPION,

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pyspark.sql import functions as F
 
-from medallion_assets.gold import transforms
-from medallion_assets.monitoring.completeness import complete_months_of
+from medallion_assets.champion.decisions import serving_version
+from medallion_assets.champion.stewardship import sync_alias
+from medallion_assets.complete import complete_months_of
+from medallion_assets.served import transforms
 from medallion_assets.table_asset import Outcome, version_of
 from medallion_assets.tables import (
     CHAMPION,
@@ -30,8 +32,6 @@ from medallion_assets.tables import (
 )
 from medallion_assets.zoo.backtest import packed_history, window
 from medallion_assets.zoo.buckets import apply_by_bucket
-from medallion_assets.zoo.champions import sync_alias
-from medallion_assets.zoo.decisions import serving_version
 from medallion_assets.zoo.registry import BASELINE, model
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
 from medallion_assets.zoo.spec import FORECAST_COLUMNS

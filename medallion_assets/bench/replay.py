@@ -1,7 +1,7 @@
 """History replayed month by month: when each policy would have trained, what that costs, and how good its forecasts would have been.
 
 Every month is trained once, in a lakehouse of its own that knows no later month; a policy then serves each origin by the version that it
-would have had. Whether a month is trained again lies in monitoring/retraining.py.
+would have had. Whether a month is trained again lies in watch/retraining.py.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from medallion_assets import definitions
-from medallion_assets.monitoring.retraining import decide
-from medallion_assets.operations import runs, scoring
-from medallion_assets.operations.accuracy import at_month, cut_orders, of_cut_orders, refuse_used
+from medallion_assets.bench import scoring
+from medallion_assets.bench.holdout import at_month, cut_orders, of_cut_orders, refuse_used
+from medallion_assets.champion.decisions import serving_version
+from medallion_assets.operations import runs
 from medallion_assets.partitions import add_months, evidence_origins, month_index, month_range
 from medallion_assets.tables import CHAMPION, DECILES, DEMAND_DRIFT, DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST
+from medallion_assets.watch.retraining import decide
 from medallion_assets.zoo.backtest import window
-from medallion_assets.zoo.decisions import serving_version
 from medallion_assets.zoo.registry import enabled
 from medallion_assets.zoo.serving import HISTORY_COLUMNS
 from resources.lakehouse import DeltaLakehouse

@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from medallion_assets import definitions
+from medallion_assets.bench import scoring
+from medallion_assets.bench.references import reference_scores
 from medallion_assets.bronze.transforms import dated_lines
-from medallion_assets.monitoring.retraining import last_decision
-from medallion_assets.operations import runs, scoring
-from medallion_assets.operations.references import reference_scores
+from medallion_assets.operations import runs
 from medallion_assets.partitions import add_months, from_index, month_index, month_range
 from medallion_assets.tables import DECILES, DEMAND_FORECAST, MONTHLY_DEMAND, RETRAINING_DECISION, ZOO_FORECAST
+from medallion_assets.watch.retraining import last_decision
 from resources.errors import Refused
 from resources.orders import LocalOrderFiles
 from resources.settings import Settings, parse_settings

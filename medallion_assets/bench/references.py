@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from medallion_assets.operations import scoring
+from medallion_assets.bench import scoring
 from medallion_assets.tables import DECILES
 
 SCORED = ("mase", "rmse_pooled", "rmse_mean", "rmsse", "wape", "bias")  # what a point forecast can be scored by

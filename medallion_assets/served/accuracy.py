@@ -1,6 +1,6 @@
 """How the forecasts that were served turned out: the rows of gold.forecast_accuracy, and their figures over several months.
 
-Only published forecasts are judged here; models that were never served are compared in zoo/evaluation.py.
+Only published forecasts are judged here; models that were never served are compared in champion/evaluation.py.
 """
 
 from __future__ import annotations

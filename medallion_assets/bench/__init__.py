@@ -1,0 +1,1 @@
+"""Held-out months scored beside the references: never imported by what serves."""

@@ -1,0 +1,1 @@
+"""Who serves: the evidence compared, the decision and its record."""

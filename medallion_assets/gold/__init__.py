@@ -1,1 +1,0 @@
-"""Gold: what people read: evidence, decisions, the served forecast."""

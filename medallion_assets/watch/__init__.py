@@ -1,0 +1,1 @@
+"""What is watched: quality, drift, whether to train again, sensors."""
