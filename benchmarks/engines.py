@@ -1,7 +1,7 @@
 """The same work on several engines, side by side in one run: seconds, ratios, peak memory.
 
-`python -m benchmarks.engines sample | etl | months | parts | lines ...`; each measurement is a process of its own with a lakehouse of
-its own. Figures are told as ratios, because machines differ.
+`python -m benchmarks.engines sample | etl | months | parts | lines ...`; each measurement is a
+process of its own with a lakehouse of its own. Figures are told as ratios, because machines differ.
 """
 
 from __future__ import annotations
@@ -28,9 +28,15 @@ from medallion_assets.simulation import Simulation, write
 
 SAMPLE = Path(__file__).resolve().parent.parent / "config" / "sample.yaml"
 COLUMNS = {
-    "order_id": "Order No", "part_number": "Item Code", "customer_id": "Customer", "region": "Region", "order_date": "Order Date",
-    "quantity": "Qty", "unit_price": "Unit Price", "description": "Item Description",
-}  # fmt: skip
+    "order_id": "Order No",
+    "part_number": "Item Code",
+    "customer_id": "Customer",
+    "region": "Region",
+    "order_date": "Order Date",
+    "quantity": "Qty",
+    "unit_price": "Unit Price",
+    "description": "Item Description",
+}
 JOBS = """
 import json, sys, time
 from medallion_assets.environment import current_settings
@@ -51,7 +57,9 @@ print("SECONDS", json.dumps(seconds))
 
 @dataclass(frozen=True)
 class Measured:
-    """What a process took: wall seconds, seconds by job, the largest sum of its processes' memory in GiB."""
+    """What a process took: wall seconds, seconds by job, the largest sum of its processes' memory
+    in GiB.
+    """
 
     seconds: float
     jobs: dict[str, float]
@@ -66,7 +74,13 @@ def measured(config: Path, engine: str, jobs: Sequence[tuple[str, int, int]]) ->
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as output:
         command = [sys.executable, "-c", JOBS, json.dumps(jobs)]
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         with _peak_of(process.pid) as peak:
             code = process.wait()
         seconds = time.monotonic() - began
@@ -102,7 +116,13 @@ def _resident(group: int) -> int:
                 # Of memory that processes share each has its part.
                 if int(fields[2]) == group:
                     rollup = (entry / "smaps_rollup").read_text()
-                    total += 1024 * int(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:")))
+                    total += 1024 * int(
+                        next(
+                            line.split()[1]
+                            for line in rollup.splitlines()
+                            if line.startswith("Pss:")
+                        )
+                    )
             except (OSError, StopIteration):
                 continue
     return total
@@ -112,9 +132,22 @@ def table(title: str, rows: Sequence[dict[str, Any]]) -> None:
     """Print figures as a table of Markdown."""
     frame = pd.DataFrame(rows)
     print(f"\n{title}\n")
-    print("| " + " | ".join(frame.columns) + " |\n" + "| " + " | ".join("---" for _ in frame.columns) + " |")
+    print(
+        "| "
+        + " | ".join(frame.columns)
+        + " |\n"
+        + "| "
+        + " | ".join("---" for _ in frame.columns)
+        + " |"
+    )
     for row in frame.itertuples(index=False):
-        print("| " + " | ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row) + " |")
+        print(
+            "| "
+            + " | ".join(
+                f"{value:.2f}" if isinstance(value, float) else str(value) for value in row
+            )
+            + " |"
+        )
 
 
 def configured(folder: Path, base: dict[str, Any], name: str, **changes: Any) -> Path:
@@ -122,12 +155,16 @@ def configured(folder: Path, base: dict[str, Any], name: str, **changes: Any) ->
     shutil.rmtree(folder / name, ignore_errors=True)
     (folder / name).mkdir(parents=True)
     config = folder / name / "bench.yaml"
-    config.write_text(yaml.safe_dump({**base, "lakehouse_root": "lakehouse", **changes}), encoding="utf-8")
+    config.write_text(
+        yaml.safe_dump({**base, "lakehouse_root": "lakehouse", **changes}), encoding="utf-8"
+    )
     return config
 
 
 def simulated(folder: Path, parts: int, months: int, **changes: Any) -> dict[str, Any]:
-    """A configuration over the files of a simulated wholesaler, which are written where they are not there yet."""
+    """A configuration over the files of a simulated wholesaler, which are written where they are
+    not there yet.
+    """
     landing = folder / f"landing_{parts}_{months}"
     if not landing.exists():
         write(Simulation(parts=parts, months=months, first_month=202101, seed=7), landing)
@@ -148,24 +185,44 @@ def main() -> None:
     """Engines side by side."""
 
 
-OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("lakehouse/bench"), help="folder of lakehouses")
-ENGINES = click.option("--engine", "engines", multiple=True, default=("embedded", "spark"), help="compared, the first against each other")
+OUT = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("lakehouse/bench"),
+    help="folder of lakehouses",
+)
+ENGINES = click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    default=("embedded", "spark"),
+    help="compared, the first against each other",
+)
 
 
 @main.command()
 @OUT
 @ENGINES
 def sample(out: Path, engines: tuple[str, ...]) -> None:
-    """The sample from nothing to a forecast: bronze to features and drift, training and publication."""
+    """The sample from nothing to a forecast: bronze to features and drift, training and
+    publication.
+    """
     out = out.absolute()
     base = yaml.safe_load(SAMPLE.read_text(encoding="utf-8"))
     landing = out / "sample_landing"
     if not landing.exists():
-        write(Simulation(**{k: v for k, v in base.pop("simulation").items() if k != "folder"}), landing)
+        write(
+            Simulation(**{k: v for k, v in base.pop("simulation").items() if k != "folder"}),
+            landing,
+        )
     base.pop("simulation", None)
     base["sources"][0]["files"] = f"{landing}/*.csv"
     base["parts_master"]["files"] = f"{landing}/parts_master/*.csv"
-    jobs = [("register_deliveries", 0, 0), ("monthly_data", 202201, 202512), ("retraining", 202512, 0)]
+    jobs = [
+        ("register_deliveries", 0, 0),
+        ("monthly_data", 202201, 202512),
+        ("retraining", 202512, 0),
+    ]
     _compare("Sample", out, base, engines, jobs)
 
 
@@ -176,7 +233,9 @@ def sample(out: Path, engines: tuple[str, ...]) -> None:
 @click.argument("last", type=int)
 @OUT
 @ENGINES
-def etl(config: Path, orders: Path, first: int, last: int, out: Path, engines: tuple[str, ...]) -> None:
+def etl(
+    config: Path, orders: Path, first: int, last: int, out: Path, engines: tuple[str, ...]
+) -> None:
     """Orders of a configuration from bronze to features and drift, FIRST to LAST month."""
     os.environ["MEDALLION_ORDERS"] = str(orders.absolute())
     text = config.read_text(encoding="utf-8")
@@ -189,7 +248,9 @@ def etl(config: Path, orders: Path, first: int, last: int, out: Path, engines: t
 @click.option("--engine", default="embedded")
 @click.option("--history", multiple=True, type=int, default=(24, 120))
 def months(out: Path, engine: str, history: tuple[int, ...]) -> None:
-    """A new month on a lakehouse of so many months: from bronze to a published forecast by the served version."""
+    """A new month on a lakehouse of so many months: from bronze to a published forecast by the
+    served version.
+    """
     rows = []
     for count in history:
         zoo = {"models": ["ses"], "tuning": {"trials": 0}}
@@ -197,11 +258,28 @@ def months(out: Path, engine: str, history: tuple[int, ...]) -> None:
         last = base["last_month"]
         before = last - 1 if last % 100 > 1 else last - 89
         config = configured(out.absolute(), base, f"months_{count}", last_month=before)
-        measured(config, engine, [("register_deliveries", 0, 0), ("monthly_data", 202101, before), ("retraining", before, 0)])
+        measured(
+            config,
+            engine,
+            [
+                ("register_deliveries", 0, 0),
+                ("monthly_data", 202101, before),
+                ("retraining", before, 0),
+            ],
+        )
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
         config.write_text(yaml.safe_dump({**content, "last_month": last}), encoding="utf-8")
-        found = measured(config, engine, [("register_deliveries", 0, 0), ("monthly_forecast", last, 0)])
-        rows.append({"months": count, "jobs s": sum(found.jobs.values()), "wall s": found.seconds, "peak GiB": found.peak_gib})
+        found = measured(
+            config, engine, [("register_deliveries", 0, 0), ("monthly_forecast", last, 0)]
+        )
+        rows.append(
+            {
+                "months": count,
+                "jobs s": sum(found.jobs.values()),
+                "wall s": found.seconds,
+                "peak GiB": found.peak_gib,
+            }
+        )
     table(f"A new month, {engine}", rows)
     print(f"\nratio of jobs, most months to fewest: {rows[-1]['jobs s'] / rows[0]['jobs s']:.2f}")
 
@@ -219,10 +297,21 @@ def parts(out: Path, engine: str, counts: tuple[int, ...], models: tuple[str, ..
         base = simulated(out.absolute(), count, 60, zoo=zoo, forecast={"origins": 3, "horizon": 3})
         config = configured(out.absolute(), base, f"parts_{count}")
         last = base["last_month"]
-        jobs = [("register_deliveries", 0, 0), ("monthly_data", 202101, last), ("retraining", last, 0)]
+        jobs = [
+            ("register_deliveries", 0, 0),
+            ("monthly_data", 202101, last),
+            ("retraining", last, 0),
+        ]
         found = measured(config, engine, jobs)
         steps = {name.split()[0]: seconds for name, seconds in found.jobs.items()}
-        rows.append({"parts": count, **steps, "ms per part": 1000 * found.seconds / count, "peak GiB": found.peak_gib})
+        rows.append(
+            {
+                "parts": count,
+                **steps,
+                "ms per part": 1000 * found.seconds / count,
+                "peak GiB": found.peak_gib,
+            }
+        )
         table(f"Parts over 60 months, {engine}", rows)
 
 
@@ -231,7 +320,9 @@ def parts(out: Path, engine: str, counts: tuple[int, ...], models: tuple[str, ..
 @click.option("--engine", default="embedded")
 @click.option("--millions", type=float, default=10)
 def lines(out: Path, engine: str, millions: float) -> None:
-    """Lines to monthly demand, against Polars and DuckDB on the same files: read, typed, checked, summed up by part and month."""
+    """Lines to monthly demand, against Polars and DuckDB on the same files: read, typed, checked,
+    summed up by part and month.
+    """
     out = out.absolute()
     folder = out / f"lines_{millions:g}"
     if not folder.exists():
@@ -239,20 +330,38 @@ def lines(out: Path, engine: str, millions: float) -> None:
     source = {
         "name": "many",
         "files": f"{folder}/*.csv",
-        "columns": {"order_id": "order", "part_number": "part", "order_date": "day", "quantity": "qty", "unit_price": "price"},
+        "columns": {
+            "order_id": "order",
+            "part_number": "part",
+            "order_date": "day",
+            "quantity": "qty",
+            "unit_price": "price",
+        },
         "date_formats": ["yyyy-MM-dd"],
     }
-    config = configured(out, {"first_month": 202401, "last_month": 202412, "sources": [source]}, "lines")
-    found = measured(config, engine, [("register_deliveries", 0, 0), ("monthly_data", 202401, 202412)])
+    config = configured(
+        out, {"first_month": 202401, "last_month": 202412, "sources": [source]}, "lines"
+    )
+    found = measured(
+        config, engine, [("register_deliveries", 0, 0), ("monthly_data", 202401, 202412)]
+    )
     rows = [{"by": engine, "s": sum(found.jobs.values()), "peak GiB": found.peak_gib}]
     for name, script in (("polars", POLARS), ("duckdb", DUCKDB)):
         began = time.monotonic()
         # Kept apart from .venv: with Polars installed there, the types of utilsforecast are others.
         environment = {**os.environ, "PYTHONPATH": str(out / "packages")}
-        process = subprocess.Popen([sys.executable, "-c", script, str(folder)], env=environment, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(folder)], env=environment, start_new_session=True
+        )
         with _peak_of(process.pid) as peak:
             code = process.wait()
-        rows.append({"by": name, "s": time.monotonic() - began if code == 0 else float("nan"), "peak GiB": peak[0] / 2**30})
+        rows.append(
+            {
+                "by": name,
+                "s": time.monotonic() - began if code == 0 else float("nan"),
+                "peak GiB": peak[0] / 2**30,
+            }
+        )
     table(f"{millions:g} million lines", rows)
 
 
@@ -284,33 +393,55 @@ import sys, polars as pl
 folder = sys.argv[1]
 text = pl.scan_csv(f"{folder}/*.csv", infer_schema=False)
 text.sink_parquet(f"{folder}/polars_bronze.parquet")
+amount = pl.Decimal(24, 6)
 lines = pl.scan_parquet(f"{folder}/polars_bronze.parquet").with_columns(
-    pl.col("day").str.to_date("%Y-%m-%d"), pl.col("qty").cast(pl.Decimal(24, 6)), pl.col("price").cast(pl.Decimal(24, 6))
-).filter((pl.col("qty") != 0) & (pl.col("price") > 0)).with_columns(pl.struct(pl.all()).hash().alias("line_id"))
-lines.sink_parquet(f"{folder}/polars_silver.parquet")
-pl.scan_parquet(f"{folder}/polars_silver.parquet").group_by("part", pl.col("day").dt.strftime("%Y%m").alias("month")).agg(
-    pl.col("qty").sum(), pl.col("order").n_unique()).sink_parquet(f"{folder}/polars_demand.parquet")
+    pl.col("day").str.to_date("%Y-%m-%d"), pl.col("qty").cast(amount), pl.col("price").cast(amount)
+)
+accepted = lines.filter((pl.col("qty") != 0) & (pl.col("price") > 0))
+accepted.with_columns(pl.struct(pl.all()).hash().alias("line_id")).sink_parquet(
+    f"{folder}/polars_silver.parquet")
+pl.scan_parquet(f"{folder}/polars_silver.parquet").group_by(
+    "part", pl.col("day").dt.strftime("%Y%m").alias("month")
+).agg(pl.col("qty").sum(), pl.col("order").n_unique()).sink_parquet(
+    f"{folder}/polars_demand.parquet")
 """
 DUCKDB = """
 import sys, duckdb
 folder = sys.argv[1]
-duckdb.sql(f"COPY (SELECT * FROM read_csv('{folder}/*.csv', all_varchar=true)) TO '{folder}/duckdb_bronze.parquet'")
+duckdb.sql(f'''COPY (SELECT * FROM read_csv('{folder}/*.csv', all_varchar=true))
+    TO '{folder}/duckdb_bronze.parquet' ''')
 duckdb.sql(f'''COPY (SELECT *, hash("order", part, day, qty, price) AS line_id FROM (
-    SELECT "order", part, CAST(day AS DATE) AS day, CAST(qty AS DECIMAL(24,6)) AS qty, CAST(price AS DECIMAL(24,6)) AS price
-    FROM '{folder}/duckdb_bronze.parquet') WHERE qty <> 0 AND price > 0) TO '{folder}/duckdb_silver.parquet' ''')
-duckdb.sql(f'''COPY (SELECT part, strftime(day, '%Y%m') AS month, sum(qty) AS qty, count(DISTINCT "order") AS orders
+    SELECT "order", part, CAST(day AS DATE) AS day, CAST(qty AS DECIMAL(24,6)) AS qty,
+        CAST(price AS DECIMAL(24,6)) AS price
+    FROM '{folder}/duckdb_bronze.parquet') WHERE qty <> 0 AND price > 0)
+    TO '{folder}/duckdb_silver.parquet' ''')
+duckdb.sql(f'''COPY (SELECT part, strftime(day, '%Y%m') AS month, sum(qty) AS qty,
+        count(DISTINCT "order") AS orders
     FROM '{folder}/duckdb_silver.parquet' GROUP BY ALL) TO '{folder}/duckdb_demand.parquet' ''')
 """
 
 
-def _compare(title: str, out: Path, base: dict[str, Any], engines: Sequence[str], jobs: Sequence[tuple[str, int, int]]) -> None:
-    found = {engine: measured(configured(out, base, f"{title}_{engine}"), engine, jobs) for engine in engines}
+def _compare(
+    title: str,
+    out: Path,
+    base: dict[str, Any],
+    engines: Sequence[str],
+    jobs: Sequence[tuple[str, int, int]],
+) -> None:
+    found = {
+        engine: measured(configured(out, base, f"{title}_{engine}"), engine, jobs)
+        for engine in engines
+    }
     first, *others = engines
     rows = []
     for step in [*found[first].jobs, "process"]:
-        took = {engine: m.seconds if step == "process" else m.jobs[step] for engine, m in found.items()}
+        took = {
+            engine: m.seconds if step == "process" else m.jobs[step] for engine, m in found.items()
+        }
         ratios = {f"{first} / {other}": took[first] / took[other] for other in others}
-        rows.append({"step": step, **{f"{engine} s": seconds for engine, seconds in took.items()}, **ratios})
+        rows.append(
+            {"step": step, **{f"{engine} s": seconds for engine, seconds in took.items()}, **ratios}
+        )
     table(title, rows)
     table("Peak memory, GiB", [{engine: m.peak_gib for engine, m in found.items()}])
 

@@ -1,11 +1,13 @@
-"""How far the pipeline lies above StatsForecast alone: the same fits of the same series, in turn, on two processes each.
+"""How far the pipeline lies above StatsForecast alone: the same fits of the same series, in turn,
+on two processes each.
 
     make accuracy SET=series.parquet HORIZON=18 OUT=out/series
     python -m benchmarks.statistical_floor --set series.parquet --horizon 18 --out out/series
 
-Reads the lakehouse that ``make accuracy`` left and stores nothing. Alone: the library's fits of all parts that a model is asked for at
-the newest origin, from arrays in memory. Pipeline: what the backtest does there, from reading histories, features and past errors to
-forecasts with deciles in Spark, without storing them.
+Reads the lakehouse that ``make accuracy`` left and stores nothing. Alone: the library's fits of all
+parts that a model is asked for at the newest origin, from arrays in memory. Pipeline: what the
+backtest does there, from reading histories, features and past errors to forecasts with deciles in
+Spark, without storing them.
 """
 
 from __future__ import annotations
@@ -38,8 +40,12 @@ TIMES = 2
 def histories(settings: Settings, origin: int) -> tuple[Floats, np.ndarray]:
     """Demand [part, month] of the active parts at an origin and their demand classes."""
     tables = runs.reader(settings)
-    features = tables.rows(DEMAND_FEATURES, ["part_number", "demand_class", "is_active"], [origin]).query("is_active")
-    demand = tables.rows(MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty"], window(settings, origin))
+    features = tables.rows(
+        DEMAND_FEATURES, ["part_number", "demand_class", "is_active"], [origin]
+    ).query("is_active")
+    demand = tables.rows(
+        MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty"], window(settings, origin)
+    )
     matrix = demand_matrix(demand.astype({"demand_qty": float}), features["part_number"], origin)
     return matrix, features["demand_class"].to_numpy(dtype=str)
 
@@ -51,8 +57,12 @@ def fitted_alone(name: str, matrix: Floats, horizon: int) -> Floats:
 
 
 def main() -> None:
-    """Print seconds of both, the fewest of so many turns, and their ratio, by model and together."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Print seconds of both, the fewest of so many turns, and their ratio, by model and
+    together.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--set", type=Path, required=True, help="the series file")
     parser.add_argument("--horizon", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder that make accuracy filled")
@@ -64,7 +74,10 @@ def main() -> None:
     settings = at_month(series_configuration(known, horizon, out, None), origin, out)
     matrix, classes = histories(settings, origin)
     # Forked before Spark starts its threads.
-    with ProcessPoolExecutor(PROCESSES) as pool, runs.session(settings, Console(quiet=True)) as session:
+    with (
+        ProcessPoolExecutor(PROCESSES) as pool,
+        runs.session(settings, Console(quiet=True)) as session,
+    ):
         lakehouse, tracking = runs.writer(settings), session.tracking()
 
         def alone(name: str, parts: Floats) -> None:
@@ -72,18 +85,28 @@ def main() -> None:
             list(pool.map(fitted_alone, [name] * len(chunks), chunks, [horizon] * len(chunks)))
 
         def in_pipeline(name: str) -> None:
-            Backtest(model(name), settings, lakehouse, tracking, {}, "", print).again(origin, {}).toPandas()
+            Backtest(model(name), settings, lakehouse, tracking, {}, "", print).again(
+                origin, {}
+            ).toPandas()
 
         print("| model | parts | alone, s | pipeline, s | ratio |\n| --- | --- | --- | --- | --- |")
         totals = np.zeros(2)
         for spec in MODELS:
             parts = matrix[np.isin(classes, spec.classes)]
-            turns = {"alone": lambda n=spec.name, p=parts: alone(n, p), "pipeline": lambda n=spec.name: in_pipeline(n)}
+            turns = {
+                "alone": lambda n=spec.name, p=parts: alone(n, p),
+                "pipeline": lambda n=spec.name: in_pipeline(n),
+            }
             alone(spec.name, parts[: 2 * PARTS_AT_ONCE])  # compiles
             in_pipeline(spec.name)
-            seconds = np.min([[_timed(turn) for turn in turns.values()] for _ in range(TIMES)], axis=0)
+            seconds = np.min(
+                [[_timed(turn) for turn in turns.values()] for _ in range(TIMES)], axis=0
+            )
             totals += seconds
-            print(f"| {spec.name} | {len(parts):,} | {seconds[0]:.1f} | {seconds[1]:.1f} | {seconds[1] / seconds[0]:.2f} |")
+            print(
+                f"| {spec.name} | {len(parts):,} | {seconds[0]:.1f} | {seconds[1]:.1f} |"
+                f" {seconds[1] / seconds[0]:.2f} |"
+            )
         print(f"| together | | {totals[0]:.1f} | {totals[1]:.1f} | {totals[1] / totals[0]:.2f} |")
 
 

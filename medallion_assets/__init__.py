@@ -1,1 +1,3 @@
-"""Demand forecasting as Dagster assets: bronze, silver and gold tables, the model zoo, monitoring and operations."""
+"""Demand forecasting as Dagster assets: bronze, silver and gold tables, the model zoo, monitoring
+and operations.
+"""

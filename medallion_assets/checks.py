@@ -1,6 +1,8 @@
-"""Asset checks made from the TableSpecs: key unique, not null, rules kept, months in range, every line accounted for.
+"""Asset checks made from the TableSpecs: key unique, not null, rules kept, months in range, every
+line accounted for.
 
-They look at the stored table, not at what was written, so that they see what others did to it. A check names the failed months.
+They look at the stored table, not at what was written, so that they see what others did to it. A
+check names the failed months.
 """
 
 from collections.abc import Sequence
@@ -12,7 +14,15 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from medallion_assets.table_asset import asset_key
-from medallion_assets.tables import BRONZE_SALES_ORDERS, DATA_QUALITY, DEMAND_DRIFT, RECORDS, RETRAINING_DECISION, TABLES, ZOO_FORECAST
+from medallion_assets.tables import (
+    BRONZE_SALES_ORDERS,
+    DATA_QUALITY,
+    DEMAND_DRIFT,
+    RECORDS,
+    RETRAINING_DECISION,
+    TABLES,
+    ZOO_FORECAST,
+)
 from medallion_assets.watch.retraining import last_decision
 from resources.lakehouse import Lakehouse, TableSpec
 from resources.settings import Settings
@@ -29,12 +39,20 @@ class Finding:
     row_count: int
 
 
-def build_checks(settings: Settings, model_keys: dict[str, dg.AssetKey], has_own_bronze: bool = True) -> list[dg.AssetChecksDefinition]:
-    """One blocking check for each table asset, one for each model's slice, the accounting of lines, warnings of drift and of retraining.
+def build_checks(
+    settings: Settings, model_keys: dict[str, dg.AssetKey], has_own_bronze: bool = True
+) -> list[dg.AssetChecksDefinition]:
+    """One blocking check for each table asset, one for each model's slice, the accounting of lines,
+    warnings of drift and of retraining.
 
-    Where all order lines come from adopted tables there is no bronze.sales_orders of our own to check.
+    Where all order lines come from adopted tables there is no bronze.sales_orders of our own to
+    check.
     """
-    without = (*RECORDS, ZOO_FORECAST) if has_own_bronze else (*RECORDS, ZOO_FORECAST, BRONZE_SALES_ORDERS)
+    without = (
+        (*RECORDS, ZOO_FORECAST)
+        if has_own_bronze
+        else (*RECORDS, ZOO_FORECAST, BRONZE_SALES_ORDERS)
+    )
     specs = [spec for spec in TABLES if spec not in without]
     blocking = [_table_check(spec, asset_key(spec), "") for spec in specs]
     blocking += [_table_check(ZOO_FORECAST, key, name) for name, key in model_keys.items()]
@@ -42,30 +60,56 @@ def build_checks(settings: Settings, model_keys: dict[str, dg.AssetKey], has_own
 
 
 def findings(spec: TableSpec, table: DataFrame) -> DataFrame:
-    """Rules of a spec that rows break: rule, yyyymm, row_count. Rows of one key count together, for each rule that any of them breaks.
+    """Rules of a spec that rows break: rule, yyyymm, row_count. Rows of one key count together, for
+    each rule that any of them breaks.
 
     Raises ValueError where a spec has more than RULES_OF_A_TABLE rules.
     """
     month = F.col(spec.month_column) if spec.month_column in table.columns else F.lit(0)
-    rules = [(f"not_null_{c.name}", F.col(f"`{c.name}`").isNotNull()) for c in spec.columns if not c.is_nullable]
-    rules += [(constraint.name, F.coalesce(F.expr(constraint.sql), F.lit(False))) for constraint in spec.constraints]
+    rules = [
+        (f"not_null_{c.name}", F.col(f"`{c.name}`").isNotNull())
+        for c in spec.columns
+        if not c.is_nullable
+    ]
+    rules += [
+        (constraint.name, F.coalesce(F.expr(constraint.sql), F.lit(False)))
+        for constraint in spec.constraints
+    ]
     if spec.month_column in table.columns:
-        rules.append(("month_valid", (month == 0) | ((month % 100).between(1, 12) & (month > 190000))))
+        rules.append(
+            ("month_valid", (month == 0) | ((month % 100).between(1, 12) & (month > 190000)))
+        )
     if len(rules) > RULES_OF_A_TABLE:
         raise ValueError(f"{spec.id} has {len(rules)} rules; its check holds {RULES_OF_A_TABLE}")
     # The table is read once: a bit for each rule travels with the keys.
-    bits = (F.when(rule, F.lit(0)).otherwise(F.lit(1 << bit)).cast("bigint") for bit, (_, rule) in enumerate(rules))
-    broken = reduce(lambda total, bit: total.bitwiseOR(bit), bits, F.lit(0).cast("bigint"))
-    by_key = table.groupBy(month.alias("yyyymm"), *[F.col(k) for k in spec.key if k != spec.month_column]).agg(
-        F.count("*").alias("n"), F.bit_or(broken).alias("broken")
+    bits = (
+        F.when(rule, F.lit(0)).otherwise(F.lit(1 << bit)).cast("bigint")
+        for bit, (_, rule) in enumerate(rules)
     )
+    broken = reduce(lambda total, bit: total.bitwiseOR(bit), bits, F.lit(0).cast("bigint"))
+    by_key = table.groupBy(
+        month.alias("yyyymm"), *[F.col(k) for k in spec.key if k != spec.month_column]
+    ).agg(F.count("*").alias("n"), F.bit_or(broken).alias("broken"))
     counts = {"key_unique": F.sum(F.col("n") - 1)} | {
-        name: F.sum(F.when(F.col("broken").bitwiseAND(F.lit(1 << bit)) != 0, F.col("n")).otherwise(0))
+        name: F.sum(
+            F.when(F.col("broken").bitwiseAND(F.lit(1 << bit)) != 0, F.col("n")).otherwise(0)
+        )
         for bit, (name, _) in enumerate(rules)
     }
     by_month = by_key.groupBy("yyyymm").agg(*[count.alias(name) for name, count in counts.items()])
-    listed = F.explode(F.array(*[F.struct(F.lit(name).alias("rule"), F.col(name).alias("row_count")) for name in counts]))
-    return by_month.select("yyyymm", listed.alias("f")).select("f.rule", "yyyymm", "f.row_count").where("row_count > 0")
+    listed = F.explode(
+        F.array(
+            *[
+                F.struct(F.lit(name).alias("rule"), F.col(name).alias("row_count"))
+                for name in counts
+            ]
+        )
+    )
+    return (
+        by_month.select("yyyymm", listed.alias("f"))
+        .select("f.rule", "yyyymm", "f.row_count")
+        .where("row_count > 0")
+    )
 
 
 def _table_check(spec: TableSpec, key: dg.AssetKey, writer: str) -> dg.AssetChecksDefinition:
@@ -73,9 +117,14 @@ def _table_check(spec: TableSpec, key: dg.AssetKey, writer: str) -> dg.AssetChec
         asset=key,
         name="rules_kept",
         blocking=True,
-        description=f"Key ({', '.join(spec.key)}) unique, nothing missing, {len(spec.constraints)} rules of the table kept.",
+        description=(
+            f"Key ({', '.join(spec.key)}) unique, nothing missing, {len(spec.constraints)} rules of"
+            " the table kept."
+        ),
     )
-    def _check(context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.AssetCheckResult:
+    def _check(
+        context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]
+    ) -> dg.AssetCheckResult:
         months = _months(context)
         table = lakehouse.read(spec, months if spec.partition_by else None)
         if spec.writer_column:
@@ -87,21 +136,38 @@ def _table_check(spec: TableSpec, key: dg.AssetKey, writer: str) -> dg.AssetChec
 
 def _months(context: dg.AssetCheckExecutionContext) -> list[int] | None:
     step = context.op_execution_context
-    return [int(key) for key in step.partition_keys] if step.has_partition_key or step.has_partition_key_range else None
+    return (
+        [int(key) for key in step.partition_keys]
+        if step.has_partition_key or step.has_partition_key_range
+        else None
+    )
 
 
 def _result(found: DataFrame, months: Sequence[int] | None) -> dg.AssetCheckResult:
-    rows = [Finding(r["rule"], r["yyyymm"], r["row_count"]) for r in found.orderBy("yyyymm", "rule").limit(100).collect()]
+    rows = [
+        Finding(r["rule"], r["yyyymm"], r["row_count"])
+        for r in found.orderBy("yyyymm", "rule").limit(100).collect()
+    ]
     told = "\n".join(f"- {f.yyyymm}: {f.row_count:,} rows break {f.rule}" for f in rows)
     return dg.AssetCheckResult(
         passed=not rows,
-        metadata={"findings": dg.MetadataValue.md(told or "none"), "months": _span(months), "broken_rows": sum(f.row_count for f in rows)},
+        metadata={
+            "findings": dg.MetadataValue.md(told or "none"),
+            "months": _span(months),
+            "broken_rows": sum(f.row_count for f in rows),
+        },
         description=told.replace("- ", "") or None,
     )
 
 
 def _span(months: Sequence[int] | None) -> str:
-    return "all" if not months else f"{months[0]} to {months[-1]}" if len(months) > 1 else str(months[0])
+    return (
+        "all"
+        if not months
+        else f"{months[0]} to {months[-1]}"
+        if len(months) > 1
+        else str(months[0])
+    )
 
 
 def _accounting_check(settings: Settings) -> dg.AssetChecksDefinition:
@@ -109,11 +175,18 @@ def _accounting_check(settings: Settings) -> dg.AssetChecksDefinition:
         asset=asset_key(DATA_QUALITY),
         name="every_line_accounted_for",
         blocking=True,
-        description="Lines read = accepted + rejected + duplicates + superseded, for every delivery and month.",
+        description=(
+            "Lines read = accepted + rejected + duplicates + superseded, for every delivery and"
+            " month."
+        ),
     )
-    def _check(context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.AssetCheckResult:
+    def _check(
+        context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]
+    ) -> dg.AssetCheckResult:
         months = _months(context)
-        rules = lakehouse.read(DATA_QUALITY, [*months, 0] if months else None).where("rule = 'lines_unaccounted' AND value <> 0")
+        rules = lakehouse.read(DATA_QUALITY, [*months, 0] if months else None).where(
+            "rule = 'lines_unaccounted' AND value <> 0"
+        )
         found = rules.select("rule", "yyyymm", F.col("value").cast("bigint").alias("row_count"))
         return _result(found, months)
 
@@ -121,9 +194,21 @@ def _accounting_check(settings: Settings) -> dg.AssetChecksDefinition:
 
 
 def _drift_check() -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=asset_key(DEMAND_DRIFT), name="no_drift", description="Warns where a month's demand does not look like the past.")
-    def _check(context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.AssetCheckResult:
-        rows = lakehouse.read(DEMAND_DRIFT, _months(context)).where("is_drift").orderBy("yyyymm", "feature").limit(100).collect()
+    @dg.asset_check(
+        asset=asset_key(DEMAND_DRIFT),
+        name="no_drift",
+        description="Warns where a month's demand does not look like the past.",
+    )
+    def _check(
+        context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]
+    ) -> dg.AssetCheckResult:
+        rows = (
+            lakehouse.read(DEMAND_DRIFT, _months(context))
+            .where("is_drift")
+            .orderBy("yyyymm", "feature")
+            .limit(100)
+            .collect()
+        )
         told = "\n".join(f"- {r['yyyymm']} {r['feature']}: {r['reason']}" for r in rows)
         return dg.AssetCheckResult(
             passed=not rows,
@@ -139,12 +224,23 @@ def _retraining_check() -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset_key(RETRAINING_DECISION),
         name="no_retraining_waits",
-        description="Warns where the newest decision is to train again and retraining.mode leaves that to a person.",
+        description=(
+            "Warns where the newest decision is to train again and retraining.mode leaves that to a"
+            " person."
+        ),
     )
-    def _check(context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.AssetCheckResult:
+    def _check(
+        context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]
+    ) -> dg.AssetCheckResult:
         last = last_decision(lakehouse.rows(RETRAINING_DECISION))
         waits = last is not None and last["decision"] == "retrain" and last["mode"] == "suggest"
-        told = f"train {last['yyyymm']} again: {last['reason']}" if last is not None and waits else None
-        return dg.AssetCheckResult(passed=not waits, severity=dg.AssetCheckSeverity.WARN, description=told)
+        told = (
+            f"train {last['yyyymm']} again: {last['reason']}"
+            if last is not None and waits
+            else None
+        )
+        return dg.AssetCheckResult(
+            passed=not waits, severity=dg.AssetCheckSeverity.WARN, description=told
+        )
 
     return _check

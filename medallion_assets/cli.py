@@ -1,4 +1,5 @@
-"""The command line. Each command is a thin front of Dagster jobs and tables, and imports only what it uses, so that help comes at once.
+"""The command line. Each command is a thin front of Dagster jobs and tables, and imports only what
+it uses, so that help comes at once.
 
 What the jobs do lies in the assets; what a person reads at the end lies in summary.py.
 """
@@ -28,11 +29,15 @@ console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isat
 
 
 def main() -> None:
-    """Entry point of the ``medallion`` command; a refusal ends it with its message and exit code 2."""
+    """Entry point of the ``medallion`` command; a refusal ends it with its message and exit code
+    2.
+    """
     try:
         commands(standalone_mode=True)
     except Refused as error:
-        Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(str(error), style="red", markup=False)
+        Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(
+            str(error), style="red", markup=False
+        )
         sys.exit(2)
 
 
@@ -41,12 +46,17 @@ def commands() -> None:
     """All commands read the configuration that MEDALLION_CONFIG names."""
 
 
-@commands.command(help="Take in what landed, forecast the newest complete month, and show the result.")
+@commands.command(
+    help="Take in what landed, forecast the newest complete month, and show the result."
+)
 def run() -> None:
     """Everything from orders to the served forecast; what is up to date is left as it is."""
     settings = current_settings()
     sources = ", ".join(source.name for source in settings.sources)
-    console.print(f"{configuration_file()}: orders of {sources}, engine {settings.engine}, tables below {settings.lakehouse_root}")
+    console.print(
+        f"{configuration_file()}: orders of {sources}, engine {settings.engine}, tables below"
+        f" {settings.lakehouse_root}"
+    )
     _simulate(settings)
     from medallion_assets.operations import runs, summary
 
@@ -55,7 +65,9 @@ def run() -> None:
     summary.show(settings, console, is_changed)
 
 
-@commands.command(help="Dagster's interface and daemon, and MLflow's interface, on this machine only.")
+@commands.command(
+    help="Dagster's interface and daemon, and MLflow's interface, on this machine only."
+)
 @click.option("--port", default=3000, show_default=True, help="Dagster's port")
 @click.option("--mlflow-port", default=5000, show_default=True, help="MLflow's port")
 def ui(port: int, mlflow_port: int) -> None:
@@ -77,7 +89,9 @@ def simulate() -> None:
     _simulate(settings)
 
 
-@commands.command(help="Show the newest forecast, champions and accounting without running anything.")
+@commands.command(
+    help="Show the newest forecast, champions and accounting without running anything."
+)
 def status() -> None:
     """Reads the tables without Spark."""
     from medallion_assets.operations import summary
@@ -85,23 +99,59 @@ def status() -> None:
     summary.show(current_settings(), console, is_changed=None)
 
 
-@commands.command(help="Check the configuration, the engine, its parts and the machine; say what is missing.")
+@commands.command(
+    help="Check the configuration, the engine, its parts and the machine; say what is missing."
+)
 def doctor() -> None:
-    """The engine is started and answers small queries. Exit code 1 where something needed is missing; the lakehouse is only read."""
+    """The engine is started and answers small queries. Exit code 1 where something needed is
+    missing; the lakehouse is only read.
+    """
     from medallion_assets.operations import doctor as examination
 
     if not examination.show(current_settings, configuration_file(), console):
         sys.exit(1)
 
 
-@commands.command(help="Forecast held-out months through the front door, in a new lakehouse, and score them.")
-@click.option("--set", "series", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Parquet file of unique_id, ds, y")
-@click.option("--horizon", required=True, type=click.IntRange(1, 24), help="months held out and forecast")
-@click.option("--origin", type=int, help="yyyymm, last month known; for order files, which the configuration names")
-@click.option("--rolling", default=0, type=click.IntRange(0), help="so many origins a month apart, each scored one step ahead")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="new folder for lakehouse and results")
-@click.option("--model", "models", multiple=True, help="only these models of the zoo; may be repeated")
-def accuracy(series: Path | None, horizon: int, origin: int | None, rolling: int, out: Path, models: tuple[str, ...]) -> None:
+@commands.command(
+    help="Forecast held-out months through the front door, in a new lakehouse, and score them."
+)
+@click.option(
+    "--set",
+    "series",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Parquet file of unique_id, ds, y",
+)
+@click.option(
+    "--horizon", required=True, type=click.IntRange(1, 24), help="months held out and forecast"
+)
+@click.option(
+    "--origin",
+    type=int,
+    help="yyyymm, last month known; for order files, which the configuration names",
+)
+@click.option(
+    "--rolling",
+    default=0,
+    type=click.IntRange(0),
+    help="so many origins a month apart, each scored one step ahead",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="new folder for lakehouse and results",
+)
+@click.option(
+    "--model", "models", multiple=True, help="only these models of the zoo; may be repeated"
+)
+def accuracy(
+    series: Path | None,
+    horizon: int,
+    origin: int | None,
+    rolling: int,
+    out: Path,
+    models: tuple[str, ...],
+) -> None:
     """Of a series file, or of the configured orders from an origin."""
     from medallion_assets.bench import holdout as benchmark
 
@@ -110,17 +160,42 @@ def accuracy(series: Path | None, horizon: int, origin: int | None, rolling: int
     elif origin:
         benchmark.of_orders(current_settings(), horizon, origin, rolling, out, models, console)
     else:
-        raise Refused("give --set with a series file, or --origin for the orders of the configuration")
+        raise Refused(
+            "give --set with a series file, or --origin for the orders of the configuration"
+        )
 
 
-@commands.command(help="When each policy of retraining would have trained on history, what it costs, and how good its forecasts would be.")
-@click.option("--from", "first", required=True, type=int, help="yyyymm, first origin")
-@click.option("--to", "last", required=True, type=int, help="yyyymm, last origin; the months after it through the horizon must be there")
-@click.option("--horizon", required=True, type=click.IntRange(1, 24), help="months forecast at each origin")
-@click.option(
-    "--every", multiple=True, default=(3, 6), show_default=True, type=click.IntRange(1), help="months between trainings; may be repeated"
+@commands.command(
+    help=(
+        "When each policy of retraining would have trained on history, what it costs, and how good"
+        " its forecasts would be."
+    )
 )
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="new folder for lakehouse and results")
+@click.option("--from", "first", required=True, type=int, help="yyyymm, first origin")
+@click.option(
+    "--to",
+    "last",
+    required=True,
+    type=int,
+    help="yyyymm, last origin; the months after it through the horizon must be there",
+)
+@click.option(
+    "--horizon", required=True, type=click.IntRange(1, 24), help="months forecast at each origin"
+)
+@click.option(
+    "--every",
+    multiple=True,
+    default=(3, 6),
+    show_default=True,
+    type=click.IntRange(1),
+    help="months between trainings; may be repeated",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="new folder for lakehouse and results",
+)
 def replay(first: int, last: int, horizon: int, every: tuple[int, ...], out: Path) -> None:
     """Of the configured orders, in a lakehouse of its own that is given a month at a time."""
     from medallion_assets.bench import replay as replaying
@@ -133,7 +208,11 @@ def replay(first: int, last: int, horizon: int, every: tuple[int, ...], out: Pat
 @commands.command(help="Where the served forecast of a part for a month came from.")
 @click.argument("part")
 @click.argument("target_month", type=int)
-@click.option("--origin", type=int, help="yyyymm of the forecast; by default the newest that reaches the month")
+@click.option(
+    "--origin",
+    type=int,
+    help="yyyymm of the forecast; by default the newest that reaches the month",
+)
 def explain(part: str, target_month: int, origin: int | None) -> None:
     """Model, version, run, evidence, demand, features and order lines; nothing is run."""
     from medallion_assets.operations import explain as explanation
@@ -141,21 +220,56 @@ def explain(part: str, target_month: int, origin: int | None) -> None:
     explanation.explain(current_settings(), part, target_month, origin, console)
 
 
-@commands.command(help="Write the current forecast of an origin to a file, checked against the table.")
-@click.option("--origin", type=int, help="yyyymm the forecast was made at the end of; by default the newest published")
-@click.option("--format", "file_format", type=click.Choice(["csv", "xlsx", "parquet"]), default="csv", show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="by default forecast_<origin>.<format> in this folder")
+@commands.command(
+    help="Write the current forecast of an origin to a file, checked against the table."
+)
+@click.option(
+    "--origin",
+    type=int,
+    help="yyyymm the forecast was made at the end of; by default the newest published",
+)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["csv", "xlsx", "parquet"]),
+    default="csv",
+    show_default=True,
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="by default forecast_<origin>.<format> in this folder",
+)
 @click.option("--overwrite", is_flag=True, help="replace the file if it exists")
-@click.option("--apostrophe", is_flag=True, help="csv: an apostrophe before part numbers that a spreadsheet would take for formulas")
-def export(origin: int | None, file_format: exports.Format, out: Path | None, overwrite: bool, apostrophe: bool) -> None:
-    """Read without Spark, in pieces; nothing appears under the name that does not equal the table."""
+@click.option(
+    "--apostrophe",
+    is_flag=True,
+    help="csv: an apostrophe before part numbers that a spreadsheet would take for formulas",
+)
+def export(
+    origin: int | None,
+    file_format: exports.Format,
+    out: Path | None,
+    overwrite: bool,
+    apostrophe: bool,
+) -> None:
+    """Read without Spark, in pieces; nothing appears under the name that does not equal the
+    table.
+    """
     from medallion_assets.operations import export as exports
     from medallion_assets.operations import runs
 
-    exports.export(runs.reader(current_settings()), origin, file_format, out, overwrite, apostrophe, console)
+    exports.export(
+        runs.reader(current_settings()), origin, file_format, out, overwrite, apostrophe, console
+    )
 
 
-@commands.command(help="Fit the model of an MLflow run again from what it pinned, and compare forecast by forecast.")
+@commands.command(
+    help=(
+        "Fit the model of an MLflow run again from what it pinned, and compare forecast by"
+        " forecast."
+    )
+)
 @click.argument("run_id")
 def reproduce(run_id: str) -> None:
     """Exit code 1 where the numbers differ."""
@@ -164,27 +278,35 @@ def reproduce(run_id: str) -> None:
 
     settings = current_settings()
     with runs.session(settings, console) as session:
-        told = reproduction.reproduce(settings, runs.writer(settings), session.tracking(), run_id, console.print)
+        told = reproduction.reproduce(
+            settings, runs.writer(settings), session.tracking(), run_id, console.print
+        )
     for change in told.changed:
         console.print(f"[yellow]changed since[/yellow] {change}")
     if told.is_equal:
         console.print(
-            f"[green]equal[/green]: {told.cells:,} forecasts with their deciles, largest difference {told.largest_difference:.1e}"
+            f"[green]equal[/green]: {told.cells:,} forecasts with their deciles, largest difference"
+            f" {told.largest_difference:.1e}"
         )
         return
     console.print(
-        f"[red]different[/red]: {told.differing_cells:,} of {told.cells:,} forecasts, by up to {told.largest_difference:.2%}; "
-        f"{told.missing_cells:,} are in one of the two only" + ("" if told.changed else "; commit and libraries are those of the run")
+        f"[red]different[/red]: {told.differing_cells:,} of {told.cells:,} forecasts, by up to"
+        f" {told.largest_difference:.2%}; {told.missing_cells:,} are in one of the two only"
+        + ("" if told.changed else "; commit and libraries are those of the run")
     )
     sys.exit(1)
 
 
-@commands.group(help="Show what a destructive act would do, and store it under a name; nothing is changed.")
+@commands.group(
+    help="Show what a destructive act would do, and store it under a name; nothing is changed."
+)
 def plan() -> None:
     """TABLE is layer.table; of a model's slices of gold.zoo_forecast also --model."""
 
 
-@plan.command(name="backfill", help="Compute stored months again although their inputs did not change.")
+@plan.command(
+    name="backfill", help="Compute stored months again although their inputs did not change."
+)
 @click.argument("table")
 @click.option("--from", "first", required=True, type=int, help="yyyymm")
 @click.option("--to", "last", required=True, type=int, help="yyyymm")
@@ -216,7 +338,9 @@ def plan_vacuum(table: str) -> None:
     _plan(lambda made: made.vacuum(plans.table_named(table)))
 
 
-@commands.command(help="Carry out a plan, exactly as it was shown; refused when the table moved since.")
+@commands.command(
+    help="Carry out a plan, exactly as it was shown; refused when the table moved since."
+)
 @click.argument("plan_id")
 def apply(plan_id: str) -> None:
     """See `medallion history plans`."""
@@ -239,10 +363,17 @@ def undo(plan_id: str) -> None:
     settings = current_settings()
     with runs.session(settings, console) as session:
         found = session.plans(getpass.getuser()).undo(plans.find(runs.reader(settings), plan_id))
-    console.print(f"undone {plan_id}: {found.table.id} is what it was at version {found.table_version}")
+    console.print(
+        f"undone {plan_id}: {found.table.id} is what it was at version {found.table_version}"
+    )
 
 
-@commands.command(help="Let the model of a proposal serve; DECISION is its number in `medallion history champions`.")
+@commands.command(
+    help=(
+        "Let the model of a proposal serve; DECISION is its number in `medallion history"
+        " champions`."
+    )
+)
 @click.argument("decision", type=int)
 @click.option("--why", required=True, help="stored with the decision")
 def approve(decision: int, why: str) -> None:
@@ -250,11 +381,22 @@ def approve(decision: int, why: str) -> None:
     _steward(lambda steward: steward.approve(decision, why))
 
 
-@commands.command(help="Serve a demand class (or all) by the fit of an earlier registered version, and hold it there.")
+@commands.command(
+    help=(
+        "Serve a demand class (or all) by the fit of an earlier registered version, and hold it"
+        " there."
+    )
+)
 @click.argument("demand_class")
-@click.option("--to", "version", required=True, type=int, help="registered version that served before")
+@click.option(
+    "--to", "version", required=True, type=int, help="registered version that served before"
+)
 @click.option("--why", required=True, help="stored with the decision")
-@click.option("--months", type=click.IntRange(1), help="hold for so many months of evidence; without it until `medallion release`")
+@click.option(
+    "--months",
+    type=click.IntRange(1),
+    help="hold for so many months of evidence; without it until `medallion release`",
+)
 def rollback(demand_class: str, version: int, why: str, months: int | None) -> None:
     """The class is evaluated, but not promoted; the forecast is published anew."""
     from medallion_assets.champion.stewardship import classes_named
@@ -296,7 +438,9 @@ def champions(demand_class: str | None) -> None:
 
 
 @commands.command(help="Write docs/tables.md from the table specifications.")
-@click.option("--folder", default="docs", show_default=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--folder", default="docs", show_default=True, type=click.Path(file_okay=False, path_type=Path)
+)
 def docs(folder: Path) -> None:
     """Only what differs is written."""
     from medallion_assets.operations import documents
@@ -323,7 +467,8 @@ def _steward(change: Callable[[Stewardship], Sequence[Decision]]) -> None:
         for made in change(session.stewardship(getpass.getuser())):
             version = f"version {made.registry_version}"
             console.print(
-                f"{made.decision_number}: {made.demand_class} {made.decision}, {made.champion} serves in {version}. {made.reason}"
+                f"{made.decision_number}: {made.demand_class} {made.decision}, {made.champion}"
+                f" serves in {version}. {made.reason}"
             )
         if published := session.newest_published():
             session.execute("publish", [published])
@@ -336,8 +481,15 @@ def _simulate(settings: Settings) -> None:
         return
     wanted = settings.simulation
     simulated = simulation.Simulation(
-        parts=wanted.parts, months=wanted.months, first_month=wanted.first_month, seed=wanted.seed, shift_month=wanted.shift_month
+        parts=wanted.parts,
+        months=wanted.months,
+        first_month=wanted.first_month,
+        seed=wanted.seed,
+        shift_month=wanted.shift_month,
     )
     written = simulation.write(simulated, Path(wanted.folder))
     if written:
-        console.print(f"Simulated wholesaler: {len(written)} files of made-up orders written to {wanted.folder}")
+        console.print(
+            f"Simulated wholesaler: {len(written)} files of made-up orders written to"
+            f" {wanted.folder}"
+        )

@@ -1,4 +1,6 @@
-"""The entry point: settings from the environment, resources, assets, checks, jobs and sensors in one Definitions."""
+"""The entry point: settings from the environment, resources, assets, checks, jobs and sensors in
+one Definitions.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,7 +55,14 @@ class LakehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[DeltaLakehouse]:
-        lakehouse = DeltaLakehouse(self.spark.engine, self.root, self.catalog, self.schemas, self.max_removed_share, self.retention_months)
+        lakehouse = DeltaLakehouse(
+            self.spark.engine,
+            self.root,
+            self.catalog,
+            self.schemas,
+            self.max_removed_share,
+            self.retention_months,
+        )
         try:
             yield lakehouse
         finally:
@@ -61,7 +70,9 @@ class LakehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 def build_resources(settings: Settings) -> dict[str, Any]:
-    """The real resources: Spark, the lakehouse over it, order and report files, MLflow, and tables that sensors read without Spark."""
+    """The real resources: Spark, the lakehouse over it, order and report files, MLflow, and tables
+    that sensors read without Spark.
+    """
     spark = spark_resource(settings)
 
     @contextmanager
@@ -86,10 +97,15 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             retention_months=settings.retention.reproducible_months,
         ),
         "orders": dg.ResourceDefinition.hardcoded_resource(LocalOrderFiles()),
-        "reports": dg.ResourceDefinition.hardcoded_resource(LocalReportFiles(settings.reports_folder)),
+        "reports": dg.ResourceDefinition.hardcoded_resource(
+            LocalReportFiles(settings.reports_folder)
+        ),
         "tracking": tracking,
         **{
-            name: DeltaTableResource(url=f"{settings.lakehouse_root}/{layers[spec.layer]}/{spec.name}", storage_options=LocalConfig())
+            name: DeltaTableResource(
+                url=f"{settings.lakehouse_root}/{layers[spec.layer]}/{spec.name}",
+                storage_options=LocalConfig(),
+            )
             for name, spec in (
                 ("deliveries_table", tables.DELIVERIES),
                 ("champion_table", tables.CHAMPION),
@@ -102,16 +118,38 @@ def build_resources(settings: Settings) -> dict[str, Any]:
 
 def build_defs(settings: Settings, resources: Mapping[str, Any]) -> dg.Definitions:
     """All definitions of a configuration over the given resources."""
-    names = {spec.id: f"{settings.catalog}.{settings.schemas.model_dump()[spec.layer]}.{spec.name}" for spec in tables.TABLES}
-    modules = (bronze_assets, silver_assets, zoo_assets, champion_assets, served_assets, report_assets, watch_assets)
+    names = {
+        spec.id: f"{settings.catalog}.{settings.schemas.model_dump()[spec.layer]}.{spec.name}"
+        for spec in tables.TABLES
+    }
+    modules = (
+        bronze_assets,
+        silver_assets,
+        zoo_assets,
+        champion_assets,
+        served_assets,
+        report_assets,
+        watch_assets,
+    )
     assets = [module.build_assets(settings, names) for module in modules]
-    model_keys = {spec.name: zoo_assets.model_key(spec.name) for spec in enabled(settings.zoo.models)}
+    model_keys = {
+        spec.name: zoo_assets.model_key(spec.name) for spec in enabled(settings.zoo.models)
+    }
     jobs = build_jobs(model_keys)
     return dg.Definitions(
-        assets=[*(asset for group in assets for asset in group), *bronze_assets.external_assets(settings)],
-        asset_checks=build_checks(settings, model_keys, has_own_bronze=any(source.mode != "adopt" for source in settings.sources)),
+        assets=[
+            *(asset for group in assets for asset in group),
+            *bronze_assets.external_assets(settings),
+        ],
+        asset_checks=build_checks(
+            settings,
+            model_keys,
+            has_own_bronze=any(source.mode != "adopt" for source in settings.sources),
+        ),
         jobs=[*jobs.values(), *build_plan_jobs(settings)],
-        sensors=build_sensors(settings, jobs["register_deliveries"], jobs["monthly_forecast"], jobs["retraining"]),
+        sensors=build_sensors(
+            settings, jobs["register_deliveries"], jobs["monthly_forecast"], jobs["retraining"]
+        ),
         resources=dict(resources),
         executor=dg.in_process_executor,
     )

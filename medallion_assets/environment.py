@@ -1,4 +1,6 @@
-"""What the environment says: which configuration, and where Dagster keeps its records. The only place that reads it."""
+"""What the environment says: which configuration, and where Dagster keeps its records. The only
+place that reads it.
+"""
 
 import os
 from pathlib import Path
@@ -34,11 +36,14 @@ def current_settings() -> Settings:
 
 
 def prepare_dagster_home(settings: Settings) -> str:
-    """Folder of Dagster's own records: DAGSTER_HOME, else one beside the lakehouse, so that two lakehouses never mix."""
+    """Folder of Dagster's own records: DAGSTER_HOME, else one beside the lakehouse, so that two
+    lakehouses never mix.
+    """
     home = Path(os.environ.get("DAGSTER_HOME") or f"{settings.lakehouse_root}/dagster").absolute()
     home.mkdir(parents=True, exist_ok=True)
     instance_file = home / "dagster.yaml"
-    # A file that somebody wrote, for PostgreSQL say, stays as it is; that of a former release gets the storage.
+    # A file that somebody wrote, for PostgreSQL say, stays as it is; that of a former release gets
+    # the storage.
     if not instance_file.exists() or instance_file.read_text(encoding="utf-8") == INSTANCE_YAML:
         instance_file.write_text(INSTANCE_YAML + STORAGE_YAML, encoding="utf-8")
     os.environ["DAGSTER_HOME"] = str(home)

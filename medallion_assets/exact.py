@@ -1,7 +1,9 @@
-"""Quotients, sums and deviations that have the same bits on every engine, in whatever order rows come.
+"""Quotients, sums and deviations that have the same bits on every engine, in whatever order rows
+come.
 
-Sums of doubles depend on their order, engines differ in what is left when a value leaves a window, and sums of decimals cost ten
-times as much. So each value is split into whole multiples of BASE and a rest that is counted in small units: two sums of integers.
+Sums of doubles depend on their order, engines differ in what is left when a value leaves a window,
+and sums of decimals cost ten times as much. So each value is split into whole multiples of BASE and
+a rest that is counted in small units: two sums of integers.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Scale:
-    """How values are split: ``resolution`` units make up 1, and a value beyond ``largest`` counts as ``largest``.
+    """How values are split: ``resolution`` units make up 1, and a value beyond ``largest`` counts
+    as ``largest``.
 
-    18e18 / (BASE * resolution) rows fit into a sum of rests, 9e18 * BASE / largest rows of the largest value into one of multiples.
+    18e18 / (BASE * resolution) rows fit into a sum of rests, 9e18 * BASE / largest rows of the
+    largest value into one of multiples.
     """
 
     largest: float
@@ -32,20 +36,33 @@ class Scale:
 
 
 MANY_ROWS = Scale(largest=1e16, resolution=1e9)  # 18 million rows
-FEW_ROWS = Scale(largest=1e20, resolution=1e12)  # 18 thousand rows, 94 of the largest value: windows of months, and their squares
+FEW_ROWS = Scale(
+    largest=1e20, resolution=1e12
+)  # 18 thousand rows, 94 of the largest value: windows of months, and their squares
 
 
 def ratio(numerator: Column | str, denominator: Column | str) -> Column:
-    """The quotient of two numbers as a double; NULL where the denominator is 0 or either is NULL."""
-    above, below = (F.col(side).cast("double") if isinstance(side, str) else side.cast("double") for side in (numerator, denominator))
+    """The quotient of two numbers as a double; NULL where the denominator is 0 or either is
+    NULL.
+    """
+    above, below = (
+        F.col(side).cast("double") if isinstance(side, str) else side.cast("double")
+        for side in (numerator, denominator)
+    )
     # abs finds -0.0 too, which is not the same as 0.0 to every engine.
     return F.when(F.abs(below) > 0, above / below)
 
 
 def split(name: str, value: Column, scale: Scale = MANY_ROWS) -> dict[str, Column]:
-    """Columns <name>_whole and <name>_rest, BIGINT; NULL where the value is NULL. NaN counts as the largest value."""
+    """Columns <name>_whole and <name>_rest, BIGINT; NULL where the value is NULL. NaN counts as the
+    largest value.
+    """
     value, largest = value.cast("double"), F.lit(scale.largest)
-    bounded = F.when(F.isnan(value) | (value > largest), largest).when(value < -largest, -largest).otherwise(value)
+    bounded = (
+        F.when(F.isnan(value) | (value > largest), largest)
+        .when(value < -largest, -largest)
+        .otherwise(value)
+    )
     # floor, because engines differ in where rint puts a half.
     whole = F.floor(bounded / BASE + 0.5)
     rest = F.floor((bounded - whole * BASE) * scale.resolution + 0.5)
@@ -53,7 +70,9 @@ def split(name: str, value: Column, scale: Scale = MANY_ROWS) -> dict[str, Colum
 
 
 def exact_sums(name: str, value: Column) -> list[Column]:
-    """Two sums over a group that ``total`` puts together; NULL does not count, and the total is NULL where they overflow."""
+    """Two sums over a group that ``total`` puts together; NULL does not count, and the total is
+    NULL where they overflow.
+    """
     return [F.try_sum(half).alias(column) for column, half in split(name, value).items()]
 
 
@@ -68,15 +87,21 @@ def total(name: str) -> Column:
 
 
 def total_over(name: str, window: WindowSpec, scale: Scale = MANY_ROWS) -> Column:
-    """The sum over a window of the value that ``split`` split by the same scale, as a double; NULL where all values are."""
+    """The sum over a window of the value that ``split`` split by the same scale, as a double; NULL
+    where all values are.
+    """
     return _joined(F.sum(f"{name}_whole").over(window), F.sum(f"{name}_rest").over(window), scale)
 
 
 def deviation(squares: Column | str, values: Column | str, count: Column | str) -> Column:
-    """Standard deviation of a population from totals of its squares and values; exactly 0 for equal values, NULL for none."""
+    """Standard deviation of a population from totals of its squares and values; exactly 0 for equal
+    values, NULL for none.
+    """
     mean_square, mean = ratio(squares, count), ratio(values, count)
     variance = mean_square - mean * mean
-    return F.when(variance > ROUNDING * mean_square, F.sqrt(variance)).when(mean.isNotNull(), F.lit(0.0))
+    return F.when(variance > ROUNDING * mean_square, F.sqrt(variance)).when(
+        mean.isNotNull(), F.lit(0.0)
+    )
 
 
 def _joined(whole: Column, rest: Column, scale: Scale) -> Column:

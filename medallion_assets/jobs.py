@@ -1,8 +1,10 @@
 """The jobs that sensors and people start, and those that apply and undo plans.
 
-Plans in Dagster's interface: a job that applies one and a job that undoes one, whose launch form asks for its name.
+Plans in Dagster's interface: a job that applies one and a job that undoes one, whose launch form
+asks for its name.
 
-What a plan is lies in medallion_assets/plans.py. A backfill or removal is carried out by the run of its asset, named in a tag.
+What a plan is lies in medallion_assets/plans.py. A backfill or removal is carried out by the run of
+its asset, named in a tag.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,36 +24,67 @@ from resources.settings import Settings
 def build_jobs(model_keys: Mapping[str, dg.AssetKey]) -> dict[str, Any]:
     """The jobs that sensors and people start.
 
-    register_deliveries takes in what landed; monthly_data brings months from bronze to features and their monitoring;
-    monthly_forecast does that, publishes, and decides whether to train again; retraining fits, compares, decides and publishes.
+    register_deliveries takes in what landed; monthly_data brings months from bronze to features and
+    their monitoring; monthly_forecast does that, publishes, and decides whether to train again;
+    retraining fits, compares, decides and publishes.
     """
 
     def keys(*specs: Any) -> dg.AssetSelection:
         return dg.AssetSelection.assets(*map(asset_key, specs))
 
     data = keys(
-        tables.BRONZE_SALES_ORDERS, tables.SILVER_SALES_ORDERS, tables.REJECTED_LINES, tables.PARTS, tables.MONTHLY_DEMAND,
-        tables.DEMAND_FEATURES, tables.DATA_QUALITY, tables.DEMAND_DRIFT,
-    )  # fmt: skip
+        tables.BRONZE_SALES_ORDERS,
+        tables.SILVER_SALES_ORDERS,
+        tables.REJECTED_LINES,
+        tables.PARTS,
+        tables.MONTHLY_DEMAND,
+        tables.DEMAND_FEATURES,
+        tables.DATA_QUALITY,
+        tables.DEMAND_DRIFT,
+    )
     # Drift looks at errors of what was served, too: where those are made, it is made again.
-    served = keys(tables.DEMAND_FORECAST, tables.FORECAST_ACCURACY, tables.DEMAND_DRIFT) | dg.AssetSelection.assets(REPORT_KEY)
+    served = keys(
+        tables.DEMAND_FORECAST, tables.FORECAST_ACCURACY, tables.DEMAND_DRIFT
+    ) | dg.AssetSelection.assets(REPORT_KEY)
     decided = keys(tables.RETRAINING_DECISION)
-    training = dg.AssetSelection.assets(*model_keys.values()) | keys(tables.ZOO_RESULT, tables.MODEL_EVALUATION, tables.CHAMPION)
+    training = dg.AssetSelection.assets(*model_keys.values()) | keys(
+        tables.ZOO_RESULT, tables.MODEL_EVALUATION, tables.CHAMPION
+    )
     one_at_a_time = {"dagster/concurrency_key": "medallion"}
     jobs = {
-        "register_deliveries": (keys(tables.DELIVERIES), "Registers files that landed and tells which months they touch."),
+        "register_deliveries": (
+            keys(tables.DELIVERIES),
+            "Registers files that landed and tells which months they touch.",
+        ),
         "monthly_data": (data, "Orders to features and monitoring for the months given."),
-        "monthly_forecast": (data | served | decided, "Orders to features, the forecast of each month, and whether to train again."),
-        "publish": (served, "The forecast of each month by the version trained by then, its accuracy, its report, and drift."),
-        "retraining": (training | served, "Fits the zoo, compares it on the same evidence, decides the champions, publishes."),
+        "monthly_forecast": (
+            data | served | decided,
+            "Orders to features, the forecast of each month, and whether to train again.",
+        ),
+        "publish": (
+            served,
+            (
+                "The forecast of each month by the version trained by then, its accuracy, its"
+                " report, and drift."
+            ),
+        ),
+        "retraining": (
+            training | served,
+            "Fits the zoo, compares it on the same evidence, decides the champions, publishes.",
+        ),
     }
-    return {name: dg.define_asset_job(name, selection, description=text, tags=one_at_a_time) for name, (selection, text) in jobs.items()}
+    return {
+        name: dg.define_asset_job(name, selection, description=text, tags=one_at_a_time)
+        for name, (selection, text) in jobs.items()
+    }
 
 
 class PlanNamed(dg.Config):  # type: ignore[misc]
     """The launch form."""
 
-    plan: str = Field(description="name of the plan, as `medallion plan ...` or a refused run told it")
+    plan: str = Field(
+        description="name of the plan, as `medallion plan ...` or a refused run told it"
+    )
 
 
 def build_plan_jobs(settings: Settings) -> list[dg.JobDefinition]:
@@ -62,8 +95,12 @@ def build_plan_jobs(settings: Settings) -> list[dg.JobDefinition]:
         @clear_refusals
         def carry_out(context: dg.OpExecutionContext, config: PlanNamed) -> None:
             lakehouse = context.resources.lakehouse
-            done = act(plans_of(context.run, lakehouse, settings), plans.find(lakehouse, config.plan))
-            context.log.info(f"{done.plan_id} {done.state}: {done.table.id} is at version {done.version_after}")
+            done = act(
+                plans_of(context.run, lakehouse, settings), plans.find(lakehouse, config.plan)
+            )
+            context.log.info(
+                f"{done.plan_id} {done.state}: {done.table.id} is at version {done.version_after}"
+            )
 
         @dg.job(name=name, description=description, tags={"dagster/concurrency_key": "medallion"})
         def plan_job() -> None:
@@ -71,8 +108,18 @@ def build_plan_jobs(settings: Settings) -> list[dg.JobDefinition]:
 
         return plan_job
 
-    backfills = f"A backfill or removal is carried out by launching its asset with the tag {PLAN_TAG}."
+    backfills = (
+        f"A backfill or removal is carried out by launching its asset with the tag {PLAN_TAG}."
+    )
     return [
-        job("apply_plan", f"Does what a stored plan shows, if the table has not moved since. {backfills}", lambda p, plan: p.apply(plan)),
-        job("undo_plan", "Returns a table to its version before an applied plan.", lambda p, plan: p.undo(plan)),
+        job(
+            "apply_plan",
+            f"Does what a stored plan shows, if the table has not moved since. {backfills}",
+            lambda p, plan: p.apply(plan),
+        ),
+        job(
+            "undo_plan",
+            "Returns a table to its version before an applied plan.",
+            lambda p, plan: p.undo(plan),
+        ),
     ]

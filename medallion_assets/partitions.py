@@ -14,7 +14,9 @@ NO_MONTH = 0  # lines whose date can't be read or is out of range
 
 
 def month_partitions(first_month: int) -> dg.MonthlyPartitionsDefinition:
-    """Partitions ``yyyymm`` from the first month to the running one, which is stored too, as a partial month."""
+    """Partitions ``yyyymm`` from the first month to the running one, which is stored too, as a
+    partial month.
+    """
     return dg.MonthlyPartitionsDefinition(start_date=str(first_month), fmt="%Y%m", end_offset=1)
 
 
@@ -52,7 +54,11 @@ def stretches(months: Iterable[int]) -> list[tuple[int, int]]:
 def days_in_month(yyyymm: int) -> int:
     """Number of days of the month."""
     year, month = divmod(yyyymm, 100)
-    return 28 + (year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)) if month == 2 else 30 + (month in {1, 3, 5, 7, 8, 10, 12})
+    return (
+        28 + (year % 4 == 0 and (year % 100 != 0 or year % 400 == 0))
+        if month == 2
+        else 30 + (month in {1, 3, 5, 7, 8, 10, 12})
+    )
 
 
 @dataclass(frozen=True)
@@ -65,13 +71,17 @@ class MonthLines:
 
 
 def complete_months(
-    lines: Sequence[MonthLines], first_month: int, last_month: int | None, closed_through: int | None, closing_days: int
+    lines: Sequence[MonthLines],
+    first_month: int,
+    last_month: int | None,
+    closed_through: int | None,
+    closing_days: int,
 ) -> list[int]:
     """Months that may be read by features, models and evaluation, in order.
 
-    A month is complete when the configuration or its source says so, or lines of a later month exist and it has a line in
-    its last ``closing_days`` days; a month without lines is complete when a later one is. With a configured ``last_month``
-    no later month is complete.
+    A month is complete when the configuration or its source says so, or lines of a later month
+    exist and it has a line in its last ``closing_days`` days; a month without lines is complete
+    when a later one is. With a configured ``last_month`` no later month is complete.
     """
     last_day: dict[int, int] = {}
     for entry in lines:
@@ -88,19 +98,30 @@ def complete_months(
             continue
         has_later_lines = any(other > month for other in last_day)
         closes = month in last_day and last_day[month] > days_in_month(month) - closing_days
-        if month <= declared or (has_later_lines and closes) or (month not in last_day and later_is_complete):
+        if (
+            month <= declared
+            or (has_later_lines and closes)
+            or (month not in last_day and later_is_complete)
+        ):
             complete.append(month)
             later_is_complete = True
     return complete[::-1]
 
 
-def evidence_origins(month: int, horizon: int, origins: int, first_month: int, min_history: int) -> list[int]:
-    """The origins whose forecasts are the evidence of a decision in ``month``: for each every horizon has its actual.
+def evidence_origins(
+    month: int, horizon: int, origins: int, first_month: int, min_history: int
+) -> list[int]:
+    """The origins whose forecasts are the evidence of a decision in ``month``: for each every
+    horizon has its actual.
 
     Origins with fewer than ``min_history`` months before them are left out.
     """
     candidates = month_range(add_months(month, -horizon - origins + 1), add_months(month, -horizon))
-    return [origin for origin in candidates if month_index(origin) - month_index(first_month) >= min_history]
+    return [
+        origin
+        for origin in candidates
+        if month_index(origin) - month_index(first_month) >= min_history
+    ]
 
 
 def in_ranges(months: Iterable[int], partitions: Mapping[str, object] | Sequence[str]) -> list[int]:

@@ -1,7 +1,8 @@
 """Plans: what a destructive act would do, shown and stored before it is done, and named when it is.
 
-A plan is a row of gold.plan; what happened to it are further rows. The acts themselves lie in resources/lakehouse.py; who asks for
-one lies in operations/ and in the assets, which ask here before they write.
+A plan is a row of gold.plan; what happened to it are further rows. The acts themselves lie in
+resources/lakehouse.py; who asks for one lies in operations/ and in the assets, which ask here
+before they write.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from resources.lakehouse import Lakehouse, TableSpec
 
 PLAN_TAG = "medallion/plan"
 FORCE_TAG = "medallion/force"
-TRIGGER_TAG = "medallion/trigger"  # what asked for a run: a sensor's name, command_line; none where a person did in the interface
+# what asked for a run: a sensor's name, command_line; none where a person did in the interface
+TRIGGER_TAG = "medallion/trigger"
 ACTOR_TAG = "medallion/actor"  # who asked for a run, where its trigger does not say it
 Kind = Literal["backfill", "removal", "restore", "vacuum"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One plan as it stands. ``table_version``: the table's version when it was made, which undoing it returns to."""
+    """One plan as it stands. ``table_version``: the table's version when it was made, which undoing
+    it returns to.
+    """
 
     plan_id: str
     kind: Kind
@@ -45,21 +49,48 @@ class Plan:
 
     def sentence(self, lakehouse: Lakehouse) -> str:
         """What applying it does, and what can't be undone."""
-        size = f"{self.row_count:,} rows, {self.file_count:,} files, {self.byte_count / 1e6:,.1f} MB"
+        size = (
+            f"{self.row_count:,} rows, {self.file_count:,} files, {self.byte_count / 1e6:,.1f} MB"
+        )
         name = lakehouse.name(self.table) + (f" of {self.writer}" if self.writer else "")
-        span = f"{self.months[0]} to {self.months[-1]} ({len(self.months)} months)" if self.months else "all months"
+        span = (
+            f"{self.months[0]} to {self.months[-1]} ({len(self.months)} months)"
+            if self.months
+            else "all months"
+        )
         back = f"`medallion undo {self.plan_id}` returns to version {self.table_version}."
         if self.kind == "vacuum":
-            removed = f"removes {self.file_count:,} files ({self.byte_count / 1e6:,.1f} MB) of {name} that no newer version needs"
-            return f"{removed}; versions of {self.details['retention_days']} days stay readable. This can't be undone."
+            removed = (
+                f"removes {self.file_count:,} files ({self.byte_count / 1e6:,.1f} MB) of {name}"
+                " that no newer version needs"
+            )
+            return (
+                f"{removed}; versions of {self.details['retention_days']} days stay readable. This"
+                " can't be undone."
+            )
         if self.kind == "restore":
-            then = f"makes {name} what it was at version {self.details['to_version']} ({self.row_count:,} rows)"
-            return f"{then}; version {self.table_version} has {self.file_count:,} files, {self.byte_count / 1e6:,.1f} MB. {back}"
+            then = (
+                f"makes {name} what it was at version {self.details['to_version']}"
+                f" ({self.row_count:,} rows)"
+            )
+            return (
+                f"{then}; version {self.table_version} has {self.file_count:,} files,"
+                f" {self.byte_count / 1e6:,.1f} MB. {back}"
+            )
         if self.kind == "removal":
-            return f"lets a write of {name}, {span}, remove more rows than writes.max_removed_share allows; stored there: {size}. {back}"
+            return (
+                f"lets a write of {name}, {span}, remove more rows than writes.max_removed_share"
+                f" allows; stored there: {size}. {back}"
+            )
         if self.table is DEMAND_FORECAST:
-            return f"publishes {name}, {span}, anew by the version that serves now; the vintages of before stay readable. {back}"
-        return f"computes {name}, {span}, again although its inputs did not change; stored there: {size}. {back}"
+            return (
+                f"publishes {name}, {span}, anew by the version that serves now; the vintages of"
+                f" before stay readable. {back}"
+            )
+        return (
+            f"computes {name}, {span}, again although its inputs did not change; stored there:"
+            f" {size}. {back}"
+        )
 
 
 class Permission(NamedTuple):
@@ -105,30 +136,49 @@ def table_named(table_id: str) -> TableSpec:
     for spec in TABLES:
         if spec.id == table_id and spec not in RECORDS:
             return spec
-    raise Refused(f"no table '{table_id}'; tables are {', '.join(spec.id for spec in TABLES if spec not in RECORDS)}")
+    raise Refused(
+        f"no table '{table_id}'; tables are"
+        f" {', '.join(spec.id for spec in TABLES if spec not in RECORDS)}"
+    )
 
 
 @dataclass(frozen=True)
 class Plans:
-    """Makes plans and carries them out. ``actor``: who, stored with every row; ``retention_months``: what vacuum must leave."""
+    """Makes plans and carries them out. ``actor``: who, stored with every row;
+    ``retention_months``: what vacuum must leave.
+    """
 
     lakehouse: Lakehouse
     actor: str
     retention_months: int
     run_id: str = ""
 
-    def backfill(self, table: TableSpec, months: Sequence[int], writer: str = "", kind: Kind = "backfill") -> Plan:
-        """Plan to compute stored months again, or (``removal``) to let them lose rows. Raises Refused where none is stored."""
+    def backfill(
+        self, table: TableSpec, months: Sequence[int], writer: str = "", kind: Kind = "backfill"
+    ) -> Plan:
+        """Plan to compute stored months again, or (``removal``) to let them lose rows. Raises
+        Refused where none is stored.
+        """
         slices = self.lakehouse.slices(table, writer)
         stored = [month for month in sorted(months) if month in slices]
         if not stored:
-            raise Refused(f"{self.lakehouse.name(table)} holds none of these months, so writing them needs no plan")
-        return self._planned(kind, table, writer, stored, sum(slices[month].row_count for month in stored), {})
+            raise Refused(
+                f"{self.lakehouse.name(table)} holds none of these months, so writing them needs no"
+                " plan"
+            )
+        return self._planned(
+            kind, table, writer, stored, sum(slices[month].row_count for month in stored), {}
+        )
 
     def restore(self, table: TableSpec, version: int) -> Plan:
-        """Plan to make a table what it was at a version. Raises Refused for a version that is not readable."""
+        """Plan to make a table what it was at a version. Raises Refused for a version that is not
+        readable.
+        """
         if version >= self.lakehouse.version(table):
-            raise Refused(f"{self.lakehouse.name(table)} is at version {self.lakehouse.version(table)}; name an earlier one")
+            raise Refused(
+                f"{self.lakehouse.name(table)} is at version {self.lakehouse.version(table)}; name"
+                " an earlier one"
+            )
         rows = len(self.lakehouse.rows(table, [table.key[0]], version=version))
         return self._planned("restore", table, "", [], rows, {"to_version": version})
 
@@ -137,48 +187,67 @@ class Plans:
         days = self.retention_months * 31
         files = self.lakehouse.unneeded_files(table, days * 24)
         sizes = len(files), sum(files.values())
-        return self._planned("vacuum", table, "", [], 0, {"retention_days": days, "files": sorted(files)}, sizes)
+        return self._planned(
+            "vacuum", table, "", [], 0, {"retention_days": days, "files": sorted(files)}, sizes
+        )
 
     def check(self, plan: Plan) -> Plan:
-        """The plan, if it may be applied now. Raises Refused where it was applied before, or the table moved since it was made."""
+        """The plan, if it may be applied now. Raises Refused where it was applied before, or the
+        table moved since it was made.
+        """
         if plan.state != "planned":
             raise Refused(f"plan {plan.plan_id} was {plan.state} already; make a new one")
         if (version := self.lakehouse.version(plan.table)) != plan.table_version:
             raise Refused(
-                f"plan {plan.plan_id} was made for version {plan.table_version} of {self.lakehouse.name(plan.table)}, which is at version "
-                f"{version} now; nothing was changed. Make a new plan and look at it."
+                f"plan {plan.plan_id} was made for version {plan.table_version} of"
+                f" {self.lakehouse.name(plan.table)}, which is at version {version} now; nothing"
+                " was changed. Make a new plan and look at it."
             )
         return plan
 
     def apply(self, plan: Plan) -> Plan:
-        """Carry out a plan that no asset does: restore or vacuum. Raises Refused as ``check``, and where other files would be removed."""
+        """Carry out a plan that no asset does: restore or vacuum. Raises Refused as ``check``, and
+        where other files would be removed.
+        """
         self.check(plan)
         if plan.kind == "vacuum":
-            now = sorted(self.lakehouse.unneeded_files(plan.table, int(plan.details["retention_days"]) * 24))
+            now = sorted(
+                self.lakehouse.unneeded_files(plan.table, int(plan.details["retention_days"]) * 24)
+            )
             if now != plan.details["files"]:
                 raise Refused(
-                    f"plan {plan.plan_id}: {len(now):,} files would be removed now, not the {plan.file_count:,} it shows; make a new one"
+                    f"plan {plan.plan_id}: {len(now):,} files would be removed now, not the"
+                    f" {plan.file_count:,} it shows; make a new one"
                 )
             self.lakehouse.vacuum(plan.table, int(plan.details["retention_days"]) * 24)
         elif plan.kind == "restore":
             self.lakehouse.restore(plan.table, int(plan.details["to_version"]), self.run_id)
         else:
-            raise Refused(f"plan {plan.plan_id} is a {plan.kind}: the run that writes {plan.table.id} carries it out")
+            raise Refused(
+                f"plan {plan.plan_id} is a {plan.kind}: the run that writes {plan.table.id} carries"
+                " it out"
+            )
         return self.done(plan, "applied")
 
     def undo(self, plan: Plan) -> Plan:
-        """Return to the version before an applied plan. Raises Refused where it was not applied, can't be undone, or the table moved on."""
+        """Return to the version before an applied plan. Raises Refused where it was not applied,
+        can't be undone, or the table moved on.
+        """
         if plan.state != "applied":
             raise Refused(f"plan {plan.plan_id} is {plan.state}, so there is nothing to undo")
         if plan.kind == "vacuum":
             raise Refused(f"plan {plan.plan_id} removed files for good; that can't be undone")
         if (version := self.lakehouse.version(plan.table)) != plan.version_after:
             raise Refused(
-                f"{self.lakehouse.name(plan.table)} went from version {plan.version_after} to {version} after plan {plan.plan_id}; "
-                f"undoing it would undo that too. If that is meant: medallion plan restore {plan.table.id} --to {plan.table_version}"
+                f"{self.lakehouse.name(plan.table)} went from version {plan.version_after} to"
+                f" {version} after plan {plan.plan_id}; undoing it would undo that too. If that is"
+                f" meant: medallion plan restore {plan.table.id} --to {plan.table_version}"
             )
         if version == plan.table_version:
-            raise Refused(f"plan {plan.plan_id} changed nothing in {self.lakehouse.name(plan.table)}, so there is nothing to undo")
+            raise Refused(
+                f"plan {plan.plan_id} changed nothing in {self.lakehouse.name(plan.table)}, so"
+                " there is nothing to undo"
+            )
         self.lakehouse.restore(plan.table, plan.table_version, self.run_id)
         return self.done(plan, "undone")
 
@@ -188,20 +257,33 @@ class Plans:
         return find(self.lakehouse, plan.plan_id)
 
     def permission(
-        self, tags: Mapping[str, str], table: TableSpec, months: Sequence[int], writer: str = "", needs_plan: bool = False
+        self,
+        tags: Mapping[str, str],
+        table: TableSpec,
+        months: Sequence[int],
+        writer: str = "",
+        needs_plan: bool = False,
     ) -> Permission:
-        """What a run with these tags may do to months of a table. ``needs_plan``: what it would do to them needs a plan though not forced.
+        """What a run with these tags may do to months of a table. ``needs_plan``: what it would do
+        to them needs a plan though not forced.
 
-        Raises Refused for a plan of other months or of a table that moved; and, with the plan that is needed, for a run that does
-        to more than one stored month without one what needs one.
+        Raises Refused for a plan of other months or of a table that moved; and, with the plan that
+        is needed, for a run that does to more than one stored month without one what needs one.
         """
-        named = [find(self.lakehouse, name.strip()) for name in tags.get(PLAN_TAG, "").split(",") if name.strip()]
+        named = [
+            find(self.lakehouse, name.strip())
+            for name in tags.get(PLAN_TAG, "").split(",")
+            if name.strip()
+        ]
         own = [plan for plan in named if plan.table.id == table.id and plan.writer == writer]
         if own:
             plan = self.check(own[-1])
-            if outside := sorted(set(months) & set(self.lakehouse.slices(table, writer)) - set(plan.months)):
+            if outside := sorted(
+                set(months) & set(self.lakehouse.slices(table, writer)) - set(plan.months)
+            ):
                 raise Refused(
-                    f"plan {plan.plan_id} covers {plan.months[0]} to {plan.months[-1]}, not {outside[0]}; make a plan for this run"
+                    f"plan {plan.plan_id} covers {plan.months[0]} to {plan.months[-1]}, not"
+                    f" {outside[0]}; make a plan for this run"
                 )
             return Permission(plan, plan.kind == "backfill")
         is_forced = tags.get(FORCE_TAG, "").lower() in ("true", "1", "yes")
@@ -212,8 +294,9 @@ class Plans:
             return Permission(is_forced=is_forced)
         plan = self.backfill(table, stored, writer)
         raise Refused(
-            f"plan {plan.plan_id}: {plan.sentence(self.lakehouse)} Nothing was written. To do it, launch the same run with the tag "
-            f"{PLAN_TAG}: {plan.plan_id}, or `medallion apply {plan.plan_id}`."
+            f"plan {plan.plan_id}: {plan.sentence(self.lakehouse)} Nothing was written. To do it,"
+            f" launch the same run with the tag {PLAN_TAG}: {plan.plan_id}, or `medallion apply"
+            f" {plan.plan_id}`."
         )
 
     def _planned(
@@ -226,11 +309,15 @@ class Plans:
         details: Mapping[str, Any],
         sizes: tuple[int, int] | None = None,
     ) -> Plan:
-        files, size = sizes if sizes is not None else self.lakehouse.storage(table, months or None, writer)
+        files, size = (
+            sizes if sizes is not None else self.lakehouse.storage(table, months or None, writer)
+        )
         number = self._next_number()
         plan_id = f"{kind}-{table.name}-{number}"
         version = self.lakehouse.version(table)
-        plan = Plan(plan_id, kind, table, writer, tuple(months), version, rows, files, size, details)
+        plan = Plan(
+            plan_id, kind, table, writer, tuple(months), version, rows, files, size, details
+        )
         self._append(plan, "planned", None)
         return plan
 

@@ -1,6 +1,8 @@
-"""Pictures of demand, forecasts and errors, for MLflow, the metadata of assets and the monthly report.
+"""Pictures of demand, forecasts and errors, for MLflow, the metadata of assets and the monthly
+report.
 
-Small pandas frames in, a matplotlib Figure out, without pyplot's global state. Where a picture is stored is not decided here.
+Small pandas frames in, a matplotlib Figure out, without pyplot's global state. Where a picture is
+stored is not decided here.
 """
 
 from __future__ import annotations
@@ -24,7 +26,14 @@ MAX_MARKDOWN_BYTES = 200_000
 MAX_ROWS = 28  # bars or models that are legible on one picture
 
 # Okabe and Ito: told apart with any common colour blindness.
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8C8C8C"
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#8C8C8C",
+)
 _CLASS_STYLES = {
     "smooth": (BLUE, "o"),
     "erratic": (ORANGE, "s"),
@@ -39,29 +48,60 @@ _WIDTH, _DPI = 8.0, 100  # inches and dots: 800 pixels
 _CHARACTER = 0.11  # inches that a character of a tick's label takes, with room around the label
 
 
-def error_by_segment(evaluation: pd.DataFrame, model: str, baseline: str = "seasonal_naive", is_simulated: bool = False) -> Figure:
-    """WQL of one model by segment, beside the baseline's: bars for the model, marks for the baseline.
+def error_by_segment(
+    evaluation: pd.DataFrame,
+    model: str,
+    baseline: str = "seasonal_naive",
+    is_simulated: bool = False,
+) -> Figure:
+    """WQL of one model by segment, beside the baseline's: bars for the model, marks for the
+    baseline.
 
-    evaluation: rows of gold.model_evaluation of one month. Shown are all parts, classes, ABC classes, months ahead, and as many
-    regions as there is room for, those with most demand first. Segments in which the model has no WQL are left out.
+    evaluation: rows of gold.model_evaluation of one month. Shown are all parts, classes, ABC
+    classes, months ahead, and as many regions as there is room for, those with most demand first.
+    Segments in which the model has no WQL are left out.
     """
     of_all = (evaluation["segment_kind"] == "all") & (evaluation["horizon"] > 0)
-    rows = evaluation[(of_all | (evaluation["horizon"] == 0)) & evaluation["model"].isin([model, baseline])]
-    rows = rows.assign(label=[_segment_label(*key) for key in zip(rows["segment_kind"], rows["segment"], rows["horizon"], strict=True)])
+    rows = evaluation[
+        (of_all | (evaluation["horizon"] == 0)) & evaluation["model"].isin([model, baseline])
+    ]
+    rows = rows.assign(
+        label=[
+            _segment_label(*key)
+            for key in zip(rows["segment_kind"], rows["segment"], rows["horizon"], strict=True)
+        ]
+    )
     order = rows.assign(
-        kind=rows["segment_kind"].map(list(_KINDS).index).where(rows["horizon"] == 0, _KINDS.index("abc_class") + 0.5),
-        place=rows["actual_qty"].mul(-1).where(rows["segment_kind"] == "region", rows["horizon"] + rows["segment"].map(_class_place)),
+        kind=rows["segment_kind"]
+        .map(list(_KINDS).index)
+        .where(rows["horizon"] == 0, _KINDS.index("abc_class") + 0.5),
+        place=rows["actual_qty"]
+        .mul(-1)
+        .where(
+            rows["segment_kind"] == "region", rows["horizon"] + rows["segment"].map(_class_place)
+        ),
     ).sort_values(["kind", "place", "label"], kind="stable")
     wql = rows.pivot_table(index="label", columns="model", values="wql", aggfunc="first")
     own = wql[model].dropna() if model in wql.columns else pd.Series(dtype=float)
     ordered = [label for label in order["label"].drop_duplicates() if label in own.index][:MAX_ROWS]
-    figure, axes = _canvas(f"Forecast error by segment: {model}", is_simulated, height=1.6 + 0.3 * max(len(ordered), 4))
+    figure, axes = _canvas(
+        f"Forecast error by segment: {model}", is_simulated, height=1.6 + 0.3 * max(len(ordered), 4)
+    )
     if not ordered:
         return _nothing(figure, axes, "no segment with an error on identical cells")
     positions = np.arange(len(ordered))
     axes.barh(positions, own[ordered], height=0.62, color=BLUE, label=model)
     if baseline in wql.columns and baseline != model:
-        axes.plot(wql[baseline][ordered], positions, linestyle="none", marker="D", markersize=7, color=ORANGE, mec="black", label=baseline)
+        axes.plot(
+            wql[baseline][ordered],
+            positions,
+            linestyle="none",
+            marker="D",
+            markersize=7,
+            color=ORANGE,
+            mec="black",
+            label=baseline,
+        )
     axes.set_yticks(positions, [_short(label) for label in ordered])
     axes.set_ylim(len(positions) - 0.4, -0.6)
     axes.set_xlabel("WQL (quantile loss per unit of demand; lower is better)")
@@ -75,15 +115,23 @@ def error_by_segment(evaluation: pd.DataFrame, model: str, baseline: str = "seas
 def forecast_against_actual(totals: pd.DataFrame, model: str, is_simulated: bool = False) -> Figure:
     """Total demand by month beside the forecasts made one month ahead.
 
-    totals: target_yyyymm, actual_qty, forecast_qty, q10, q90, units (evaluation.monthly_totals, rows of one model and month). The
-    band adds up the parts' deciles, and so is wider than the 80 % interval of the total.
+    totals: target_yyyymm, actual_qty, forecast_qty, q10, q90, units (evaluation.monthly_totals,
+    rows of one model and month). The band adds up the parts' deciles, and so is wider than the 80 %
+    interval of the total.
     """
     rows = totals.sort_values("target_yyyymm")
     figure, axes = _canvas(f"Forecast one month ahead against actual: {model}", is_simulated)
     if rows.empty:
         return _nothing(figure, axes, "no forecast whose month is over")
     dates = _dates(rows["target_yyyymm"])
-    axes.fill_between(dates, *_band(rows), color=BLUE, alpha=0.2, linewidth=0, label="sum of the parts' q10 to q90")
+    axes.fill_between(
+        dates,
+        *_band(rows),
+        color=BLUE,
+        alpha=0.2,
+        linewidth=0,
+        label="sum of the parts' q10 to q90",
+    )
     axes.plot(dates, rows["forecast_qty"], color=BLUE, marker="o", linestyle="--", label="forecast")
     axes.plot(dates, rows["actual_qty"], color="black", marker="s", label="actual")
     _month_axis(axes, dates)
@@ -94,7 +142,8 @@ def forecast_against_actual(totals: pd.DataFrame, model: str, is_simulated: bool
 
 
 def calibration(histogram: pd.DataFrame, model: str, is_simulated: bool = False) -> Figure:
-    """Share of cells in each tenth of the forecast distribution (randomised PIT); a calibrated forecast has a tenth in each.
+    """Share of cells in each tenth of the forecast distribution (randomised PIT); a calibrated
+    forecast has a tenth in each.
 
     histogram: tenth (1 ... 10), cell_count (evaluation.pit_histogram, rows of one model and month).
     """
@@ -106,7 +155,14 @@ def calibration(histogram: pd.DataFrame, model: str, is_simulated: bool = False)
     axes.bar(share.index, share, width=0.85, color=[GREY, *[BLUE] * 8, GREY])
     axes.axhline(0.1, color="black", linestyle="--", linewidth=1.2, label="calibrated: 10% in each")
     inside = float(share.loc[2:9].sum())
-    axes.plot([], [], linestyle="none", marker="s", color=BLUE, label=f"between q10 and q90: {inside:.1%} (calibrated: 80%)")
+    axes.plot(
+        [],
+        [],
+        linestyle="none",
+        marker="s",
+        color=BLUE,
+        label=f"between q10 and q90: {inside:.1%} (calibrated: 80%)",
+    )
     axes.set_xticks(range(1, 11), [f"{10 * (tenth - 1)}–{10 * tenth}" for tenth in range(1, 11)])
     axes.set_xlabel("where the actual fell in the forecast distribution (per cent)")
     axes.set_ylabel("share of cells")
@@ -116,11 +172,21 @@ def calibration(histogram: pd.DataFrame, model: str, is_simulated: bool = False)
     return figure
 
 
-def feature_importance(importance: pd.DataFrame, model: str, is_simulated: bool = False, top: int = 20) -> Figure:
-    """The features a model leans on most. importance: feature, importance (in any unit; shown as a share of their sum)."""
+def feature_importance(
+    importance: pd.DataFrame, model: str, is_simulated: bool = False, top: int = 20
+) -> Figure:
+    """The features a model leans on most. importance: feature, importance (in any unit; shown as a
+    share of their sum).
+    """
     by_feature = importance.groupby("feature")["importance"].sum()
-    share = (by_feature / by_feature.sum() if by_feature.sum() > 0 else by_feature).sort_values(ascending=False, kind="stable").head(top)
-    figure, axes = _canvas(f"Feature importance: {model}", is_simulated, height=1.4 + 0.28 * max(len(share), 4))
+    share = (
+        (by_feature / by_feature.sum() if by_feature.sum() > 0 else by_feature)
+        .sort_values(ascending=False, kind="stable")
+        .head(top)
+    )
+    figure, axes = _canvas(
+        f"Feature importance: {model}", is_simulated, height=1.4 + 0.28 * max(len(share), 4)
+    )
     if share.empty:
         return _nothing(figure, axes, "the model names no features")
     positions = np.arange(len(share))
@@ -137,15 +203,22 @@ def feature_importance(importance: pd.DataFrame, model: str, is_simulated: bool 
 def model_comparison(evaluation: pd.DataFrame, is_simulated: bool = False) -> Figure:
     """WQL of every model by demand class and over all parts, the best model on top.
 
-    evaluation: rows of gold.model_evaluation of one month. Models without figures for lack of cells are named with their number.
+    evaluation: rows of gold.model_evaluation of one month. Models without figures for lack of cells
+    are named with their number.
     """
-    rows = evaluation[(evaluation["horizon"] == 0) & evaluation["segment_kind"].isin(["all", "demand_class"])]
+    rows = evaluation[
+        (evaluation["horizon"] == 0) & evaluation["segment_kind"].isin(["all", "demand_class"])
+    ]
     figures = rows.pivot_table(index="model", columns="segment", values="wql", aggfunc="first")
     missing = rows.groupby("model")["missing_cell_count"].max().astype(int)
     rank = figures["all"] if "all" in figures else pd.Series(dtype=float)
     rank = rank.reindex(missing.index).fillna(figures.mean(axis=1).reindex(missing.index))
     ordered = list(rank.sort_values(kind="stable", na_position="last").index)[:MAX_ROWS]
-    figure, axes = _canvas("Forecast error by model and demand class", is_simulated, height=1.8 + 0.34 * max(len(ordered), 4))
+    figure, axes = _canvas(
+        "Forecast error by model and demand class",
+        is_simulated,
+        height=1.8 + 0.34 * max(len(ordered), 4),
+    )
     if figures.empty:
         return _nothing(figure, axes, "no model with an error on identical cells")
     positions = np.arange(len(ordered))
@@ -155,8 +228,20 @@ def model_comparison(evaluation: pd.DataFrame, is_simulated: bool = False) -> Fi
             size, label = (17, "all parts") if segment == "all" else (8, segment)
             edge = 2.5 if segment == "all" else 0.8
             wql = figures[segment].reindex(ordered)
-            axes.plot(wql, positions, linestyle="none", marker=marker, markersize=size, color=colour, mew=edge, label=label)
-    axes.set_yticks(positions, [_short(m) + (f"\nlacks {missing[m]:,} cells" if missing[m] else "") for m in ordered])
+            axes.plot(
+                wql,
+                positions,
+                linestyle="none",
+                marker=marker,
+                markersize=size,
+                color=colour,
+                mew=edge,
+                label=label,
+            )
+    axes.set_yticks(
+        positions,
+        [_short(m) + (f"\nlacks {missing[m]:,} cells" if missing[m] else "") for m in ordered],
+    )
     axes.set_ylim(len(positions) - 0.4, -0.6)
     axes.set_xlabel("WQL (quantile loss per unit of demand; lower is better)")
     axes.set_ylabel("model")
@@ -166,18 +251,37 @@ def model_comparison(evaluation: pd.DataFrame, is_simulated: bool = False) -> Fi
 
 
 def demand_history(demand: pd.DataFrame, is_simulated: bool = False) -> Figure:
-    """Total demand per month. demand: yyyymm, demand_qty (units), and optionally is_complete; partial months are drawn hollow."""
+    """Total demand per month. demand: yyyymm, demand_qty (units), and optionally is_complete;
+    partial months are drawn hollow.
+    """
     rows = demand.sort_values("yyyymm")
     figure, axes = _canvas("Demand of all parts", is_simulated)
     if rows.empty:
         return _nothing(figure, axes, "no month with demand")
     dates = _dates(rows["yyyymm"])
     qty = rows["demand_qty"].to_numpy(dtype=float)
-    is_complete = rows["is_complete"].to_numpy(dtype=bool) if "is_complete" in rows else np.ones(len(rows), dtype=bool)
-    axes.plot(dates[is_complete], qty[is_complete], color=BLUE, marker="o", markersize=4, label="complete months")
+    is_complete = (
+        rows["is_complete"].to_numpy(dtype=bool)
+        if "is_complete" in rows
+        else np.ones(len(rows), dtype=bool)
+    )
+    axes.plot(
+        dates[is_complete],
+        qty[is_complete],
+        color=BLUE,
+        marker="o",
+        markersize=4,
+        label="complete months",
+    )
     if not is_complete.all():
         axes.plot(
-            dates[~is_complete], qty[~is_complete], linestyle="none", marker="o", mfc="white", color=RED, label="months not complete yet"
+            dates[~is_complete],
+            qty[~is_complete],
+            linestyle="none",
+            marker="o",
+            mfc="white",
+            color=RED,
+            label="months not complete yet",
         )
         _legend_below(figure, axes)
     _month_axis(axes, dates)
@@ -186,20 +290,32 @@ def demand_history(demand: pd.DataFrame, is_simulated: bool = False) -> Figure:
     return figure
 
 
-def served_forecast(history: pd.DataFrame, forecast: pd.DataFrame, is_simulated: bool = False) -> Figure:
+def served_forecast(
+    history: pd.DataFrame, forecast: pd.DataFrame, is_simulated: bool = False
+) -> Figure:
     """Total demand of the last three years and the forecast that is served after it.
 
-    history: yyyymm, demand_qty, complete months; forecast: target_yyyymm, forecast_qty, q10, q90, all units. The band adds up the
-    parts' deciles, and so is wider than the 80 % interval of the total.
+    history: yyyymm, demand_qty, complete months; forecast: target_yyyymm, forecast_qty, q10, q90,
+    all units. The band adds up the parts' deciles, and so is wider than the 80 % interval of the
+    total.
     """
     past, coming = history.sort_values("yyyymm").tail(36), forecast.sort_values("target_yyyymm")
     figure, axes = _canvas("Demand of all parts and its forecast", is_simulated)
     if coming.empty:
         return _nothing(figure, axes, "no forecast")
     behind, ahead = _dates(past["yyyymm"]), _dates(coming["target_yyyymm"])
-    axes.fill_between(ahead, *_band(coming), color=BLUE, alpha=0.2, linewidth=0, label="sum of the parts' q10 to q90")
+    axes.fill_between(
+        ahead,
+        *_band(coming),
+        color=BLUE,
+        alpha=0.2,
+        linewidth=0,
+        label="sum of the parts' q10 to q90",
+    )
     axes.plot(behind, past["demand_qty"], color="black", marker="s", markersize=4, label="actual")
-    axes.plot(ahead, coming["forecast_qty"], color=BLUE, marker="o", linestyle="--", label="forecast")
+    axes.plot(
+        ahead, coming["forecast_qty"], color=BLUE, marker="o", linestyle="--", label="forecast"
+    )
     _month_axis(axes, pd.DatetimeIndex([*behind, *ahead]))
     axes.set_ylabel("demand of all parts (units per month)")
     _quantity_axis(axes)
@@ -207,60 +323,122 @@ def served_forecast(history: pd.DataFrame, forecast: pd.DataFrame, is_simulated:
     return figure
 
 
-def forecast_by_class(judged: pd.DataFrame, coming: pd.DataFrame, is_simulated: bool = False) -> Figure:
-    """Demand of each class beside what was forecast a month ahead, and the forecast that is served now: a panel per class.
+def forecast_by_class(
+    judged: pd.DataFrame, coming: pd.DataFrame, is_simulated: bool = False
+) -> Figure:
+    """Demand of each class beside what was forecast a month ahead, and the forecast that is served
+    now: a panel per class.
 
-    judged: target_yyyymm, demand_class, actual_qty, forecast_qty, q10, q90 of months that are over; coming: the same without actual_qty,
-    of months to come; units. Bands add up the parts' deciles, and so are wider than the 80 % interval of a class.
+    judged: target_yyyymm, demand_class, actual_qty, forecast_qty, q10, q90 of months that are over;
+    coming: the same without actual_qty, of months to come; units. Bands add up the parts' deciles,
+    and so are wider than the 80 % interval of a class.
     """
-    classes = [name for name in DEMAND_CLASSES if name in {*judged["demand_class"], *coming["demand_class"]}]
+    classes = [
+        name
+        for name in DEMAND_CLASSES
+        if name in {*judged["demand_class"], *coming["demand_class"]}
+    ]
     figure, panels = _panels("Demand by class and its forecast", classes, is_simulated)
     for name, axes in panels.items():
-        past, ahead = (rows[rows["demand_class"] == name].sort_values("target_yyyymm") for rows in (judged, coming))
+        past, ahead = (
+            rows[rows["demand_class"] == name].sort_values("target_yyyymm")
+            for rows in (judged, coming)
+        )
         dates = _dates([*past["target_yyyymm"], *ahead["target_yyyymm"]])
-        for rows, colour, label in ((past, GREY, "forecast a month ahead"), (ahead, BLUE, "forecast now")):
+        for rows, colour, label in (
+            (past, GREY, "forecast a month ahead"),
+            (ahead, BLUE, "forecast now"),
+        ):
             if len(rows):
                 own = _dates(rows["target_yyyymm"])
                 axes.fill_between(own, *_band(rows), color=colour, alpha=0.25, linewidth=0)
-                axes.plot(own, rows["forecast_qty"], color=colour, marker="o", markersize=3, linestyle="--", label=label)
-        axes.plot(_dates(past["target_yyyymm"]), past["actual_qty"], color="black", marker="s", markersize=3, label="actual")
+                axes.plot(
+                    own,
+                    rows["forecast_qty"],
+                    color=colour,
+                    marker="o",
+                    markersize=3,
+                    linestyle="--",
+                    label=label,
+                )
+        axes.plot(
+            _dates(past["target_yyyymm"]),
+            past["actual_qty"],
+            color="black",
+            marker="s",
+            markersize=3,
+            label="actual",
+        )
         _month_axis(axes, dates, most=4)
         _quantity_axis(axes)
     return _with_panel_labels(figure, panels, "units per month", "no class has a forecast")
 
 
-def largest_errors(history: pd.DataFrame, forecast: pd.DataFrame, is_simulated: bool = False) -> Figure:
-    """Demand of some parts beside what was forecast for it: a panel per part, in the order of ``forecast``.
+def largest_errors(
+    history: pd.DataFrame, forecast: pd.DataFrame, is_simulated: bool = False
+) -> Figure:
+    """Demand of some parts beside what was forecast for it: a panel per part, in the order of
+    ``forecast``.
 
-    history: part_number, yyyymm, demand_qty; forecast: part_number, target_yyyymm, forecast_qty, q10, q90; units.
+    history: part_number, yyyymm, demand_qty; forecast: part_number, target_yyyymm, forecast_qty,
+    q10, q90; units.
     """
-    figure, panels = _panels("Parts with the largest error", list(forecast["part_number"].drop_duplicates())[:10], is_simulated)
+    figure, panels = _panels(
+        "Parts with the largest error",
+        list(forecast["part_number"].drop_duplicates())[:10],
+        is_simulated,
+    )
     for part, axes in panels.items():
         sold = history[history["part_number"] == part].sort_values("yyyymm")
         said = forecast[forecast["part_number"] == part].sort_values("target_yyyymm")
         ahead, behind = _dates(said["target_yyyymm"]), _dates(sold["yyyymm"])
-        axes.fill_between(ahead, *_band(said), color=BLUE, alpha=0.25, linewidth=0, label="q10 to q90")
-        axes.plot(ahead, said["forecast_qty"], color=BLUE, marker="o", markersize=3, linestyle="--", label="forecast")
-        axes.plot(behind, sold["demand_qty"], color="black", marker="s", markersize=3, label="actual")
+        axes.fill_between(
+            ahead, *_band(said), color=BLUE, alpha=0.25, linewidth=0, label="q10 to q90"
+        )
+        axes.plot(
+            ahead,
+            said["forecast_qty"],
+            color=BLUE,
+            marker="o",
+            markersize=3,
+            linestyle="--",
+            label="forecast",
+        )
+        axes.plot(
+            behind, sold["demand_qty"], color="black", marker="s", markersize=3, label="actual"
+        )
         _month_axis(axes, pd.DatetimeIndex([*behind, *ahead]).unique().sort_values(), most=4)
         _quantity_axis(axes)
-    return _with_panel_labels(figure, panels, "units per month", "no part has a forecast whose month is over")
+    return _with_panel_labels(
+        figure, panels, "units per month", "no part has a forecast whose month is over"
+    )
 
 
 def error_by_lag(figures: pd.DataFrame, is_simulated: bool = False) -> Figure:
-    """WQL of the served forecasts by months ahead, a line per class. figures: segment, lag, wql (accuracy.pooled)."""
-    figure, axes = _by_lag("Error of what was served, by class and months ahead", figures, "wql", is_simulated)
+    """WQL of the served forecasts by months ahead, a line per class. figures: segment, lag, wql
+    (accuracy.pooled).
+    """
+    figure, axes = _by_lag(
+        "Error of what was served, by class and months ahead", figures, "wql", is_simulated
+    )
     axes.set_ylabel("WQL (lower is better)")
     axes.set_ylim(bottom=0)
     return figure
 
 
 def coverage_by_lag(figures: pd.DataFrame, is_simulated: bool = False) -> Figure:
-    """Share of demand within q10 to q90 by months ahead, a line per class, beside the 80 % of a calibrated forecast.
+    """Share of demand within q10 to q90 by months ahead, a line per class, beside the 80 % of a
+    calibrated forecast.
 
-    figures: segment, lag, coverage_80 (accuracy.pooled). Of demand in whole units more than 80 % may lie within, on the bounds.
+    figures: segment, lag, coverage_80 (accuracy.pooled). Of demand in whole units more than 80 %
+    may lie within, on the bounds.
     """
-    figure, axes = _by_lag("Calibration of what was served, by class and months ahead", figures, "coverage_80", is_simulated)
+    figure, axes = _by_lag(
+        "Calibration of what was served, by class and months ahead",
+        figures,
+        "coverage_80",
+        is_simulated,
+    )
     axes.axhline(0.8, color="black", linestyle="--", linewidth=1.2)
     axes.set_ylabel("share within q10 to q90 (calibrated: 80%)")
     axes.set_ylim(0, 1.02)
@@ -269,11 +447,16 @@ def coverage_by_lag(figures: pd.DataFrame, is_simulated: bool = False) -> Figure
 
 
 def value_added(accuracy: pd.DataFrame, is_simulated: bool = False) -> Figure:
-    """What the served forecast added over the same month a year before, month by month, one month ahead.
+    """What the served forecast added over the same month a year before, month by month, one month
+    ahead.
 
     accuracy: rows of gold.forecast_accuracy; those of lag 1, all parts and classes, are drawn.
     """
-    rows = accuracy[(accuracy["lag"] == 1) & accuracy["segment_kind"].isin(["all", "demand_class"]) & accuracy["value_added"].notna()]
+    rows = accuracy[
+        (accuracy["lag"] == 1)
+        & accuracy["segment_kind"].isin(["all", "demand_class"])
+        & accuracy["value_added"].notna()
+    ]
     figure, axes = _canvas("Value added over last year's demand", is_simulated)
     if rows.empty:
         return _nothing(figure, axes, "no month with a demand a year before")
@@ -290,13 +473,24 @@ def value_added(accuracy: pd.DataFrame, is_simulated: bool = False) -> Figure:
 
 
 def value_by_version(decisions: pd.DataFrame, is_simulated: bool = False) -> Figure:
-    """WQL of the champions relative to the baseline's, on the evidence of each training, by class: whether later versions are better.
+    """WQL of the champions relative to the baseline's, on the evidence of each training, by class:
+    whether later versions are better.
 
-    decisions: rows of gold.champion; of each month and class the last with figures of champion and baseline counts.
+    decisions: rows of gold.champion; of each month and class the last with figures of champion and
+    baseline counts.
     """
-    known = decisions[decisions["champion_wql"].notna() & (decisions["baseline_wql"] > 0) & (decisions["decision"] != "restated")]
-    rows = known.sort_values("decision_number").drop_duplicates(["yyyymm", "demand_class"], keep="last")
-    rows = rows.assign(segment=rows["demand_class"], saved=1 - rows["champion_wql"].astype(float) / rows["baseline_wql"].astype(float))
+    known = decisions[
+        decisions["champion_wql"].notna()
+        & (decisions["baseline_wql"] > 0)
+        & (decisions["decision"] != "restated")
+    ]
+    rows = known.sort_values("decision_number").drop_duplicates(
+        ["yyyymm", "demand_class"], keep="last"
+    )
+    rows = rows.assign(
+        segment=rows["demand_class"],
+        saved=1 - rows["champion_wql"].astype(float) / rows["baseline_wql"].astype(float),
+    )
     figure, axes = _canvas("Value of the registered versions over the baseline", is_simulated)
     if rows.empty:
         return _nothing(figure, axes, "no decision with figures")
@@ -308,7 +502,10 @@ def value_by_version(decisions: pd.DataFrame, is_simulated: bool = False) -> Fig
     version = rows.groupby("yyyymm")["registry_version"].max()
     step = -(-len(months) // 6)
     shown = months[::-1][::step]
-    axes.set_xticks([place[month] for month in shown], [f"{month // 100}-{month % 100:02}\nv{version[month]:.0f}" for month in shown])
+    axes.set_xticks(
+        [place[month] for month in shown],
+        [f"{month // 100}-{month % 100:02}\nv{version[month]:.0f}" for month in shown],
+    )
     axes.set_xlim(-0.5, len(months) - 0.5)
     axes.set_xlabel("month of training and version")
     axes.set_ylabel("share of the baseline's WQL saved")
@@ -326,13 +523,16 @@ class Picture(NamedTuple):
     @property
     def markdown(self) -> str:
         """As an inline image."""
-        return f"![{self.description}](data:image/png;base64,{base64.b64encode(self.png).decode('ascii')})"
+        data = base64.b64encode(self.png).decode("ascii")
+        return f"![{self.description}](data:image/png;base64,{data})"
 
 
 def rendered(figure: Figure, description: str = "") -> Picture:
-    """The figure as a PNG whose markdown stays under 200 KB: its resolution is lowered until it fits.
+    """The figure as a PNG whose markdown stays under 200 KB: its resolution is lowered until it
+    fits.
 
-    ``description`` is the image's alternative text; by default the figure's title. Raises ValueError when it does not fit at 20 dpi.
+    ``description`` is the image's alternative text; by default the figure's title. Raises
+    ValueError when it does not fit at 20 dpi.
     """
     text = (description or title_of(figure)).replace("[", "(").replace("]", ")")
     dpi = float(_DPI)
@@ -343,11 +543,15 @@ def rendered(figure: Figure, description: str = "") -> Picture:
         if len(picture.markdown.encode()) < MAX_MARKDOWN_BYTES:
             return picture
         dpi *= 0.8
-    raise ValueError(f"the picture '{text}' is larger than {MAX_MARKDOWN_BYTES:,} bytes at any legible resolution")
+    raise ValueError(
+        f"the picture '{text}' is larger than {MAX_MARKDOWN_BYTES:,} bytes at any legible"
+        " resolution"
+    )
 
 
 def svg(figure: Figure, width: float = 5.0) -> str:
-    """The figure as an SVG document so many inches wide, its height kept, for a page that writes the title itself; text stays text.
+    """The figure as an SVG document so many inches wide, its height kept, for a page that writes
+    the title itself; text stays text.
 
     Equal figures give equal documents. The figure is changed for it.
     """
@@ -359,7 +563,10 @@ def svg(figure: Figure, width: float = 5.0) -> str:
         figure.axes[0].set_title("", loc="left")
     for axes in figure.axes:
         labels = axes.get_xticklabels()
-        if sum(len(label.get_text()) for label in labels) * _CHARACTER > width * axes.get_position().width:
+        if (
+            sum(len(label.get_text()) for label in labels) * _CHARACTER
+            > width * axes.get_position().width
+        ):
             for label in labels:
                 label.set(rotation=35, ha="right", rotation_mode="anchor")
     from matplotlib import rc_context
@@ -371,7 +578,9 @@ def svg(figure: Figure, width: float = 5.0) -> str:
 
 
 def _figure(height: float) -> Figure:
-    """An empty figure. Matplotlib is imported when something is drawn: most commands draw nothing."""
+    """An empty figure. Matplotlib is imported when something is drawn: most commands draw
+    nothing.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -397,11 +606,15 @@ def _canvas(title: str, is_simulated: bool, height: float = 4.5) -> tuple[Figure
     return figure, axes
 
 
-def _panels(title: str, names: Sequence[str], is_simulated: bool, columns: int = 2) -> tuple[Figure, dict[str, Axes]]:
+def _panels(
+    title: str, names: Sequence[str], is_simulated: bool, columns: int = 2
+) -> tuple[Figure, dict[str, Axes]]:
     """A figure with one small named panel for each name, none for none."""
     height = 1.3 + 1.7 * max(1, -(-len(names) // columns))
     figure = _figure(height)
-    figure.suptitle(title + (" (simulated data)" if is_simulated else ""), fontsize=13, x=0.01, ha="left")
+    figure.suptitle(
+        title + (" (simulated data)" if is_simulated else ""), fontsize=13, x=0.01, ha="left"
+    )
     panels = {}
     for place, name in enumerate(names):
         axes = panels[name] = figure.add_subplot(-(-len(names) // columns), columns, place + 1)
@@ -414,8 +627,12 @@ def _panels(title: str, names: Sequence[str], is_simulated: bool, columns: int =
     return figure, panels
 
 
-def _with_panel_labels(figure: Figure, panels: Mapping[str, Axes], y: str, why_empty: str) -> Figure:
-    """One label of the vertical axes and one legend for all panels; the horizontal axes are named below the last row."""
+def _with_panel_labels(
+    figure: Figure, panels: Mapping[str, Axes], y: str, why_empty: str
+) -> Figure:
+    """One label of the vertical axes and one legend for all panels; the horizontal axes are named
+    below the last row.
+    """
     if not panels:
         return _nothing(figure, figure.add_subplot(), why_empty)
     figure.supylabel(y, fontsize=10)
@@ -425,11 +642,20 @@ def _with_panel_labels(figure: Figure, panels: Mapping[str, Axes], y: str, why_e
     for axes in panels.values():
         handles, labels = axes.get_legend_handles_labels()
         labelled |= dict(zip(labels, handles, strict=True))
-    figure.legend(list(labelled.values()), list(labelled), loc="outside lower center", ncols=3, fontsize=10, frameon=False)
+    figure.legend(
+        list(labelled.values()),
+        list(labelled),
+        loc="outside lower center",
+        ncols=3,
+        fontsize=10,
+        frameon=False,
+    )
     return figure
 
 
-def _by_lag(title: str, figures: pd.DataFrame, name: str, is_simulated: bool) -> tuple[Figure, Axes]:
+def _by_lag(
+    title: str, figures: pd.DataFrame, name: str, is_simulated: bool
+) -> tuple[Figure, Axes]:
     """A line of a figure per class over the months ahead."""
     rows = figures[figures[name].notna()]
     figure, axes = _canvas(title, is_simulated)
@@ -474,7 +700,14 @@ def _nothing(figure: Figure, axes: Axes, why: str) -> Figure:
 
 def _legend_below(figure: Figure, axes: Axes, columns: int = 3) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), fontsize=10, frameon=False)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(columns, len(labels)),
+        fontsize=10,
+        frameon=False,
+    )
 
 
 def title_of(figure: Figure) -> str:
@@ -483,14 +716,18 @@ def title_of(figure: Figure) -> str:
 
 
 def _dates(months: Sequence[int] | pd.Series) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex(pd.to_datetime(pd.Series(months).astype(int).astype(str), format="%Y%m"))
+    return pd.DatetimeIndex(
+        pd.to_datetime(pd.Series(months).astype(int).astype(str), format="%Y%m")
+    )
 
 
 def _month_axis(axes: Axes, dates: pd.DatetimeIndex, most: int = 12) -> None:
     """Ticks of at most so many months, the newest among them."""
     step = next((months for months in (1, 2, 3, 6, 12, 24, 60) if len(dates) <= most * months), 120)
     shown = dates[::-1][::step][::-1]
-    axes.set_xticks(shown, [date.strftime("%Y-%m") for date in shown], rotation=30 if len(shown) > 8 else 0)
+    axes.set_xticks(
+        shown, [date.strftime("%Y-%m") for date in shown], rotation=30 if len(shown) > 8 else 0
+    )
     axes.set_xlabel("month")
 
 

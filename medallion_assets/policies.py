@@ -17,8 +17,10 @@ from resources.stalled_queries import QueryStalled
 RETRY_DELAY_SECONDS = 30
 # As engines, MLflow and databases tell of what can pass: most hand errors on as text.
 TRANSIENT = re.compile(
-    r"UNAVAILABLE|DEADLINE_EXCEEDED|IOException|SocketException|ConnectException|OperationalError|database is locked"
-    r"|Connection (refused|reset|aborted)|[Tt]imed? ?out|Temporary failure|Input/output error|No space left|Task failed while writing"
+    r"UNAVAILABLE|DEADLINE_EXCEEDED|IOException|SocketException|ConnectException|OperationalError|database"
+    r" is locked"
+    r"|Connection (refused|reset|aborted)|[Tt]imed? ?out|Temporary failure|Input/output error|No"
+    r" space left|Task failed while writing"
     r"|(Object|Local)StoreError|object store"
 )
 
@@ -27,17 +29,23 @@ R = TypeVar("R")
 
 
 def monthly_freshness(layer: str) -> dg.FreshnessPolicy:
-    """Prevents a pipeline that stopped from looking healthy: a layer without any new month for 40 days is stale, 35 days warns.
+    """Prevents a pipeline that stopped from looking healthy: a layer without any new month for 40
+    days is stale, 35 days warns.
 
-    It looks at the newest materialization of any month; whether a certain month is missing is the freshness sensor's business.
+    It looks at the newest materialization of any month; whether a certain month is missing is the
+    freshness sensor's business.
     """
-    return dg.FreshnessPolicy.time_window(fail_window=timedelta(days=40), warn_window=timedelta(days=35))
+    return dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(days=40), warn_window=timedelta(days=35)
+    )
 
 
 def clear_refusals(body: Callable[P, R]) -> Callable[P, R]:
-    """Prevents a mistake that no repeat can mend from being tried again, and its message from drowning in a stack trace.
+    """Prevents a mistake that no repeat can mend from being tried again, and its message from
+    drowning in a stack trace.
 
-    Refusals of data, configuration, writes and tracking become dg.Failure with their message; all other errors pass.
+    Refusals of data, configuration, writes and tracking become dg.Failure with their message; all
+    other errors pass.
     """
 
     @functools.wraps(body)
@@ -51,11 +59,13 @@ def clear_refusals(body: Callable[P, R]) -> Callable[P, R]:
 
 
 def retry_transient(body: Callable[P, R]) -> Callable[P, R]:
-    """Prevents a short loss of storage or network from failing a night's run: one more try of an asset after RETRY_DELAY_SECONDS.
+    """Prevents a short loss of storage or network from failing a night's run: one more try of an
+    asset after RETRY_DELAY_SECONDS.
 
-    Refusals become failures as in clear_refusals and are not tried again; nor are Dagster's own errors, nor one that would come
-    again (is_transient). An interrupt passes and ends the run. It is no dg.RetryPolicy because that tries an interrupted step again:
-    a run that was cancelled would go on.
+    Refusals become failures as in clear_refusals and are not tried again; nor are Dagster's own
+    errors, nor one that would come again (is_transient). An interrupt passes and ends the run. It
+    is no dg.RetryPolicy because that tries an interrupted step again: a run that was cancelled
+    would go on.
     """
     refusing = clear_refusals(body)
 
@@ -74,9 +84,11 @@ def retry_transient(body: Callable[P, R]) -> Callable[P, R]:
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Prevents a mistake from costing the delay of a repeat: whether an error, or what caused it, can pass by itself.
+    """Prevents a mistake from costing the delay of a repeat: whether an error, or what caused it,
+    can pass by itself.
 
-    Losses of files, network, servers and locks can; a wrong plan, value or type of a query or of Python code can't.
+    Losses of files, network, servers and locks can; a wrong plan, value or type of a query or of
+    Python code can't.
     """
     while error is not None:
         if isinstance(error, OSError | ConcurrentWrite | QueryStalled):
@@ -88,8 +100,8 @@ def is_transient(error: BaseException | None) -> bool:
 
 
 def step_message(event: dg.DagsterEvent) -> str:
-    """Prevents a failed step from being told differently by command and sensor: its own description, that it was stopped, or the first
-    cause of its error without the stack.
+    """Prevents a failed step from being told differently by command and sensor: its own
+    description, that it was stopped, or the first cause of its error without the stack.
     """
     data = event.step_failure_data
     if data.error_source and data.error_source.name == "INTERRUPT":

@@ -1,7 +1,9 @@
-"""Order lines of a simulated wholesaler, with the demand patterns and the faults of real exports: the sample that needs no download.
+"""Order lines of a simulated wholesaler, with the demand patterns and the faults of real exports:
+the sample that needs no download.
 
-Here belongs how demand, orders and faults are drawn and how they are written as files. Reading, cleaning or forecasting them
-does not: the files enter the lakehouse as any other export does. Every description says "(simulated)".
+Here belongs how demand, orders and faults are drawn and how they are written as files. Reading,
+cleaning or forecasting them does not: the files enter the lakehouse as any other export does. Every
+description says "(simulated)".
 """
 
 from __future__ import annotations
@@ -18,7 +20,16 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-ORDER_COLUMNS = ("Order No", "Item Code", "Item Description", "Customer", "Region", "Order Date", "Qty", "Unit Price")
+ORDER_COLUMNS = (
+    "Order No",
+    "Item Code",
+    "Item Description",
+    "Customer",
+    "Region",
+    "Order Date",
+    "Qty",
+    "Unit Price",
+)
 REGIONS = ("North", "South", "East", "West", "Export")
 REGION_SHARES = (0.30, 0.25, 0.20, 0.15, 0.10)
 NON_PRODUCTS = (("POST", "Postage"), ("DISCOUNT", "Discount"), ("MANUAL", "Manual entry"))
@@ -54,7 +65,8 @@ FAULTS = (
     ("Qty", 0.0010, ("0",)),
     ("Unit Price", 0.0020, ("0.00", "-9.95")),
 )
-# Once a year lines of four months are delivered in the month after them, so that whole years end with nothing outstanding.
+# Once a year lines of four months are delivered in the month after them, so that whole years end
+# with nothing outstanding.
 MONTHS_WITH_LATE_LINES = (2, 3, 4, 5)
 LATE_DELIVERY = 6
 
@@ -64,18 +76,55 @@ WEEKDAY_WEIGHTS = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.3, 0.02])
 USUAL_MONTH_WEIGHT = WEEKDAY_WEIGHTS.sum() / 7 * 30.44
 
 SMOOTH, ERRATIC, INTERMITTENT, LUMPY = range(4)
-# A fixed pattern instead of a draw: 20 parts already hold every demand class in shares of 35, 15, 35 and 15 %.
+# A fixed pattern instead of a draw: 20 parts already hold every demand class in shares of 35, 15,
+# 35 and 15 %.
 CLASS_PATTERN = np.array(
     [
-        *(SMOOTH, INTERMITTENT, SMOOTH, ERRATIC, INTERMITTENT, LUMPY, SMOOTH, INTERMITTENT, SMOOTH, INTERMITTENT),
-        *(ERRATIC, SMOOTH, INTERMITTENT, LUMPY, SMOOTH, INTERMITTENT, ERRATIC, SMOOTH, INTERMITTENT, LUMPY),
+        *(
+            SMOOTH,
+            INTERMITTENT,
+            SMOOTH,
+            ERRATIC,
+            INTERMITTENT,
+            LUMPY,
+            SMOOTH,
+            INTERMITTENT,
+            SMOOTH,
+            INTERMITTENT,
+        ),
+        *(
+            ERRATIC,
+            SMOOTH,
+            INTERMITTENT,
+            LUMPY,
+            SMOOTH,
+            INTERMITTENT,
+            ERRATIC,
+            SMOOTH,
+            INTERMITTENT,
+            LUMPY,
+        ),
     ]
 )
-# Lowest and highest chance of a sale in a month, and squared coefficient of variation of the quantity, by demand class.
+# Lowest and highest chance of a sale in a month, and squared coefficient of variation of the
+# quantity, by demand class.
 SALE_CHANCE = np.array([[0.97, 1.00], [0.88, 1.00], [0.20, 0.62], [0.20, 0.62]])
 QTY_CV2 = np.array([[0.02, 0.10], [0.70, 1.30], [0.03, 0.12], [0.90, 2.00]])
 
-NOUNS = ("Bracket", "Hinge", "Bearing", "Gasket", "Valve", "Coupling", "Bolt set", "Pulley", "Filter", "Clamp", "Spring", "Seal ring")
+NOUNS = (
+    "Bracket",
+    "Hinge",
+    "Bearing",
+    "Gasket",
+    "Valve",
+    "Coupling",
+    "Bolt set",
+    "Pulley",
+    "Filter",
+    "Clamp",
+    "Spring",
+    "Seal ring",
+)
 MATERIALS = ("steel", "brass", "nylon", "rubber", "aluminium", "zinc plated", "stainless")
 
 
@@ -83,10 +132,11 @@ MATERIALS = ("steel", "brass", "nylon", "rubber", "aluminium", "zinc plated", "s
 class Simulation:
     """Settings of a simulated wholesaler.
 
-    parts: parts on sale in the first month, at least 20; each month about 0.4 % of them are discontinued and as many are new.
-    months: number of months; a longer simulation has the same files for the months it shares with a shorter one.
-    first_month: yyyymm. seed: not negative; another seed is another wholesaler.
-    shift_month: yyyymm from which demand of `shift_share` of the parts is `shift_factor` times what it would have been; None: never.
+    parts: parts on sale in the first month, at least 20; each month about 0.4 % of them are
+    discontinued and as many are new. months: number of months; a longer simulation has the same
+    files for the months it shares with a shorter one. first_month: yyyymm. seed: not negative;
+    another seed is another wholesaler. shift_month: yyyymm from which demand of `shift_share` of
+    the parts is `shift_factor` times what it would have been; None: never.
 
     Raises ValueError where a setting is outside these bounds.
     """
@@ -101,7 +151,9 @@ class Simulation:
 
     def __post_init__(self) -> None:
         if self.parts < FEWEST_PARTS:
-            raise ValueError(f"parts is {self.parts}: fewer than {FEWEST_PARTS} can't hold every demand class")
+            raise ValueError(
+                f"parts is {self.parts}: fewer than {FEWEST_PARTS} can't hold every demand class"
+            )
         if self.months < 1:
             raise ValueError(f"months is {self.months}: at least 1 is needed")
         if self.seed < 0:
@@ -111,13 +163,17 @@ class Simulation:
         if self.shift_factor <= 0:
             raise ValueError(f"shift_factor is {self.shift_factor}: it must be above 0")
         for name, yyyymm in (("first_month", self.first_month), ("shift_month", self.shift_month)):
-            if yyyymm is not None and not (1900 <= yyyymm // 100 <= 2150 and 1 <= yyyymm % 100 <= 12):
+            if yyyymm is not None and not (
+                1900 <= yyyymm // 100 <= 2150 and 1 <= yyyymm % 100 <= 12
+            ):
                 raise ValueError(f"{name} is {yyyymm}: it is no month yyyymm")
 
 
 @dataclass(frozen=True)
 class _Catalogue:
-    """What is fixed about every part (arrays of one value per part, ordered by launch) and every customer."""
+    """What is fixed about every part (arrays of one value per part, ordered by launch) and every
+    customer.
+    """
 
     launch: Integers
     lifetime_months: Floats
@@ -144,7 +200,9 @@ class _Catalogue:
 
 @dataclass
 class _Outstanding:
-    """What one month leaves to later files: order numbers used, reversals dated later, lines exported again, lines held back."""
+    """What one month leaves to later files: order numbers used, reversals dated later, lines
+    exported again, lines held back.
+    """
 
     next_order: int
     reversals: list[pd.DataFrame]
@@ -155,44 +213,60 @@ class _Outstanding:
 def order_files(settings: Simulation) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield (file name, lines as exported) in the order of delivery, holding one month at a time.
 
-    Every month has `simulated_orders_<yyyymm>.csv`, with lines to its end and, first, the few lines of the month before that were
-    exported again. Each July of a simulation that starts in January (the seventh month of each year simulated) is followed by
-    `simulated_orders_late_<yyyymm>.csv`, whose lines are dated one to four months earlier and stand in no other file.
+    Every month has `simulated_orders_<yyyymm>.csv`, with lines to its end and, first, the few lines
+    of the month before that were exported again. Each July of a simulation that starts in January
+    (the seventh month of each year simulated) is followed by `simulated_orders_late_<yyyymm>.csv`,
+    whose lines are dated one to four months earlier and stand in no other file.
 
-    Frames have the columns ORDER_COLUMNS, all text, nothing missing (a missing value is empty text). Order Date is
-    dd/mm/yyyy HH:MM, Qty in units, Unit Price in USD per unit. A month's lines depend on the settings and on earlier months only.
+    Frames have the columns ORDER_COLUMNS, all text, nothing missing (a missing value is empty
+    text). Order Date is dd/mm/yyyy HH:MM, Qty in units, Unit Price in USD per unit. A month's lines
+    depend on the settings and on earlier months only.
     """
     catalogue = _catalogue(settings)
     first = pd.Period(year=settings.first_month // 100, month=settings.first_month % 100, freq="M")
-    outstanding = _Outstanding(FIRST_ORDER_NUMBER, [], pd.DataFrame(columns=list(ORDER_COLUMNS)), [])
+    outstanding = _Outstanding(
+        FIRST_ORDER_NUMBER, [], pd.DataFrame(columns=list(ORDER_COLUMNS)), []
+    )
     for index in range(settings.months):
         month = first + index
         yyyymm = month.year * 100 + month.month
-        yield f"simulated_orders_{yyyymm}.csv", _month_lines(settings, catalogue, month, index, outstanding)
+        yield (
+            f"simulated_orders_{yyyymm}.csv",
+            _month_lines(settings, catalogue, month, index, outstanding),
+        )
         if index % 12 == LATE_DELIVERY:
-            yield f"simulated_orders_late_{yyyymm}.csv", pd.concat(outstanding.late, ignore_index=True)
+            yield (
+                f"simulated_orders_late_{yyyymm}.csv",
+                pd.concat(outstanding.late, ignore_index=True),
+            )
             outstanding.late.clear()
 
 
 def sales(settings: Simulation) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Yield (yyyymm, lines as sold), before cancellations, returns and the faults of exports: what studies without files are made of.
+    """Yield (yyyymm, lines as sold), before cancellations, returns and the faults of exports: what
+    studies without files are made of.
 
-    Columns: part and customer (numbers, -1 for no customer), order (0, 1, ... within the month), region (place in REGIONS), qty in
-    units, price in USD per unit, and others that the files are made of.
+    Columns: part and customer (numbers, -1 for no customer), order (0, 1, ... within the month),
+    region (place in REGIONS), qty in units, price in USD per unit, and others that the files are
+    made of.
     """
     catalogue = _catalogue(settings)
     first = pd.Period(year=settings.first_month // 100, month=settings.first_month % 100, freq="M")
     for index in range(settings.months):
         month = first + index
-        yield month.year * 100 + month.month, _month_sales(settings, catalogue, month, index, _month_draws(settings, index))
+        yield (
+            month.year * 100 + month.month,
+            _month_sales(settings, catalogue, month, index, _month_draws(settings, index)),
+        )
 
 
 def parts_master(settings: Simulation) -> pd.DataFrame:
     """Return the parts master as exported after the last month: one row per new part, all text.
 
-    Columns: Item Code, Announced, Item Description. Announced is dd/mm/yyyy, the first day of the month before the part can first be
-    sold; so parts announced in the last month have no sale yet. The first three rows are parts that never sell. Parts on sale since
-    the first month are not listed.
+    Columns: Item Code, Announced, Item Description. Announced is dd/mm/yyyy, the first day of the
+    month before the part can first be sold; so parts announced in the last month have no sale yet.
+    The first three rows are parts that never sell. Parts on sale since the first month are not
+    listed.
     """
     catalogue = _catalogue(settings)
     first = pd.Period(year=settings.first_month // 100, month=settings.first_month % 100, freq="M")
@@ -210,11 +284,13 @@ def parts_master(settings: Simulation) -> pd.DataFrame:
 
 
 def write(settings: Simulation, folder: Path) -> list[Path]:
-    """Write all order files to `folder` and `parts_master/simulated_parts_master.csv` below it; return the paths written.
+    """Write all order files to `folder` and `parts_master/simulated_parts_master.csv` below it;
+    return the paths written.
 
-    A file appears under its name when it is whole. One that has the same content already is left alone and not returned, so a second
-    call returns an empty list. Files of former settings under other names stay. UTF-8, comma, one header line. Raises OSError where
-    the folder can't be written.
+    A file appears under its name when it is whole. One that has the same content already is left
+    alone and not returned, so a second call returns an empty list. Files of former settings under
+    other names stay. UTF-8, comma, one header line. Raises OSError where the folder can't be
+    written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     master_folder = folder / "parts_master"
@@ -242,15 +318,26 @@ def _write_csv(table: pd.DataFrame, path: Path) -> bool:
 
 
 def _catalogue(settings: Simulation) -> _Catalogue:
-    # New parts come at a constant rate and follow in the order of launch. Draws are made part by part (rows), so that a longer
-    # simulation only appends parts, and a month can draw for the parts launched by then without knowing of later ones.
+    # New parts come at a constant rate and follow in the order of launch. Draws are made part by
+    # part (rows), so that a longer simulation only appends parts, and a month can draw for the
+    # parts launched by then without knowing of later ones.
     launches_per_month = max(LAUNCH_RATE * settings.parts, 0.25)
     new_parts = np.arange(1, int(settings.months * launches_per_month) + 1)
-    launch = np.concatenate([np.zeros(settings.parts, np.int64), np.ceil(new_parts / launches_per_month).astype(np.int64)])
+    launch = np.concatenate(
+        [
+            np.zeros(settings.parts, np.int64),
+            np.ceil(new_parts / launches_per_month).astype(np.int64),
+        ]
+    )
     count = len(launch)
     uniform = iter(np.random.default_rng([settings.seed, 0, 1]).random((count, 17)).T)
     normal = np.random.default_rng([settings.seed, 0, 2]).standard_normal((count, 15)).T
-    qty_normal, trend_normal, price_normal, season_normal = normal[0], normal[1], normal[2], normal[3:].T
+    qty_normal, trend_normal, price_normal, season_normal = (
+        normal[0],
+        normal[1],
+        normal[2],
+        normal[3:].T,
+    )
 
     demand_class = CLASS_PATTERN[np.arange(count) % len(CLASS_PATTERN)]
     is_sporadic = demand_class >= INTERMITTENT
@@ -268,7 +355,11 @@ def _catalogue(settings: Simulation) -> _Catalogue:
         lifetime_months=-np.log1p(-next(uniform)) / DISCONTINUATION_RATE,
         is_sporadic=is_sporadic,
         sale_chance=lowest_chance + (highest_chance - lowest_chance) * next(uniform),
-        base_qty=np.where(is_sporadic, MEDIAN_SPORADIC_QTY * np.exp(qty_normal), MEDIAN_REGULAR_QTY * np.exp(1.1 * qty_normal)),
+        base_qty=np.where(
+            is_sporadic,
+            MEDIAN_SPORADIC_QTY * np.exp(qty_normal),
+            MEDIAN_REGULAR_QTY * np.exp(1.1 * qty_normal),
+        ),
         qty_cv2=lowest_cv2 + (highest_cv2 - lowest_cv2) * next(uniform),
         line_rate=np.where(is_sporadic, 0.5, 2.6) * np.exp(0.4 * qty_normal),
         trend=np.where(has_trend, 0.8 * trend_normal, 0.0),
@@ -281,35 +372,56 @@ def _catalogue(settings: Simulation) -> _Catalogue:
         shift_draw=next(uniform),
         price=MEDIAN_PRICE * np.exp(0.9 * price_normal) + 0.20,
         price_growth=0.05 * next(uniform) - 0.01,
-        codes=np.array([f"P-{FIRST_PART_NUMBER + part:06d}" for part in range(count)], dtype=object),
+        codes=np.array(
+            [f"P-{FIRST_PART_NUMBER + part:06d}" for part in range(count)], dtype=object
+        ),
         descriptions=nouns + ", " + materials + ", " + sizes + " mm (simulated)",
-        customers=np.array([*(f"C{number:04d}" for number in range(1, customer_count + 1)), ""], dtype=object),
-        customer_region=np.random.default_rng([settings.seed, 0, 3]).choice(len(REGIONS), customer_count, p=REGION_SHARES),
+        customers=np.array(
+            [*(f"C{number:04d}" for number in range(1, customer_count + 1)), ""], dtype=object
+        ),
+        customer_region=np.random.default_rng([settings.seed, 0, 3]).choice(
+            len(REGIONS), customer_count, p=REGION_SHARES
+        ),
     )
 
 
 def _seasons(seed: int, group_draw: Floats, strength_draw: Floats, own_normal: Floats) -> Floats:
-    """Return part x calendar month factors of mean 1: the profile of the part's group, more or less strong, with deviations of its own."""
+    """Return part x calendar month factors of mean 1: the profile of the part's group, more or less
+    strong, with deviations of its own.
+    """
     draws = np.random.default_rng([seed, 0, 4])
     months = np.arange(12)
-    yearly, half_yearly = draws.uniform(0.30, 0.60, (SEASONAL_GROUPS, 1)), draws.uniform(0.08, 0.25, (SEASONAL_GROUPS, 1))
+    yearly, half_yearly = (
+        draws.uniform(0.30, 0.60, (SEASONAL_GROUPS, 1)),
+        draws.uniform(0.08, 0.25, (SEASONAL_GROUPS, 1)),
+    )
     peak = draws.uniform(0, 12, (2, SEASONAL_GROUPS, 1))
-    profiles = yearly * np.cos(2 * np.pi * (months - peak[0]) / 12) + half_yearly * np.cos(4 * np.pi * (months - peak[1]) / 12)
+    profiles = yearly * np.cos(2 * np.pi * (months - peak[0]) / 12) + half_yearly * np.cos(
+        4 * np.pi * (months - peak[1]) / 12
+    )
     group = (group_draw / SEASONAL_SHARE * SEASONAL_GROUPS).astype(int)
     is_seasonal = group < SEASONAL_GROUPS
     factors = np.ones((len(group), 12))
     strength = 0.7 + 0.6 * strength_draw[is_seasonal, None]
-    factors[is_seasonal] = np.exp(strength * profiles[group[is_seasonal]] + 0.08 * own_normal[is_seasonal])
+    factors[is_seasonal] = np.exp(
+        strength * profiles[group[is_seasonal]] + 0.08 * own_normal[is_seasonal]
+    )
     normalised: Floats = factors / factors.mean(axis=1, keepdims=True)
     return normalised
 
 
-def _expected_qty(settings: Simulation, catalogue: _Catalogue, month: pd.Period, index: int) -> Floats:
-    """Return the expected quantity of a month with sales, 0 where the part can't be sold; one value per part launched by then."""
+def _expected_qty(
+    settings: Simulation, catalogue: _Catalogue, month: pd.Period, index: int
+) -> Floats:
+    """Return the expected quantity of a month with sales, 0 where the part can't be sold; one value
+    per part launched by then.
+    """
     on_sale = slice(0, int(np.searchsorted(catalogue.launch, index, side="right")))
     age = index - catalogue.launch[on_sale]
     remaining = catalogue.lifetime_months[on_sale] - age
-    cycle = np.sin(2 * np.pi * index / catalogue.cycle_months[on_sale] + catalogue.cycle_phase[on_sale])
+    cycle = np.sin(
+        2 * np.pi * index / catalogue.cycle_months[on_sale] + catalogue.cycle_phase[on_sale]
+    )
     level: Floats = catalogue.base_qty[on_sale] * np.exp(
         catalogue.trend[on_sale] * np.tanh(index / 48) + catalogue.cycle_size[on_sale] * cycle
     )
@@ -318,9 +430,13 @@ def _expected_qty(settings: Simulation, catalogue: _Catalogue, month: pd.Period,
     level *= np.clip(remaining / 5, 0.0, 1.0)
     gap = catalogue.gap_months[on_sale]
     level *= (gap == 0) | ((index + catalogue.gap_phase[on_sale]) % (gap + 4) >= gap)
-    level *= catalogue.season[on_sale, month.month - 1] * _day_weights(month).sum() / USUAL_MONTH_WEIGHT
+    level *= (
+        catalogue.season[on_sale, month.month - 1] * _day_weights(month).sum() / USUAL_MONTH_WEIGHT
+    )
     if settings.shift_month is not None and month.year * 100 + month.month >= settings.shift_month:
-        level *= np.where(catalogue.shift_draw[on_sale] < settings.shift_share, settings.shift_factor, 1.0)
+        level *= np.where(
+            catalogue.shift_draw[on_sale] < settings.shift_share, settings.shift_factor, 1.0
+        )
     return level
 
 
@@ -328,18 +444,28 @@ def _month_draws(settings: Simulation, index: int) -> np.random.Generator:
     return np.random.default_rng([settings.seed, index])
 
 
-def _month_sales(settings: Simulation, catalogue: _Catalogue, month: pd.Period, index: int, draws: np.random.Generator) -> pd.DataFrame:
+def _month_sales(
+    settings: Simulation,
+    catalogue: _Catalogue,
+    month: pd.Period,
+    index: int,
+    draws: np.random.Generator,
+) -> pd.DataFrame:
     demand = _month_demand(catalogue, _expected_qty(settings, catalogue, month, index), draws)
     return _sales(catalogue, demand, month, index, draws)
 
 
 def _day_weights(month: pd.Period) -> Floats:
-    weights: Floats = WEEKDAY_WEIGHTS[(month.start_time.weekday() + np.arange(month.days_in_month)) % 7]
+    weights: Floats = WEEKDAY_WEIGHTS[
+        (month.start_time.weekday() + np.arange(month.days_in_month)) % 7
+    ]
     return weights
 
 
 def _month_demand(catalogue: _Catalogue, expected: Floats, draws: np.random.Generator) -> Integers:
-    """Draw the quantity sold per part: a chance of any sale, then negative binomial (a Poisson of a gamma)."""
+    """Draw the quantity sold per part: a chance of any sale, then negative binomial (a Poisson of a
+    gamma).
+    """
     parts = slice(0, len(expected))
     is_sporadic = catalogue.is_sporadic[parts]
     is_sold = (draws.random(len(expected)) < catalogue.sale_chance[parts]) & (expected > 0)
@@ -349,11 +475,21 @@ def _month_demand(catalogue: _Catalogue, expected: Floats, draws: np.random.Gene
     return np.where(is_sold, qty, 0).astype(np.int64)
 
 
-def _sales(catalogue: _Catalogue, demand: Integers, month: pd.Period, index: int, draws: np.random.Generator) -> pd.DataFrame:
-    """Split demand into order lines: part, minute of the month, order (0, 1, ... within the month), customer, region, qty, price."""
+def _sales(
+    catalogue: _Catalogue,
+    demand: Integers,
+    month: pd.Period,
+    index: int,
+    draws: np.random.Generator,
+) -> pd.DataFrame:
+    """Split demand into order lines: part, minute of the month, order (0, 1, ... within the month),
+    customer, region, qty, price.
+    """
     sold = np.flatnonzero(demand)
     qty = demand[sold]
-    line_count = np.minimum(qty, 1 + draws.poisson(catalogue.line_rate[sold] * np.sqrt(qty / catalogue.base_qty[sold])))
+    line_count = np.minimum(
+        qty, 1 + draws.poisson(catalogue.line_rate[sold] * np.sqrt(qty / catalogue.base_qty[sold]))
+    )
     first_line = np.concatenate([[0], np.cumsum(line_count)[:-1]])
     weight = draws.gamma(1.5, 1.0, int(line_count.sum()))
     share = weight / np.repeat(np.add.reduceat(weight, first_line), line_count)
@@ -364,9 +500,15 @@ def _sales(catalogue: _Catalogue, demand: Integers, month: pd.Period, index: int
     day = draws.choice(month.days_in_month, len(line_qty), p=day_weights / day_weights.sum())
     minute = day * MINUTES_PER_DAY + draws.integers(OPENING_MINUTE, CLOSING_MINUTE, len(day))
     # However few lines there are, one in the last three days shows that the month is complete.
-    minute[minute.argmax()] = max(minute.max(), (month.days_in_month - 3) * MINUTES_PER_DAY + OPENING_MINUTE)
+    minute[minute.argmax()] = max(
+        minute.max(), (month.days_in_month - 3) * MINUTES_PER_DAY + OPENING_MINUTE
+    )
     by_time = np.argsort(minute, kind="stable")
-    part, line_qty, minute = np.repeat(sold, line_count)[by_time], line_qty[by_time], minute[by_time]
+    part, line_qty, minute = (
+        np.repeat(sold, line_count)[by_time],
+        line_qty[by_time],
+        minute[by_time],
+    )
 
     opens_order = draws.random(len(minute)) < 0.5
     opens_order[[0, -1]] = True
@@ -383,18 +525,24 @@ def _sales(catalogue: _Catalogue, demand: Integers, month: pd.Period, index: int
             "customer": named_buyer[order],
             "region": catalogue.customer_region[buyer][order],
             "qty": line_qty,
-            "price": np.round(catalogue.price[part] * (1 + catalogue.price_growth[part]) ** (index // 12), 2),
+            "price": np.round(
+                catalogue.price[part] * (1 + catalogue.price_growth[part]) ** (index // 12), 2
+            ),
         }
     )
 
 
 def _reversals(sales: pd.DataFrame, draws: np.random.Generator) -> pd.DataFrame:
-    """Draw cancellations (the whole quantity, mostly within days) and returns (a part of it, after weeks), each on an order of its own."""
+    """Draw cancellations (the whole quantity, mostly within days) and returns (a part of it, after
+    weeks), each on an order of its own.
+    """
     fate = draws.random(len(sales))
     reversed_sales = sales[fate < CANCELLATION_RATE + RETURN_RATE].copy()
     is_cancellation = fate[reversed_sales.index] < CANCELLATION_RATE
     delay_days = draws.exponential(np.where(is_cancellation, 2.0, 9.0))
-    returned_qty = np.maximum(1, (reversed_sales["qty"] * draws.random(len(delay_days))).astype(np.int64))
+    returned_qty = np.maximum(
+        1, (reversed_sales["qty"] * draws.random(len(delay_days))).astype(np.int64)
+    )
     reversed_sales["is_cancellation"] = is_cancellation
     reversed_sales["minute"] += 5 + (delay_days * MINUTES_PER_DAY).astype(np.int64)
     reversed_sales["qty"] = -np.where(is_cancellation, reversed_sales["qty"], returned_qty)
@@ -402,7 +550,13 @@ def _reversals(sales: pd.DataFrame, draws: np.random.Generator) -> pd.DataFrame:
     return reversed_sales
 
 
-def _month_lines(settings: Simulation, catalogue: _Catalogue, month: pd.Period, index: int, outstanding: _Outstanding) -> pd.DataFrame:
+def _month_lines(
+    settings: Simulation,
+    catalogue: _Catalogue,
+    month: pd.Period,
+    index: int,
+    outstanding: _Outstanding,
+) -> pd.DataFrame:
     """Return the lines of the month's file and take from and add to what is outstanding."""
     draws = _month_draws(settings, index)
     sold = _month_sales(settings, catalogue, month, index, draws)
@@ -413,7 +567,9 @@ def _month_lines(settings: Simulation, catalogue: _Catalogue, month: pd.Period, 
     later = reversals[is_later]
     outstanding.reversals = [later.assign(minute=later["minute"].to_numpy() - month_minutes)]
 
-    booked = pd.concat([sold, reversals[~is_later]], ignore_index=True).sort_values("minute", kind="stable", ignore_index=True)
+    booked = pd.concat([sold, reversals[~is_later]], ignore_index=True).sort_values(
+        "minute", kind="stable", ignore_index=True
+    )
     order = pd.factorize(booked["order"])[0]
     booked["order"] = outstanding.next_order + order
     outstanding.next_order += int(order.max()) + 1
@@ -425,18 +581,29 @@ def _month_lines(settings: Simulation, catalogue: _Catalogue, month: pd.Period, 
         outstanding.late.append(exported[is_late])
         exported = exported[~is_late]
     is_doubled = draws.random(len(exported)) < DUPLICATE_RATE
-    delivered = pd.concat([outstanding.overlap, exported.iloc[np.repeat(np.arange(len(exported)), 1 + is_doubled)]], ignore_index=True)
+    delivered = pd.concat(
+        [outstanding.overlap, exported.iloc[np.repeat(np.arange(len(exported)), 1 + is_doubled)]],
+        ignore_index=True,
+    )
     outstanding.overlap = exported.tail(int(np.ceil(OVERLAP_RATE * len(exported))))
     return delivered
 
 
 def _as_text(catalogue: _Catalogue, booked: pd.DataFrame, month: pd.Period) -> pd.DataFrame:
-    days = np.array([month.strftime(f"{day:02d}/%m/%Y ") for day in range(1, month.days_in_month + 1)], dtype=object)
-    times = np.array([f"{minute // 60:02d}:{minute % 60:02d}" for minute in range(MINUTES_PER_DAY)], dtype=object)
+    days = np.array(
+        [month.strftime(f"{day:02d}/%m/%Y ") for day in range(1, month.days_in_month + 1)],
+        dtype=object,
+    )
+    times = np.array(
+        [f"{minute // 60:02d}:{minute % 60:02d}" for minute in range(MINUTES_PER_DAY)], dtype=object
+    )
     part, minute = booked["part"].to_numpy(), booked["minute"].to_numpy()
     return pd.DataFrame(
         {
-            "Order No": np.where(booked["is_cancellation"], "CSO", "SO").astype(object) + booked["order"].astype(str).to_numpy(object),
+            "Order No": (
+                np.where(booked["is_cancellation"], "CSO", "SO").astype(object)
+                + booked["order"].astype(str).to_numpy(object)
+            ),
             "Item Code": catalogue.codes[part],
             "Item Description": catalogue.descriptions[part],
             "Customer": catalogue.customers[booked["customer"].to_numpy()],
@@ -452,7 +619,9 @@ def _with_non_products(lines: pd.DataFrame, draws: np.random.Generator) -> pd.Da
     """Add lines of charges and corrections to some orders, each after a line of its order."""
     added = lines[draws.random(len(lines)) < NON_PRODUCT_RATE].copy()
     kind = draws.integers(len(NON_PRODUCTS), size=len(added))
-    codes, descriptions = (np.array(texts, dtype=object) for texts in zip(*NON_PRODUCTS, strict=True))
+    codes, descriptions = (
+        np.array(texts, dtype=object) for texts in zip(*NON_PRODUCTS, strict=True)
+    )
     added["Item Code"] = codes[kind]
     added["Item Description"] = descriptions[kind] + " (simulated)"
     added["Qty"] = np.where(codes[kind] == "DISCOUNT", "-1", "1")
@@ -461,7 +630,9 @@ def _with_non_products(lines: pd.DataFrame, draws: np.random.Generator) -> pd.Da
 
 
 def _with_faults(lines: pd.DataFrame, draws: np.random.Generator) -> pd.DataFrame:
-    """Overwrite a field of some lines, at most one per line; never of the last line, which shows that the month is complete."""
+    """Overwrite a field of some lines, at most one per line; never of the last line, which shows
+    that the month is complete.
+    """
     faulty = lines.copy()
     rates = [rate for _, rate, _ in FAULTS] + [UNTIDY_CODE_RATE]
     draw = draws.random(len(lines))
@@ -469,9 +640,13 @@ def _with_faults(lines: pd.DataFrame, draws: np.random.Generator) -> pd.DataFram
     fault = np.searchsorted(np.cumsum(rates), draw, side="right")
     for number, (column, _, texts) in enumerate(FAULTS):
         rows = np.flatnonzero(fault == number)
-        faulty.loc[rows, column] = np.array(texts, dtype=object)[draws.integers(len(texts), size=len(rows))]
+        faulty.loc[rows, column] = np.array(texts, dtype=object)[
+            draws.integers(len(texts), size=len(rows))
+        ]
     rows = np.flatnonzero(fault == len(FAULTS))
     codes = lines.loc[rows, "Item Code"]
     spelling = draws.integers(3, size=len(rows))
-    faulty.loc[rows, "Item Code"] = np.choose(spelling, [codes.str.lower(), " " + codes, " " + codes.str.lower() + " "])
+    faulty.loc[rows, "Item Code"] = np.choose(
+        spelling, [codes.str.lower(), " " + codes, " " + codes.str.lower() + " "]
+    )
     return faulty

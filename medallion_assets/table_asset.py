@@ -1,6 +1,8 @@
-"""The one factory of table assets: read months -> pure transform -> write months -> result, with metadata per month.
+"""The one factory of table assets: read months -> pure transform -> write months -> result, with
+metadata per month.
 
-A month whose inputs, code and configuration are what its stored slice was made from is neither read nor written.
+A month whose inputs, code and configuration are what its stored slice was made from is neither read
+nor written.
 """
 
 import hashlib
@@ -21,7 +23,14 @@ from medallion_assets.complete import complete_months_of
 from medallion_assets.partitions import add_months, month_partitions, month_range
 from medallion_assets.plans import ACTOR_TAG, NOTHING, PLAN_TAG, TRIGGER_TAG, Permission, Plans
 from resources.errors import Refused
-from resources.lakehouse import ConcurrentWrite, Lakehouse, MonthWritten, RemovalRefused, Slice, TableSpec
+from resources.lakehouse import (
+    ConcurrentWrite,
+    Lakehouse,
+    MonthWritten,
+    RemovalRefused,
+    Slice,
+    TableSpec,
+)
 from resources.settings import Settings
 
 Made = TypeVar("Made")
@@ -29,15 +38,18 @@ Made = TypeVar("Made")
 ATTEMPTS_ON_CONFLICT = 3
 PEOPLE = ("person", "command_line")  # triggers of runs that a person asked for
 SIMULATED = {"data": "simulated"}
-REACH_BACK = 3  # months before the asked ones that are looked at again: lines of a later month may complete them
+# months before the asked ones that are looked at again: lines of a later month may complete them
+REACH_BACK = 3
 
 
 @dataclass(frozen=True)
 class Input:
-    """A table that an asset reads, which of its months for a month of the asset (none: the table as a whole), of which writers.
+    """A table that an asset reads, which of its months for a month of the asset (none: the table as
+    a whole), of which writers.
 
-    Slices of an ``is_open`` input that were not there when a month was made do not make it stale: a younger origin that is fitted
-    for a later decision leaves the evidence of the earlier one as it was decided upon.
+    Slices of an ``is_open`` input that were not there when a month was made do not make it stale: a
+    younger origin that is fitted for a later decision leaves the evidence of the earlier one as it
+    was decided upon.
     """
 
     spec: TableSpec
@@ -58,7 +70,9 @@ class Input:
     @staticmethod
     def through(months_back: int) -> Callable[[int, Settings], list[int]]:
         """The month and so many before it."""
-        return lambda month, settings: month_range(max(settings.first_month, add_months(month, -months_back)), month)
+        return lambda month, settings: month_range(
+            max(settings.first_month, add_months(month, -months_back)), month
+        )
 
 
 class Months(NamedTuple):
@@ -69,8 +83,8 @@ class Months(NamedTuple):
 
 
 class Reader:
-    """What a transform may read: the declared inputs at the versions that are recorded, cut to the months it needs, the register of
-    deliveries, adopted tables.
+    """What a transform may read: the declared inputs at the versions that are recorded, cut to the
+    months it needs, the register of deliveries, adopted tables.
     """
 
     def __init__(
@@ -95,16 +109,26 @@ class Reader:
         declared = self._inputs[spec.id]
         months = None
         if declared.months is not None:
-            months = sorted({month for wanted in self._months for month in declared.months(wanted, self._settings)})
-        return self._lakehouse.read(spec, months, version if (version := self._versions[spec.id]) >= 0 else None)
+            months = sorted(
+                {
+                    month
+                    for wanted in self._months
+                    for month in declared.months(wanted, self._settings)
+                }
+            )
+        return self._lakehouse.read(
+            spec, months, version if (version := self._versions[spec.id]) >= 0 else None
+        )
 
     def stored(self, spec: TableSpec) -> set[int]:
         """Months that a declared input holds."""
         return {stored.yyyymm for stored in self._slices[spec.id]}
 
-    def shared(self, key: tuple[object, ...], build: Callable[[], DataFrame], is_first: bool) -> DataFrame:
-        """A frame that transforms of one run share, held: ``is_first`` makes it for all, others take it where it is there, or make
-        their own.
+    def shared(
+        self, key: tuple[object, ...], build: Callable[[], DataFrame], is_first: bool
+    ) -> DataFrame:
+        """A frame that transforms of one run share, held: ``is_first`` makes it for all, others
+        take it where it is there, or make their own.
         """
         name = version_of(key, sorted(self._versions.items()))
         if is_first:
@@ -134,7 +158,9 @@ def version_of(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def asset_options(spec: TableSpec, settings: Settings, lakehouse_name: str, lineage: Sequence[TableSpec] = ()) -> dict[str, Any]:
+def asset_options(
+    spec: TableSpec, settings: Settings, lakehouse_name: str, lineage: Sequence[TableSpec] = ()
+) -> dict[str, Any]:
     """Options that all assets of tables share: group, owner, partitions, schema, policies."""
     return monthly_options(settings, spec.layer, spec.owner) | {
         "key": asset_key(spec),
@@ -150,14 +176,19 @@ def asset_options(spec: TableSpec, settings: Settings, lakehouse_name: str, line
 
 
 def monthly_options(settings: Settings, layer: str, owner: str) -> dict[str, Any]:
-    """Options of everything that is made by month, table or not: group, owner, partitions, policies, tags."""
+    """Options of everything that is made by month, table or not: group, owner, partitions,
+    policies, tags.
+    """
     return {
         "group_name": layer,
         "owners": [owner],
         "partitions_def": month_partitions(settings.first_month),
         "backfill_policy": dg.BackfillPolicy.single_run(),
         "freshness_policy": policies.monthly_freshness(layer),
-        "tags": {"medallion/layer": layer} | ({"medallion/data": "simulated"} if settings.is_simulated else {}),
+        "tags": (
+            {"medallion/layer": layer}
+            | ({"medallion/data": "simulated"} if settings.is_simulated else {})
+        ),
     }
 
 
@@ -166,11 +197,16 @@ def column_schema(spec: TableSpec) -> dg.TableSchema:
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
-                c.name, c.type.lower(), c.comment, dg.TableColumnConstraints(nullable=c.is_nullable, unique=spec.key == (c.name,))
+                c.name,
+                c.type.lower(),
+                c.comment,
+                dg.TableColumnConstraints(nullable=c.is_nullable, unique=spec.key == (c.name,)),
             )
             for c in spec.columns
         ],
-        constraints=dg.TableConstraints(other=[f"key: {', '.join(spec.key)}", *(f"{c.name}: {c.sql}" for c in spec.constraints)]),
+        constraints=dg.TableConstraints(
+            other=[f"key: {', '.join(spec.key)}", *(f"{c.name}: {c.sql}" for c in spec.constraints)]
+        ),
     )
 
 
@@ -195,14 +231,17 @@ def table_asset(
     with_no_month: bool = False,
     is_whole: bool = False,
     outside_version: Callable[[Settings], object] = lambda settings: None,
-    plot: Callable[[Lakehouse, Sequence[int], Settings], Mapping[str, dg.MetadataValue]] | None = None,
+    plot: (
+        Callable[[Lakehouse, Sequence[int], Settings], Mapping[str, dg.MetadataValue]] | None
+    ) = None,
     deps: Sequence[dg.AssetKey] | None = None,
 ) -> dg.AssetsDefinition:
     """The asset of a table that is a pure function of other tables.
 
-    ``configuration`` holds the settings that the transform depends on: a change makes its months stale. ``only_complete``
-    leaves slices of partial months empty; ``with_no_month`` also makes slice 0, of lines without a month; ``is_whole`` makes every
-    month of the table when one is stale; ``outside_version`` identifies what is read from outside; ``plot`` adds pictures.
+    ``configuration`` holds the settings that the transform depends on: a change makes its months
+    stale. ``only_complete`` leaves slices of partial months empty; ``with_no_month`` also makes
+    slice 0, of lines without a month; ``is_whole`` makes every month of the table when one is
+    stale; ``outside_version`` identifies what is read from outside; ``plot`` adds pictures.
     """
 
     @dg.asset(
@@ -210,17 +249,29 @@ def table_asset(
         deps=deps if deps is not None else [asset_key(i.spec) for i in inputs],
     )
     @policies.retry_transient
-    def _table(context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.MaterializeResult:
+    def _table(
+        context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]
+    ) -> dg.MaterializeResult:
         requested = [int(key) for key in context.partition_keys]
-        asked = sorted({*requested, *_reached_back(lakehouse, spec, requested), *([0] if with_no_month else [])})
-        build = TableBuild(spec, inputs, transform, configuration, only_complete, is_whole, outside_version)
+        asked = sorted(
+            {
+                *requested,
+                *_reached_back(lakehouse, spec, requested),
+                *([0] if with_no_month else []),
+            }
+        )
+        build = TableBuild(
+            spec, inputs, transform, configuration, only_complete, is_whole, outside_version
+        )
         outcome = permitted(
             context,
             lakehouse,
             settings,
             spec,
             requested,
-            lambda permission: build.run(lakehouse, settings, asked, context.run.run_id, context.log.info, permission),
+            lambda permission: build.run(
+                lakehouse, settings, asked, context.run.run_id, context.log.info, permission
+            ),
         )
         pictures = plot(lakehouse, requested, settings) if plot else {}
         return report(context, spec, requested, outcome, pictures)
@@ -230,7 +281,9 @@ def table_asset(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an examination of months did: what is stored for each now, what was written, and which were left as they were."""
+    """What an examination of months did: what is stored for each now, what was written, and which
+    were left as they were.
+    """
 
     slices: Mapping[int, Slice]
     written: Mapping[int, MonthWritten]
@@ -262,35 +315,60 @@ class TableBuild:
         log: Callable[[str], None],
         permission: Permission = NOTHING,
     ) -> Outcome:
-        """Bring the slices of the months up to date; those whose inputs did not change are not touched, unless that is forced."""
+        """Bring the slices of the months up to date; those whose inputs did not change are not
+        touched, unless that is forced.
+        """
         started = time.monotonic()
         deliveries = lakehouse.rows(tables.DELIVERIES)
         complete = frozenset(complete_months_of(deliveries, settings))
         stored = lakehouse.slices(self.spec)
-        upstream = {i.spec.id: [s for writer in i.writers for s in lakehouse.slices(i.spec, writer).values()] for i in self.inputs}
+        upstream = {
+            i.spec.id: [
+                s for writer in i.writers for s in lakehouse.slices(i.spec, writer).values()
+            ]
+            for i in self.inputs
+        }
         if self.is_whole:
-            asked = month_range(settings.first_month, max({*asked, *stored, *(s.yyyymm for slices in upstream.values() for s in slices)}))
-        versions = {month: self.input_version(upstream, settings, month, month in complete) for month in asked}
+            asked = month_range(
+                settings.first_month,
+                max({*asked, *stored, *(s.yyyymm for slices in upstream.values() for s in slices)}),
+            )
+        versions = {
+            month: self.input_version(upstream, settings, month, month in complete)
+            for month in asked
+        }
         stale = [
             month
             for month in asked
             if permission.is_forced
             or month not in stored
             or stored[month].input_version
-            != self.input_version(upstream, settings, month, month in complete, stored[month].details.get("seen"))
+            != self.input_version(
+                upstream, settings, month, month in complete, stored[month].details.get("seen")
+            )
         ]
         if self.is_whole and stale:
             stale = list(asked)
         written: Mapping[int, MonthWritten] = {}
         slices = {month: stored[month] for month in asked if month not in stale}
         if stale:
-            log(f"{self.spec.id}: {len(stale)} of {len(asked)} months to make ({stale[0]} to {stale[-1]})")
-            made_from = [month for month in stale if month in complete] if self.only_complete else stale
-            # After the ledger: what somebody writes in between is read, and counts as not read, so that it is due again.
+            log(
+                f"{self.spec.id}: {len(stale)} of {len(asked)} months to make ({stale[0]} to"
+                f" {stale[-1]})"
+            )
+            made_from = (
+                [month for month in stale if month in complete] if self.only_complete else stale
+            )
+            # After the ledger: what somebody writes in between is read, and counts as not read, so
+            # that it is due again.
             pins = {i.spec.id: lakehouse.version(i.spec) for i in self.inputs}
             reader = Reader(lakehouse, settings, self.inputs, made_from, deliveries, upstream, pins)
             details = {"inputs": pins}
-            rows = self.transform(reader, Months(made_from, complete), settings) if made_from else lakehouse.create_frame(self.spec, [])
+            rows = (
+                self.transform(reader, Months(made_from, complete), settings)
+                if made_from
+                else lakehouse.create_frame(self.spec, [])
+            )
             result = lakehouse.merge(self.spec, rows, stale, may_remove=permission.may_remove)
             written = result.months
             made = [
@@ -301,7 +379,11 @@ class TableBuild:
                     versions[month],
                     w.row_count,
                     result.delta_version,
-                    {**details, "is_complete": month in complete, "seen": self._seen(upstream, settings, month)},
+                    {
+                        **details,
+                        "is_complete": month in complete,
+                        "seen": self._seen(upstream, settings, month),
+                    },
                 )
                 for month, w in written.items()
             ]
@@ -317,7 +399,9 @@ class TableBuild:
         is_complete: bool,
         seen: Mapping[str, Sequence[Sequence[Any]]] | None = None,
     ) -> str:
-        """Hash of everything a month's slice is made from; of open inputs only the slices in ``seen``, where that is given."""
+        """Hash of everything a month's slice is made from; of open inputs only the slices in
+        ``seen``, where that is given.
+        """
         read = [
             [
                 i.spec.id,
@@ -330,12 +414,24 @@ class TableBuild:
             ]
             for i in self.inputs
         ]
-        return version_of(self.spec.code_version, self.configuration, is_complete, self.outside_version(settings), read)
+        return version_of(
+            self.spec.code_version,
+            self.configuration,
+            is_complete,
+            self.outside_version(settings),
+            read,
+        )
 
-    def _seen(self, upstream: Mapping[str, Sequence[Slice]], settings: Settings, month: int) -> dict[str, list[list[Any]]]:
+    def _seen(
+        self, upstream: Mapping[str, Sequence[Slice]], settings: Settings, month: int
+    ) -> dict[str, list[list[Any]]]:
         """Month and writer of the slices of open inputs that a month is made from."""
         return {
-            i.spec.id: [[s.yyyymm, s.writer] for s in upstream[i.spec.id] if self._is_read(i, s.yyyymm, month, settings)]
+            i.spec.id: [
+                [s.yyyymm, s.writer]
+                for s in upstream[i.spec.id]
+                if self._is_read(i, s.yyyymm, month, settings)
+            ]
             for i in self.inputs
             if i.is_open
         }
@@ -345,21 +441,33 @@ class TableBuild:
 
 
 def _reached_back(lakehouse: Lakehouse, spec: TableSpec, requested: Sequence[int]) -> list[int]:
-    """Stored months just before the requested ones: lines of a later month may have completed them."""
+    """Stored months just before the requested ones: lines of a later month may have completed
+    them.
+    """
     stored = lakehouse.slices(spec)
     before = {add_months(month, -back) for month in requested for back in range(1, REACH_BACK + 1)}
-    return [month for month in before if month in stored and not stored[month].details.get("is_complete", True)]
+    return [
+        month
+        for month in before
+        if month in stored and not stored[month].details.get("is_complete", True)
+    ]
 
 
 def run_tags(context: dg.AssetExecutionContext, settings: Settings) -> dict[str, str]:
-    """Tags of every MLflow run: what triggered it, and that the data are simulated where they are."""
-    trigger = context.run.tags.get(TRIGGER_TAG) or ("schedule" if "dagster/schedule_name" in context.run.tags else "person")
+    """Tags of every MLflow run: what triggered it, and that the data are simulated where they
+    are.
+    """
+    trigger = context.run.tags.get(TRIGGER_TAG) or (
+        "schedule" if "dagster/schedule_name" in context.run.tags else "person"
+    )
     evidence = {"evidence": found} if (found := context.run.tags.get("medallion/evidence")) else {}
     return {"trigger": trigger, **evidence, **(SIMULATED if settings.is_simulated else {})}
 
 
 def plans_of(run: dg.DagsterRun, lakehouse: Lakehouse, settings: Settings) -> Plans:
-    """Plans made and carried out by a run, in the name of who asked for it, or else of what triggered it."""
+    """Plans made and carried out by a run, in the name of who asked for it, or else of what
+    triggered it.
+    """
     actor = run.tags.get(ACTOR_TAG) or run.tags.get(TRIGGER_TAG, "person")
     return Plans(lakehouse, actor, settings.retention.reproducible_months, run.run_id)
 
@@ -375,7 +483,8 @@ def permitted(
 ) -> Outcome:
     """Let a run write what its tags permit, and record the plan that it carried out.
 
-    Raises Refused, with the plan that is needed, before anything destructive that no plan was named for.
+    Raises Refused, with the plan that is needed, before anything destructive that no plan was named
+    for.
     """
     plans = plans_of(context.run, lakehouse, settings)
     permission = plans.permission(context.run.tags, spec, requested, writer)
@@ -383,7 +492,10 @@ def permitted(
         outcome = retry_on_conflict(lambda: write(permission))
     except RemovalRefused as refused:
         plan = plans.backfill(spec, requested, writer, "removal")
-        hint = f"`medallion apply {plan.plan_id}`, or this run again with the tag {PLAN_TAG}: {plan.plan_id}"
+        hint = (
+            f"`medallion apply {plan.plan_id}`, or this run again with the tag {PLAN_TAG}:"
+            f" {plan.plan_id}"
+        )
         raise Refused(f"{refused} If the removal is meant: {hint}.") from refused
     if permission.plan:
         plans.done(permission.plan, "applied")
@@ -394,7 +506,8 @@ def permitted(
 def superseding(
     context: dg.AssetExecutionContext, lakehouse: Lakehouse, settings: Settings, spec: TableSpec
 ) -> Iterator[Callable[[list[int]], None]]:
-    """What a run asks before it supersedes published months, and the record of the plan that let it.
+    """What a run asks before it supersedes published months, and the record of the plan that let
+    it.
 
     A sensor's run, and a person's of one month, need no plan.
     """
@@ -431,7 +544,8 @@ def report(
     by_month: Mapping[int, Mapping[str, Any]] | None = None,
     key: dg.AssetKey | None = None,
 ) -> dg.MaterializeResult:
-    """Metadata for every month of the run; months made beyond the requested ones become materializations of their own.
+    """Metadata for every month of the run; months made beyond the requested ones become
+    materializations of their own.
 
     ``by_month`` adds metadata to months, ``key`` names the asset where it is not the table's.
     """
@@ -450,20 +564,35 @@ def report(
         if month in requested:
             context.add_asset_metadata(metadata, partition_key=str(month))
         elif month and written.is_changed:
-            context.log_event(dg.AssetMaterialization(key or asset_key(spec), partition=str(month), metadata=metadata))
+            context.log_event(
+                dg.AssetMaterialization(
+                    key or asset_key(spec), partition=str(month), metadata=metadata
+                )
+            )
     changed = sorted(m for m, w in outcome.written.items() if w.is_changed)
     context.log.info(
-        f"{spec.id}: {_listed(changed) or 'no month'} written, {_listed(outcome.unchanged) or 'none'} unchanged, {outcome.seconds:.1f} s"
+        f"{spec.id}: {_listed(changed) or 'no month'} written,"
+        f" {_listed(outcome.unchanged) or 'none'} unchanged, {outcome.seconds:.1f} s"
     )
-    versions = [outcome.slices[month].data_version for month in sorted(outcome.slices) if month in requested]
+    versions = [
+        outcome.slices[month].data_version for month in sorted(outcome.slices) if month in requested
+    ]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(versions[0] if len(versions) == 1 else version_of(versions)),
-        metadata={"months_written": len(changed), "seconds": round(outcome.seconds, 2), **(extra or {})},
+        metadata={
+            "months_written": len(changed),
+            "seconds": round(outcome.seconds, 2),
+            **(extra or {}),
+        },
     )
 
 
 def _listed(months: Sequence[int]) -> str:
-    return f"{len(months)} months ({months[0]} to {months[-1]})" if len(months) > 2 else ", ".join(map(str, months))
+    return (
+        f"{len(months)} months ({months[0]} to {months[-1]})"
+        if len(months) > 2
+        else ", ".join(map(str, months))
+    )
 
 
 def recorded(stored: Slice, **details: Any) -> Slice:

@@ -1,7 +1,7 @@
 """The TableSpec of every table: each column name once, with type and comment.
 
-DDL, column schemas in the UI, blocking checks and docs/tables.md are made from these. How tables are written lies in
-resources/lakehouse.py, how their rows are made in the transforms of each layer.
+DDL, column schemas in the UI, blocking checks and docs/tables.md are made from these. How tables
+are written lies in resources/lakehouse.py, how their rows are made in the transforms of each layer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from resources.table_spec import Column, Constraint, TableSpec
 
 DATA_OWNER = "team:data-platform"
 MODEL_OWNER = "team:forecasting"
-BY_MONTH = "writers of different months never touch each other's files, and a month is read without its neighbours"
+BY_MONTH = (
+    "writers of different months never touch each other's files, and a month is read without its"
+    " neighbours"
+)
 
 DECILES = ("q10", "q20", "q30", "q40", "q50", "q60", "q70", "q80", "q90")
 LEVELS = tuple(i / 10 for i in range(1, 10))
@@ -32,31 +35,50 @@ def _key(name: str, type_: str, comment: str) -> Column:
 
 
 def _deciles(what: str) -> tuple[Column, ...]:
-    return tuple(Column(name, "DOUBLE", f"{int(name[1:])} % quantile of {what}, units") for name in DECILES)
+    return tuple(
+        Column(name, "DOUBLE", f"{int(name[1:])} % quantile of {what}, units") for name in DECILES
+    )
 
 
 DELIVERIES = TableSpec(
     layer="bronze",
     name="deliveries",
-    comment="Every file (or version of a source table) that was ever taken in, by content, and what it held. The auditor's list of what came when.",
+    comment=(
+        "Every file (or version of a source table) that was ever taken in, by content, and what it"
+        " held. The auditor's list of what came when."
+    ),
     grain="one file by content hash, or one version of an adopted table",
     key=("delivery_id",),
     columns=(
         _key("delivery_id", "STRING", "first 16 hex digits of a hash of source and content"),
-        _key("sequence", "BIGINT", "order of registration, rising; a snapshot with a higher number replaces a lower one"),
+        _key(
+            "sequence",
+            "BIGINT",
+            "order of registration, rising; a snapshot with a higher number replaces a lower one",
+        ),
         _key("source", "STRING", "name of the source in the configuration"),
         _key("file_name", "STRING", "file name without its folder, or name of the adopted table"),
-        Column("content_hash", "STRING", "SHA-256 of the file's bytes, or version of the adopted table"),
+        Column(
+            "content_hash", "STRING", "SHA-256 of the file's bytes, or version of the adopted table"
+        ),
         Column("byte_count", "BIGINT", "size of the file, bytes"),
         Column("modified_at", "TIMESTAMP", "modification time of the file (UTC)"),
         Column("column_names", "ARRAY<STRING>", "columns as the source spells them"),
-        Column("new_columns", "ARRAY<STRING>", "columns that no earlier delivery of the source had"),
-        Column("line_count", "BIGINT", "lines read, the header not counted, unreadable lines included"),
-        Column("unreadable_line_count", "BIGINT", "lines with a wrong number of fields or broken text"),
+        Column(
+            "new_columns", "ARRAY<STRING>", "columns that no earlier delivery of the source had"
+        ),
+        Column(
+            "line_count", "BIGINT", "lines read, the header not counted, unreadable lines included"
+        ),
+        Column(
+            "unreadable_line_count", "BIGINT", "lines with a wrong number of fields or broken text"
+        ),
         Column(
             "months",
-            "ARRAY<STRUCT<yyyymm: INT, line_count: BIGINT, last_day: INT, content_version: STRING>>",
-            "lines, last day and a hash of the lines per month; month 0 holds lines of no month; a replaced file's months are listed with 0 lines",
+            "ARRAY<STRUCT<yyyymm: INT, line_count: BIGINT, last_day: INT, content_version:"
+            " STRING>>",
+            "lines, last day and a hash of the lines per month; month 0 holds lines of no month; a"
+            " replaced file's months are listed with 0 lines",
         ),
         Column("status", "STRING", "complete, or has_unreadable_lines"),
         Column("registered_at", "TIMESTAMP", "when it was registered (UTC)"),
@@ -65,20 +87,32 @@ DELIVERIES = TableSpec(
     write="append",
     code_version="1",
     owner=DATA_OWNER,
-    constraints=(Constraint("counts_add_up", "line_count = aggregate(months, 0L, (total, m) -> total + m.line_count)"),),
+    constraints=(
+        Constraint(
+            "counts_add_up",
+            "line_count = aggregate(months, 0L, (total, m) -> total + m.line_count)",
+        ),
+    ),
 )
 
 BRONZE_SALES_ORDERS = TableSpec(
     layer="bronze",
     name="sales_orders",
-    comment="Order lines exactly as delivered, all as text, with the source's own columns. Nothing is ever removed here.",
+    comment=(
+        "Order lines exactly as delivered, all as text, with the source's own columns. Nothing is"
+        " ever removed here."
+    ),
     grain="one line as delivered",
     key=("_delivery_id", "_line_number"),
     columns=(
         _month("month of the order date; 0 where the date can't be read or is out of range"),
         _key("_source", "STRING", "name of the source in the configuration"),
         _key("_delivery_id", "STRING", "delivery that brought the line"),
-        _key("_line_number", "BIGINT", "line in the file; the first line after a header is 2, in files without one 1"),
+        _key(
+            "_line_number",
+            "BIGINT",
+            "line in the file; the first line after a header is 2, in files without one 1",
+        ),
         _key("_row_hash", "STRING", "hash of the line's text"),
         _key("_occurrence", "INT", "the n-th identical line within its file and month"),
         Column("_problem", "STRING", "why the line is unreadable or has no month"),
@@ -96,7 +130,10 @@ BRONZE_SALES_ORDERS = TableSpec(
 SILVER_SALES_ORDERS = TableSpec(
     layer="silver",
     name="sales_orders",
-    comment="Accepted order lines, typed, under one set of names: what was sold, cancelled and returned.",
+    comment=(
+        "Accepted order lines, typed, under one set of names: what was sold, cancelled and"
+        " returned."
+    ),
     grain="one accepted order line",
     key=("line_id",),
     columns=(
@@ -114,7 +151,12 @@ SILVER_SALES_ORDERS = TableSpec(
         Column("unit_price", "DECIMAL(24,6)", "price of one unit, in the source's currency"),
         Column("description", "STRING", "part description on the line"),
         _key("line_type", "STRING", "sale, cancellation or return"),
-        Column("matched_line_id", "STRING", "of a cancellation the sale it takes back, of that sale the cancellation; same month only"),
+        Column(
+            "matched_line_id",
+            "STRING",
+            "of a cancellation the sale it takes back, of that sale the cancellation; same month"
+            " only",
+        ),
     ),
     write="merge",
     code_version="1",
@@ -130,7 +172,10 @@ SILVER_SALES_ORDERS = TableSpec(
 REJECTED_LINES = TableSpec(
     layer="silver",
     name="rejected_lines",
-    comment="Every order line that is not counted, and why: rejected by a rule, a duplicate of an earlier delivery, or superseded by a newer one.",
+    comment=(
+        "Every order line that is not counted, and why: rejected by a rule, a duplicate of an"
+        " earlier delivery, or superseded by a newer one."
+    ),
     grain="one line as delivered that is not in silver.sales_orders",
     key=("delivery_id", "line_number"),
     columns=(
@@ -140,7 +185,11 @@ REJECTED_LINES = TableSpec(
         _key("source", "STRING", "name of the source"),
         _key("line_id", "STRING", "hash of source, canonical text and occurrence"),
         _key("disposition", "STRING", "rejected, duplicate or superseded"),
-        _key("reasons", "ARRAY<STRING>", "names of the rules it broke, or the delivery that holds the line now"),
+        _key(
+            "reasons",
+            "ARRAY<STRING>",
+            "names of the rules it broke, or the delivery that holds the line now",
+        ),
         Column("order_id", "STRING", "as delivered"),
         Column("part_number", "STRING", "as delivered"),
         Column("customer_id", "STRING", "as delivered"),
@@ -170,7 +219,12 @@ PARTS = TableSpec(
         _key("part_number", "STRING", "part, trimmed and upper-cased"),
         Column("first_sale_month", "INT", "month of the first sale; NULL before it"),
         Column("announced_month", "INT", "month announced in the parts master"),
-        Column("description", "STRING", "from the parts master, else from the latest line that has one", is_versioned=False),
+        Column(
+            "description",
+            "STRING",
+            "from the parts master, else from the latest line that has one",
+            is_versioned=False,
+        ),
         Column(
             "last_unit_price",
             "DOUBLE",
@@ -186,7 +240,10 @@ PARTS = TableSpec(
 MONTHLY_DEMAND = TableSpec(
     layer="silver",
     name="monthly_demand",
-    comment="Demand of every part in every month since its first sale or announcement, months without demand included as zero.",
+    comment=(
+        "Demand of every part in every month since its first sale or announcement, months without"
+        " demand included as zero."
+    ),
     grain="part_number x month, dense",
     key=("part_number", "yyyymm"),
     columns=(
@@ -194,27 +251,46 @@ MONTHLY_DEMAND = TableSpec(
         _key("part_number", "STRING", "part"),
         _key("demand_qty", "DOUBLE", "sold units less units cancelled in the same month"),
         _key("sold_qty", "DOUBLE", "units on sale lines"),
-        _key("cancelled_qty", "DOUBLE", "units of sales that a cancellation in the same month takes back"),
+        _key(
+            "cancelled_qty",
+            "DOUBLE",
+            "units of sales that a cancellation in the same month takes back",
+        ),
         _key("returned_qty", "DOUBLE", "units on all other cancellations and returns"),
         _key("order_count", "BIGINT", "orders with demand"),
         _key("customer_count", "BIGINT", "known customers with demand"),
-        _key("revenue", "DOUBLE", "demand valued at the price of each line, in the source's currency"),
+        _key(
+            "revenue", "DOUBLE", "demand valued at the price of each line, in the source's currency"
+        ),
         Column("unit_price", "DOUBLE", "revenue / demand_qty; NULL without demand"),
-        Column("region", "STRING", "region with the largest demand of the month; NULL without demand"),
-        _key("is_complete", "BOOLEAN", "false for a month whose orders are not all there: no feature, model or evaluation reads it"),
+        Column(
+            "region", "STRING", "region with the largest demand of the month; NULL without demand"
+        ),
+        _key(
+            "is_complete",
+            "BOOLEAN",
+            "false for a month whose orders are not all there: no feature, model or evaluation"
+            " reads it",
+        ),
     ),
     write="merge",
     code_version="1",
     owner=DATA_OWNER,
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,
-    constraints=(Constraint("demand_not_negative", "demand_qty >= 0"), Constraint("cancelled_within_sold", "cancelled_qty <= sold_qty")),
+    constraints=(
+        Constraint("demand_not_negative", "demand_qty >= 0"),
+        Constraint("cancelled_within_sold", "cancelled_qty <= sold_qty"),
+    ),
 )
 
 DEMAND_FEATURES = TableSpec(
     layer="silver",
     name="demand_features",
-    comment="What is known of every part at the end of a month, and nothing later: lags, rolling statistics, price, intermittency, class and ABC.",
+    comment=(
+        "What is known of every part at the end of a month, and nothing later: lags, rolling"
+        " statistics, price, intermittency, class and ABC."
+    ),
     grain="part_number x origin (complete months only)",
     key=("part_number", "yyyymm"),
     columns=(
@@ -223,41 +299,90 @@ DEMAND_FEATURES = TableSpec(
         _key(
             "demand_class",
             "STRING",
-            "smooth, erratic, intermittent or lumpy (ADI 1.32, CV2 0.49; Syntetos, Boylan and Croston 2005), or new",
+            "smooth, erratic, intermittent or lumpy (ADI 1.32, CV2 0.49; Syntetos, Boylan and"
+            " Croston 2005), or new",
         ),
-        _key("abc_class", "STRING", "A: parts that make the first 80 % of the last 12 months' revenue, B: to 95 %, C: the rest"),
+        _key(
+            "abc_class",
+            "STRING",
+            "A: parts that make the first 80 % of the last 12 months' revenue, B: to 95 %, C: the"
+            " rest",
+        ),
         Column("region", "STRING", "region of the latest month with demand"),
-        _key("is_active", "BOOLEAN", "a sale within active_months through the origin, or announced in the parts master"),
-        _key("history_months", "INT", "months since first sale or announcement, the origin included"),
-        Column("months_since_first_sale", "INT", "0 in the month of the first sale; NULL before it"),
+        _key(
+            "is_active",
+            "BOOLEAN",
+            "a sale within active_months through the origin, or announced in the parts master",
+        ),
+        _key(
+            "history_months", "INT", "months since first sale or announcement, the origin included"
+        ),
+        Column(
+            "months_since_first_sale", "INT", "0 in the month of the first sale; NULL before it"
+        ),
         Column(
             "months_since_last_sale",
             "INT",
-            "0 when the origin has demand; NULL without a sale in the last 24 months (active_months, if more)",
+            "0 when the origin has demand; NULL without a sale in the last 24 months"
+            " (active_months, if more)",
         ),
         *(
-            Column(f"demand_lag_{lag}", "DOUBLE", f"demand {lag} months before the origin, units; NULL before the part existed")
+            Column(
+                f"demand_lag_{lag}",
+                "DOUBLE",
+                f"demand {lag} months before the origin, units; NULL before the part existed",
+            )
             for lag in LAGS
         ),
-        *(Column(f"demand_mean_{n}", "DOUBLE", f"mean monthly demand of the last {n} months, units") for n in (3, 6, 12, 24)),
-        *(Column(f"demand_std_{n}", "DOUBLE", f"standard deviation of monthly demand in the last {n} months, units") for n in (6, 12, 24)),
+        *(
+            Column(
+                f"demand_mean_{n}", "DOUBLE", f"mean monthly demand of the last {n} months, units"
+            )
+            for n in (3, 6, 12, 24)
+        ),
+        *(
+            Column(
+                f"demand_std_{n}",
+                "DOUBLE",
+                f"standard deviation of monthly demand in the last {n} months, units",
+            )
+            for n in (6, 12, 24)
+        ),
         Column("demand_max_12", "DOUBLE", "largest monthly demand in the last 12 months, units"),
         Column("nonzero_share_12", "DOUBLE", "share of the last 12 months with demand"),
-        Column("adi", "DOUBLE", "average demand interval: months per month with demand, in the last 24 months"),
-        Column("cv2", "DOUBLE", "squared coefficient of variation of non-zero demand in the last 24 months"),
+        Column(
+            "adi",
+            "DOUBLE",
+            "average demand interval: months per month with demand, in the last 24 months",
+        ),
+        Column(
+            "cv2",
+            "DOUBLE",
+            "squared coefficient of variation of non-zero demand in the last 24 months",
+        ),
         Column("nonzero_mean_24", "DOUBLE", "mean of the months with demand in the last 24, units"),
         Column("order_count_12", "BIGINT", "orders in the last 12 months"),
-        Column("customer_count_12", "DOUBLE", "mean number of customers a month in the last 12 months"),
-        Column("returned_share_12", "DOUBLE", "returned units over sold units in the last 12 months"),
+        Column(
+            "customer_count_12", "DOUBLE", "mean number of customers a month in the last 12 months"
+        ),
+        Column(
+            "returned_share_12", "DOUBLE", "returned units over sold units in the last 12 months"
+        ),
         Column("unit_price", "DOUBLE", "price in the latest month with demand"),
         Column("price_ratio_12", "DOUBLE", "that price over the mean price of the last 12 months"),
         Column("revenue_12", "DOUBLE", "revenue of the last 12 months"),
         _key("month_of_year", "INT", "1 to 12, of the origin"),
-        Column("naive_rmse_scale", "DOUBLE", "root mean squared month-to-month change in the last 24 months: the scale of RMSSE, units"),
+        Column(
+            "naive_rmse_scale",
+            "DOUBLE",
+            "root mean squared month-to-month change in the last 24 months: the scale of RMSSE,"
+            " units",
+        ),
         Column(
             "seasonal_mae_scale",
             "DOUBLE",
-            "mean absolute change against the same month of the year before, last 24 months: the scale of MASE, units",
+            "mean absolute change against the same month of the year before, last 24 months: the"
+            " scale of MASE, units",
         ),
     ),
     write="merge",
@@ -266,7 +391,9 @@ DEMAND_FEATURES = TableSpec(
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,
     constraints=(
-        Constraint("demand_class_known", f"demand_class IN ({', '.join(repr(c) for c in DEMAND_CLASSES)})"),
+        Constraint(
+            "demand_class_known", f"demand_class IN ({', '.join(repr(c) for c in DEMAND_CLASSES)})"
+        ),
         Constraint("abc_class_known", "abc_class IN ('A', 'B', 'C')"),
     ),
 )
@@ -279,7 +406,10 @@ _FORECAST = (
 ZOO_FORECAST = TableSpec(
     layer="gold",
     name="zoo_forecast",
-    comment="What each model of the zoo said at the end of each month. Its past months are the backtest.",
+    comment=(
+        "What each model of the zoo said at the end of each month. Its past months are the"
+        " backtest."
+    ),
     grain="model x origin x part_number x target month",
     key=("yyyymm", "model", "part_number", "horizon"),
     columns=(
@@ -289,23 +419,41 @@ ZOO_FORECAST = TableSpec(
         _key("horizon", "INT", "months after the origin"),
         _key("target_yyyymm", "INT", "month forecast"),
         *_FORECAST,
-        _key("is_fallback", "BOOLEAN", "the model could not forecast this series; a plain mean stands in"),
-        Column("fit_seconds", "DOUBLE", "seconds this model needed for the origin, all parts, seconds", is_volatile=True),
+        _key(
+            "is_fallback",
+            "BOOLEAN",
+            "the model could not forecast this series; a plain mean stands in",
+        ),
+        Column(
+            "fit_seconds",
+            "DOUBLE",
+            "seconds this model needed for the origin, all parts, seconds",
+            is_volatile=True,
+        ),
         Column("run_id", "STRING", "MLflow run of the fit", is_versioned=False),
     ),
     write="merge",
     code_version="1",
     owner=MODEL_OWNER,
     partition_by=("yyyymm", "model"),
-    partition_reason="every model writes its own months: two models never conflict, one model's month is read alone",
+    partition_reason=(
+        "every model writes its own months: two models never conflict, one model's month is read"
+        " alone"
+    ),
     writer_column="model",
-    constraints=(Constraint("forecast_not_negative", "forecast_qty >= 0 AND q10 >= 0"), Constraint("deciles_in_order", _IN_ORDER)),
+    constraints=(
+        Constraint("forecast_not_negative", "forecast_qty >= 0 AND q10 >= 0"),
+        Constraint("deciles_in_order", _IN_ORDER),
+    ),
 )
 
 ZOO_RESULT = TableSpec(
     layer="gold",
     name="zoo_result",
-    comment="The evidence of a month's decision: every model's forecast beside what was then sold, on identical cells.",
+    comment=(
+        "The evidence of a month's decision: every model's forecast beside what was then sold, on"
+        " identical cells."
+    ),
     grain="decision month x model x cell (part_number, origin, target month)",
     key=("yyyymm", "model", "origin", "part_number", "horizon"),
     columns=(
@@ -330,7 +478,10 @@ ZOO_RESULT = TableSpec(
     owner=MODEL_OWNER,
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,
-    constraints=(Constraint("forecast_not_negative", "forecast_qty >= 0"), Constraint("target_known_by_then", "target_yyyymm <= yyyymm")),
+    constraints=(
+        Constraint("forecast_not_negative", "forecast_qty >= 0"),
+        Constraint("target_known_by_then", "target_yyyymm <= yyyymm"),
+    ),
 )
 
 MODEL_EVALUATION = TableSpec(
@@ -348,23 +499,52 @@ MODEL_EVALUATION = TableSpec(
         _key("cell_count", "BIGINT", "cells evaluated"),
         _key("part_count", "BIGINT", "parts in them"),
         _key("origin_count", "BIGINT", "origins in them"),
-        _key("missing_cell_count", "BIGINT", "cells that another model has and this one lacks; more than 0 can't win"),
+        _key(
+            "missing_cell_count",
+            "BIGINT",
+            "cells that another model has and this one lacks; more than 0 can't win",
+        ),
         _key("actual_qty", "DOUBLE", "demand of the cells, units"),
         Column("mae", "DOUBLE", "mean absolute error of q50, units"),
-        Column("rmse", "DOUBLE", "root mean squared error of forecast_qty, pooled over cells, units"),
+        Column(
+            "rmse", "DOUBLE", "root mean squared error of forecast_qty, pooled over cells, units"
+        ),
         Column("mape", "DOUBLE", "mean absolute percentage error of q50 over cells with demand"),
         Column("mape_share", "DOUBLE", "share of cells that have demand"),
         Column("wape", "DOUBLE", "sum of absolute errors of q50 over sum of demand"),
-        Column("mase", "DOUBLE", "mean absolute error of q50 over the scale of seasonal naive, mean over cells with a scale"),
-        Column("rmsse", "DOUBLE", "root mean squared scaled error per part of forecast_qty, mean over parts"),
+        Column(
+            "mase",
+            "DOUBLE",
+            "mean absolute error of q50 over the scale of seasonal naive, mean over cells with a"
+            " scale",
+        ),
+        Column(
+            "rmsse",
+            "DOUBLE",
+            "root mean squared scaled error per part of forecast_qty, mean over parts",
+        ),
         Column("wql", "DOUBLE", "mean over the deciles of 2 * pinball loss over sum of demand"),
         Column("bias", "DOUBLE", "sum of (forecast_qty - demand) over sum of demand"),
         Column("coverage_80", "DOUBLE", "share of cells within [q10, q90]"),
-        Column("calibration_80", "DOUBLE", "share of randomised PIT values within [.1, .9]; a perfect forecaster has .8"),
-        Column("revenue_weighted_error", "DOUBLE", "absolute error of q50 valued at price, over demand valued at price"),
-        Column("stock_cost", "DOUBLE", "cost of units too many and too few at the configured rates, in the source's currency"),
+        Column(
+            "calibration_80",
+            "DOUBLE",
+            "share of randomised PIT values within [.1, .9]; a perfect forecaster has .8",
+        ),
+        Column(
+            "revenue_weighted_error",
+            "DOUBLE",
+            "absolute error of q50 valued at price, over demand valued at price",
+        ),
+        Column(
+            "stock_cost",
+            "DOUBLE",
+            "cost of units too many and too few at the configured rates, in the source's currency",
+        ),
         Column("fallback_share", "DOUBLE", "share of cells with a stand-in forecast"),
-        Column("fit_seconds", "DOUBLE", "seconds for one origin, mean over origins", is_volatile=True),
+        Column(
+            "fit_seconds", "DOUBLE", "seconds for one origin, mean over origins", is_volatile=True
+        ),
     ),
     write="merge",
     code_version="3",
@@ -376,34 +556,69 @@ MODEL_EVALUATION = TableSpec(
 CHAMPION = TableSpec(
     layer="gold",
     name="champion",
-    comment="Which model serves each class since when, on what evidence, decided by whom. The newest row is the truth; the registry follows it.",
+    comment=(
+        "Which model serves each class since when, on what evidence, decided by whom. The newest"
+        " row is the truth; the registry follows it."
+    ),
     grain="one decision",
     key=("decision_number",),
     columns=(
         _month("decision month"),
         _key("decision_number", "BIGINT", "rising without gaps"),
         _key("demand_class", "STRING", "class the decision is about"),
-        _key("decision", "STRING", "promoted, refreshed, kept, denied, proposed, restated, rolled_back or released"),
+        _key(
+            "decision",
+            "STRING",
+            "promoted, refreshed, kept, denied, proposed, restated, rolled_back or released",
+        ),
         Column("champion", "STRING", "model that serves the class after this row"),
-        Column("challenger", "STRING", "best other candidate; of a proposal the model that waits for approval"),
+        Column(
+            "challenger",
+            "STRING",
+            "best other candidate; of a proposal the model that waits for approval",
+        ),
         Column("actor", "STRING", "who decided: policy, or a person"),
         Column("champion_wql", "DOUBLE", "WQL of the champion on the evidence"),
         Column("challenger_wql", "DOUBLE", "WQL of the challenger on the same cells"),
         Column("baseline_wql", "DOUBLE", "WQL of seasonal_naive on the same cells"),
-        Column("difference_low", "DOUBLE", "lower end of the 95 % bootstrap interval of winner's WQL less the incumbent's"),
+        Column(
+            "difference_low",
+            "DOUBLE",
+            "lower end of the 95 % bootstrap interval of winner's WQL less the incumbent's",
+        ),
         Column("difference_high", "DOUBLE", "upper end of it"),
         Column("champion_bias", "DOUBLE", "bias of the champion on the evidence"),
-        Column("oracle_wql", "DOUBLE", "WQL of the best model per part in hindsight: the floor no champion reaches"),
+        Column(
+            "oracle_wql",
+            "DOUBLE",
+            "WQL of the best model per part in hindsight: the floor no champion reaches",
+        ),
         Column("cell_count", "BIGINT", "cells of the evidence"),
         Column("part_count", "BIGINT", "parts in it"),
         Column("origin_count", "INT", "origins in it"),
         Column("pooled", "BOOLEAN", "the class was too small and took the decision of all classes"),
         Column("reason", "STRING", "why, in one sentence"),
-        Column("champion_trained_yyyymm", "INT", "month the serving fit of the champion was trained in"),
+        Column(
+            "champion_trained_yyyymm", "INT", "month the serving fit of the champion was trained in"
+        ),
         Column("registry_version", "INT", "version of the registered model served after this row"),
-        Column("candidate_version", "INT", "version registered by this training; of a proposal the one that approval takes its fit from"),
-        Column("held_until_yyyymm", "INT", "last month whose evidence changes nothing for the class; 999912 until a person releases it"),
-        Column("evidence_version", "STRING", "hash of the evidence, the fits and the promotion settings that were decided on"),
+        Column(
+            "candidate_version",
+            "INT",
+            "version registered by this training; of a proposal the one that approval takes its fit"
+            " from",
+        ),
+        Column(
+            "held_until_yyyymm",
+            "INT",
+            "last month whose evidence changes nothing for the class; 999912 until a person"
+            " releases it",
+        ),
+        Column(
+            "evidence_version",
+            "STRING",
+            "hash of the evidence, the fits and the promotion settings that were decided on",
+        ),
         Column("run_id", "STRING", "MLflow run of the training", is_volatile=True),
         Column("decided_at", "TIMESTAMP", "when (UTC)", is_volatile=True),
     ),
@@ -415,12 +630,22 @@ CHAMPION = TableSpec(
 DEMAND_FORECAST = TableSpec(
     layer="gold",
     name="demand_forecast",
-    comment="The forecast that purchasing reads: for every active part and each coming month the expected demand and its deciles. Published numbers stay; corrections add a vintage.",
-    grain="origin x vintage x part_number x target month; an excluded part has one row with horizon 0, no numbers and the reason",
+    comment=(
+        "The forecast that purchasing reads: for every active part and each coming month the"
+        " expected demand and its deciles. Published numbers stay; corrections add a vintage."
+    ),
+    grain=(
+        "origin x vintage x part_number x target month; an excluded part has one row with horizon"
+        " 0, no numbers and the reason"
+    ),
     key=("yyyymm", "vintage", "part_number", "horizon"),
     columns=(
         _month("origin"),
-        _key("vintage", "INT", "1 is what was published first for this origin; the highest is current"),
+        _key(
+            "vintage",
+            "INT",
+            "1 is what was published first for this origin; the highest is current",
+        ),
         _key("part_number", "STRING", "part"),
         _key("horizon", "INT", "months after the origin"),
         _key("target_yyyymm", "INT", "month forecast"),
@@ -430,7 +655,11 @@ DEMAND_FORECAST = TableSpec(
         Column("reason", "STRING", "why a fallback, an exclusion or a later vintage"),
         _key("demand_class", "STRING", "class of the part as of the origin"),
         Column("model", "STRING", "model that made the row"),
-        Column("registry_version", "INT", "version of the registered model; NULL where none was trained by then"),
+        Column(
+            "registry_version",
+            "INT",
+            "version of the registered model; NULL where none was trained by then",
+        ),
         Column("trained_yyyymm", "INT", "month the model was trained in"),
         Column("model_run_id", "STRING", "MLflow run of the model's fit"),
         Column("input_versions", "STRING", "Delta versions of the tables read, as JSON"),
@@ -444,7 +673,10 @@ DEMAND_FORECAST = TableSpec(
     partition_reason=BY_MONTH,
     constraints=(
         Constraint("numbers_unless_excluded", "(status = 'excluded') = (forecast_qty IS NULL)"),
-        Constraint("forecast_not_negative", "forecast_qty IS NULL OR (forecast_qty >= 0 AND q10 >= 0 AND NOT isnan(forecast_qty))"),
+        Constraint(
+            "forecast_not_negative",
+            "forecast_qty IS NULL OR (forecast_qty >= 0 AND q10 >= 0 AND NOT isnan(forecast_qty))",
+        ),
         Constraint("deciles_in_order", f"forecast_qty IS NULL OR ({_IN_ORDER})"),
         Constraint("status_known", "status IN ('forecast', 'fallback', 'new_part', 'excluded')"),
     ),
@@ -453,7 +685,10 @@ DEMAND_FORECAST = TableSpec(
 FORECAST_ACCURACY = TableSpec(
     layer="gold",
     name="forecast_accuracy",
-    comment="How the forecasts that were served turned out, by lag and segment, beside what their backtest promised and what seasonal naive did.",
+    comment=(
+        "How the forecasts that were served turned out, by lag and segment, beside what their"
+        " backtest promised and what seasonal naive did."
+    ),
     grain="target month x lag x segment",
     key=("yyyymm", "lag", "segment_kind", "segment"),
     columns=(
@@ -471,17 +706,27 @@ FORECAST_ACCURACY = TableSpec(
         Column("wql", "DOUBLE", "mean over the deciles of 2 * pinball loss over sum of demand"),
         Column("coverage_80", "DOUBLE", "share of parts within [q10, q90]"),
         Column("naive_wape", "DOUBLE", "WAPE of the same month a year before, on the same parts"),
-        Column("value_added", "DOUBLE", "1 - wape / naive_wape: above 0 the forecast was worth having"),
+        Column(
+            "value_added", "DOUBLE", "1 - wape / naive_wape: above 0 the forecast was worth having"
+        ),
         Column(
             "mean_absolute_change",
             "DOUBLE",
-            "mean absolute change against the origin before for the same target, over mean forecast; NULL without one",
+            "mean absolute change against the origin before for the same target, over mean"
+            " forecast; NULL without one",
         ),
         _key("is_backfilled", "BOOLEAN", "the forecast was published after the month began"),
         Column(
-            "evidence_wql", "DOUBLE", "WQL of the models that served, on the evidence of their training at this lag, weighted by demand"
+            "evidence_wql",
+            "DOUBLE",
+            "WQL of the models that served, on the evidence of their training at this lag, weighted"
+            " by demand",
         ),
-        Column("evidence_bias", "DOUBLE", "bias of them there; both NULL where a part of the demand had no trained model"),
+        Column(
+            "evidence_bias",
+            "DOUBLE",
+            "bias of them there; both NULL where a part of the demand had no trained model",
+        ),
     ),
     write="merge",
     code_version="3",
@@ -493,7 +738,10 @@ FORECAST_ACCURACY = TableSpec(
 DEMAND_DRIFT = TableSpec(
     layer="gold",
     name="demand_drift",
-    comment="Whether a month looks like the past: each figure of demand and of the served forecast's error against its own history, season taken out, all tested as one.",
+    comment=(
+        "Whether a month looks like the past: each figure of demand and of the served forecast's"
+        " error against its own history, season taken out, all tested as one."
+    ),
     grain="month x feature",
     key=("yyyymm", "feature"),
     columns=(
@@ -506,8 +754,17 @@ DEMAND_DRIFT = TableSpec(
         _key("history_months", "INT", "past months that it is ranked among"),
         _key("is_drift", "BOOLEAN", "p_value within the false_alarm_rate"),
         _key("reason", "STRING", "verdict in one sentence"),
-        Column("p_value", "DOUBLE", "share of months, this one among them, in which some figure of the family was as far off"),
-        Column("false_alarm_rate", "DOUBLE", "share of months without a change in which some figure of the family counts as drift"),
+        Column(
+            "p_value",
+            "DOUBLE",
+            "share of months, this one among them, in which some figure of the family was as"
+            " far off",
+        ),
+        Column(
+            "false_alarm_rate",
+            "DOUBLE",
+            "share of months without a change in which some figure of the family counts as drift",
+        ),
     ),
     write="merge",
     code_version="3",
@@ -519,7 +776,10 @@ DEMAND_DRIFT = TableSpec(
 RETRAINING_DECISION = TableSpec(
     layer="gold",
     name="retraining_decision",
-    comment="Whether the champion was to be trained again, decided for each newest complete month, with the reason. Sensors act on the newest row.",
+    comment=(
+        "Whether the champion was to be trained again, decided for each newest complete month, with"
+        " the reason. Sensors act on the newest row."
+    ),
     grain="one decision",
     key=("decision_number",),
     columns=(
@@ -528,8 +788,16 @@ RETRAINING_DECISION = TableSpec(
         _key("decision", "STRING", "nothing, watch or retrain"),
         Column("cause", "STRING", "of a retraining: drift, training_lag or first_training"),
         _key("reason", "STRING", "why, in one sentence"),
-        _key("evidence_months", "STRING", "JSON list of the months whose drift it rests on; no later retraining may rest on them"),
-        Column("training_lag_months", "INT", "months from the oldest champion's training to this month; NULL without a champion"),
+        _key(
+            "evidence_months",
+            "STRING",
+            "JSON list of the months whose drift it rests on; no later retraining may rest on them",
+        ),
+        Column(
+            "training_lag_months",
+            "INT",
+            "months from the oldest champion's training to this month; NULL without a champion",
+        ),
         _key("mode", "STRING", "retraining.mode by then: act or suggest"),
         Column("run_id", "STRING", "Dagster run", is_volatile=True),
         Column("decided_at", "TIMESTAMP", "when (UTC)", is_volatile=True),
@@ -548,7 +816,11 @@ DATA_QUALITY = TableSpec(
     key=("yyyymm", "rule"),
     columns=(
         _month("month; 0 for lines of no month"),
-        _key("rule", "STRING", "what is counted, for instance lines_read or rejected:quantity_unreadable"),
+        _key(
+            "rule",
+            "STRING",
+            "what is counted, for instance lines_read or rejected:quantity_unreadable",
+        ),
         _key("value", "DOUBLE", "count or share"),
         Column("threshold", "DOUBLE", "limit, where the rule has one"),
         _key("is_ok", "BOOLEAN", "within the limit"),
@@ -564,7 +836,10 @@ DATA_QUALITY = TableSpec(
 PLAN = TableSpec(
     layer="gold",
     name="plan",
-    comment="What destructive acts would do, shown before they are done, and what became of each: planned, applied, undone.",
+    comment=(
+        "What destructive acts would do, shown before they are done, and what became of each:"
+        " planned, applied, undone."
+    ),
     grain="one event of one plan",
     key=("event_number",),
     columns=(
@@ -613,4 +888,5 @@ TABLES: tuple[TableSpec, ...] = (
     PLAN,
 )
 
-RECORDS = (LEDGER, PLAN)  # what the lakehouse notes about itself: written along with other tables, by no asset of their own
+# What the lakehouse notes about itself: written along with other tables, by no asset of its own.
+RECORDS = (LEDGER, PLAN)

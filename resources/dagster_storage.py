@@ -1,6 +1,7 @@
 """Dagster's records in SQLite, written at half the price.
 
-Dagster makes an SQLAlchemy engine for each event, which compiles its statements anew; a run over 48 months has a thousand events.
+Dagster makes an SQLAlchemy engine for each event, which compiles its statements anew; a run over 48
+months has a thousand events.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ class KeptEngines(SqliteEventLogStorage):
     def _connect(self, shard: str) -> Iterator[Connection]:
         with self._db_lock:
             if shard not in self._engines:
-                # Without a pool: a connection that stayed open would hold the file, also in a process that was forked.
+                # Without a pool: a connection that stayed open would hold the file, also in a
+                # process that was forked.
                 arguments = {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}
-                self._engines[shard] = create_engine(self.conn_string_for_shard(shard), poolclass=NullPool, connect_args=arguments)
+                self._engines[shard] = create_engine(
+                    self.conn_string_for_shard(shard), poolclass=NullPool, connect_args=arguments
+                )
             engine = self._engines[shard]
             if shard not in self._initialized_dbs:
                 self._initdb(engine)
@@ -39,7 +43,9 @@ class KeptEngines(SqliteEventLogStorage):
 
 
 class SqliteStorage(DagsterSqliteStorage):
-    """Dagster's default storage with an event log of kept engines. The files are Dagster's: either storage reads what the other wrote."""
+    """Dagster's default storage with an event log of kept engines. The files are Dagster's: either
+    storage reads what the other wrote.
+    """
 
     def __init__(self, base_dir: str, inst_data: Any = None):
         super().__init__(base_dir, inst_data)

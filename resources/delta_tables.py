@@ -1,6 +1,7 @@
 """Delta tables by path, without Spark: versions, files, rows, creation, upkeep.
 
-What a slice is and how it is written lies in lakehouse.py. Tables by name in a catalog would be a second implementation.
+What a slice is and how it is written lies in lakehouse.py. Tables by name in a catalog would be a
+second implementation.
 """
 
 from __future__ import annotations
@@ -37,17 +38,23 @@ def conflicts_told(what: str) -> Iterator[None]:
     try:
         yield
     except CommitFailedError as error:
-        raise ConcurrentWrite(f"{what}: another writer was faster ({str(error).splitlines()[0]})") from error
+        raise ConcurrentWrite(
+            f"{what}: another writer was faster ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def every_row(spec: TableSpec) -> str:
-    """A condition that all rows meet. An overwrite under it conflicts with any other write; one without a condition with none."""
+    """A condition that all rows meet. An overwrite under it conflicts with any other write; one
+    without a condition with none.
+    """
     return f'"{spec.key[0]}" IS NOT NULL'
 
 
 @dataclass(frozen=True)
 class DeltaTables:
-    """Tables by path. ``retention_days``: how long a version stays readable, a property of every table that is created."""
+    """Tables by path. ``retention_days``: how long a version stays readable, a property of every
+    table that is created.
+    """
 
     retention_days: int
 
@@ -80,19 +87,25 @@ class DeltaTables:
             partition_by=list(spec.partition_by),
             name=spec.name,
             description=spec.comment,
-            configuration={"delta.logRetentionDuration": kept, "delta.deletedFileRetentionDuration": kept},
+            configuration={
+                "delta.logRetentionDuration": kept,
+                "delta.deletedFileRetentionDuration": kept,
+            },
         )
         return True
 
     def add_columns(self, spec: TableSpec, path: str) -> None:
-        """Add the columns that a table of an older release lacks. Raises Refused for one that must have a value in every row."""
+        """Add the columns that a table of an older release lacks. Raises Refused for one that must
+        have a value in every row.
+        """
         table = self.open(path)
         known = {field.name for field in table.schema().fields}
         added = tuple(column for column in spec.columns if column.name not in known)
         if required := [column.name for column in added if not column.is_nullable]:
             raise Refused(
-                f"{spec.id} lacks {', '.join(required)}, which no release can add to stored rows. "
-                "Nothing was changed; give lakehouse_root a new folder and let it be filled from the files, or ask for a migration."
+                f"{spec.id} lacks {', '.join(required)}, which no release can add to stored rows."
+                " Nothing was changed; give lakehouse_root a new folder and let it be filled from"
+                " the files, or ask for a migration."
             )
         if added:
             with conflicts_told(spec.id):
@@ -100,7 +113,9 @@ class DeltaTables:
 
     def transaction_version(self, path: str, application: str) -> int:
         """The last number that an application wrote under; 0 for none."""
-        return int(self.open(path).transaction_version(application) or 0) if self.exists(path) else 0
+        return (
+            int(self.open(path).transaction_version(application) or 0) if self.exists(path) else 0
+        )
 
     def rows(
         self,
@@ -110,10 +125,12 @@ class DeltaTables:
         kept: Mapping[str, Sequence[str]],
         version: int | None,
     ) -> pd.DataFrame:
-        """Rows as pandas: ``pushed`` gives the values of months and partitions, ``kept`` the texts that other columns may have.
+        """Rows as pandas: ``pushed`` gives the values of months and partitions, ``kept`` the texts
+        that other columns may have.
 
-        Texts are looked for in the rows, batch by batch, not in the log: of files that delta-rs has updated it knows them as string
-        views, which Arrow's comparisons refuse (pyarrow 25). Raises Refused for a version that is no longer readable.
+        Texts are looked for in the rows, batch by batch, not in the log: of files that delta-rs has
+        updated it knows them as string views, which Arrow's comparisons refuse (pyarrow 25). Raises
+        Refused for a version that is no longer readable.
         """
         import pyarrow.compute as pc
         from deltalake.exceptions import DeltaError
@@ -122,25 +139,38 @@ class DeltaTables:
             dataset = self.open(path, version).to_pyarrow_dataset()
             names = list(columns) if columns else dataset.schema.names
             read = list(dict.fromkeys([*names, *kept]))
-            condition = reduce(and_, (pc.field(name).isin(list(values)) for name, values in pushed.items()), pc.scalar(True))
+            condition = reduce(
+                and_,
+                (pc.field(name).isin(list(values)) for name, values in pushed.items()),
+                pc.scalar(True),
+            )
             batches = []
             for batch in dataset.to_batches(columns=read, filter=condition):
                 for name, values in kept.items():
-                    batch = batch.filter(pc.is_in(batch[name], pa.array(list(values), batch[name].type)))
+                    batch = batch.filter(
+                        pc.is_in(batch[name], pa.array(list(values), batch[name].type))
+                    )
                 batches.append(batch)
             schema = pa.schema([dataset.schema.field(name) for name in read])
             return pa.Table.from_batches(batches, schema).select(names).to_pandas()
         except (DeltaError, FileNotFoundError) as error:
             if version is None:
                 raise
-            raise Refused(f"{path}: version {version} is no longer readable; the oldest are kept for the retention") from error
+            raise Refused(
+                f"{path}: version {version} is no longer readable; the oldest are kept for the"
+                " retention"
+            ) from error
 
-    def batches(self, path: str, columns: Sequence[str], month_column: str, months: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, path: str, columns: Sequence[str], month_column: str, months: Sequence[int]
+    ) -> Iterator[pa.RecordBatch]:
         """Columns of some months, piece by piece."""
         import pyarrow.dataset as ds
 
         is_wanted = ds.field(month_column).isin([int(month) for month in months])
-        yield from self.open(path).to_pyarrow_dataset().to_batches(columns=list(columns), filter=is_wanted)
+        yield from (
+            self.open(path).to_pyarrow_dataset().to_batches(columns=list(columns), filter=is_wanted)
+        )
 
     def files(
         self,
@@ -150,13 +180,17 @@ class DeltaTables:
         writers: Sequence[str] | None = None,
         version: int | None = None,
     ) -> pa.Table:
-        """Files of a table as its log lists them, of some months and writers where it is partitioned by them."""
+        """Files of a table as its log lists them, of some months and writers where it is
+        partitioned by them.
+        """
         import pyarrow.compute as pc
 
         files = pa.table(self.open(path, version).get_add_actions(flatten=True))
         if months is not None and spec.month_column in spec.partition_by:
             wanted = pa.array([int(m) for m in months], pa.int64())
-            files = files.filter(pc.is_in(files[f"partition.{spec.month_column}"].cast(pa.int64()), wanted))
+            files = files.filter(
+                pc.is_in(files[f"partition.{spec.month_column}"].cast(pa.int64()), wanted)
+            )
         if writers is not None and spec.writer_column in spec.partition_by:
             own = files[f"partition.{spec.writer_column}"].cast(pa.string())
             files = files.filter(pc.is_in(own, pa.array(list(writers), pa.string())))
@@ -174,9 +208,11 @@ class DeltaTables:
         return int(table.version())
 
     def compact(self, spec: TableSpec, path: str) -> None:
-        """Put the files of a small table together. Raises ConcurrentWrite where somebody else wrote meanwhile.
+        """Put the files of a small table together. Raises ConcurrentWrite where somebody else wrote
+        meanwhile.
 
-        Not by delta-rs's own compaction: it leaves strings as views in the file, which Sail does not read.
+        Not by delta-rs's own compaction: it leaves strings as views in the file, which Sail does
+        not read.
         """
         from deltalake import write_deltalake
 
@@ -187,13 +223,25 @@ class DeltaTables:
 
     def unneeded_files(self, path: str, retention_hours: int) -> dict[str, int]:
         """Files, with their bytes, that no version younger than the retention needs."""
-        found = self.open(path).vacuum(retention_hours, dry_run=True, full=True) if self.exists(path) else []
-        return {name: file.stat().st_size if (file := Path(path) / name).exists() else 0 for name in found}
+        found = (
+            self.open(path).vacuum(retention_hours, dry_run=True, full=True)
+            if self.exists(path)
+            else []
+        )
+        return {
+            name: file.stat().st_size if (file := Path(path) / name).exists() else 0
+            for name in found
+        }
 
     def vacuum(self, path: str, retention_hours: int) -> None:
-        """Remove the files that ``unneeded_files`` names. Raises ValueError for less than the retention of the configuration."""
+        """Remove the files that ``unneeded_files`` names. Raises ValueError for less than the
+        retention of the configuration.
+        """
         if retention_hours < self.retention_days * 24:
-            raise ValueError(f"{path}: {retention_hours} hours are less than the {self.retention_days} days that stay readable")
+            raise ValueError(
+                f"{path}: {retention_hours} hours are less than the {self.retention_days} days that"
+                " stay readable"
+            )
         self.open(path).vacuum(retention_hours, dry_run=False, full=True)
 
     def restore(self, path: str, version: int) -> None:

@@ -1,7 +1,8 @@
-"""Engines: where Spark's API runs, how a frame is held, how Python code reaches all cores, who writes.
+"""Engines: where Spark's API runs, how a frame is held, how Python code reaches all cores, who
+writes.
 
-Everything that an engine needs beyond the DataFrame API and SQL lies here and in spark.py. An engine is asked what it can,
-never which one it is.
+Everything that an engine needs beyond the DataFrame API and SQL lies here and in spark.py. An
+engine is asked what it can, never which one it is.
 """
 
 from __future__ import annotations
@@ -58,11 +59,15 @@ class Engine(Protocol):
         ...
 
     def external(self, table: str) -> DataFrame | None:
-        """A table that is not ours, by the name that the session's catalog knows; None where it knows none."""
+        """A table that is not ours, by the name that the session's catalog knows; None where it
+        knows none.
+        """
         ...
 
     def hold(self, rows: DataFrame) -> DataFrame:
-        """The rows, evaluated once and kept until they are released: what is read of them later is always the same."""
+        """The rows, evaluated once and kept until they are released: what is read of them later is
+        always the same.
+        """
         ...
 
     def release(self, rows: DataFrame) -> None:
@@ -90,9 +95,11 @@ class Engine(Protocol):
 
 @dataclass
 class SparkEngine:
-    """Apache Spark: a JVM in this process, a cluster, or a Spark Connect server. ``start`` gives the session when it is first used.
+    """Apache Spark: a JVM in this process, a cluster, or a Spark Connect server. ``start`` gives
+    the session when it is first used.
 
-    ``has_names``: tables are known to the session's catalog by name; otherwise the session reads them by path.
+    ``has_names``: tables are known to the session's catalog by name; otherwise the session reads
+    them by path.
     """
 
     start: Callable[[], SparkSession]
@@ -106,20 +113,26 @@ class SparkEngine:
         return self.start()
 
     def table(self, name: str, path: str, version: int) -> DataFrame:
-        return self.session.sql(f"SELECT * FROM {self.identifier(name, path)} VERSION AS OF {int(version)}")
+        return self.session.sql(
+            f"SELECT * FROM {self.identifier(name, path)} VERSION AS OF {int(version)}"
+        )
 
     def external(self, table: str) -> DataFrame | None:
         return self.session.table(table) if self.session.catalog.tableExists(table) else None
 
     def identifier(self, name: str, path: str) -> str:
-        """What the session calls a table; one that its catalog does not know is registered first."""
+        """What the session calls a table; one that its catalog does not know is registered
+        first.
+        """
         if not self.has_names:
             return f"delta.`{path}`"
         with self._registering:
             if f"{name} {path}" not in self._registered:
                 self.session.sql(f"CREATE SCHEMA IF NOT EXISTS {name.rsplit('.', 1)[0]}")
                 escaped = path.replace("\\", "\\\\").replace("'", "\\'")
-                self.session.sql(f"CREATE TABLE IF NOT EXISTS {name} USING DELTA LOCATION '{escaped}'")
+                self.session.sql(
+                    f"CREATE TABLE IF NOT EXISTS {name} USING DELTA LOCATION '{escaped}'"
+                )
                 self._registered.add(f"{name} {path}")
         return name
 
@@ -150,9 +163,10 @@ class SparkEngine:
 class EmbeddedEngine:
     """Sail in this process: Spark's API without Java. It reads and transforms; delta-rs writes.
 
-    Sail must not write Delta tables: it drops the numbers of appends and lets two writers of one slice both succeed.
-    ``scratch`` is the folder of what frames hold, with a subfolder for each process. ``memory_bytes`` limits what queries use
-    before they spill, ``cores`` is how many of them run at once, and the size of the pool for Python code.
+    Sail must not write Delta tables: it drops the numbers of appends and lets two writers of one
+    slice both succeed. ``scratch`` is the folder of what frames hold, with a subfolder for each
+    process. ``memory_bytes`` limits what queries use before they spill, ``cores`` is how many of
+    them run at once, and the size of the pool for Python code.
     """
 
     scratch: Path
@@ -172,7 +186,11 @@ class EmbeddedEngine:
         return start_embedded(self.memory_bytes, self.cores, self._folder(), workers.are_called)
 
     def table(self, name: str, path: str, version_: int) -> DataFrame:
-        return self.session.read.format("delta").option("versionAsOf", int(version_)).load(_plain(path))
+        return (
+            self.session.read.format("delta")
+            .option("versionAsOf", int(version_))
+            .load(_plain(path))
+        )
 
     def external(self, table: str) -> DataFrame | None:
         return None
@@ -186,7 +204,11 @@ class EmbeddedEngine:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         # Where there is no row no file is written.
-        held = session.read.parquet(str(folder)) if folder.exists() else session.createDataFrame([], rows.schema)
+        held = (
+            session.read.parquet(str(folder))
+            if folder.exists()
+            else session.createDataFrame([], rows.schema)
+        )
         # Frames made of this one keep its plan, so the files go when the last of them is gone.
         self._held[held._plan] = folder  # type: ignore[attr-defined]
         weakref.finalize(held._plan, shutil.rmtree, folder, ignore_errors=True)  # type: ignore[attr-defined]
@@ -204,7 +226,9 @@ class EmbeddedEngine:
         held = rows if rows._plan in self._held else self.hold(rows)  # type: ignore[attr-defined]
         folder = self._held[held._plan]  # type: ignore[attr-defined]
         if not folder.exists():
-            return pa.RecordBatchReader.from_batches(to_arrow_schema(rows.schema, timezone="UTC"), [])
+            return pa.RecordBatchReader.from_batches(
+                to_arrow_schema(rows.schema, timezone="UTC"), []
+            )
         dataset = ds.dataset(folder, format="parquet")
         # A column that happens to hold no NULL must not become one of the table that can't.
         schema = pa.schema([pa.field(column.name, column.type) for column in dataset.schema])
@@ -233,17 +257,28 @@ class EmbeddedEngine:
 
 
 def leftovers(scratch: Path) -> list[Path]:
-    """Folders below ``scratch`` whose process, of this machine, was killed; the next process that holds a frame removes them."""
+    """Folders below ``scratch`` whose process, of this machine, was killed; the next process that
+    holds a frame removes them.
+    """
     folders = scratch.iterdir() if scratch.is_dir() else ()
-    return [folder for folder in folders if "." in folder.name and is_gone(":".join(folder.name.rsplit(".", 2)))]
+    return [
+        folder
+        for folder in folders
+        if "." in folder.name and is_gone(":".join(folder.name.rsplit(".", 2)))
+    ]
 
 
 @functools.lru_cache(1024)
 def _plain(path: str) -> str:
-    """The path, or a link to it: Sail finds no Delta table below a folder whose name has blanks, umlauts or signs of a pattern."""
+    """The path, or a link to it: Sail finds no Delta table below a folder whose name has blanks,
+    umlauts or signs of a pattern.
+    """
     if re.fullmatch(r"[\w./+&-]+", path, re.ASCII):
         return path
-    link = _own_folder(Path(tempfile.gettempdir()) / "medallion_links") / hashlib.sha256(path.encode()).hexdigest()[:16]
+    link = (
+        _own_folder(Path(tempfile.gettempdir()) / "medallion_links")
+        / hashlib.sha256(path.encode()).hexdigest()[:16]
+    )
     if not link.is_symlink():
         link.symlink_to(path)
     return str(link)
@@ -251,7 +286,9 @@ def _plain(path: str) -> str:
 
 @functools.lru_cache
 def _own_folder(scratch: Path) -> Path:
-    """This process's folder below ``scratch``, removed at its end; those of processes that were killed are removed now."""
+    """This process's folder below ``scratch``, removed at its end; those of processes that were
+    killed are removed now.
+    """
     scratch.mkdir(parents=True, exist_ok=True)
     for folder in leftovers(scratch):
         shutil.rmtree(folder, ignore_errors=True)
@@ -265,9 +302,11 @@ _tokens: dict[str, str] = {}
 
 
 class SparkResource(LazyPySparkResource):
-    """The engine of the configuration, started when first used and shared by all runs of the process.
+    """The engine of the configuration, started when first used and shared by all runs of the
+    process.
 
-    ``master`` is where engine spark runs, ``address`` the server of engine connect; its token is kept apart and never shown.
+    ``master`` is where engine spark runs, ``address`` the server of engine connect; its token is
+    kept apart and never shown.
     """
 
     engine_name: Literal["embedded", "spark", "connect"] = "embedded"
@@ -280,14 +319,24 @@ class SparkResource(LazyPySparkResource):
     def engine(self) -> Engine:
         """The engine; equal settings give one and the same."""
         conf = tuple(sorted((key, str(value)) for key, value in self.spark_config.items()))
-        return _engine(self.engine_name, self.master, self.address, self.catalog, self.scratch, self.memory_gb, conf)
+        return _engine(
+            self.engine_name,
+            self.master,
+            self.address,
+            self.catalog,
+            self.scratch,
+            self.memory_gb,
+            conf,
+        )
 
     def _init_session(self) -> None:
         if self._spark_session is None:
             self._spark_session = self.engine().session
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """The session outlives the run, not the process: starting one costs seconds, and a run's process ends with the run."""
+        """The session outlives the run, not the process: starting one costs seconds, and a run's
+        process ends with the run.
+        """
 
 
 def spark_resource(settings: Settings) -> SparkResource:
@@ -307,14 +356,24 @@ def spark_resource(settings: Settings) -> SparkResource:
 
 @functools.lru_cache
 def _engine(
-    name: str, master: str, address: str, catalog: str, scratch: str, memory_gb: float, conf: tuple[tuple[str, str], ...]
+    name: str,
+    master: str,
+    address: str,
+    catalog: str,
+    scratch: str,
+    memory_gb: float,
+    conf: tuple[tuple[str, str], ...],
 ) -> Engine:
     if name == "embedded":
         return EmbeddedEngine(Path(scratch), int(memory_gb * 2**30), cores())
     if name == "connect":
         speak_connect()
-        start = functools.partial(start_connect, address, _tokens.get(address), Path(scratch), dict(conf))
-        return SparkEngine(functools.lru_cache(start), f"connect (pyspark {version('pyspark')})", has_names=False)
+        start = functools.partial(
+            start_connect, address, _tokens.get(address), Path(scratch), dict(conf)
+        )
+        return SparkEngine(
+            functools.lru_cache(start), f"connect (pyspark {version('pyspark')})", has_names=False
+        )
     start = functools.partial(start_session, master, catalog, scratch, dict(conf))
     return SparkEngine(start, f"spark (pyspark {version('pyspark')})")
 

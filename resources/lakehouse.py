@@ -1,7 +1,8 @@
 """Slices of Delta tables: how months are read, compared and written (Lakehouse).
 
-The rules that keep other months untouched live here and nowhere else. What a table is lies in table_spec.py, what is known of a
-slice in ledger.py, how bytes reach a table in writers.py. Contents of the tables do not belong here.
+The rules that keep other months untouched live here and nowhere else. What a table is lies in
+table_spec.py, what is known of a slice in ledger.py, how bytes reach a table in writers.py.
+Contents of the tables do not belong here.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ KEPT_VALUES = 10_000_000  # of all samples that are remembered
 
 @dataclass(frozen=True)
 class MonthWritten:
-    """Rows of one month's slice after a write, and how many the write inserted, updated and deleted."""
+    """Rows of one month's slice after a write, and how many the write inserted, updated and
+    deleted.
+    """
 
     row_count: int = 0
     data_version: str = "0-0"
@@ -48,7 +51,9 @@ class MonthWritten:
 
 @dataclass(frozen=True)
 class WriteResult:
-    """What a write did, by month. ``delta_version`` is the table's version that holds the result."""
+    """What a write did, by month. ``delta_version`` is the table's version that holds the
+    result.
+    """
 
     delta_version: int
     months: Mapping[int, MonthWritten]
@@ -75,7 +80,9 @@ class Lakehouse(Protocol):
 
     def path(self, spec: TableSpec) -> str: ...
 
-    def read(self, spec: TableSpec, months: Sequence[int] | None = None, version: int | None = None) -> DataFrame: ...
+    def read(
+        self, spec: TableSpec, months: Sequence[int] | None = None, version: int | None = None
+    ) -> DataFrame: ...
 
     def read_external(self, table: str) -> DataFrame: ...
 
@@ -107,12 +114,19 @@ class Lakehouse(Protocol):
         version: int | None = None,
     ) -> pd.DataFrame: ...
 
-    def totals(self, spec: TableSpec, by: Sequence[str], columns: Sequence[str], months: Sequence[int]) -> pd.DataFrame: ...
+    def totals(
+        self, spec: TableSpec, by: Sequence[str], columns: Sequence[str], months: Sequence[int]
+    ) -> pd.DataFrame: ...
 
     def share_of_parts(self, spec: TableSpec, months: Sequence[int], max_rows: int) -> float: ...
 
     def sample(
-        self, spec: TableSpec, columns: Sequence[str], months: Sequence[int], share: float, writers: Sequence[str] | None = None
+        self,
+        spec: TableSpec,
+        columns: Sequence[str],
+        months: Sequence[int],
+        share: float,
+        writers: Sequence[str] | None = None,
     ) -> pd.DataFrame: ...
 
     def drawn(self, rows: DataFrame, share: float) -> DataFrame: ...
@@ -125,7 +139,9 @@ class Lakehouse(Protocol):
 
     def record(self, spec: TableSpec, slices: Sequence[Slice], run_id: str) -> None: ...
 
-    def storage(self, spec: TableSpec, months: Sequence[int] | None, writer: str = "") -> tuple[int, int]: ...
+    def storage(
+        self, spec: TableSpec, months: Sequence[int] | None, writer: str = ""
+    ) -> tuple[int, int]: ...
 
     def unneeded_files(self, spec: TableSpec, retention_hours: int) -> dict[str, int]: ...
 
@@ -135,7 +151,8 @@ class Lakehouse(Protocol):
 
 
 class DeltaLakehouse:
-    """Delta tables under one root: an engine reads and transforms them, its writer changes them; small facts need no engine.
+    """Delta tables under one root: an engine reads and transforms them, its writer changes them;
+    small facts need no engine.
 
     ``engine`` is called when one is first needed, so that what never needs it never starts it.
     """
@@ -161,7 +178,9 @@ class DeltaLakehouse:
         self._pins: Mapping[str, int] = {}
 
     def at(self, versions: Mapping[str, int]) -> DeltaLakehouse:
-        """The same tables as they were, for reading: those named by id at a version, slices as recorded by then."""
+        """The same tables as they were, for reading: those named by id at a version, slices as
+        recorded by then.
+        """
         pinned = copy.copy(self)
         pinned._pins, pinned._kept, pinned._samples = {**self._pins, **versions}, {}, {}
         pinned._ledger = self._ledger.at(versions)
@@ -183,18 +202,30 @@ class DeltaLakehouse:
         """Folder of the table."""
         return f"{self._root}/{self._schemas[spec.layer]}/{spec.name}"
 
-    def read(self, spec: TableSpec, months: Sequence[int] | None = None, version: int | None = None) -> DataFrame:
-        """The table, or only the slices of ``months``, at ``version`` or the newest: a frame of one version, whoever writes later."""
+    def read(
+        self, spec: TableSpec, months: Sequence[int] | None = None, version: int | None = None
+    ) -> DataFrame:
+        """The table, or only the slices of ``months``, at ``version`` or the newest: a frame of one
+        version, whoever writes later.
+        """
         self._ensure(spec)
         path = self.path(spec)
         version = self._pins.get(spec.id) if version is None else version
-        frame = self.engine.table(self.name(spec), path, self._tables.version(path) if version is None else version)
-        return frame if months is None else frame.where(Scope(spec, tuple(sorted(set(months)))).of_months())
+        frame = self.engine.table(
+            self.name(spec), path, self._tables.version(path) if version is None else version
+        )
+        return (
+            frame
+            if months is None
+            else frame.where(Scope(spec, tuple(sorted(set(months)))).of_months())
+        )
 
     def read_external(self, table: str) -> DataFrame:
-        """A table that is not ours: the company's own bronze. Never written. Raises Refused where there is none.
+        """A table that is not ours: the company's own bronze. Never written. Raises Refused where
+        there is none.
 
-        One that the session's catalog does not know, but that lies where a table of its name would, is read there.
+        One that the session's catalog does not know, but that lies where a table of its name would,
+        is read there.
         """
         known = self.engine.external(table)
         if known is not None:
@@ -202,13 +233,20 @@ class DeltaLakehouse:
         _, schema, name = table.split(".")
         path = f"{self._root}/{schema}/{name}"
         if not self._tables.exists(path):
-            raise Refused(f"table {table} is neither in the catalog nor a Delta table at {path}; name an existing table in sources")
+            raise Refused(
+                f"table {table} is neither in the catalog nor a Delta table at {path}; name an"
+                " existing table in sources"
+            )
         return self.engine.table(table, path, self._tables.version(path))
 
     def create_frame(self, spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> DataFrame:
-        """A frame with the table's columns from a few rows on the driver; columns not given are NULL."""
+        """A frame with the table's columns from a few rows on the driver; columns not given are
+        NULL.
+        """
         schema = ", ".join(f"`{column.name}` {column.type}" for column in spec.columns)
-        return self.spark.createDataFrame([tuple(row.get(name) for name in spec.column_names) for row in rows], schema)
+        return self.spark.createDataFrame(
+            [tuple(row.get(name) for name in spec.column_names) for row in rows], schema
+        )
 
     def merge(
         self,
@@ -219,12 +257,14 @@ class DeltaLakehouse:
         may_remove: bool = False,
         is_held: bool = False,
     ) -> WriteResult:
-        """Make the slices of ``months`` (of ``writer``, in a table of several writers) equal to ``rows``, in one commit.
+        """Make the slices of ``months`` (of ``writer``, in a table of several writers) equal to
+        ``rows``, in one commit.
 
-        Rows are compared with what is stored first; where nothing differs nothing is written. They are read more than once, so the
-        engine holds them, unless they are made of held frames (``is_held``). Raises RemovalRefused when more than the configured
-        share of a slice would vanish and it is not said that it ``may_remove``, ConcurrentWrite when another writer was faster,
-        ValueError when a row lies outside the months.
+        Rows are compared with what is stored first; where nothing differs nothing is written. They
+        are read more than once, so the engine holds them, unless they are made of held frames
+        (``is_held``). Raises RemovalRefused when more than the configured share of a slice would
+        vanish and it is not said that it ``may_remove``, ConcurrentWrite when another writer was
+        faster, ValueError when a row lies outside the months.
         """
         self._refuse_pinned(spec)
         self._ensure(spec)
@@ -238,15 +278,23 @@ class DeltaLakehouse:
             written = _slice_versions(spec, new)
             self._refuse_outside(spec, written, months)
             if fill_number := self._fill_number(spec, table, months, writer):
-                result = {m: MonthWritten(*written.get(m, (0, "0-0")), written.get(m, (0, "0-0"))[0]) for m in months}
+                result = {
+                    m: MonthWritten(*written.get(m, (0, "0-0")), written.get(m, (0, "0-0"))[0])
+                    for m in months
+                }
                 counts = {month: count for month, (count, _) in written.items()}
                 if written and spec.writer_column and len(months) == 1:
-                    # Of an empty slice an append under a number is five times faster than a replacement.
-                    self._writer.append(spec, table, new, (f"{writer}/{months[0]}", fill_number), counts)
+                    # Of an empty slice an append under a number is five times faster than a
+                    # replacement.
+                    self._writer.append(
+                        spec, table, new, (f"{writer}/{months[0]}", fill_number), counts
+                    )
                 elif written:
                     self._writer.replace(scope, table, new, counts)
                 return WriteResult(self.version(spec), result)
-            whole = engine.table(self.name(spec), path, int(table.version())).select(*spec.column_names)
+            whole = engine.table(self.name(spec), path, int(table.version())).select(
+                *spec.column_names
+            )
             compared = engine.hold(_compared(spec, new, whole.where(scope.sql())))
             try:
                 result = self._counted(spec, compared, written, months)
@@ -264,10 +312,12 @@ class DeltaLakehouse:
         return WriteResult(self.version(spec), result)
 
     def append(self, spec: TableSpec, rows: DataFrame, number: int) -> int:
-        """Append rows in one commit, adding columns the table lacks where the spec allows it. Returns the Delta version.
+        """Append rows in one commit, adding columns the table lacks where the spec allows it.
+        Returns the Delta version.
 
-        ``number`` rises with every append; if two writers use the same number, one gets ConcurrentWrite. Reserve it before reading
-        what the rows depend on: by ``next_number``, or as a number that the rows themselves carry.
+        ``number`` rises with every append; if two writers use the same number, one gets
+        ConcurrentWrite. Reserve it before reading what the rows depend on: by ``next_number``, or
+        as a number that the rows themselves carry.
 
         Files of a table without partitions are put together when there are more than MAX_FILES.
         """
@@ -286,7 +336,9 @@ class DeltaLakehouse:
 
     def version(self, spec: TableSpec) -> int:
         """Version of the Delta table; -1 while it does not exist."""
-        return self._pins[spec.id] if spec.id in self._pins else self._tables.version(self.path(spec))
+        return (
+            self._pins[spec.id] if spec.id in self._pins else self._tables.version(self.path(spec))
+        )
 
     def rows(
         self,
@@ -297,7 +349,8 @@ class DeltaLakehouse:
         parts: Sequence[str] | None = None,
         version: int | None = None,
     ) -> pd.DataFrame:
-        """A small table, or small slices of one, as pandas, read without an engine; ``version`` by time travel.
+        """A small table, or small slices of one, as pandas, read without an engine; ``version`` by
+        time travel.
 
         Raises Refused for a version that is no longer readable.
         """
@@ -306,14 +359,22 @@ class DeltaLakehouse:
         path = self.path(spec)
         if not self._tables.exists(path):
             return pd.DataFrame(columns=list(columns or spec.column_names))
-        pushed: dict[str, Sequence[Any]] = {} if months is None else {spec.month_column: [int(month) for month in months]}
+        pushed: dict[str, Sequence[Any]] = (
+            {} if months is None else {spec.month_column: [int(month) for month in months]}
+        )
         if writers is not None:
             pushed[str(spec.writer_column)] = list(writers)
         version = self._pins.get(spec.id) if version is None else version
-        return self._tables.rows(path, columns, pushed, {} if parts is None else {"part_number": parts}, version)
+        return self._tables.rows(
+            path, columns, pushed, {} if parts is None else {"part_number": parts}, version
+        )
 
-    def totals(self, spec: TableSpec, by: Sequence[str], columns: Sequence[str], months: Sequence[int]) -> pd.DataFrame:
-        """Sums of columns by other columns over slices, read piece by piece without an engine. For pictures: the order of adding varies."""
+    def totals(
+        self, spec: TableSpec, by: Sequence[str], columns: Sequence[str], months: Sequence[int]
+    ) -> pd.DataFrame:
+        """Sums of columns by other columns over slices, read piece by piece without an engine. For
+        pictures: the order of adding varies.
+        """
         import pandas as pd
 
         sums = pd.DataFrame(columns=[*by, *columns])
@@ -322,15 +383,26 @@ class DeltaLakehouse:
             return sums
         for batch in self._tables.batches(path, [*by, *columns], spec.month_column, months):
             pieces = [sums, batch.to_pandas()] if len(sums) else [batch.to_pandas()]
-            sums = pd.concat(pieces, ignore_index=True).groupby(list(by), as_index=False)[list(columns)].sum()
+            sums = (
+                pd.concat(pieces, ignore_index=True)
+                .groupby(list(by), as_index=False)[list(columns)]
+                .sum()
+            )
         return sums
 
     def content_versions(self, spec: TableSpec, months: Sequence[int]) -> dict[int, str]:
-        """Version of the rows that slices hold, as the ledger records it when they are written; nothing for a month without rows."""
-        return {month: version for month, (_, version) in _slice_versions(spec, self.read(spec, months)).items()}
+        """Version of the rows that slices hold, as the ledger records it when they are written;
+        nothing for a month without rows.
+        """
+        return {
+            month: version
+            for month, (_, version) in _slice_versions(spec, self.read(spec, months)).items()
+        }
 
     def share_of_parts(self, spec: TableSpec, months: Sequence[int], max_rows: int) -> float:
-        """Share of the parts whose rows in these months stay within ``max_rows``, told from the log; 1 where all do."""
+        """Share of the parts whose rows in these months stay within ``max_rows``, told from the
+        log; 1 where all do.
+        """
         import pyarrow.compute as pc
 
         exists = self._tables.exists(self.path(spec))
@@ -338,9 +410,15 @@ class DeltaLakehouse:
         return min(1.0, max_rows / stored) if stored else 1.0
 
     def sample(
-        self, spec: TableSpec, columns: Sequence[str], months: Sequence[int], share: float, writers: Sequence[str] | None = None
+        self,
+        spec: TableSpec,
+        columns: Sequence[str],
+        months: Sequence[int],
+        share: float,
+        writers: Sequence[str] | None = None,
     ) -> pd.DataFrame:
-        """Slices of a table with part_number as pandas: a ``share`` of whole parts, drawn by a hash of their number; all for 1.
+        """Slices of a table with part_number as pandas: a ``share`` of whole parts, drawn by a hash
+        of their number; all for 1.
 
         The newest small ones are remembered, since all models of a run ask for the same.
         """
@@ -367,10 +445,16 @@ class DeltaLakehouse:
 
     def drawn(self, rows: DataFrame, share: float) -> DataFrame:
         """Rows of a ``share`` of whole parts, the same parts whatever the rows."""
-        return rows if share >= 1 else rows.where(f"pmod(xxhash64(part_number), 1000000) < {int(1_000_000 * share)}")
+        return (
+            rows
+            if share >= 1
+            else rows.where(f"pmod(xxhash64(part_number), 1000000) < {int(1_000_000 * share)}")
+        )
 
     def kept(self, key: tuple[Any, ...], build: Callable[[], DataFrame]) -> DataFrame:
-        """A frame that several assets of a run read: made once, and held while it is among the newest KEPT_FRAMES."""
+        """A frame that several assets of a run read: made once, and held while it is among the
+        newest KEPT_FRAMES.
+        """
         if key not in self._kept:
             self._kept[key] = self.engine.hold(build())
             while len(self._kept) > KEPT_FRAMES:
@@ -392,11 +476,17 @@ class DeltaLakehouse:
         return self._ledger.slices(spec, writer)
 
     def record(self, spec: TableSpec, slices: Sequence[Slice], run_id: str) -> None:
-        """Append to the ledger what the slices were made from; done after their write, so a crash in between only costs a repeat."""
+        """Append to the ledger what the slices were made from; done after their write, so a crash
+        in between only costs a repeat.
+        """
         self._ledger.record(spec, slices, run_id)
 
-    def storage(self, spec: TableSpec, months: Sequence[int] | None, writer: str = "") -> tuple[int, int]:
-        """Files and bytes that hold the slices of ``months`` (none named: all), told from the log."""
+    def storage(
+        self, spec: TableSpec, months: Sequence[int] | None, writer: str = ""
+    ) -> tuple[int, int]:
+        """Files and bytes that hold the slices of ``months`` (none named: all), told from the
+        log.
+        """
         import pyarrow.compute as pc
 
         if not self._tables.exists(self.path(spec)):
@@ -409,33 +499,63 @@ class DeltaLakehouse:
         return self._tables.unneeded_files(self.path(spec), retention_hours)
 
     def vacuum(self, spec: TableSpec, retention_hours: int) -> None:
-        """Remove the files that ``unneeded_files`` names. Raises ValueError for less than the retention of the configuration."""
+        """Remove the files that ``unneeded_files`` names. Raises ValueError for less than the
+        retention of the configuration.
+        """
         self._refuse_pinned(spec)
         self._tables.vacuum(self.path(spec), retention_hours)
 
     def restore(self, spec: TableSpec, version: int, run_id: str) -> None:
-        """Make a table what it was at a version, in a new commit, and let the ledger say so: later slices are due again.
+        """Make a table what it was at a version, in a new commit, and let the ledger say so: later
+        slices are due again.
 
-        Recorded first: a process that dies in between leaves months due whose rows are still the newer ones.
+        Recorded first: a process that dies in between leaves months due whose rows are still the
+        newer ones.
         """
         self._refuse_pinned(spec)
         pinned, after = self.at({spec.id: version}), self.version(spec) + 1
         writers = self._ledger.writers(spec)
-        pairs = [(pinned.slices(spec, writer).get(month), s) for writer in writers for month, s in self.slices(spec, writer).items()]
+        pairs = [
+            (pinned.slices(spec, writer).get(month), s)
+            for writer in writers
+            for month, s in self.slices(spec, writer).items()
+        ]
         moved = [(then, now) for then, now in pairs if then != now]
-        due = [replace(now, data_version="0-0", input_version="", row_count=0, delta_version=after) for _, now in moved]
+        due = [
+            replace(now, data_version="0-0", input_version="", row_count=0, delta_version=after)
+            for _, now in moved
+        ]
         self.record(spec, due, run_id)
         self._tables.restore(self.path(spec), version)
-        self.record(spec, [replace(then, delta_version=self.version(spec)) for then, _ in moved if then is not None], run_id)
+        self.record(
+            spec,
+            [
+                replace(then, delta_version=self.version(spec))
+                for then, _ in moved
+                if then is not None
+            ],
+            run_id,
+        )
 
-    def _change(self, spec: TableSpec, scope: Scope, table: DeltaTable, compared: DataFrame, others: DataFrame) -> None:
+    def _change(
+        self,
+        spec: TableSpec,
+        scope: Scope,
+        table: DeltaTable,
+        compared: DataFrame,
+        others: DataFrame,
+    ) -> None:
         self._writer.change(scope, table, compared, others)
 
     @property
     def _writer(self) -> Writer:
-        return self.engine.writer(self._tables, lambda spec: self.engine.identifier(self.name(spec), self.path(spec)))
+        return self.engine.writer(
+            self._tables, lambda spec: self.engine.identifier(self.name(spec), self.path(spec))
+        )
 
-    def _stored_files(self, spec: TableSpec, months: Sequence[int] | None, writers: Sequence[str] | None = None) -> pa.Table:
+    def _stored_files(
+        self, spec: TableSpec, months: Sequence[int] | None, writers: Sequence[str] | None = None
+    ) -> pa.Table:
         return self._tables.files(spec, self.path(spec), months, writers, self._pins.get(spec.id))
 
     def _refuse_pinned(self, spec: TableSpec) -> None:
@@ -443,7 +563,9 @@ class DeltaLakehouse:
             raise ValueError(f"{spec.id}: a lakehouse that is read at past versions is not written")
 
     def _ensure(self, spec: TableSpec) -> None:
-        """Create the table, or add what one of an older release lacks, when it is first used in this process."""
+        """Create the table, or add what one of an older release lacks, when it is first used in
+        this process.
+        """
         if spec.id in self._ensured:
             return
         with self._ensuring:
@@ -453,40 +575,58 @@ class DeltaLakehouse:
                 self._ensured.add(spec.id)
 
     def _counted(
-        self, spec: TableSpec, compared: DataFrame, written: Mapping[int, tuple[int, str]], months: Sequence[int]
+        self,
+        spec: TableSpec,
+        compared: DataFrame,
+        written: Mapping[int, tuple[int, str]],
+        months: Sequence[int],
     ) -> dict[int, MonthWritten]:
         from pyspark.sql import functions as F
 
-        by_action = compared.groupBy(F.col(spec.month_column).alias("_month"), "_action").agg(F.count("*").alias("n"))
+        by_action = compared.groupBy(F.col(spec.month_column).alias("_month"), "_action").agg(
+            F.count("*").alias("n")
+        )
         counted = {(row["_month"], row["_action"]): row["n"] for row in by_action.collect()}
         return {
             month: MonthWritten(
-                *written.get(month, (0, "0-0")), *(counted.get((month, action), 0) for action in ("insert", "update", "delete"))
+                *written.get(month, (0, "0-0")),
+                *(counted.get((month, action), 0) for action in ("insert", "update", "delete")),
             )
             for month in months
         }
 
-    def _refuse_outside(self, spec: TableSpec, written: Mapping[int, Any], months: Sequence[int]) -> None:
+    def _refuse_outside(
+        self, spec: TableSpec, written: Mapping[int, Any], months: Sequence[int]
+    ) -> None:
         if outside := sorted(set(written) - set(months)):
-            raise ValueError(f"{spec.id}: rows of {outside} in a write of {months[0]} to {months[-1]}; nothing was written")
+            raise ValueError(
+                f"{spec.id}: rows of {outside} in a write of {months[0]} to {months[-1]}; nothing"
+                " was written"
+            )
 
     def _refuse_removal(self, spec: TableSpec, result: Mapping[int, MonthWritten]) -> None:
         for month, written in result.items():
             stored = written.row_count - written.inserted + written.deleted
             if written.deleted > max(1, self._max_removed_share * stored):
                 raise RemovalRefused(
-                    f"{self.name(spec)}: writing {month} would remove {written.deleted} of {stored} rows, more than the share of "
-                    f"{self._max_removed_share:.0%} that writes.max_removed_share allows. Nothing was written."
+                    f"{self.name(spec)}: writing {month} would remove {written.deleted} of {stored}"
+                    f" rows, more than the share of {self._max_removed_share:.0%} that"
+                    " writes.max_removed_share allows. Nothing was written."
                 )
 
-    def _fill_number(self, spec: TableSpec, table: DeltaTable, months: Sequence[int], writer: str) -> int:
-        """The how-manieth fill of slices that hold nothing this will be; 0 where a file holds rows of them, or where the log can't tell.
+    def _fill_number(
+        self, spec: TableSpec, table: DeltaTable, months: Sequence[int], writer: str
+    ) -> int:
+        """The how-manieth fill of slices that hold nothing this will be; 0 where a file holds rows
+        of them, or where the log can't tell.
 
         Only the log is read, so only tables partitioned by month can say.
         """
         if spec.month_column not in spec.partition_by:
             return 0
-        filters: list[tuple[str, str, Any]] = [(spec.month_column, "in", [str(month) for month in months])]
+        filters: list[tuple[str, str, Any]] = [
+            (spec.month_column, "in", [str(month) for month in months])
+        ]
         if spec.writer_column:
             filters.append((spec.writer_column, "=", writer))
         if table.file_uris(file_pruning_predicate=filters):
@@ -498,29 +638,50 @@ def _slice_versions(spec: TableSpec, rows: DataFrame) -> dict[int, tuple[int, st
     """Row count and an order-independent hash of the versioned columns, by month."""
     from pyspark.sql import functions as F
 
-    # xxhash64 passes over NULLs: without the flags a value that moves to the next column would go unnoticed.
-    flags = [F.col(column.name).isNull() for column in spec.columns if column.is_nullable and column.name in spec.versioned_columns]
+    # xxhash64 passes over NULLs: without the flags a value that moves to the next column would go
+    # unnoticed.
+    flags = [
+        F.col(column.name).isNull()
+        for column in spec.columns
+        if column.is_nullable and column.name in spec.versioned_columns
+    ]
     # As text, because engines differ in the bytes of a decimal of more than 18 digits.
     types = {column.name: column.type for column in spec.columns}
-    texts = [F.col(name).cast("string") if types[name].startswith("DECIMAL") else F.col(name) for name in spec.versioned_columns]
+    texts = [
+        F.col(name).cast("string") if types[name].startswith("DECIMAL") else F.col(name)
+        for name in spec.versioned_columns
+    ]
     row_hash = F.xxhash64(*texts, *flags)
     # Halves are summed, because a sum of 64 bits may overflow and one of decimals takes longer.
-    halves = F.sum(F.shiftright("_hash", 32)).alias("high"), F.sum(F.col("_hash").bitwiseAND(F.lit(0xFFFFFFFF))).alias("low")
+    halves = (
+        F.sum(F.shiftright("_hash", 32)).alias("high"),
+        F.sum(F.col("_hash").bitwiseAND(F.lit(0xFFFFFFFF))).alias("low"),
+    )
     hashed = rows.select(F.col(spec.month_column).alias("_month"), row_hash.alias("_hash"))
     counted = hashed.groupBy("_month").agg(F.count("*").alias("n"), *halves).collect()
-    return {r["_month"]: (r["n"], f"{r['n']}-{((r['high'] << 32) + r['low']) & (2**64 - 1):016x}") for r in counted}
+    return {
+        r["_month"]: (r["n"], f"{r['n']}-{((r['high'] << 32) + r['low']) & (2**64 - 1):016x}")
+        for r in counted
+    }
 
 
 def _compared(spec: TableSpec, new: DataFrame, stored: DataFrame) -> DataFrame:
-    """All rows of both, with ``_action``: keep and delete with the stored values, insert and update with the new ones.
+    """All rows of both, with ``_action``: keep and delete with the stored values, insert and update
+    with the new ones.
 
     Column by column, not as structs: engines refuse to mix structs whose fields differ in comments.
     """
     from pyspark.sql import functions as F
 
     names, key = spec.column_names, spec.key
-    left = new.select(*[F.col(name).alias(f"new_{i}") for i, name in enumerate(names)], F.lit(True).alias("is_new"))
-    right = stored.select(*[F.col(name).alias(f"old_{i}") for i, name in enumerate(names)], F.lit(True).alias("is_stored"))
+    left = new.select(
+        *[F.col(name).alias(f"new_{i}") for i, name in enumerate(names)],
+        F.lit(True).alias("is_new"),
+    )
+    right = stored.select(
+        *[F.col(name).alias(f"old_{i}") for i, name in enumerate(names)],
+        F.lit(True).alias("is_stored"),
+    )
     at = {name: i for i, name in enumerate(names)}
     same_key = [F.col(f"new_{at[name]}") == F.col(f"old_{at[name]}") for name in key]
     joined = left.join(right, same_key, "full")
@@ -529,10 +690,16 @@ def _compared(spec: TableSpec, new: DataFrame, stored: DataFrame) -> DataFrame:
         if name not in key:
             differs = differs | ~F.col(f"new_{at[name]}").eqNullSafe(F.col(f"old_{at[name]}"))
     action = (
-        F.when(F.col("is_stored").isNull(), "insert").when(F.col("is_new").isNull(), "delete").when(differs, "update").otherwise("keep")
+        F.when(F.col("is_stored").isNull(), "insert")
+        .when(F.col("is_new").isNull(), "delete")
+        .when(differs, "update")
+        .otherwise("keep")
     )
     is_new = F.col("_action").isin("insert", "update")
-    values = [F.when(is_new, F.col(f"new_{i}")).otherwise(F.col(f"old_{i}")).alias(name) for name, i in at.items()]
+    values = [
+        F.when(is_new, F.col(f"new_{i}")).otherwise(F.col(f"old_{i}")).alias(name)
+        for name, i in at.items()
+    ]
     return joined.withColumn("_action", action).select(*values, "_action")
 
 

@@ -1,6 +1,8 @@
-"""The ledger: which inputs, code and configuration each stored slice was made from, and by which engine.
+"""The ledger: which inputs, code and configuration each stored slice was made from, and by which
+engine.
 
-A slice is one month of a table (and, in a table of several writers, of one writer). Rows are only ever appended.
+A slice is one month of a table (and, in a table of several writers, of one writer). Rows are only
+ever appended.
 """
 
 from __future__ import annotations
@@ -24,18 +26,46 @@ if TYPE_CHECKING:
 LEDGER = TableSpec(
     layer="gold",
     name="slice_ledger",
-    comment="The newest row of a table, month and writer says which inputs, code and configuration its stored slice was made from.",
+    comment=(
+        "The newest row of a table, month and writer says which inputs, code and configuration its"
+        " stored slice was made from."
+    ),
     grain="one examination of one table's month that stored or confirmed it",
     key=("table_id", "yyyymm", "writer", "recorded_at"),
     columns=(
         Column("table_id", "STRING", "layer.table", is_nullable=False),
         Column("yyyymm", "INT", "month of the slice", is_nullable=False),
-        Column("writer", "STRING", "second writer key, for instance the model; empty where a table has one writer", is_nullable=False),
-        Column("data_version", "STRING", "hash of the slice's rows, unversioned columns left out", is_nullable=False),
-        Column("input_version", "STRING", "hash of the versions of all inputs, the code version and the configuration", is_nullable=False),
+        Column(
+            "writer",
+            "STRING",
+            "second writer key, for instance the model; empty where a table has one writer",
+            is_nullable=False,
+        ),
+        Column(
+            "data_version",
+            "STRING",
+            "hash of the slice's rows, unversioned columns left out",
+            is_nullable=False,
+        ),
+        Column(
+            "input_version",
+            "STRING",
+            "hash of the versions of all inputs, the code version and the configuration",
+            is_nullable=False,
+        ),
         Column("row_count", "BIGINT", "rows of the slice", is_nullable=False),
-        Column("delta_version", "BIGINT", "version of the Delta table that holds the slice", is_nullable=False),
-        Column("details", "STRING", "JSON: inputs with their Delta versions and what the writer adds", is_nullable=False),
+        Column(
+            "delta_version",
+            "BIGINT",
+            "version of the Delta table that holds the slice",
+            is_nullable=False,
+        ),
+        Column(
+            "details",
+            "STRING",
+            "JSON: inputs with their Delta versions and what the writer adds",
+            is_nullable=False,
+        ),
         Column("run_id", "STRING", "Dagster run", is_nullable=False),
         Column("recorded_at", "TIMESTAMP", "when it was recorded (UTC)", is_nullable=False),
         Column("engine", "STRING", "engine and version that made the slice"),
@@ -60,13 +90,20 @@ class Slice:
 
 
 class Ledger:
-    """The newest record of every slice, read once and kept: it is read again only after somebody else has written to it.
+    """The newest record of every slice, read once and kept: it is read again only after somebody
+    else has written to it.
 
-    ``engine`` names what makes the slices; it is written beside each record. ``pins`` (table id -> Delta version) show slices as
-    they were recorded by then.
+    ``engine`` names what makes the slices; it is written beside each record. ``pins`` (table id ->
+    Delta version) show slices as they were recorded by then.
     """
 
-    def __init__(self, tables: DeltaTables, path: str, engine: Callable[[], str], pins: Mapping[str, int] | None = None):
+    def __init__(
+        self,
+        tables: DeltaTables,
+        path: str,
+        engine: Callable[[], str],
+        pins: Mapping[str, int] | None = None,
+    ):
         self._tables, self._path, self._engine, self._pins = tables, path, engine, dict(pins or {})
         self._lock = threading.Lock()
         self._version = -1
@@ -90,7 +127,9 @@ class Ledger:
         return sorted(writer for table_id, writer in self._newest if table_id == table.id)
 
     def record(self, table: TableSpec, slices: Sequence[Slice], run_id: str) -> None:
-        """Append what slices were made from; after their write, so that a crash in between only costs a repeat."""
+        """Append what slices were made from; after their write, so that a crash in between only
+        costs a repeat.
+        """
         if not slices:
             return
         now = datetime.now(UTC)
@@ -113,7 +152,9 @@ class Ledger:
         with self._lock:
             if not self._tables.ensure(LEDGER, self._path):
                 self._tables.add_columns(LEDGER, self._path)
-            version = self._tables.append_records(self._path, pa.Table.from_pylist(rows, schema=_SCHEMA))
+            version = self._tables.append_records(
+                self._path, pa.Table.from_pylist(rows, schema=_SCHEMA)
+            )
             if version == self._version + 1:
                 own = self._newest.setdefault
                 for row in rows:
@@ -124,7 +165,9 @@ class Ledger:
                     self._tables.compact(LEDGER, self._path)
 
     def _read(self) -> dict[tuple[str, str], dict[int, Slice]]:
-        names = [column.name for column in LEDGER.columns if column.name not in ("run_id", "engine")]
+        names = [
+            column.name for column in LEDGER.columns if column.name not in ("run_id", "engine")
+        ]
         rows: pd.DataFrame = self._tables.rows(self._path, names, {}, {}, None)
         for table_id, version in self._pins.items():
             rows = rows[(rows["table_id"] != table_id) | (rows["delta_version"] <= version)]
@@ -148,5 +191,12 @@ def _slice(row: Mapping[str, Any]) -> Slice:
     )
 
 
-_ARROW = {"STRING": pa.string(), "INT": pa.int32(), "BIGINT": pa.int64(), "TIMESTAMP": pa.timestamp("us", "UTC")}
-_SCHEMA = pa.schema([pa.field(c.name, _ARROW[c.type], nullable=c.is_nullable) for c in LEDGER.columns])
+_ARROW = {
+    "STRING": pa.string(),
+    "INT": pa.int32(),
+    "BIGINT": pa.int64(),
+    "TIMESTAMP": pa.timestamp("us", "UTC"),
+}
+_SCHEMA = pa.schema(
+    [pa.field(c.name, _ARROW[c.type], nullable=c.is_nullable) for c in LEDGER.columns]
+)

@@ -1,6 +1,8 @@
-"""Order files as delivered: which there are, what their columns are called, and their lines as text with line numbers.
+"""Order files as delivered: which there are, what their columns are called, and their lines as text
+with line numbers.
 
-Files are parsed inside Spark's Python workers, one file a task, in batches; nothing is interpreted here beyond columns and lines.
+Files are parsed inside Spark's Python workers, one file a task, in batches; nothing is interpreted
+here beyond columns and lines.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ RESERVED_NAMES = frozenset({"yyyymm"})
 
 
 class UnreadableFile(Refused):
-    """A file can't be taken in; the message names file, line or column, and what to do. Nothing of it was stored."""
+    """A file can't be taken in; the message names file, line or column, and what to do. Nothing of
+    it was stored.
+    """
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,24 @@ class OrderFile:
 
 
 class NoFiles(Refused):
-    """A source never had a file and has none now; the message names it, where it reads and what to check. No table was changed."""
+    """A source never had a file and has none now; the message names it, where it reads and what to
+    check. No table was changed.
+    """
 
     def __init__(self, source: Source):
         folder = Path(str(source.files)).parent
         while glob.has_magic(str(folder)):
             folder = folder.parent
-        found = f"no file below {folder} matches" if folder.is_dir() else f"the folder {folder} does not exist on this machine"
+        found = (
+            f"no file below {folder} matches"
+            if folder.is_dir()
+            else f"the folder {folder} does not exist on this machine"
+        )
         super().__init__(
-            f"source {source.name}: {source.files} finds no file, and none was ever taken in: {found}. Check files of this source in the "
-            "configuration, whether anything was delivered, and whether the folder is mounted here and may be read. No table was changed."
+            f"source {source.name}: {source.files} finds no file, and none was ever taken in:"
+            f" {found}. Check files of this source in the configuration, whether anything was"
+            " delivered, and whether the folder is mounted here and may be read. No table was"
+            " changed."
         )
 
 
@@ -78,7 +90,9 @@ class OrderFiles(Protocol):
 
     def describe(self, source: Source, path: str) -> OrderFile: ...
 
-    def lines(self, spark: SparkSession, source: Source, files: Sequence[OrderFile]) -> DataFrame: ...
+    def lines(
+        self, spark: SparkSession, source: Source, files: Sequence[OrderFile]
+    ) -> DataFrame: ...
 
 
 class LocalOrderFiles:
@@ -86,7 +100,9 @@ class LocalOrderFiles:
 
     def paths(self, source: Source) -> list[str]:
         """Files that the source's glob finds, in order of name."""
-        return sorted(path for path in glob.glob(str(source.files), recursive=True) if Path(path).is_file())
+        return sorted(
+            path for path in glob.glob(str(source.files), recursive=True) if Path(path).is_file()
+        )
 
     def describe(self, source: Source, path: str) -> OrderFile:
         """Size, time, content hash and columns of a file. Raises UnreadableFile."""
@@ -97,36 +113,80 @@ class LocalOrderFiles:
             columns = _columns(source, path)
         except OSError as error:
             reason = error.strerror or _first_line(error)
-            raise UnreadableFile(f"{path}: can't be read ({reason}); check that the file is there, whole, and its permissions") from error
-        return OrderFile(source.name, path, facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC), content_hash, columns)
+            raise UnreadableFile(
+                f"{path}: can't be read ({reason}); check that the file is there, whole, and its"
+                " permissions"
+            ) from error
+        return OrderFile(
+            source.name,
+            path,
+            facts.st_size,
+            datetime.fromtimestamp(facts.st_mtime, UTC),
+            content_hash,
+            columns,
+        )
 
     def lines(self, spark: SparkSession, source: Source, files: Sequence[OrderFile]) -> DataFrame:
-        """All lines of the files as text: _delivery_id, _line_number, _problem, _raw and one column per source column.
+        """All lines of the files as text: _delivery_id, _line_number, _problem, _raw and one column
+        per source column.
 
-        A line with a wrong number of fields or broken text has its ``_problem``, its text in ``_raw`` and no values.
+        A line with a wrong number of fields or broken text has its ``_problem``, its text in
+        ``_raw`` and no values.
         """
-        columns = list(dict.fromkeys(itertools.chain.from_iterable(valid_names(file.column_names) for file in files)))
+        columns = list(
+            dict.fromkeys(
+                itertools.chain.from_iterable(valid_names(file.column_names) for file in files)
+            )
+        )
         columns = list({name.lower(): name for name in reversed(columns)}.values())[::-1]
-        schema = pa.schema([("_delivery_id", pa.string()), ("_line_number", pa.int64()), ("_problem", pa.string()), ("_raw", pa.string())])
+        schema = pa.schema(
+            [
+                ("_delivery_id", pa.string()),
+                ("_line_number", pa.int64()),
+                ("_problem", pa.string()),
+                ("_raw", pa.string()),
+            ]
+        )
         for name in columns:
             schema = schema.append(pa.field(name, pa.string()))
-        ddl = "_delivery_id STRING, _line_number BIGINT, _problem STRING, _raw STRING" + "".join(f", `{name}` STRING" for name in columns)
-        listed = spark.createDataFrame([(file.path, file.delivery_id) for file in files], "path STRING, delivery_id STRING")
+        ddl = "_delivery_id STRING, _line_number BIGINT, _problem STRING, _raw STRING" + "".join(
+            f", `{name}` STRING" for name in columns
+        )
+        listed = spark.createDataFrame(
+            [(file.path, file.delivery_id) for file in files], "path STRING, delivery_id STRING"
+        )
         if len(files) > 1:
             listed = listed.repartitionByRange(min(len(files), 64), "path")
         format_, dialect = source.format, source.csv
 
         def parse(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
-                for path, delivery_id in zip(batch["path"].to_pylist(), batch["delivery_id"].to_pylist(), strict=True):
+                for path, delivery_id in zip(
+                    batch["path"].to_pylist(), batch["delivery_id"].to_pylist(), strict=True
+                ):
                     for numbers, problems, raws, values in _read(format_, path, dialect):
-                        arrays = {"_line_number": numbers, "_problem": problems, "_raw": raws, **{k.lower(): v for k, v in values.items()}}
+                        arrays = {
+                            "_line_number": numbers,
+                            "_problem": problems,
+                            "_raw": raws,
+                            **{k.lower(): v for k, v in values.items()},
+                        }
                         n = len(numbers)
                         yield pa.RecordBatch.from_arrays(
                             [
-                                pa.array([delivery_id] * n, pa.string())
-                                if field.name == "_delivery_id"
-                                else _as_array(arrays.get(field.name if field.name.startswith("_") else field.name.lower()), field.type, n)
+                                (
+                                    pa.array([delivery_id] * n, pa.string())
+                                    if field.name == "_delivery_id"
+                                    else _as_array(
+                                        arrays.get(
+                                            field.name
+                                            if field.name.startswith("_")
+                                            else field.name.lower()
+                                        ),
+                                        field.type,
+                                        n,
+                                    )
+                                )
                                 for field in schema
                             ],
                             schema=schema,
@@ -137,27 +197,38 @@ class LocalOrderFiles:
 
 @contextmanager
 def reading_errors() -> Iterator[None]:
-    """Turns an UnreadableFile that a Spark worker raised into one here: Spark hands it on as text within a stack trace."""
+    """Turns an UnreadableFile that a Spark worker raised into one here: Spark hands it on as text
+    within a stack trace.
+    """
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "toPandas attempted Arrow optimization")
             yield
     except Exception as error:
-        told = None if isinstance(error, Refused) else re.search(r"UnreadableFile: (.+)", str(error))
+        told = (
+            None if isinstance(error, Refused) else re.search(r"UnreadableFile: (.+)", str(error))
+        )
         if told is None:
             raise
         raise UnreadableFile(told.group(1)) from None
 
 
 def valid_names(column_names: Sequence[str]) -> list[str]:
-    """Names that Delta takes, one for each source column, in order; equal ones (ignoring case) get a number.
+    """Names that Delta takes, one for each source column, in order; equal ones (ignoring case) get
+    a number.
 
-    Names that start with an underscore or are reserved get an ``x`` before them: those are the lakehouse's own.
+    Names that start with an underscore or are reserved get an ``x`` before them: those are the
+    lakehouse's own.
     """
     taken: set[str] = set()
     result = []
     for position, original in enumerate(column_names, start=1):
-        name = re.sub(r"[ ,;{}()\n\t\r=.`\"'\\/\x00]+", "_", original.strip().lstrip("\ufeff")).strip("_") or f"column_{position}"
+        name = (
+            re.sub(r"[ ,;{}()\n\t\r=.`\"'\\/\x00]+", "_", original.strip().lstrip("\ufeff")).strip(
+                "_"
+            )
+            or f"column_{position}"
+        )
         if original.strip().startswith("_") or name.lower() in RESERVED_NAMES:
             name = f"x_{name}"
         name = name[:200]
@@ -176,7 +247,9 @@ def _read(format_: str, path: str, dialect: CsvDialect) -> Iterator[_Batch]:
     try:
         yield from _READERS[format_](path, dialect)
     except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
-        raise UnreadableFile(f"{path}: can't be read ({_first_line(error)}); deliver it again complete") from error
+        raise UnreadableFile(
+            f"{path}: can't be read ({_first_line(error)}); deliver it again complete"
+        ) from error
 
 
 def _as_array(values: Any, type_: pa.DataType, length: int) -> pa.Array:
@@ -186,38 +259,60 @@ def _as_array(values: Any, type_: pa.DataType, length: int) -> pa.Array:
 
 
 def _columns(source: Source, path: str) -> tuple[str, ...]:
-    """Column names as spelled. Raises UnreadableFile for a file without any or with a format that is not the source's."""
+    """Column names as spelled. Raises UnreadableFile for a file without any or with a format that
+    is not the source's.
+    """
     if source.format == "parquet":
         try:
             return tuple(pq.read_schema(path).names)
         except (pa.ArrowInvalid, pa.ArrowException, ValueError) as error:
-            raise UnreadableFile(f"{path}: not a readable Parquet file ({_first_line(error)}); deliver it again complete") from error
+            raise UnreadableFile(
+                f"{path}: not a readable Parquet file ({_first_line(error)}); deliver it again"
+                " complete"
+            ) from error
     if source.format == "jsonl":
-        names = list(dict.fromkeys(name for _, _, _, row in _json_objects(path, source.csv) for name in row))
+        names = list(
+            dict.fromkeys(name for _, _, _, row in _json_objects(path, source.csv) for name in row)
+        )
         if not names:
-            raise UnreadableFile(f"{path}: no line holds a JSON object; check the format of source {source.name}")
+            raise UnreadableFile(
+                f"{path}: no line holds a JSON object; check the format of source {source.name}"
+            )
         return tuple(names)
     csv.field_size_limit(FIELD_LIMIT)
     try:
-        with open(path, encoding=_encoding(source.csv), errors="surrogateescape", newline="") as stream:
-            header = next(csv.reader(stream, delimiter=source.csv.delimiter, quotechar=source.csv.quote), None)
+        with open(
+            path, encoding=_encoding(source.csv), errors="surrogateescape", newline=""
+        ) as stream:
+            header = next(
+                csv.reader(stream, delimiter=source.csv.delimiter, quotechar=source.csv.quote), None
+            )
     except (csv.Error, UnicodeError) as error:
         raise UnreadableFile(
-            f"{path}: line 1: {_first_line(error)}; check encoding, delimiter and quote sign of source {source.name}"
+            f"{path}: line 1: {_first_line(error)}; check encoding, delimiter and quote sign of"
+            f" source {source.name}"
         ) from error
     if not header or not any(name.strip() for name in header):
-        raise UnreadableFile(f"{path}: line 1 has no column names; the file is empty or not a CSV with a header")
+        raise UnreadableFile(
+            f"{path}: line 1 has no column names; the file is empty or not a CSV with a header"
+        )
     return tuple(_printable(name.strip()) for name in header)
 
 
 def _encoding(dialect: CsvDialect) -> str:
-    return "utf-8-sig" if dialect.encoding.lower().replace("_", "-") in {"utf-8", "utf8"} else dialect.encoding
+    return (
+        "utf-8-sig"
+        if dialect.encoding.lower().replace("_", "-") in {"utf-8", "utf8"}
+        else dialect.encoding
+    )
 
 
 def _csv_lines(path: str, dialect: CsvDialect) -> Iterator[_Batch]:
     csv.field_size_limit(FIELD_LIMIT)
     with open(path, encoding=_encoding(dialect), errors="surrogateescape", newline="") as stream:
-        reader = csv.reader(stream, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
+        reader = csv.reader(
+            stream, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True
+        )
         start = 1
         try:
             names = valid_names([_printable(name.strip()) for name in next(reader, [])])
@@ -245,7 +340,8 @@ def _csv_lines(path: str, dialect: CsvDialect) -> Iterator[_Batch]:
                     numbers, problems, raws, rows = [], [], [], []
         except csv.Error as error:
             raise UnreadableFile(
-                f"{path}: line {start}: {error}; a quote is opened there and not closed, or another delimiter or quote sign than configured"
+                f"{path}: line {start}: {error}; a quote is opened there and not closed, or another"
+                " delimiter or quote sign than configured"
             ) from error
         if numbers:
             yield numbers, problems, raws, _by_column(names, rows)
@@ -263,7 +359,9 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _json_objects(path: str, dialect: CsvDialect) -> Iterator[tuple[int, str | None, str | None, dict[str, Any]]]:
+def _json_objects(
+    path: str, dialect: CsvDialect
+) -> Iterator[tuple[int, str | None, str | None, dict[str, Any]]]:
     """Line number, problem, raw text and object of every line that is not blank."""
     with open(path, encoding=_encoding(dialect), errors="surrogateescape") as stream:
         for number, text in enumerate(stream, 1):
@@ -281,7 +379,12 @@ def _json_objects(path: str, dialect: CsvDialect) -> Iterator[tuple[int, str | N
                         json.dumps(row, ensure_ascii=False).encode()
                 except (ValueError, RecursionError) as error:
                     problem = f"unreadable: {_first_line(error)}"
-            yield number, problem, _printable(text.rstrip("\r\n")) if problem else None, {} if problem else row
+            yield (
+                number,
+                problem,
+                _printable(text.rstrip("\r\n")) if problem else None,
+                {} if problem else row,
+            )
 
 
 class _Number(float):
@@ -302,7 +405,10 @@ def _json_lines(path: str, dialect: CsvDialect) -> Iterator[_Batch]:
         numbers, problems, raws, rows = (list(column) for column in zip(*chunk, strict=True))
         # Of the whole file so far: a name must not mean another column in a later batch.
         names.update(dict.fromkeys(itertools.chain.from_iterable(rows)))
-        values = {new: [_json_text(row.get(old)) for row in rows] for new, old in zip(valid_names(list(names)), names, strict=True)}
+        values = {
+            new: [_json_text(row.get(old)) for row in rows]
+            for new, old in zip(valid_names(list(names)), names, strict=True)
+        }
         yield numbers, problems, raws, values
 
 
@@ -311,7 +417,11 @@ def _json_text(value: object) -> str | None:
         return value
     if isinstance(value, _Number):
         return value.text
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool) else str(value)
+    return (
+        json.dumps(value, ensure_ascii=False)
+        if isinstance(value, dict | list | bool)
+        else str(value)
+    )
 
 
 def _parquet_lines(path: str, dialect: CsvDialect) -> Iterator[_Batch]:
@@ -336,7 +446,8 @@ def _text(column: pa.Array) -> pa.Array:
         return pa.array([_object_text(value) for value in column.to_pylist()], pa.string())
     text = column.cast(pa.string())
     if pa.types.is_floating(column.type):
-        # From 1e10 a double turns into text with an exponent, and a part number kept as double would get another name than in a CSV.
+        # From 1e10 a double turns into text with an exponent, and a part number kept as double
+        # would get another name than in a CSV.
         values = column.cast(pa.float64())
         is_whole = pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), 2.0**53))
         whole = pc.if_else(is_whole, values, None).cast(pa.int64()).cast(pa.string())
@@ -358,4 +469,12 @@ def _first_line(error: BaseException) -> str:
 
 _READERS = {"csv": _csv_lines, "parquet": _parquet_lines, "jsonl": _json_lines}
 
-__all__ = ["LocalOrderFiles", "NoFiles", "OrderFile", "OrderFiles", "UnreadableFile", "reading_errors", "valid_names"]
+__all__ = [
+    "LocalOrderFiles",
+    "NoFiles",
+    "OrderFile",
+    "OrderFiles",
+    "UnreadableFile",
+    "reading_errors",
+    "valid_names",
+]

@@ -1,4 +1,6 @@
-"""Which process did something, and whether it is still there. What was left undone by one that is gone is not mended here."""
+"""Which process did something, and whether it is still there. What was left undone by one that is
+gone is not mended here.
+"""
 
 import os
 import re
@@ -7,12 +9,16 @@ from pathlib import Path
 
 
 def identity() -> str:
-    """This process, told apart from a later one of the same number where the system says when it began."""
+    """This process, told apart from a later one of the same number where the system says when it
+    began.
+    """
     return f"{socket.gethostname()}:{os.getpid()}:{_began(os.getpid())}"
 
 
 def is_gone(process: str) -> bool:
-    """Whether the process of an identity has ended; False for one of another machine or no identity, of which nothing can be known."""
+    """Whether the process of an identity has ended; False for one of another machine or no
+    identity, of which nothing can be known.
+    """
     if not is_here(process):
         return False
     _, pid, began = process.rsplit(":", 2)

@@ -1,4 +1,6 @@
-"""Report files beside the lakehouse: one page per origin, replaced as a whole or not at all. What a page says does not belong here."""
+"""Report files beside the lakehouse: one page per origin, replaced as a whole or not at all. What a
+page says does not belong here.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from typing import Protocol
 
 
 class ReportFiles(Protocol):
-    """Where reports are kept, by file name. Implementations: LocalReportFiles, and a fake in tests."""
+    """Where reports are kept, by file name. Implementations: LocalReportFiles, and a fake in
+    tests.
+    """
 
     def path(self, name: str) -> str: ...
 
@@ -33,7 +37,9 @@ class LocalReportFiles:
         return path.read_text(encoding="utf-8") if path.exists() else None
 
     def write(self, name: str, text: str) -> None:
-        """Put a report in place of the former one; whoever reads meanwhile sees the one or the other."""
+        """Put a report in place of the former one; whoever reads meanwhile sees the one or the
+        other.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         unfinished = self._folder / f".{name}.{secrets.token_hex(4)}"
         try:

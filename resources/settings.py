@@ -1,7 +1,7 @@
 """The one configuration: a YAML file, validated when loaded, every mistake named with its key.
 
-Settings are frozen values; nothing here touches Spark, MLflow or the network. What an engine needs lies in
-resources/spark.py; what a month is lies in medallion_assets/partitions.py.
+Settings are frozen values; nothing here touches Spark, MLflow or the network. What an engine needs
+lies in resources/spark.py; what a month is lies in medallion_assets/partitions.py.
 """
 
 from __future__ import annotations
@@ -13,14 +13,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from resources.errors import Refused
 
 REQUIRED_COLUMNS = ("order_id", "part_number", "order_date", "quantity", "unit_price")
 OPTIONAL_COLUMNS = ("customer_id", "region", "description")
 CANONICAL_COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
-ISO_DATES = ("yyyy-MM-dd HH:mm:ss[.SSSSSSSSS][XXX][XX]", "yyyy-MM-dd'T'HH:mm:ss[.SSSSSSSSS][XXX][XX]", "yyyy-MM-dd")
+ISO_DATES = (
+    "yyyy-MM-dd HH:mm:ss[.SSSSSSSSS][XXX][XX]",
+    "yyyy-MM-dd'T'HH:mm:ss[.SSSSSSSSS][XXX][XX]",
+    "yyyy-MM-dd",
+)
 DEFAULT_MISSING = ("", "nan", "NaN", "null", "NULL", "None", "N/A", "n/a", "<NA>", "Unknown")
 
 
@@ -37,7 +49,10 @@ def _month(value: object) -> object:
 
 def _identifier(value: object) -> object:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", value):
-        raise ValueError(f"'{value}' is not a valid name; use letters, digits and underscores, starting with a letter")
+        raise ValueError(
+            f"'{value}' is not a valid name; use letters, digits and underscores, starting with a"
+            " letter"
+        )
     return value
 
 
@@ -58,21 +73,31 @@ def _local_path(value: object) -> object:
     if found == "file":
         instead = "write the path alone, such as /srv/orders"
     elif found == "dbfs":
-        instead = "write the path as files see it: /dbfs/... or, in a Volume, /Volumes/<catalog>/<schema>/<volume>/..."
+        instead = (
+            "write the path as files see it: /dbfs/... or, in a Volume,"
+            " /Volumes/<catalog>/<schema>/<volume>/..."
+        )
     elif found in {"s3", "s3a", "s3n", "abfs", "abfss", "wasb", "wasbs", "adl", "gs"}:
         instead = f"{instead}, or that of a Volume, /Volumes/<catalog>/<schema>/<volume>/..."
     elif found in {"http", "https", "ftp", "sftp"}:
         instead = "let a job put the files into a folder and write its path"
-    raise ValueError(f"'{value}': addresses of the form {found}: are not read or written here, only paths of files; {instead}")
+    raise ValueError(
+        f"'{value}': addresses of the form {found}: are not read or written here, only paths of"
+        f" files; {instead}"
+    )
 
 
 def _date_pattern(value: object) -> object:
     text = re.sub(r"'[^']*'", "", str(value))
     if "%" in text:
-        raise ValueError(f"'{value}' is not a date format; write it like dd/MM/yyyy HH:mm, without per cent signs")
+        raise ValueError(
+            f"'{value}' is not a date format; write it like dd/MM/yyyy HH:mm, without per cent"
+            " signs"
+        )
     if wrong := sorted(set(re.findall(r"[YWwuecABbCIijJlNnoPpRrTtUvg]", text))):
         raise ValueError(
-            f"'{value}' is not a date format: {', '.join(wrong)} is no date field; write yyyy, MM, dd, HH, mm, ss, other letters in quotes"
+            f"'{value}' is not a date format: {', '.join(wrong)} is no date field; write yyyy, MM,"
+            " dd, HH, mm, ss, other letters in quotes"
         )
     return value
 
@@ -106,7 +131,9 @@ class CsvDialect(_Section):
         try:
             "".encode(value)
         except LookupError as error:
-            raise ValueError(f"'{value}' is not an encoding Python knows, for instance utf-8 or latin-1") from error
+            raise ValueError(
+                f"'{value}' is not an encoding Python knows, for instance utf-8 or latin-1"
+            ) from error
         return value
 
 
@@ -120,8 +147,9 @@ class JoinedColumns(_Section):
 class Rules(_Section):
     """What the order lines of one source mean.
 
-    Lines whose part number does not match ``product_pattern`` are no products; an order id that matches
-    ``cancellation_pattern`` (its match is the marker that is removed to find the cancelled order) is a cancellation.
+    Lines whose part number does not match ``product_pattern`` are no products; an order id that
+    matches ``cancellation_pattern`` (its match is the marker that is removed to find the cancelled
+    order) is a cancellation.
     """
 
     product_pattern: Pattern | None = None
@@ -146,13 +174,19 @@ class Source(_Section):
     thousands_separator: str = Field("", max_length=1)
     missing: tuple[str, ...] = DEFAULT_MISSING
     upper_case_parts: bool = True
-    identical_lines: Literal["keep", "drop"] = Field("keep", description="whether a line repeated within one file counts again")
+    identical_lines: Literal["keep", "drop"] = Field(
+        "keep", description="whether a line repeated within one file counts again"
+    )
     rules: Rules = Rules()
 
     @field_validator("columns")
     @classmethod
     def _canonical_columns(cls, value: dict[str, Any]) -> dict[str, Any]:
-        mistakes = [f"unknown column '{name}'{_suggestion(name, CANONICAL_COLUMNS)}" for name in value if name not in CANONICAL_COLUMNS]
+        mistakes = [
+            f"unknown column '{name}'{_suggestion(name, CANONICAL_COLUMNS)}"
+            for name in value
+            if name not in CANONICAL_COLUMNS
+        ]
         if absent := [name for name in REQUIRED_COLUMNS if name not in value]:
             mistakes.append(f"no source column named for {', '.join(absent)}")
         if mistakes:
@@ -163,17 +197,24 @@ class Source(_Section):
     def _files_or_table(self) -> Source:
         if self.mode == "adopt":
             if self.files or not self.table:
-                raise ValueError("mode adopt reads an existing table: give table (catalog.schema.table) and no files")
+                raise ValueError(
+                    "mode adopt reads an existing table: give table (catalog.schema.table) and no"
+                    " files"
+                )
             if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){2}", self.table):
                 raise ValueError(f"table '{self.table}' is not of the form catalog.schema.table")
         elif not self.files or self.table:
-            raise ValueError(f"mode {self.mode} reads files: give files (a path or glob) and no table")
+            raise ValueError(
+                f"mode {self.mode} reads files: give files (a path or glob) and no table"
+            )
         if self.thousands_separator == self.decimal_separator:
             raise ValueError("thousands_separator and decimal_separator are the same sign")
         return self
 
     def candidates(self, canonical: str) -> tuple[str, ...]:
-        """Source columns that may hold a canonical column; of alternatives the first that a file has is read."""
+        """Source columns that may hold a canonical column; of alternatives the first that a file
+        has is read.
+        """
         named = self.columns.get(canonical, ())
         if isinstance(named, JoinedColumns):
             return named.join
@@ -181,22 +222,30 @@ class Source(_Section):
 
 
 class PartsMaster(_Section):
-    """Optional list of parts: announces parts before their first sale. One CSV or Parquet file, or a glob of them."""
+    """Optional list of parts: announces parts before their first sale. One CSV or Parquet file, or
+    a glob of them.
+    """
 
     files: LocalPath
     format: Literal["csv", "parquet"] = "csv"
     part_number: str
     announced: str | None = None
     description: str | None = None
-    date_formats: tuple[DatePattern, ...] = Field(("yyyy-MM-dd", "dd/MM/yyyy", "yyyyMM"), min_length=1)
+    date_formats: tuple[DatePattern, ...] = Field(
+        ("yyyy-MM-dd", "dd/MM/yyyy", "yyyyMM"), min_length=1
+    )
 
 
 class ForecastSettings(_Section):
     horizon: int = Field(6, ge=1, le=24, description="months forecast, H")
     origins: int = Field(6, ge=1, le=36, description="evidence origins, K")
     k_min: int = Field(3, ge=1, description="fewer evidence origins than this promote nobody")
-    min_history: int = Field(12, ge=1, description="months before an origin without which it is no evidence")
-    active_months: int = Field(24, ge=1, description="a part is active with a sale within so many months")
+    min_history: int = Field(
+        12, ge=1, description="months before an origin without which it is no evidence"
+    )
+    active_months: int = Field(
+        24, ge=1, description="a part is active with a sale within so many months"
+    )
     training_months: int = Field(144, ge=12, description="months of history a model sees")
     new_part_months: int = Field(6, ge=1)
     seed: int = 7
@@ -204,12 +253,17 @@ class ForecastSettings(_Section):
     @model_validator(mode="after")
     def _k_min_within_origins(self) -> ForecastSettings:
         if self.k_min > self.origins:
-            raise ValueError(f"k_min ({self.k_min}) is larger than origins ({self.origins}): nobody could ever be promoted")
+            raise ValueError(
+                f"k_min ({self.k_min}) is larger than origins ({self.origins}): nobody could ever"
+                " be promoted"
+            )
         return self
 
 
 class FeatureSettings(_Section):
-    """Feature groups that the global models read; off means no model sees them. docs/features.md lists the columns."""
+    """Feature groups that the global models read; off means no model sees them. docs/features.md
+    lists the columns.
+    """
 
     lags: bool = True
     rolling: bool = True
@@ -220,33 +274,58 @@ class FeatureSettings(_Section):
 
 
 class TuningSettings(_Section):
-    """Search of hyper-parameters inside the training window, for models that declare what may be searched."""
+    """Search of hyper-parameters inside the training window, for models that declare what may be
+    searched.
+    """
 
-    trials: int = Field(5, ge=0, description="parameter sets tried, the defaults among them; 0: nothing is tuned")
-    max_seconds: float = Field(25, gt=0, description="no trial is begun after so long; a search that it cut short says so")
+    trials: int = Field(
+        5, ge=0, description="parameter sets tried, the defaults among them; 0: nothing is tuned"
+    )
+    max_seconds: float = Field(
+        25, gt=0, description="no trial is begun after so long; a search that it cut short says so"
+    )
     every_months: int = Field(24, ge=1, description="origins that a search is good for")
-    max_rows: int = Field(40_000, ge=1_000, description="rows of part, month and horizon that a trial learns from")
+    max_rows: int = Field(
+        40_000, ge=1_000, description="rows of part, month and horizon that a trial learns from"
+    )
 
 
 class ZooSettings(_Section):
-    models: tuple[str, ...] | None = Field(None, description="names of the models to run; none named: all")
+    models: tuple[str, ...] | None = Field(
+        None, description="names of the models to run; none named: all"
+    )
     parameters: dict[str, dict[str, bool | int | float | str]] = {}
     tuning: TuningSettings = TuningSettings()
     buckets: int = Field(16, ge=1, description="groups of parts that one Python call forecasts")
-    max_fit_rows: int = Field(240_000, ge=1_000, description="part-months a global model is fitted on; whole parts are sampled")
-    restate_share: float = Field(0.01, ge=0, le=1, description="changed share of demand from which stored evidence is fitted again")
+    max_fit_rows: int = Field(
+        240_000,
+        ge=1_000,
+        description="part-months a global model is fitted on; whole parts are sampled",
+    )
+    restate_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="changed share of demand from which stored evidence is fitted again",
+    )
 
 
 class EmbeddedSettings(_Section):
     """The engine in the process, which needs no Java."""
 
-    memory_gb: float | None = Field(None, gt=0, description="what queries use before they spill to disk; default: half of the machine's")
+    memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="what queries use before they spill to disk; default: half of the machine's",
+    )
 
 
 class SparkSettings(_Section):
     """Apache Spark; ``conf`` also holds for a Spark Connect server."""
 
-    master: str = Field("local[*]", description="local[*], or a cluster: spark://host:7077, yarn, k8s://...")
+    master: str = Field(
+        "local[*]", description="local[*], or a cluster: spark://host:7077, yarn, k8s://..."
+    )
     conf: dict[str, str | int | float | bool] = {}
 
 
@@ -254,7 +333,9 @@ class ConnectSettings(_Section):
     """A Spark Connect server that sees the lakehouse and the order files under the same paths."""
 
     address: str = Field("", description="sc://host:port, without the token")
-    token: str | None = Field(None, description="for instance ${CONNECT_TOKEN}; never shown", repr=False)
+    token: str | None = Field(
+        None, description="for instance ${CONNECT_TOKEN}; never shown", repr=False
+    )
 
     @field_validator("address")
     @classmethod
@@ -267,8 +348,12 @@ class ConnectSettings(_Section):
 
 
 class MlflowSettings(_Section):
-    tracking_uri: str | None = Field(None, description="default: a SQLite file under the lakehouse root")
-    registry_uri: str | None = Field(None, description="default: the tracking server; for databricks its Unity Catalog")
+    tracking_uri: str | None = Field(
+        None, description="default: a SQLite file under the lakehouse root"
+    )
+    registry_uri: str | None = Field(
+        None, description="default: the tracking server; for databricks its Unity Catalog"
+    )
     experiment: str = "demand_forecasting"
     timeout_seconds: float = Field(10, gt=0)
 
@@ -283,8 +368,8 @@ class MlflowSettings(_Section):
     def _experiment_has_a_folder(self) -> MlflowSettings:
         if self.is_databricks and not self.experiment.startswith("/"):
             raise ValueError(
-                f"experiment '{self.experiment}' is no absolute path; on Databricks an experiment lies in a folder of the workspace: "
-                f"write for instance /Shared/{self.experiment}"
+                f"experiment '{self.experiment}' is no absolute path; on Databricks an experiment"
+                f" lies in a folder of the workspace: write for instance /Shared/{self.experiment}"
             )
         return self
 
@@ -294,19 +379,38 @@ class MlflowSettings(_Section):
 
 
 class PromotionSettings(_Section):
-    mode: Literal["act", "approve", "off"] = Field("act", description="approve: a promotion waits for `medallion approve`")
-    min_parts: int = Field(30, ge=1, description="a class with fewer parts takes the decision of all classes together")
+    mode: Literal["act", "approve", "off"] = Field(
+        "act", description="approve: a promotion waits for `medallion approve`"
+    )
+    min_parts: int = Field(
+        30, ge=1, description="a class with fewer parts takes the decision of all classes together"
+    )
     min_cells: int = Field(200, ge=1)
-    over_rate: float = Field(0.02, ge=0, description="cost of one unit too many for a month, as a share of its price")
-    under_rate: float = Field(0.25, ge=0, description="cost of one unit too few, as a share of its price")
+    over_rate: float = Field(
+        0.02, ge=0, description="cost of one unit too many for a month, as a share of its price"
+    )
+    under_rate: float = Field(
+        0.25, ge=0, description="cost of one unit too few, as a share of its price"
+    )
 
 
 class MonitoringSettings(_Section):
-    max_training_lag_months: int = Field(3, ge=1, description="months the champion's training may lag the newest complete month")
-    drift_false_alarm_rate: float = Field(0.1, gt=0, lt=0.5, description="share of months without a change in which some figure drifts")
-    drift_months: int = Field(2, ge=1, description="months with drift, of the last drift_window_months, that retrain")
+    max_training_lag_months: int = Field(
+        3, ge=1, description="months the champion's training may lag the newest complete month"
+    )
+    drift_false_alarm_rate: float = Field(
+        0.1,
+        gt=0,
+        lt=0.5,
+        description="share of months without a change in which some figure drifts",
+    )
+    drift_months: int = Field(
+        2, ge=1, description="months with drift, of the last drift_window_months, that retrain"
+    )
     drift_window_months: int = Field(3, ge=1, le=12)
-    drift_cooldown_months: int = Field(1, ge=0, description="months after a training in which drift starts no other")
+    drift_cooldown_months: int = Field(
+        1, ge=0, description="months after a training in which drift starts no other"
+    )
     max_rejected_share: float = Field(0.05, ge=0, le=1)
     sensor_interval_seconds: int = Field(60, ge=5)
     sensors_start_running: bool = False
@@ -314,27 +418,40 @@ class MonitoringSettings(_Section):
     @model_validator(mode="after")
     def _drift_months_within_window(self) -> MonitoringSettings:
         if self.drift_months > self.drift_window_months:
-            raise ValueError(f"drift_months ({self.drift_months}) is larger than drift_window_months ({self.drift_window_months})")
+            raise ValueError(
+                f"drift_months ({self.drift_months}) is larger than drift_window_months"
+                f" ({self.drift_window_months})"
+            )
         return self
 
 
 class RetrainingSettings(_Section):
     """What becomes of the monthly decision about the champion."""
 
-    mode: Literal["act", "suggest", "off"] = Field("act", description="suggest: a row and a warning, no run; off: no row either")
-    max_tries: int = Field(3, ge=1, description="runs that sensors start for one month's retraining while they fail")
+    mode: Literal["act", "suggest", "off"] = Field(
+        "act", description="suggest: a row and a warning, no run; off: no row either"
+    )
+    max_tries: int = Field(
+        3, ge=1, description="runs that sensors start for one month's retraining while they fail"
+    )
 
 
 class RetentionSettings(_Section):
-    reproducible_months: int = Field(13, ge=1, description="months for which an old table version stays readable")
+    reproducible_months: int = Field(
+        13, ge=1, description="months for which an old table version stays readable"
+    )
 
 
 class WriteSettings(_Section):
-    max_removed_share: float = Field(0.2, gt=0, le=1, description="a write that removes a larger share of a slice stops")
+    max_removed_share: float = Field(
+        0.2, gt=0, le=1, description="a write that removes a larger share of a slice stops"
+    )
 
 
 class SimulationSettings(_Section):
-    """The simulated wholesaler; its files are written below ``folder`` by `medallion run` and `medallion simulate`."""
+    """The simulated wholesaler; its files are written below ``folder`` by `medallion run` and
+    `medallion simulate`.
+    """
 
     folder: LocalPath
     parts: int = Field(200, ge=1)
@@ -345,7 +462,13 @@ class SimulationSettings(_Section):
 
 
 class RunSettings(_Section):
-    replay_months: int = Field(0, ge=0, description="train also so many months before the newest, to compare forecasts with what came")
+    replay_months: int = Field(
+        0,
+        ge=0,
+        description=(
+            "train also so many months before the newest, to compare forecasts with what came"
+        ),
+    )
 
 
 class Settings(_Section):
@@ -356,13 +479,20 @@ class Settings(_Section):
     lakehouse_root: LocalPath
     first_month: Month
     last_month: Month | None = None
-    closing_days: int = Field(10, ge=1, le=28, description="a month is complete with a line in its last so many days and later lines")
+    closing_days: int = Field(
+        10,
+        ge=1,
+        le=28,
+        description="a month is complete with a line in its last so many days and later lines",
+    )
     sources: tuple[Source, ...] = Field(min_length=1)
     parts_master: PartsMaster | None = None
     forecast: ForecastSettings = ForecastSettings()
     features: FeatureSettings = FeatureSettings()
     zoo: ZooSettings = ZooSettings()
-    engine: Literal["embedded", "spark", "connect"] = Field("embedded", description="what runs Spark's API; docs/engines.md")
+    engine: Literal["embedded", "spark", "connect"] = Field(
+        "embedded", description="what runs Spark's API; docs/engines.md"
+    )
     embedded: EmbeddedSettings = EmbeddedSettings()
     spark: SparkSettings = SparkSettings()
     connect: ConnectSettings = ConnectSettings()
@@ -382,15 +512,25 @@ class Settings(_Section):
             raise ValueError(f"sources: the name {', '.join(repeated)} is used twice")
         own = f"{self.catalog}.{self.schemas.bronze}.sales_orders"
         if own in {s.table for s in self.sources} and any(s.mode != "adopt" for s in self.sources):
-            raise ValueError(f"sources: {own} is adopted, so lines of files can't be stored there too; name another schemas.bronze")
+            raise ValueError(
+                f"sources: {own} is adopted, so lines of files can't be stored there too; name"
+                " another schemas.bronze"
+            )
         if len({self.schemas.bronze, self.schemas.silver, self.schemas.gold}) < 3:
             raise ValueError("schemas: bronze, silver and gold need three different names")
         if self.engine == "connect" and not self.connect.address:
-            raise ValueError("engine: connect needs connect.address, for instance sc://spark.example.com:15002")
+            raise ValueError(
+                "engine: connect needs connect.address, for instance sc://spark.example.com:15002"
+            )
         if self.spark.master.startswith("sc://"):
-            raise ValueError("spark.master: a Spark Connect server is named by engine: connect and connect.address")
+            raise ValueError(
+                "spark.master: a Spark Connect server is named by engine: connect and"
+                " connect.address"
+            )
         if self.last_month is not None and self.last_month < self.first_month:
-            raise ValueError(f"last_month {self.last_month} lies before first_month {self.first_month}")
+            raise ValueError(
+                f"last_month {self.last_month} lies before first_month {self.first_month}"
+            )
         return self
 
     @property
@@ -400,7 +540,8 @@ class Settings(_Section):
     @property
     def registry_uri(self) -> str:
         if self.mlflow.registry_uri is None and self.mlflow.is_databricks:
-            # A name of three parts belongs to Unity Catalog; the workspace's own registry takes none.
+            # A name of three parts belongs to Unity Catalog; the workspace's own registry takes
+            # none.
             return self.tracking_uri.replace("databricks", "databricks-uc", 1)
         return self.mlflow.registry_uri or self.tracking_uri
 
@@ -428,10 +569,13 @@ def load_settings(path: str | Path, environment: Mapping[str, str]) -> Settings:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{file}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        raise ConfigurationError(
+            f"{file}: not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
     except OSError as error:
         raise ConfigurationError(
-            f"{file}: the configuration can't be read ({error.strerror}); set MEDALLION_CONFIG to a YAML file"
+            f"{file}: the configuration can't be read ({error.strerror}); set MEDALLION_CONFIG to a"
+            " YAML file"
         ) from error
     try:
         content = yaml.safe_load(_with_environment(text, environment, file))
@@ -439,22 +583,31 @@ def load_settings(path: str | Path, environment: Mapping[str, str]) -> Settings:
         # The error's own text quotes the line, which may hold what the environment keeps secret.
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigurationError(f"{file}: not valid YAML{place}: {getattr(error, 'problem', None) or 'unreadable'}") from None
+        raise ConfigurationError(
+            f"{file}: not valid YAML{place}: {getattr(error, 'problem', None) or 'unreadable'}"
+        ) from None
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{file}: expected keys such as sources and lakehouse_root, found {type(content).__name__}")
+        raise ConfigurationError(
+            f"{file}: expected keys such as sources and lakehouse_root, found"
+            f" {type(content).__name__}"
+        )
     if engine := environment.get("MEDALLION_ENGINE"):
         content = {**content, "engine": engine}
     return parse_settings(content, file)
 
 
 def parse_settings(content: Mapping[str, Any], file: Path) -> Settings:
-    """Validate a configuration given as a mapping; ``file`` names it in errors and anchors relative paths."""
+    """Validate a configuration given as a mapping; ``file`` names it in errors and anchors relative
+    paths.
+    """
     try:
         settings = Settings.model_validate(content)
     except ValidationError as error:
         lines = _mistakes(error)
         listed = "\n".join(f"  {line}" for line in lines)
-        raise ConfigurationError(f"{file}: {len(lines)} mistake(s) in the configuration\n{listed}") from None
+        raise ConfigurationError(
+            f"{file}: {len(lines)} mistake(s) in the configuration\n{listed}"
+        ) from None
     return _with_absolute_paths(settings, file.resolve().parent)
 
 
@@ -463,10 +616,15 @@ def _with_environment(text: str, environment: Mapping[str, str], file: Path) -> 
         name, default = match.group(1), match.group(2)
         found = environment.get(name) or default
         if found is None:
-            raise ConfigurationError(f"{file}: {match.group(0)} has no value; set the environment variable {name}")
+            raise ConfigurationError(
+                f"{file}: {match.group(0)} has no value; set the environment variable {name}"
+            )
         return found
 
-    lines = [line if line.lstrip().startswith("#") else re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, line) for line in text.splitlines()]
+    lines = [
+        line if line.lstrip().startswith("#") else re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, line)
+        for line in text.splitlines()
+    ]
     return "\n".join(lines)
 
 
@@ -477,31 +635,48 @@ def _with_absolute_paths(settings: Settings, folder: Path) -> Settings:
     root = absolute(settings.lakehouse_root)
     if found := re.findall(r"[\[\]%]", root):
         raise ConfigurationError(
-            f"lakehouse_root: {root} has {' and '.join(dict.fromkeys(found))} in it, which the Delta library takes for something "
-            "else than a folder; choose another folder"
+            f"lakehouse_root: {root} has {' and '.join(dict.fromkeys(found))} in it, which the"
+            " Delta library takes for something else than a folder; choose another folder"
         )
-    sources = tuple(s.model_copy(update={"files": absolute(s.files)}) if s.files else s for s in settings.sources)
+    sources = tuple(
+        s.model_copy(update={"files": absolute(s.files)}) if s.files else s
+        for s in settings.sources
+    )
     updates: dict[str, Any] = {"lakehouse_root": root, "sources": sources}
     if settings.parts_master:
-        updates["parts_master"] = settings.parts_master.model_copy(update={"files": absolute(settings.parts_master.files)})
+        updates["parts_master"] = settings.parts_master.model_copy(
+            update={"files": absolute(settings.parts_master.files)}
+        )
     if settings.simulation:
-        updates["simulation"] = settings.simulation.model_copy(update={"folder": absolute(settings.simulation.folder)})
+        updates["simulation"] = settings.simulation.model_copy(
+            update={"folder": absolute(settings.simulation.folder)}
+        )
     return settings.model_copy(update=updates)
 
 
 def _mistakes(error: ValidationError) -> list[str]:
-    """One line per key. What pydantic says of a whole is left out where it says something of a part of it."""
+    """One line per key. What pydantic says of a whole is left out where it says something of a part
+    of it.
+    """
     by_key: dict[tuple[Any, ...], list[Any]] = {}
     for entry in error.errors():
         by_key.setdefault(_location(entry["loc"]), []).append(entry)
     lines = []
     for location, entries in by_key.items():
-        has_parts = any(other[: len(location)] == location and len(other) > len(location) for other in by_key)
+        has_parts = any(
+            other[: len(location)] == location and len(other) > len(location) for other in by_key
+        )
         if has_parts:
-            entries = [entry for entry in entries if not entry["type"].endswith("_type") and entry["type"] != "too_short"]
+            entries = [
+                entry
+                for entry in entries
+                if not entry["type"].endswith("_type") and entry["type"] != "too_short"
+            ]
         specific = [entry for entry in entries if not entry["type"].endswith("_type")] or entries
         if messages := dict.fromkeys(_message(location, entry) for entry in specific):
-            lines.append(f"{'.'.join(map(str, location)) or 'configuration'}: {' or '.join(messages)}")
+            lines.append(
+                f"{'.'.join(map(str, location)) or 'configuration'}: {' or '.join(messages)}"
+            )
     return sorted(lines)
 
 
@@ -511,7 +686,9 @@ def _location(loc: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(
         part
         for position, part in enumerate(loc)
-        if "[" not in str(part) and part != "JoinedColumns" and not (position == len(loc) - 1 and part in alternatives)
+        if "[" not in str(part)
+        and part != "JoinedColumns"
+        and not (position == len(loc) - 1 and part in alternatives)
     )
 
 
@@ -529,12 +706,24 @@ def _keys_at(location: tuple[Any, ...]) -> tuple[str, ...]:
     for part in location:
         if isinstance(part, int):
             continue
-        annotation = section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else None
-        nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type) and issubclass(a, BaseModel)]
+        annotation = (
+            section.model_fields[part].annotation
+            if part in getattr(section, "model_fields", {})
+            else None
+        )
+        nested = [
+            a
+            for a in (annotation, *getattr(annotation, "__args__", ()))
+            if isinstance(a, type) and issubclass(a, BaseModel)
+        ]
         section = nested[0] if nested else None
     return tuple(getattr(section, "model_fields", {}))
 
 
 def _suggestion(word: str, known: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]}?" if close else (f"; known: {', '.join(known)}" if known else "")
+    return (
+        f"; did you mean {close[0]}?"
+        if close
+        else (f"; known: {', '.join(known)}" if known else "")
+    )

@@ -25,14 +25,18 @@ from resources.errors import Refused, without_credentials
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# The JVM's second compiler takes the cores from short jobs at its usual thresholds; without it a job over millions of rows takes
-# twice as long. So it waits until code has run four times as often.
+# The JVM's second compiler takes the cores from short jobs at its usual thresholds; without it a
+# job over millions of rows takes twice as long. So it waits until code has run four times as often.
 SHORT_AND_LONG_JOBS = (
     "-XX:+UseSerialGC -XX:Tier4InvocationThreshold=20000 -XX:Tier4MinInvocationThreshold=4000 "
     "-XX:Tier4CompileThreshold=40000 -XX:Tier4BackEdgeThreshold=160000"
 )
 OLDEST_JAVA = 17
-JAR_SETTINGS = {"spark.driver.extraClassPath", "spark.jars", "spark.jars.packages"}  # each may bring Delta instead of the set-up
+JAR_SETTINGS = {
+    "spark.driver.extraClassPath",
+    "spark.jars",
+    "spark.jars.packages",
+}  # each may bring Delta instead of the set-up
 CONNECT_VARIABLES = ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE", "SPARK_LOCAL_REMOTE")
 CONNECT_PORT = 15002  # where an address names none
 A_YEAR_IN_SECONDS = 31_536_000
@@ -44,21 +48,28 @@ class SparkStartError(Refused):
 
 
 def speak_connect() -> None:
-    """Make this process a client of Spark Connect: by this pyspark decides, before there is a session, what functions build."""
+    """Make this process a client of Spark Connect: by this pyspark decides, before there is a
+    session, what functions build.
+    """
     os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
 
 
-def start_embedded(memory_bytes: int, cores: int, spill: Path, is_waiting: Callable[[], bool]) -> SparkSession:
-    """Start (or take) the process's embedded engine, which spills to a folder. Raises SparkStartError where it is not installed.
+def start_embedded(
+    memory_bytes: int, cores: int, spill: Path, is_waiting: Callable[[], bool]
+) -> SparkSession:
+    """Start (or take) the process's embedded engine, which spills to a folder. Raises
+    SparkStartError where it is not installed.
 
-    ``is_waiting``: whether a query waits for work outside the engine, so that it does not stand still by its own fault.
+    ``is_waiting``: whether a query waits for work outside the engine, so that it does not stand
+    still by its own fault.
     """
     if _embedded:
         return _embedded[1]  # type: ignore[no-any-return]
     threads_wait_asleep()
     os.environ.setdefault("RUST_LOG", "error")
     variables = {
-        # A session that has been idle for a quarter of an hour, while a model is fitted, would be lost with all it knows.
+        # A session that has been idle for a quarter of an hour, while a model is fitted, would be
+        # lost with all it knows.
         "SAIL_SPARK__SESSION_TIMEOUT_SECS": str(A_YEAR_IN_SECONDS),
         "SAIL_EXECUTION__DEFAULT_PARALLELISM": str(cores),
         "SAIL_RUNTIME__TEMPORARY_FILES__PATHS": json.dumps([str(spill)]),
@@ -73,7 +84,10 @@ def start_embedded(memory_bytes: int, cores: int, spill: Path, is_waiting: Calla
 
         from resources.stalled_queries import StalledQueries
     except ImportError as error:
-        raise SparkStartError(f"the embedded engine is not installed ({error}); run `make setup`, or set engine: spark") from error
+        raise SparkStartError(
+            f"the embedded engine is not installed ({error}); run `make setup`, or set engine:"
+            " spark"
+        ) from error
     server = SparkConnectServer()
     server.start(background=True)
     _, port = server.listening_address
@@ -85,8 +99,11 @@ def start_embedded(memory_bytes: int, cores: int, spill: Path, is_waiting: Calla
     return session  # type: ignore[no-any-return]
 
 
-def start_connect(address: str, token: str | None, scratch: Path, conf: dict[str, Any]) -> SparkSession:
-    """Connect to a Spark Connect server that sees the same storage. Raises SparkStartError with what to do.
+def start_connect(
+    address: str, token: str | None, scratch: Path, conf: dict[str, Any]
+) -> SparkSession:
+    """Connect to a Spark Connect server that sees the same storage. Raises SparkStartError with
+    what to do.
 
     The server's time zone decides the month of an order, so any other than UTC is refused.
     """
@@ -99,23 +116,31 @@ def start_connect(address: str, token: str | None, scratch: Path, conf: dict[str
     url = f"{address.rstrip('/')}/;token={token}" if token else address
     try:
         session = SparkSession.builder.remote(url).getOrCreate()
-        for key, value in {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true", **conf}.items():
+        for key, value in {
+            "spark.sql.session.timeZone": "UTC",
+            "spark.sql.ansi.enabled": "true",
+            **conf,
+        }.items():
             session.conf.set(key, _setting(value))
         zone = session.sql("SELECT current_timezone()").collect()[0][0]
         _ship_packages(session, scratch)
     except Exception as error:
         reason = without_credentials(str(error)).replace(token or "\0", "***").splitlines()[0]
-        raise SparkStartError(f"Spark Connect at {shown} does not answer or refuses a setting: {reason}") from None
+        raise SparkStartError(
+            f"Spark Connect at {shown} does not answer or refuses a setting: {reason}"
+        ) from None
     if zone != "UTC":
         raise SparkStartError(
-            f"Spark Connect at {shown} keeps the time zone {zone} although UTC was asked for: months would be wrong. "
-            "Start the server with spark.sql.session.timeZone=UTC."
+            f"Spark Connect at {shown} keeps the time zone {zone} although UTC was asked for:"
+            " months would be wrong. Start the server with spark.sql.session.timeZone=UTC."
         )
     return session
 
 
 def _not_listening(address: str) -> str:
-    """Why no connection is made to an address, empty where one is; the client itself would try for minutes. A proxy is not judged."""
+    """Why no connection is made to an address, empty where one is; the client itself would try for
+    minutes. A proxy is not judged.
+    """
     place = urlsplit(address)
     host, port = place.hostname or "", place.port or CONNECT_PORT
     if getproxies().keys() & {"http", "https", "grpc"} and not proxy_bypass(host):
@@ -128,18 +153,21 @@ def _not_listening(address: str) -> str:
 
 
 def start_session(master: str, catalog: str, warehouse: str, conf: dict[str, Any]) -> SparkSession:
-    """Start (or take) the process's JVM session, local or on a cluster. Raises SparkStartError with what to do."""
+    """Start (or take) the process's JVM session, local or on a cluster. Raises SparkStartError with
+    what to do.
+    """
     if found := [name for name in CONNECT_VARIABLES if name in os.environ]:
         raise SparkStartError(
-            f"{', '.join(found)} is set, which turns every session of this process into a Spark Connect client; "
-            "unset it, or set engine: connect"
+            f"{', '.join(found)} is set, which turns every session of this process into a Spark"
+            " Connect client; unset it, or set engine: connect"
         )
     from pyspark.sql import SparkSession
 
     jars = delta_jars()
     if not any(jars.glob("*delta-spark*.jar")) and not conf.keys() & JAR_SETTINGS:
         raise SparkStartError(
-            f"Delta's jars are not in {jars}; run `make setup ENGINE=spark`, or set spark.conf with spark.driver.extraClassPath"
+            f"Delta's jars are not in {jars}; run `make setup ENGINE=spark`, or set spark.conf with"
+            " spark.driver.extraClassPath"
         )
     threads_wait_asleep()
     is_local = re.match(r"local(\[|$)", master) is not None
@@ -149,7 +177,9 @@ def start_session(master: str, catalog: str, warehouse: str, conf: dict[str, Any
     elif "spark.pyspark.python" in conf:
         # A session that is built in Python tells executors this variable, not the setting.
         os.environ["PYSPARK_PYTHON"] = str(conf["spark.pyspark.python"])
-    defaults = _common_settings(catalog, warehouse) | (_local_settings(master, jars, warehouse) if is_local else _cluster_settings(jars))
+    defaults = _common_settings(catalog, warehouse) | (
+        _local_settings(master, jars, warehouse) if is_local else _cluster_settings(jars)
+    )
     builder = SparkSession.builder.master(master).appName("medallion")
     for key, value in {**defaults, **conf}.items():
         builder = builder.config(key, _setting(value))
@@ -166,7 +196,9 @@ def start_session(master: str, catalog: str, warehouse: str, conf: dict[str, Any
 
 @dataclass(frozen=True)
 class Java:
-    """The java that Spark would start: ``version`` as it says itself, empty where it does not start; ``home`` is JAVA_HOME."""
+    """The java that Spark would start: ``version`` as it says itself, empty where it does not
+    start; ``home`` is JAVA_HOME.
+    """
 
     command: str
     version: str
@@ -183,7 +215,14 @@ def find_java() -> Java:
     home = os.environ.get("JAVA_HOME", "")
     command = str(Path(home, "bin", "java")) if home else "java"
     try:
-        answer = subprocess.run([command, "-version"], capture_output=True, text=True, errors="replace", timeout=60, check=False)
+        answer = subprocess.run(
+            [command, "-version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return Java(command, "", home)
     found = re.search(r'version "([^"]+)', answer.stderr + answer.stdout)
@@ -196,7 +235,9 @@ def delta_jars() -> Path:
 
 
 def threads_wait_asleep() -> None:
-    """Let boosters' threads sleep while they wait: where other work has the cores, spinning makes a fit four times as long."""
+    """Let boosters' threads sleep while they wait: where other work has the cores, spinning makes a
+    fit four times as long.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
@@ -213,7 +254,10 @@ def _why(error: Exception) -> str:
     text = str(error)
     first = text.splitlines()[0] if text else type(error).__name__
     if "JAVA_GATEWAY_EXITED" in text or isinstance(error, FileNotFoundError):
-        return f"{first}; Java 17 or newer must be on the path, or in JAVA_HOME (engine: embedded needs none)"
+        return (
+            f"{first}; Java 17 or newer must be on the path, or in JAVA_HOME (engine: embedded"
+            " needs none)"
+        )
     causes = re.findall(r"(?m)^Caused by: (.+)$", text)
     return causes[-1] if causes else first
 
@@ -258,12 +302,16 @@ def _local_settings(master: str, jars: Path, warehouse: str) -> dict[str, Any]:
 
 
 def _cluster_settings(jars: Path) -> dict[str, Any]:
-    """Executors get Delta's jars from the driver. How many there are, and their Python, is the cluster's and spark.conf's to say."""
+    """Executors get Delta's jars from the driver. How many there are, and their Python, is the
+    cluster's and spark.conf's to say.
+    """
     return {"spark.jars": ",".join(str(jar) for jar in sorted(jars.glob("*.jar")))}
 
 
 def _ship_packages(session: SparkSession, folder: Path) -> None:
-    """Send this project's own code to the executors: functions that run there refer to it by name."""
+    """Send this project's own code to the executors: functions that run there refer to it by
+    name.
+    """
     root = Path(__file__).resolve().parent.parent
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"medallion_forecasting_{os.getpid()}_{uuid.uuid4().hex[:8]}.zip"
@@ -275,7 +323,9 @@ def _ship_packages(session: SparkSession, folder: Path) -> None:
 
 
 def _delegate_catalog(session: SparkSession, catalog: str) -> None:
-    """Let the named catalog keep its tables where spark_catalog does: configuration alone leaves it without a delegate."""
+    """Let the named catalog keep its tables where spark_catalog does: configuration alone leaves it
+    without a delegate.
+    """
     if catalog == "spark_catalog":
         return
     manager = session._jsparkSession.sessionState().catalogManager()

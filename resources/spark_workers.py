@@ -1,4 +1,6 @@
-"""Daemon of Spark's Python workers on one machine. Spark ends workers that are idle for a minute; new ones start with these imports."""
+"""Daemon of Spark's Python workers on one machine. Spark ends workers that are idle for a minute;
+new ones start with these imports.
+"""
 
 from pyspark.daemon import manager
 

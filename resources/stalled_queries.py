@@ -1,7 +1,9 @@
-"""Queries of the embedded engine that stand still are ended: at its memory limit some would wait for ever.
+"""Queries of the embedded engine that stand still are ended: at its memory limit some would wait
+for ever.
 
-DataFusion's repartition spills into files of which it reads only the oldest; where two tasks spill at once it may wait for a batch
-that lies in the other (apache/datafusion#24883, mended there in September 2026, not yet in a release of Sail).
+DataFusion's repartition spills into files of which it reads only the oldest; where two tasks spill
+at once it may wait for a batch that lies in the other (apache/datafusion#24883, mended there in
+September 2026, not yet in a release of Sail).
 """
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ TICKS_OF_NOTHING = 1  # hundredths of a second that idle threads may use between
 
 
 class QueryStalled(Exception):
-    """A query used no processor for SECONDS_STILL and was ended; another attempt may pass, more memory will."""
+    """A query used no processor for SECONDS_STILL and was ended; another attempt may pass, more
+    memory will.
+    """
 
 
 class StalledQueries(grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]
-    """Watches the queries that a client of the embedded engine has open, and ends them when the engine stands still.
+    """Watches the queries that a client of the embedded engine has open, and ends them when the
+    engine stands still.
 
-    ``is_working_for_them``: whether other processes work for the queries meanwhile. Without /proc, which tells what the engine's
-    threads use, nothing is watched.
+    ``is_working_for_them``: whether other processes work for the queries meanwhile. Without /proc,
+    which tells what the engine's threads use, nothing is watched.
     """
 
     def __init__(self, is_working_for_them: Callable[[], bool]):
@@ -37,7 +42,9 @@ class StalledQueries(grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]
         if Path("/proc/self/task").is_dir():
             threading.Thread(target=self._watch, name="stalled-queries", daemon=True).start()
 
-    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+    def intercept_unary_stream(
+        self, continuation: Any, client_call_details: Any, request: Any
+    ) -> Any:
         call = continuation(client_call_details, request)
         if not client_call_details.method.endswith(("/ExecutePlan", "/ReattachExecute")):
             return call
@@ -75,7 +82,9 @@ class StalledQueries(grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]
 
 
 class _Watched:
-    """The answers of a call, which raise QueryStalled once the call was ended for standing still."""
+    """The answers of a call, which raise QueryStalled once the call was ended for standing
+    still.
+    """
 
     def __init__(self, call: Any):
         self._call = call
@@ -91,9 +100,10 @@ class _Watched:
         except grpc.RpcError as error:
             if self._is_ended:
                 raise QueryStalled(
-                    f"a query stood still for {SECONDS_STILL:.0f} s and was ended, most likely at the embedded engine's memory limit "
-                    "(apache/datafusion#24883). Nothing was half-written. Run it again; if it comes again, set embedded.memory_gb higher, "
-                    "make fewer months at once, or use engine: spark."
+                    f"a query stood still for {SECONDS_STILL:.0f} s and was ended, most likely at"
+                    " the embedded engine's memory limit (apache/datafusion#24883). Nothing was"
+                    " half-written. Run it again; if it comes again, set embedded.memory_gb"
+                    " higher, make fewer months at once, or use engine: spark."
                 ) from error
             raise
 

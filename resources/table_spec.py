@@ -1,6 +1,8 @@
-"""What a Delta table is: columns, key, grain, partitions, constraints. DDL, docs, checks and the UI are made from it.
+"""What a Delta table is: columns, key, grain, partitions, constraints. DDL, docs, checks and the UI
+are made from it.
 
-How tables are read and written lies in lakehouse.py; which tables there are, in medallion_assets/tables.py.
+How tables are read and written lies in lakehouse.py; which tables there are, in
+medallion_assets/tables.py.
 """
 
 from __future__ import annotations
@@ -13,14 +15,22 @@ if TYPE_CHECKING:
     from deltalake import Schema
 
 Layer = Literal["bronze", "silver", "gold"]
-_PRIMITIVES = {"STRING": "string", "INT": "integer", "BIGINT": "long", "DOUBLE": "double", "BOOLEAN": "boolean"}
+_PRIMITIVES = {
+    "STRING": "string",
+    "INT": "integer",
+    "BIGINT": "long",
+    "DOUBLE": "double",
+    "BOOLEAN": "boolean",
+}
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column. A volatile column (a time, a run id) is stored but never makes a row count as changed.
+    """One column. A volatile column (a time, a run id) is stored but never makes a row count as
+    changed.
 
-    A column that is not versioned is kept up to date, but what is made from the table does not depend on it.
+    A column that is not versioned is kept up to date, but what is made from the table does not
+    depend on it.
     """
 
     name: str
@@ -41,7 +51,9 @@ class Constraint:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """One table: everything that DDL, the UI's column schema, asset checks and docs/tables.md are made from."""
+    """One table: everything that DDL, the UI's column schema, asset checks and docs/tables.md are
+    made from.
+    """
 
     layer: Layer
     name: str
@@ -73,26 +85,43 @@ class TableSpec:
 
     @property
     def versioned_columns(self) -> tuple[str, ...]:
-        return tuple(column.name for column in self.columns if column.is_versioned and not column.is_volatile)
+        return tuple(
+            column.name for column in self.columns if column.is_versioned and not column.is_volatile
+        )
 
 
 def delta_schema(columns: tuple[Column, ...]) -> Schema:
-    """The columns as a Delta schema with their comments, for a table that is created without Spark."""
+    """The columns as a Delta schema with their comments, for a table that is created without
+    Spark.
+    """
     import json
 
     from deltalake import Schema
 
-    fields = [{"name": c.name, "type": _delta_type(c.type), "nullable": c.is_nullable, "metadata": {"comment": c.comment}} for c in columns]
+    fields = [
+        {
+            "name": c.name,
+            "type": _delta_type(c.type),
+            "nullable": c.is_nullable,
+            "metadata": {"comment": c.comment},
+        }
+        for c in columns
+    ]
     return Schema.from_json(json.dumps({"type": "struct", "fields": fields}))
 
 
 def _delta_type(sql: str) -> object:
-    """A SQL type as the Delta protocol writes it. Raises ValueError for a type that no table here has."""
+    """A SQL type as the Delta protocol writes it. Raises ValueError for a type that no table here
+    has.
+    """
     if nested := re.fullmatch(r"ARRAY<(.+)>", sql):
         return {"type": "array", "elementType": _delta_type(nested[1]), "containsNull": True}
     if nested := re.fullmatch(r"STRUCT<(.+)>", sql):
         parts = (part.strip().split(": ", 1) for part in nested[1].split(","))
-        fields = [{"name": name, "type": _delta_type(type_), "nullable": True, "metadata": {}} for name, type_ in parts]
+        fields = [
+            {"name": name, "type": _delta_type(type_), "nullable": True, "metadata": {}}
+            for name, type_ in parts
+        ]
         return {"type": "struct", "fields": fields}
     if re.fullmatch(r"DECIMAL\(\d+,\d+\)", sql) or sql in ("TIMESTAMP", "DATE"):
         return sql.lower()

@@ -1,6 +1,8 @@
-"""MLflow: the run that stands for a Dagster run, nested runs of our own, registered versions and the alias.
+"""MLflow: the run that stands for a Dagster run, nested runs of our own, registered versions and
+the alias.
 
-All calls go through a client with explicit run ids. What is logged is decided by the assets; how lies here.
+All calls go through a client with explicit run ids. What is logged is decided by the assets; how
+lies here.
 """
 
 from __future__ import annotations
@@ -33,8 +35,11 @@ if TYPE_CHECKING:
 ALIAS = "champion"
 COMMITTED = "medallion.committed"
 KEPT_MODELS = 16  # two boosters at seven origins, and two more
-RETRIES = 4  # of a request to a server, half a minute in all: long enough for one that is started again
-# Of each line the first that is installed: runtimes of a platform bring some libraries under another distribution's name.
+RETRIES = (
+    4  # of a request to a server, half a minute in all: long enough for one that is started again
+)
+# Of each line the first that is installed: runtimes of a platform bring some libraries under
+# another distribution's name.
 NUMERIC_LIBRARIES = (
     ("numpy",),
     ("pandas",),
@@ -45,7 +50,8 @@ NUMERIC_LIBRARIES = (
     ("xgboost-cpu", "xgboost"),
 )
 PROCESS = "medallion.process"  # tag: the process that logs a run, by resources/processes.py
-INSTANCE = "medallion.dagster_instance"  # tag: id of the run storage of the Dagster instance that started it
+# tag: id of the run storage of the Dagster instance that started it
+INSTANCE = "medallion.dagster_instance"
 
 
 class TrackingUnavailable(Refused):
@@ -69,7 +75,9 @@ class InputTable:
 
 @dataclass
 class RunContent:
-    """What one run logs. Pictures (PNG), tables and texts are artifacts by path; ``model`` is a pyfunc, logged as ``model``."""
+    """What one run logs. Pictures (PNG), tables and texts are artifacts by path; ``model`` is a
+    pyfunc, logged as ``model``.
+    """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
@@ -83,7 +91,9 @@ class RunContent:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as it was logged; ``input_versions`` are Delta versions by table name, ``input_digests`` those of InputTable."""
+    """A run as it was logged; ``input_versions`` are Delta versions by table name,
+    ``input_digests`` those of InputTable.
+    """
 
     run_id: str
     parameters: Mapping[str, str]
@@ -93,7 +103,9 @@ class StoredRun:
 
 
 class Tracking(Protocol):
-    """Where runs and model versions are kept. Implementations: MlflowTracking, and a fake in tests."""
+    """Where runs and model versions are kept. Implementations: MlflowTracking, and a fake in
+    tests.
+    """
 
     def check(self) -> None: ...
 
@@ -132,7 +144,9 @@ def _told_when_gone(
     """Turns the error of a request to a server that has gone away into TrackingUnavailable."""
 
     @functools.wraps(method)
-    def asked(self: MlflowTracking, *arguments: Arguments.args, **named: Arguments.kwargs) -> Answer:
+    def asked(
+        self: MlflowTracking, *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Answer:
         try:
             return method(self, *arguments, **named)
         except Refused:
@@ -140,7 +154,8 @@ def _told_when_gone(
         except Exception as error:
             if away := self.unreachable():
                 raise TrackingUnavailable(
-                    f"MLflow's {away[0]} server at {away[1]} has gone away. What was stored before stays; start the server and run again."
+                    f"MLflow's {away[0]} server at {away[1]} has gone away. What was stored before"
+                    " stays; start the server and run again."
                 ) from error
             if without_credentials(str(error)) != str(error):
                 # Raised from nothing: what is shown of a cause would hold the credentials again.
@@ -153,8 +168,9 @@ def _told_when_gone(
 class MlflowTracking:
     """MLflow tracking and registry by the configured addresses.
 
-    ``parent`` gives the id of the run that stands for the Dagster run; it is asked for when the first run is started.
-    ``connected`` is called once, when the server has answered. ``instance`` is the id of the Dagster instance that started the run.
+    ``parent`` gives the id of the run that stands for the Dagster run; it is asked for when the
+    first run is started. ``connected`` is called once, when the server has answered. ``instance``
+    is the id of the Dagster instance that started the run.
     """
 
     def __init__(
@@ -176,12 +192,14 @@ class MlflowTracking:
         self._loaded: dict[str, Any] = {}
 
     def check(self) -> None:
-        """Make sure that tracking and registry answer and that the registry keeps aliases. Raises TrackingUnavailable."""
+        """Make sure that tracking and registry answer and that the registry keeps aliases. Raises
+        TrackingUnavailable.
+        """
         if away := self.unreachable():
             what, uri, error = away
             raise TrackingUnavailable(
-                f"MLflow's {what} server at {uri} does not answer ({error}); start it or set mlflow.{what}_uri. "
-                "Nothing was fitted and no table was changed."
+                f"MLflow's {what} server at {uri} does not answer ({error}); start it or set"
+                f" mlflow.{what}_uri. Nothing was fitted and no table was changed."
             )
         self._connected()
         if not self._knows_alias:
@@ -191,24 +209,34 @@ class MlflowTracking:
                 self.alias()
             except MlflowException as error:
                 raise TrackingUnavailable(
-                    f"MLflow's registry at {self._settings.registry_uri} refuses: {_first_line(error)}. "
-                    "Nothing was fitted and no table was changed."
+                    f"MLflow's registry at {self._settings.registry_uri} refuses:"
+                    f" {_first_line(error)}. Nothing was fitted and no table was changed."
                 ) from error
             self._knows_alias = True
 
     def unreachable(self) -> tuple[str, str, str] | None:
-        """The first server that does not answer: what it is, its address, the error. A store that is no server always answers."""
-        for what, uri in (("tracking", self._settings.tracking_uri), ("registry", self._settings.registry_uri)):
+        """The first server that does not answer: what it is, its address, the error. A store that
+        is no server always answers.
+        """
+        for what, uri in (
+            ("tracking", self._settings.tracking_uri),
+            ("registry", self._settings.registry_uri),
+        ):
             try:
                 if (server := _server(uri)) is None:
                     continue
                 is_mlflow = urlparse(uri).scheme in {"http", "https"}
-                answer = requests.get(f"{server}/health" if is_mlflow else server, timeout=self._settings.mlflow.timeout_seconds)
+                answer = requests.get(
+                    f"{server}/health" if is_mlflow else server,
+                    timeout=self._settings.mlflow.timeout_seconds,
+                )
                 if is_mlflow:
-                    answer.raise_for_status()  # others have no such page: whatever they answer, they are there
+                    # others have no such page: whatever they answer, they are there
+                    answer.raise_for_status()
             except requests.RequestException as error:
                 return what, without_credentials(uri), type(error).__name__
-            except Exception as error:  # a host or credentials that are not configured, told by a library of its own
+            # a host or credentials that are not configured, told by a library of its own
+            except Exception as error:
                 return what, without_credentials(uri), _first_line(error)
         return None
 
@@ -235,11 +263,19 @@ class MlflowTracking:
 
         client = self._connected()
         now = get_current_time_millis()
-        metrics = [Metric(key, float(value), now, 0) for key, value in content.metrics.items() if value is not None and value == value]
+        metrics = [
+            Metric(key, float(value), now, 0)
+            for key, value in content.metrics.items()
+            if value is not None and value == value
+        ]
         parameters = [Param(key, str(value)[:6000]) for key, value in content.parameters.items()]
         for start in range(0, max(len(metrics), len(parameters), 1), 100):
             chunk = slice(start, start + 100)
-            tags = [RunTag(key, str(value)[:5000]) for key, value in content.tags.items()] if not start else []
+            tags = (
+                [RunTag(key, str(value)[:5000]) for key, value in content.tags.items()]
+                if not start
+                else []
+            )
             client.log_batch(run_id, metrics[chunk], parameters[chunk], tags)
         if content.inputs:
             client.log_inputs(run_id, [_dataset(table) for table in content.inputs])
@@ -264,23 +300,32 @@ class MlflowTracking:
         client.set_terminated(run_id, "FINISHED")
 
     def fail(self, run_id: str) -> None:
-        """End a run that did not come to its slice; the next run does where the server has gone away."""
+        """End a run that did not come to its slice; the next run does where the server has gone
+        away.
+        """
         if not self.unreachable():
             self._connected().set_terminated(run_id, "FAILED")
 
     @_told_when_gone
     def end_killed(self, tags: Mapping[str, str]) -> list[str]:
-        """End runs with these tags that still count as running although their process is gone; returns their ids.
+        """End runs with these tags that still count as running although their process is gone;
+        returns their ids.
 
-        A run of this process was left behind by an attempt that failed. One of another machine, or without a process, stays.
+        A run of this process was left behind by an attempt that failed. One of another machine, or
+        without a process, stays.
         """
         client = self._connected()
         wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        found = client.search_runs([self._experiment], f"attributes.status = 'RUNNING' and {wanted}")
+        found = client.search_runs(
+            [self._experiment], f"attributes.status = 'RUNNING' and {wanted}"
+        )
         killed = [
             run.info.run_id
             for run in found
-            if COMMITTED not in run.data.tags and (run.data.tags.get(PROCESS) == identity() or is_gone(run.data.tags.get(PROCESS, "")))
+            if COMMITTED not in run.data.tags
+            and (
+                run.data.tags.get(PROCESS) == identity() or is_gone(run.data.tags.get(PROCESS, ""))
+            )
         ]
         for run_id in killed:
             client.set_terminated(run_id, "KILLED")
@@ -288,7 +333,9 @@ class MlflowTracking:
 
     @_told_when_gone
     def load(self, run_id: str) -> Any:
-        """The python model that a run logged, read only: KEPT_MODELS are remembered, since all combinations ask for the same."""
+        """The python model that a run logged, read only: KEPT_MODELS are remembered, since all
+        combinations ask for the same.
+        """
         if run_id not in self._loaded:
             self._connected()
             self._loaded[run_id] = _load_model(f"runs:/{run_id}/model")
@@ -307,8 +354,15 @@ class MlflowTracking:
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            client.create_registered_model(name, description="Monthly demand forecast by part number: one model for each demand class.")
-        version = client.create_model_version(name, f"runs:/{run_id}/model", run_id, tags=dict(tags))
+            client.create_registered_model(
+                name,
+                description=(
+                    "Monthly demand forecast by part number: one model for each demand class."
+                ),
+            )
+        version = client.create_model_version(
+            name, f"runs:/{run_id}/model", run_id, tags=dict(tags)
+        )
         return int(version.version)
 
     @_told_when_gone
@@ -319,19 +373,29 @@ class MlflowTracking:
 
     @_told_when_gone
     def alias(self) -> int | None:
-        """Version that the alias points to; None without one. Raises TrackingUnavailable where the registry keeps no aliases."""
+        """Version that the alias points to; None without one. Raises TrackingUnavailable where the
+        registry keeps no aliases.
+        """
         from mlflow.exceptions import MlflowException
 
         try:
-            return int(self._connected().get_model_version_by_alias(self._settings.registered_model, ALIAS).version)
+            return int(
+                self._connected()
+                .get_model_version_by_alias(self._settings.registered_model, ALIAS)
+                .version
+            )
         except NotImplementedError as error:
             raise TrackingUnavailable(
-                f"the model registry at {self._settings.registry_uri} keeps no aliases, by which the version that serves is found; "
-                "set mlflow.registry_uri to a registry that does. Nothing was fitted and no table was changed."
+                f"the model registry at {self._settings.registry_uri} keeps no aliases, by which"
+                " the version that serves is found; set mlflow.registry_uri to a registry that"
+                " does. Nothing was fitted and no table was changed."
             ) from error
         except MlflowException as error:
-            # A registry that can't be asked is no registry without the alias: the next decision would move it.
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST" or re.search("alias .* not found", str(error)):
+            # A registry that can't be asked is no registry without the alias: the next decision
+            # would move it.
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST" or re.search(
+                "alias .* not found", str(error)
+            ):
                 return None
             raise
 
@@ -339,7 +403,9 @@ class MlflowTracking:
     def set_alias(self, version: int) -> None:
         """Point the alias to a version, if it does not yet."""
         if self.alias() != version:
-            self._connected().set_registered_model_alias(self._settings.registered_model, ALIAS, str(version))
+            self._connected().set_registered_model_alias(
+                self._settings.registered_model, ALIAS, str(version)
+            )
 
     def run(self, run_id: str) -> StoredRun:
         """What a run logged. Raises Refused where there is none."""
@@ -348,7 +414,9 @@ class MlflowTracking:
         try:
             found = self._connected().get_run(run_id)
         except MlflowException as error:
-            raise Refused(f"MLflow at {self._settings.tracking_uri} has no run '{run_id}'") from error
+            raise Refused(
+                f"MLflow at {self._settings.tracking_uri} has no run '{run_id}'"
+            ) from error
         versions, digests = {}, {}
         for entry in found.inputs.dataset_inputs if found.inputs else ():
             source = json.loads(entry.dataset.source)
@@ -357,7 +425,9 @@ class MlflowTracking:
         return StoredRun(run_id, found.data.params, found.data.tags, versions, digests)
 
     def url(self, run_id: str) -> str:
-        """Address of a run in the interface of a server; else the one below which `medallion ui`, or `mlflow ui`, shows it."""
+        """Address of a run in the interface of a server; else the one below which `medallion ui`,
+        or `mlflow ui`, shows it.
+        """
         uri, server = self._settings.tracking_uri, None
         with contextlib.suppress(Exception):  # a link is no reason to fail
             server = _server(uri)
@@ -375,7 +445,8 @@ class MlflowTracking:
             )
             from mlflow.exceptions import MlflowException
 
-            # Its remarks on pickled models and missing signatures, bars for small files and addresses hide what a person waits for.
+            # Its remarks on pickled models and missing signatures, bars for small files and
+            # addresses hide what a person waits for.
             logging.getLogger("mlflow").setLevel(logging.ERROR)
             MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
             MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
@@ -389,14 +460,18 @@ class MlflowTracking:
             try:
                 self._experiment = ensure_experiment(client, self._settings)
             except MlflowException as error:
-                raise TrackingUnavailable(f"MLflow at {uri} refuses: {_first_line(error)}. Nothing was fitted.") from error
+                raise TrackingUnavailable(
+                    f"MLflow at {uri} refuses: {_first_line(error)}. Nothing was fitted."
+                ) from error
             self._client = client
             self._when_connected()
         return self._client
 
 
 def ensure_experiment(client: MlflowClient, settings: Settings) -> str:
-    """Id of the configured experiment; made, with its artifacts beside the lakehouse where the store is a file, if it is missing."""
+    """Id of the configured experiment; made, with its artifacts beside the lakehouse where the
+    store is a file, if it is missing.
+    """
     found = client.get_experiment_by_name(settings.mlflow.experiment)
     if found is not None:
         return found.experiment_id
@@ -406,11 +481,24 @@ def ensure_experiment(client: MlflowClient, settings: Settings) -> str:
 
 
 def git_commit() -> str:
-    """Commit of the code, with ``+`` where files differ from it; the package's version outside a checkout."""
+    """Commit of the code, with ``+`` where files differ from it; the package's version outside a
+    checkout.
+    """
     folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(folder),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--dirty=+",
+        "--exclude=*",
+    ]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         from importlib.metadata import PackageNotFoundError, version
 
@@ -422,7 +510,9 @@ def git_commit() -> str:
 
 @functools.cache
 def library_versions() -> str:
-    """Versions of Python and of the libraries that a forecast's digits depend on, by the name under which each is installed."""
+    """Versions of Python and of the libraries that a forecast's digits depend on, by the name under
+    which each is installed.
+    """
     from importlib.metadata import PackageNotFoundError, version
 
     def installed(names: Sequence[str]) -> str:
@@ -435,13 +525,17 @@ def library_versions() -> str:
 
 
 def origin_tags(instance: str) -> dict[str, str]:
-    """Tags of a run that tell which process of which Dagster instance logs it: by them a run that was left behind is known."""
+    """Tags of a run that tell which process of which Dagster instance logs it: by them a run that
+    was left behind is known.
+    """
     return {PROCESS: identity()} | ({INSTANCE: instance} if instance else {})
 
 
 @contextlib.contextmanager
 def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterator[MlflowTracking]:
-    """Tracking for one Dagster run: its own MLflow run is dagster-mlflow's, begun when first needed and ended with its outcome."""
+    """Tracking for one Dagster run: its own MLflow run is dagster-mlflow's, begun when first needed
+    and ended with its outcome.
+    """
     opened: list[Any] = []
     instance = _instance_id(context)
 
@@ -455,11 +549,17 @@ def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterato
                 "extra_tags": {"medallion.kind": "dagster_run", **origin_tags(instance)},
             }
             opened.append(MlFlow(context.replace_config(configured)))
-        return str(opened[0].active_run().info.run_id) if opened[0].active_run() else str(opened[0].mlflow_run_id)
+        return (
+            str(opened[0].active_run().info.run_id)
+            if opened[0].active_run()
+            else str(opened[0].mlflow_run_id)
+        )
 
     try:
         run_id = context.run.run_id if context.run else ""
-        yield MlflowTracking(settings, run_id, parent, lambda: _end_abandoned(settings, context), instance)
+        yield MlflowTracking(
+            settings, run_id, parent, lambda: _end_abandoned(settings, context), instance
+        )
     finally:
         if opened:
             import mlflow
@@ -469,30 +569,39 @@ def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterato
                 mlflow.end_run("FAILED" if _has_failed_step(context) else "FINISHED")
             except MlflowException as error:
                 # The next run ends it.
-                context.log.warning("MLflow's run of this Dagster run could not be ended: %s", _first_line(error)[:200])  # type: ignore[union-attr]
+                told = "MLflow's run of this Dagster run could not be ended: %s"
+                context.log.warning(told, _first_line(error)[:200])  # type: ignore[union-attr]
 
 
 def _end_abandoned(settings: Settings, context: InitResourceContext) -> None:
-    """End the MLflow runs of Dagster runs that are over and of processes that are gone, which never came to end their own.
+    """End the MLflow runs of Dagster runs that are over and of processes that are gone, which never
+    came to end their own.
 
-    Others log to the same experiment: another machine, another Dagster instance. A run that may be theirs stays, and the log says so.
+    Others log to the same experiment: another machine, another Dagster instance. A run that may be
+    theirs stays, and the log says so.
     """
     import mlflow
 
     client = mlflow.MlflowClient(settings.tracking_uri, settings.registry_uri)
     experiment = ensure_experiment(client, settings)
     left = []
-    for run in client.search_runs([experiment], "attributes.status = 'RUNNING' and tags.`medallion.kind` = 'dagster_run'"):
+    for run in client.search_runs(
+        [experiment], "attributes.status = 'RUNNING' and tags.`medallion.kind` = 'dagster_run'"
+    ):
         process = run.data.tags.get(PROCESS, "")
-        dagster_run = context.instance.get_run_by_id(run.data.tags.get("dagster_run_id", "")) if context.instance else None
+        dagster_run = (
+            context.instance.get_run_by_id(run.data.tags.get("dagster_run_id", ""))
+            if context.instance
+            else None
+        )
         if is_gone(process) or (dagster_run is not None and dagster_run.is_finished):
             client.set_terminated(run.info.run_id, "KILLED")
         elif dagster_run is None and not is_here(process):
             left.append(f"{run.info.run_id} ({process or 'no process known'})")
     if left and context.log:
         context.log.info(
-            "Left RUNNING in MLflow, as it can't be known from here whether their processes live: %s. "
-            "End those that are over in MLflow's interface.",
+            "Left RUNNING in MLflow, as it can't be known from here whether their processes live:"
+            " %s. End those that are over in MLflow's interface.",
             ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else ""),
         )
 
@@ -509,11 +618,17 @@ def _has_failed_step(context: InitResourceContext) -> bool:
 
     if context.instance is None or context.run is None:
         return False
-    return bool(context.instance.get_records_for_run(context.run.run_id, of_type=DagsterEventType.STEP_FAILURE).records)
+    return bool(
+        context.instance.get_records_for_run(
+            context.run.run_id, of_type=DagsterEventType.STEP_FAILURE
+        ).records
+    )
 
 
 def _server(uri: str) -> str | None:
-    """Address of the server behind a URI of MLflow, without a slash at its end; None for a store without one, such as a file."""
+    """Address of the server behind a URI of MLflow, without a slash at its end; None for a store
+    without one, such as a file.
+    """
     if _is_databricks(uri):
         from mlflow.utils.databricks_utils import get_databricks_host_creds
 
@@ -542,18 +657,36 @@ def _files(content: RunContent) -> Iterator[tuple[str, Callable[[Path], object]]
     for path, text in content.texts.items():
         yield path, lambda file, text=text: file.write_text(text, encoding="utf-8")  # type: ignore[misc]
     for path, table in content.tables.items():
-        # Spark Connect leaves the metrics of its query on the frame, which a Parquet file can't hold.
+        # Spark Connect leaves the metrics of its query on the frame, which a Parquet file can't
+        # hold.
         bare = table.copy(deep=False)
         bare.attrs = {}
-        yield path, functools.partial(bare.to_csv if path.endswith(".csv") else bare.to_parquet, index=False)
+        yield (
+            path,
+            functools.partial(
+                bare.to_csv if path.endswith(".csv") else bare.to_parquet, index=False
+            ),
+        )
 
 
 def _dataset(table: InputTable) -> Any:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    source = {"path": table.path, "delta_table_name": table.name, "delta_table_version": table.delta_version}
-    entity = Dataset(name=table.name, digest=table.digest, source_type="delta_table", source=json.dumps(source))
-    return DatasetInput(entity, [InputTag("mlflow.data.context", "training"), InputTag("delta_version", str(table.delta_version))])
+    source = {
+        "path": table.path,
+        "delta_table_name": table.name,
+        "delta_table_version": table.delta_version,
+    }
+    entity = Dataset(
+        name=table.name, digest=table.digest, source_type="delta_table", source=json.dumps(source)
+    )
+    return DatasetInput(
+        entity,
+        [
+            InputTag("mlflow.data.context", "training"),
+            InputTag("delta_version", str(table.delta_version)),
+        ],
+    )
 
 
 def _load_model(uri: str) -> Any:

@@ -1,4 +1,6 @@
-"""What models need, imported once for all worker processes: a new one starts with it instead of spending seconds on it."""
+"""What models need, imported once for all worker processes: a new one starts with it instead of
+spending seconds on it.
+"""
 
 import dagster  # noqa: F401
 import mlflow.pyfunc  # noqa: F401

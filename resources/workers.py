@@ -1,7 +1,8 @@
-"""Processes that run Python code: what models learn, and, for the embedded engine, what they forecast.
+"""Processes that run Python code: what models learn, and, for the embedded engine, what they
+forecast.
 
-As many as there are cores, made when first needed, from a server that has imported what models need. A function is stored once,
-and each process loads it once.
+As many as there are cores, made when first needed, from a server that has imported what models
+need. A function is stored once, and each process loads it once.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ _calls: set[object] = set()  # of queries that wait for the pool
 
 
 class WorkerEnded(Refused):
-    """A process of the pool ended in the middle of its work; the message says what usually ends one."""
+    """A process of the pool ended in the middle of its work; the message says what usually ends
+    one.
+    """
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ def begin(work: Callable[[], Result], processes: int) -> Begun[Result]:
 
 
 def in_pool(body: Body, processes: int, folder: Path) -> Body:
-    """``body``, a function of one frame, run by one of so many processes. ``folder`` holds what they load."""
+    """``body``, a function of one frame, run by one of so many processes. ``folder`` holds what
+    they load.
+    """
     pickled = cloudpickle.dumps(body)
     path = folder / f"{hashlib.sha256(pickled).hexdigest()[:32]}.body"
     if not path.exists():
@@ -106,8 +111,9 @@ def _ends_told(processes: int) -> Iterator[None]:
         with _starting:
             _pools.pop(processes, None)
         raise WorkerEnded(
-            "a worker process ended while it fitted a model or forecast a group of parts, most often because the machine's memory ran "
-            "out. Set zoo.buckets higher or zoo.max_fit_rows lower, or free memory; the next run goes on where this one stopped."
+            "a worker process ended while it fitted a model or forecast a group of parts, most"
+            " often because the machine's memory ran out. Set zoo.buckets higher or"
+            " zoo.max_fit_rows lower, or free memory; the next run goes on where this one stopped."
         ) from error
 
 
@@ -117,7 +123,9 @@ def _pool(processes: int) -> ProcessPoolExecutor:
             # Not fork: the engine's threads would not survive it.
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(["resources.worker_imports"])
-            _pools[processes] = ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare)
+            _pools[processes] = ProcessPoolExecutor(
+                processes, mp_context=context, initializer=_prepare
+            )
         return _pools[processes]
 
 

@@ -1,4 +1,6 @@
-"""Resolves Delta's jars once through Spark's own resolver and copies them into a folder. Runs inside the virtual environment."""
+"""Resolves Delta's jars once through Spark's own resolver and copies them into a folder. Runs
+inside the virtual environment.
+"""
 
 import shutil
 import sys
@@ -17,7 +19,9 @@ EXCLUDES = (
 
 
 def resolve(jars_dir: Path) -> None:
-    """Fill `jars_dir`, which appears complete or not at all. RuntimeError if the resolver brought another number of jars."""
+    """Fill `jars_dir`, which appears complete or not at all. RuntimeError if the resolver brought
+    another number of jars.
+    """
     spark_minor = ".".join(version("pyspark").split(".")[:2])
     delta_package = f"io.delta:delta-spark_{spark_minor}_2.13:{version('delta-spark')}"
     with tempfile.TemporaryDirectory() as ivy_dir:
@@ -30,13 +34,18 @@ def resolve(jars_dir: Path) -> None:
             .config("spark.jars.excludes", EXCLUDES)
             .config("spark.jars.ivy", ivy_dir)
             # Spark's default resolvers fail where ~/.m2 holds a POM without its jar.
-            .config("spark.jars.ivySettings", Path(__file__).resolve().with_name("ivysettings.xml").as_uri())
+            .config(
+                "spark.jars.ivySettings",
+                Path(__file__).resolve().with_name("ivysettings.xml").as_uri(),
+            )
             .getOrCreate()
         )
         spark.stop()
         found = sorted(jar.name for jar in Path(ivy_dir, "jars").glob("*.jar"))
         if len(found) != JAR_COUNT:
-            raise RuntimeError(f"expected {JAR_COUNT} jars of {delta_package}, found {len(found)}: {found}")
+            raise RuntimeError(
+                f"expected {JAR_COUNT} jars of {delta_package}, found {len(found)}: {found}"
+            )
         incomplete = jars_dir.with_name(jars_dir.name + "-incomplete")
         shutil.rmtree(incomplete, ignore_errors=True)
         shutil.copytree(Path(ivy_dir, "jars"), incomplete)

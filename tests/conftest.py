@@ -1,4 +1,6 @@
-"""Fixtures shared by all tests. A Spark session is started once, when the first test asks for it."""
+"""Fixtures shared by all tests. A Spark session is started once, when the first test asks for
+it.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,17 @@ from resources.lakehouse import Column, DeltaLakehouse, TableSpec
 from resources.settings import Settings, parse_settings
 
 # Tests that take minutes each.
-slow = pytest.mark.skipif(not {"CI", "SLOW"} & set(os.environ), reason="takes minutes; CI and make test SLOW=1 run it")
+slow = pytest.mark.skipif(
+    not {"CI", "SLOW"} & set(os.environ), reason="takes minutes; CI and make test SLOW=1 run it"
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from resources.engines import Engine
 
-# As resources/spark.py does for runs: several test processes share the cores, and threads that spin take them from each other.
+# As resources/spark.py does for runs: several test processes share the cores, and threads that spin
+# take them from each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 SOURCE = {
@@ -40,12 +45,16 @@ SOURCE = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--engine spark`` runs the tests that need an engine on Apache Spark; they run on the embedded one otherwise."""
+    """``--engine spark`` runs the tests that need an engine on Apache Spark; they run on the
+    embedded one otherwise.
+    """
     parser.addoption("--engine", choices=("embedded", "spark"), default="embedded")
 
 
 @pytest.fixture(scope="session")
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
     """The engine that all tests of this process share."""
     from resources.engines import EmbeddedEngine, SparkEngine
     from resources.spark import start_session
@@ -68,13 +77,20 @@ def spark(engine: Engine) -> SparkSession:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """A small configuration with one CSV source, everything below the test's folder."""
-    content = {"lakehouse_root": "lakehouse", "first_month": 202201, "sources": [SOURCE], "zoo": {"buckets": 2}}
+    content = {
+        "lakehouse_root": "lakehouse",
+        "first_month": 202201,
+        "sources": [SOURCE],
+        "zoo": {"buckets": 2},
+    }
     return parse_settings(content, tmp_path / "test.yaml")
 
 
 @pytest.fixture
 def lakehouse(engine: Engine, settings: Settings) -> Iterator[DeltaLakehouse]:
-    """Real Delta tables below the test's folder; their names are forgotten afterwards, so that each test has its own."""
+    """Real Delta tables below the test's folder; their names are forgotten afterwards, so that each
+    test has its own.
+    """
     made = open_lakehouse(engine, settings)
     yield made
     forget_tables(engine, settings)
@@ -83,11 +99,20 @@ def lakehouse(engine: Engine, settings: Settings) -> Iterator[DeltaLakehouse]:
 def open_lakehouse(engine: Engine, settings: Settings) -> DeltaLakehouse:
     """Delta tables of a configuration over a running engine."""
     w, r = settings.writes.max_removed_share, settings.retention.reproducible_months
-    return DeltaLakehouse(lambda: engine, settings.lakehouse_root, settings.catalog, settings.schemas.model_dump(), w, r)
+    return DeltaLakehouse(
+        lambda: engine,
+        settings.lakehouse_root,
+        settings.catalog,
+        settings.schemas.model_dump(),
+        w,
+        r,
+    )
 
 
 def forget_tables(engine: Engine, settings: Settings, *other_schemas: str) -> None:
-    """Forget the names of a configuration's tables, where the engine knows names; the files stay."""
+    """Forget the names of a configuration's tables, where the engine knows names; the files
+    stay.
+    """
     from resources.engines import SparkEngine
 
     if isinstance(engine, SparkEngine):

@@ -1,6 +1,8 @@
-"""Resources in memory for tests without a JVM or a server: tables over pandas, MLflow and order files in dictionaries.
+"""Resources in memory for tests without a JVM or a server: tables over pandas, MLflow and order
+files in dictionaries.
 
-FakeFrame and ``functions`` hold the little of Spark's API that the wiring of assets uses; transforms are replaced in such tests.
+FakeFrame and ``functions`` hold the little of Spark's API that the wiring of assets uses;
+transforms are replaced in such tests.
 """
 
 from __future__ import annotations
@@ -20,7 +22,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from resources.lakehouse import ConcurrentWrite, MonthWritten, RemovalRefused, Slice, TableSpec, WriteResult
+from resources.lakehouse import (
+    ConcurrentWrite,
+    MonthWritten,
+    RemovalRefused,
+    Slice,
+    TableSpec,
+    WriteResult,
+)
 from resources.orders import OrderFile, UnreadableFile
 from resources.settings import Source
 from resources.tracking import COMMITTED, RunContent, StoredRun, TrackingUnavailable
@@ -34,7 +43,9 @@ class Crash(OSError):
 
 
 class Journal(list[str]):
-    """What was done in which order, by all fakes that share it; ``crash_before`` an entry the process ends, once."""
+    """What was done in which order, by all fakes that share it; ``crash_before`` an entry the
+    process ends, once.
+    """
 
     crash_before: str | None = None
 
@@ -58,7 +69,9 @@ class FakeColumn:
 
     def cast(self, type_: str) -> FakeColumn:
         kinds = {"int": "Int64", "bigint": "Int64", "double": "float64", "string": "object"}
-        return self._then(lambda value: value.astype(kinds[type_]) if isinstance(value, pd.Series) else value)
+        return self._then(
+            lambda value: value.astype(kinds[type_]) if isinstance(value, pd.Series) else value
+        )
 
     def isin(self, values: Sequence[Any]) -> FakeColumn:
         return self._then(lambda value: value.isin(list(values)))
@@ -91,7 +104,12 @@ class FakeColumn:
         return FakeColumn(self.name, lambda frame: change(self.of(frame)))
 
     def _with(self, other: object, operation: Callable[[Any, Any], Any]) -> FakeColumn:
-        return FakeColumn(self.name, lambda frame: operation(self.of(frame), other.of(frame) if isinstance(other, FakeColumn) else other))
+        return FakeColumn(
+            self.name,
+            lambda frame: operation(
+                self.of(frame), other.of(frame) if isinstance(other, FakeColumn) else other
+            ),
+        )
 
 
 def _column(name: str | FakeColumn) -> FakeColumn:
@@ -99,20 +117,32 @@ def _column(name: str | FakeColumn) -> FakeColumn:
 
 
 def _aggregate(statistic: str) -> Callable[[str | FakeColumn], FakeColumn]:
-    return lambda column: _column(column)._then(lambda values: getattr(values, statistic)() if len(values) else None)
+    return lambda column: _column(column)._then(
+        lambda values: getattr(values, statistic)() if len(values) else None
+    )
 
 
 def _hash(column: str | FakeColumn) -> FakeColumn:
-    return _column(column)._then(lambda values: values.map(lambda value: zlib.crc32(str(value).encode())))
+    return _column(column)._then(
+        lambda values: values.map(lambda value: zlib.crc32(str(value).encode()))
+    )
 
 
 def _map(*pairs: FakeColumn) -> FakeColumn:
-    return FakeColumn("map", lambda frame: {key.of(frame): value.of(frame) for key, value in zip(pairs[::2], pairs[1::2], strict=True)})
+    return FakeColumn(
+        "map",
+        lambda frame: {
+            key.of(frame): value.of(frame)
+            for key, value in zip(pairs[::2], pairs[1::2], strict=True)
+        },
+    )
 
 
 functions = SimpleNamespace(
     col=_column,
-    lit=lambda value: value if isinstance(value, FakeColumn) else FakeColumn(str(value), lambda frame: value),
+    lit=lambda value: (
+        value if isinstance(value, FakeColumn) else FakeColumn(str(value), lambda frame: value)
+    ),
     count=lambda name: FakeColumn("count", lambda frame: len(frame)),
     sum=_aggregate("sum"),
     avg=_aggregate("mean"),
@@ -129,10 +159,16 @@ SPARK_TYPES = {"int32": "int", "int64": "bigint", "float64": "double", "bool": "
 
 
 class FakeFrame:
-    """A pandas frame behind the methods of a Spark DataFrame that wiring uses; what is not here is not used there."""
+    """A pandas frame behind the methods of a Spark DataFrame that wiring uses; what is not here is
+    not used there.
+    """
 
-    def __init__(self, rows: pd.DataFrame | Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None):
-        self._rows = (rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows), columns=columns)).reset_index(drop=True)
+    def __init__(
+        self, rows: pd.DataFrame | Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None
+    ):
+        self._rows = (
+            rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows), columns=columns)
+        ).reset_index(drop=True)
 
     @property
     def columns(self) -> list[str]:
@@ -140,7 +176,10 @@ class FakeFrame:
 
     @property
     def dtypes(self) -> list[tuple[str, str]]:
-        return [(str(name), SPARK_TYPES.get(str(dtype), "string")) for name, dtype in self._rows.dtypes.items()]
+        return [
+            (str(name), SPARK_TYPES.get(str(dtype), "string"))
+            for name, dtype in self._rows.dtypes.items()
+        ]
 
     def toPandas(self) -> pd.DataFrame:
         return self._rows.copy(deep=True)
@@ -152,18 +191,34 @@ class FakeFrame:
         return len(self._rows)
 
     def select(self, *columns: Any) -> FakeFrame:
-        wanted = [_column(c) for group in columns for c in (group if isinstance(group, list) else [group])]
-        return FakeFrame(pd.DataFrame({c.name: c.of(self._rows) for c in wanted}, index=self._rows.index))
+        wanted = [
+            _column(c) for group in columns for c in (group if isinstance(group, list) else [group])
+        ]
+        return FakeFrame(
+            pd.DataFrame({c.name: c.of(self._rows) for c in wanted}, index=self._rows.index)
+        )
 
     def where(self, condition: str | FakeColumn) -> FakeFrame:
-        kept = condition.of(self._rows) if isinstance(condition, FakeColumn) else self._rows.eval(_as_python(condition))
-        return FakeFrame(self._rows if kept is True else self._rows[pd.Series(kept, self._rows.index, dtype="bool")])
+        kept = (
+            condition.of(self._rows)
+            if isinstance(condition, FakeColumn)
+            else self._rows.eval(_as_python(condition))
+        )
+        return FakeFrame(
+            self._rows
+            if kept is True
+            else self._rows[pd.Series(kept, self._rows.index, dtype="bool")]
+        )
 
     def join(self, other: FakeFrame, on: str | Sequence[str], how: str = "inner") -> FakeFrame:
         on = [on] if isinstance(on, str) else list(on)
         if how in ("left_semi", "left_anti"):
             known = pd.MultiIndex.from_frame(other._rows[on])
-            return FakeFrame(self._rows[pd.MultiIndex.from_frame(self._rows[on]).isin(known) == (how == "left_semi")])
+            return FakeFrame(
+                self._rows[
+                    pd.MultiIndex.from_frame(self._rows[on]).isin(known) == (how == "left_semi")
+                ]
+            )
         if twice := set(self.columns) & set(other.columns) - set(on):
             raise ValueError(f"both frames have {', '.join(sorted(twice))}")
         return FakeFrame(self._rows.merge(other._rows, on=on, how={"full": "outer"}.get(how, how)))
@@ -178,16 +233,24 @@ class FakeFrame:
         return self.withColumns({name: column})
 
     def withColumns(self, columns: Mapping[str, FakeColumn]) -> FakeFrame:
-        return FakeFrame(self._rows.assign(**{name: column.of(self._rows) for name, column in columns.items()}))
+        return FakeFrame(
+            self._rows.assign(**{name: column.of(self._rows) for name, column in columns.items()})
+        )
 
     def unionByName(self, other: FakeFrame) -> FakeFrame:
         if set(self.columns) != set(other.columns):
             raise ValueError(f"columns differ: {sorted(set(self.columns) ^ set(other.columns))}")
-        filled = [part.dropna(axis="columns", how="all") for part in (self._rows, other._rows) if len(part)] or [self._rows]
+        filled = [
+            part.dropna(axis="columns", how="all")
+            for part in (self._rows, other._rows)
+            if len(part)
+        ] or [self._rows]
         return FakeFrame(pd.concat(filled).reindex(columns=self.columns))
 
     def fillna(self, value: Any, columns: Sequence[str]) -> FakeFrame:
-        return FakeFrame(self._rows.assign(**{name: self._rows[name].fillna(value) for name in columns}))
+        return FakeFrame(
+            self._rows.assign(**{name: self._rows[name].fillna(value) for name in columns})
+        )
 
     def orderBy(self, *columns: str) -> FakeFrame:
         return FakeFrame(self._rows.sort_values(list(columns), kind="stable"))
@@ -217,11 +280,23 @@ class FakeGroups:
 
     def agg(self, *columns: FakeColumn) -> FakeFrame:
         names = [*self._names, *(column.name for column in columns)]
-        return FakeFrame([dict(zip(names, [*key, *(c.of(own) for c in columns)], strict=True)) for key, own in self._groups()], names)
+        return FakeFrame(
+            [
+                dict(zip(names, [*key, *(c.of(own) for c in columns)], strict=True))
+                for key, own in self._groups()
+            ],
+            names,
+        )
 
-    def applyInPandas(self, function: Callable[[pd.DataFrame], pd.DataFrame], schema: str) -> FakeFrame:
-        """As in Spark the function sees the grouping columns, and what it returns must have the columns of the schema."""
-        return _combined((function(own.reset_index(drop=True)) for _, own in self._groups()), schema)
+    def applyInPandas(
+        self, function: Callable[[pd.DataFrame], pd.DataFrame], schema: str
+    ) -> FakeFrame:
+        """As in Spark the function sees the grouping columns, and what it returns must have the
+        columns of the schema.
+        """
+        return _combined(
+            (function(own.reset_index(drop=True)) for _, own in self._groups()), schema
+        )
 
     def _groups(self) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
         return iter(self._rows.groupby(self._names, dropna=False))
@@ -231,7 +306,10 @@ def _combined(results: Iterable[pd.DataFrame], schema: str) -> FakeFrame:
     names, made = ddl_names(schema), list(results)
     for result in made:
         if set(result.columns) != set(names):
-            raise ValueError(f"columns of the result and its schema differ: {sorted(set(result.columns) ^ set(names))}")
+            raise ValueError(
+                "columns of the result and its schema differ:"
+                f" {sorted(set(result.columns) ^ set(names))}"
+            )
     filled = [part[names] for part in made if len(part)]
     return FakeFrame(pd.concat(filled) if filled else pd.DataFrame(columns=names))
 
@@ -243,7 +321,9 @@ def ddl_names(schema: str) -> list[str]:
 
 
 def _as_python(sql: str) -> str:
-    plain = re.sub(r"\b(AND|OR|NOT)\b", lambda match: match.group().lower(), sql).replace("<>", "!=")
+    plain = re.sub(r"\b(AND|OR|NOT)\b", lambda match: match.group().lower(), sql).replace(
+        "<>", "!="
+    )
     return re.sub(r"(?<![<>!=])=(?!=)", "==", plain) if plain != "true" else "True"
 
 
@@ -265,8 +345,14 @@ _FILLERS: dict[str, Any] = {
 
 
 def filled(spec: TableSpec, **values: Any) -> Record:
-    """A row of a table: what is given, a plausible value where one is required, and nothing elsewhere."""
-    required = {c.name: _FILLERS.get(c.type, ["x"] if c.type.startswith("ARRAY") else 1) for c in spec.columns if not c.is_nullable}
+    """A row of a table: what is given, a plausible value where one is required, and nothing
+    elsewhere.
+    """
+    required = {
+        c.name: _FILLERS.get(c.type, ["x"] if c.type.startswith("ARRAY") else 1)
+        for c in spec.columns
+        if not c.is_nullable
+    }
     return {name: None for name in spec.column_names} | required | values
 
 
@@ -294,7 +380,9 @@ class FakeEngine:
 
 
 class FakeLakehouse:
-    """Tables in memory with every version kept. ``conflicts`` makes so many merges lose against another writer first."""
+    """Tables in memory with every version kept. ``conflicts`` makes so many merges lose against
+    another writer first.
+    """
 
     def __init__(self, journal: Journal | None = None, max_removed_share: float = 0.2):
         self.journal = Journal() if journal is None else journal
@@ -314,16 +402,24 @@ class FakeLakehouse:
     def path(self, spec: TableSpec) -> str:
         return f"memory/{spec.layer}/{spec.name}"
 
-    def read(self, spec: TableSpec, months: Sequence[int] | None = None, version: int | None = None) -> FakeFrame:
+    def read(
+        self, spec: TableSpec, months: Sequence[int] | None = None, version: int | None = None
+    ) -> FakeFrame:
         rows = self._table(spec)[-1 if version is None else version]
-        wanted = rows if months is None else [row for row in rows if row[spec.month_column] in set(months)]
+        wanted = (
+            rows
+            if months is None
+            else [row for row in rows if row[spec.month_column] in set(months)]
+        )
         return FakeFrame(_typed(spec, wanted, self._columns(spec)))
 
     def read_external(self, table: str) -> FakeFrame:
         return self.external[table]
 
     def create_frame(self, spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> FakeFrame:
-        return FakeFrame([{name: row.get(name) for name in spec.column_names} for row in rows], spec.column_names)
+        return FakeFrame(
+            [{name: row.get(name) for name in spec.column_names} for row in rows], spec.column_names
+        )
 
     def merge(
         self,
@@ -336,14 +432,27 @@ class FakeLakehouse:
     ) -> WriteResult:
         new = _records(spec, rows.select(list(spec.column_names)))
         if outside := sorted({row[spec.month_column] for row in new} - set(months)):
-            raise ValueError(f"{spec.id}: rows of {outside} in a write of {min(months)} to {max(months)}; nothing was written")
+            raise ValueError(
+                f"{spec.id}: rows of {outside} in a write of {min(months)} to {max(months)};"
+                " nothing was written"
+            )
         stored = self._table(spec)[-1]
-        own = [row for row in stored if row[spec.month_column] in months and (not spec.writer_column or row[spec.writer_column] == writer)]
-        result = {month: self._month_written(spec, new, own, month) for month in sorted(set(months))}
+        own = [
+            row
+            for row in stored
+            if row[spec.month_column] in months
+            and (not spec.writer_column or row[spec.writer_column] == writer)
+        ]
+        result = {
+            month: self._month_written(spec, new, own, month) for month in sorted(set(months))
+        }
         for month, written in result.items():
             before = written.row_count - written.inserted + written.deleted
             if written.deleted > max(1, self._max_removed_share * before) and not may_remove:
-                raise RemovalRefused(f"{self.name(spec)}: writing {month} would remove {written.deleted} of {before} rows")
+                raise RemovalRefused(
+                    f"{self.name(spec)}: writing {month} would remove {written.deleted} of {before}"
+                    " rows"
+                )
         if any(written.is_changed for written in result.values()):
             if self.conflicts:
                 self.conflicts -= 1
@@ -383,20 +492,36 @@ class FakeLakehouse:
             return pd.DataFrame(columns=wanted)
         rows = self.read(spec, months, version).toPandas()
         rows = rows if parts is None else rows[rows["part_number"].isin(parts)]
-        return rows.loc[rows[spec.writer_column].isin(writers) if writers is not None else rows.index, wanted].reset_index(drop=True)
+        return rows.loc[
+            rows[spec.writer_column].isin(writers) if writers is not None else rows.index, wanted
+        ].reset_index(drop=True)
 
-    def totals(self, spec: TableSpec, by: Sequence[str], columns: Sequence[str], months: Sequence[int]) -> pd.DataFrame:
-        return self.rows(spec, [*by, *columns], months).groupby(list(by), as_index=False)[list(columns)].sum()
+    def totals(
+        self, spec: TableSpec, by: Sequence[str], columns: Sequence[str], months: Sequence[int]
+    ) -> pd.DataFrame:
+        return (
+            self.rows(spec, [*by, *columns], months)
+            .groupby(list(by), as_index=False)[list(columns)]
+            .sum()
+        )
 
     def share_of_parts(self, spec: TableSpec, months: Sequence[int], max_rows: int) -> float:
         return min(1.0, max_rows / (len(self.rows(spec, months=months)) or 1))
 
     def sample(
-        self, spec: TableSpec, columns: Sequence[str], months: Sequence[int], share: float, writers: Sequence[str] | None = None
+        self,
+        spec: TableSpec,
+        columns: Sequence[str],
+        months: Sequence[int],
+        share: float,
+        writers: Sequence[str] | None = None,
     ) -> pd.DataFrame:
         rows = self.rows(spec, None, months, writers)
         return rows.loc[
-            rows["part_number"].map(lambda part: zlib.crc32(str(part).encode()) % 1000 < share * 1000).astype(bool), list(columns)
+            rows["part_number"]
+            .map(lambda part: zlib.crc32(str(part).encode()) % 1000 < share * 1000)
+            .astype(bool),
+            list(columns),
         ]
 
     def drawn(self, rows: FakeFrame, share: float) -> FakeFrame:
@@ -414,10 +539,20 @@ class FakeLakehouse:
     def record(self, spec: TableSpec, slices: Sequence[Slice], run_id: str) -> None:
         for s in slices:
             details = json.loads(json.dumps(dict(s.details), default=str))
-            made = Slice(s.yyyymm, s.writer, s.data_version, s.input_version, s.row_count, s.delta_version, details)
+            made = Slice(
+                s.yyyymm,
+                s.writer,
+                s.data_version,
+                s.input_version,
+                s.row_count,
+                s.delta_version,
+                details,
+            )
             self._ledger.setdefault((spec.id, s.writer), {})[s.yyyymm] = made
 
-    def storage(self, spec: TableSpec, months: Sequence[int] | None, writer: str = "") -> tuple[int, int]:
+    def storage(
+        self, spec: TableSpec, months: Sequence[int] | None, writer: str = ""
+    ) -> tuple[int, int]:
         return len(months or ()), 100
 
     def unneeded_files(self, spec: TableSpec, retention_hours: int) -> dict[str, int]:
@@ -439,33 +574,62 @@ class FakeLakehouse:
         return self._versions.setdefault(spec.id, [[]])
 
     def _columns(self, spec: TableSpec) -> list[str]:
-        return list(dict.fromkeys([*spec.column_names, *(name for row in self._versions.get(spec.id, [[]])[-1] for name in row)]))
+        return list(
+            dict.fromkeys(
+                [
+                    *spec.column_names,
+                    *(name for row in self._versions.get(spec.id, [[]])[-1] for name in row),
+                ]
+            )
+        )
 
-    def _month_written(self, spec: TableSpec, new: list[Record], old: list[Record], month: int) -> MonthWritten:
-        after, before = (_by_key(spec, [row for row in rows if row[spec.month_column] == month]) for rows in (new, old))
-        changed = [key for key in after.keys() & before.keys() if _differ(after[key], before[key], spec.compared_columns)]
+    def _month_written(
+        self, spec: TableSpec, new: list[Record], old: list[Record], month: int
+    ) -> MonthWritten:
+        after, before = (
+            _by_key(spec, [row for row in rows if row[spec.month_column] == month])
+            for rows in (new, old)
+        )
+        changed = [
+            key
+            for key in after.keys() & before.keys()
+            if _differ(after[key], before[key], spec.compared_columns)
+        ]
         counts = len(after.keys() - before.keys()), len(changed), len(before.keys() - after.keys())
         return MonthWritten(len(after), _data_version(spec, after.values()), *counts)
 
 
 def _records(spec: TableSpec, rows: FakeFrame) -> list[Record]:
-    """Rows as plain values, checked as Delta does: known columns only, nothing missing that is required."""
+    """Rows as plain values, checked as Delta does: known columns only, nothing missing that is
+    required.
+    """
     types = {c.name: c.type for c in spec.columns}
     if (unknown := sorted(set(rows.columns) - set(types))) and not spec.has_source_columns:
         raise ValueError(f"{spec.id} has no column {', '.join(unknown)}")
-    records = [{name: _plain(value, types.get(name)) for name, value in row.items()} for row in rows.toPandas().to_dict("records")]
+    records = [
+        {name: _plain(value, types.get(name)) for name, value in row.items()}
+        for row in rows.toPandas().to_dict("records")
+    ]
     for row in records:
-        if absent := [c.name for c in spec.columns if not c.is_nullable and row.get(c.name) is None]:
+        if absent := [
+            c.name for c in spec.columns if not c.is_nullable and row.get(c.name) is None
+        ]:
             raise ValueError(f"{spec.id}: {', '.join(absent)} must not be NULL")
     return records
 
 
 def _typed(spec: TableSpec, records: list[Record], columns: Sequence[str]) -> pd.DataFrame:
-    """Rows with the types that a Delta table's have in pandas: whole numbers that may be missing are floats."""
+    """Rows with the types that a Delta table's have in pandas: whole numbers that may be missing
+    are floats.
+    """
     rows = pd.DataFrame(copy.deepcopy(records), columns=list(columns))
     types = {"INT": "int32", "BIGINT": "int64", "DOUBLE": "float64", "BOOLEAN": "bool"}
     return rows.astype(
-        {c.name: types[c.type] for c in spec.columns if c.type in types and (c.type == "DOUBLE" or not rows[c.name].hasnans)}
+        {
+            c.name: types[c.type]
+            for c in spec.columns
+            if c.type in types and (c.type == "DOUBLE" or not rows[c.name].hasnans)
+        }
     )
 
 
@@ -474,7 +638,12 @@ def _plain(value: Any, type_: str | None) -> Any:
         return value
     if value is None or pd.isna(value):
         return None
-    kinds: dict[str | None, Callable[[Any], Any]] = {"INT": int, "BIGINT": int, "DOUBLE": float, "BOOLEAN": bool}
+    kinds: dict[str | None, Callable[[Any], Any]] = {
+        "INT": int,
+        "BIGINT": int,
+        "DOUBLE": float,
+        "BOOLEAN": bool,
+    }
     return kinds.get(type_, lambda same: same)(value)
 
 
@@ -491,7 +660,11 @@ def _differ(left: Record, right: Record, columns: Iterable[str]) -> bool:
 
 def _data_version(spec: TableSpec, rows: Iterable[Record]) -> str:
     texts = sorted(repr([row[name] for name in spec.versioned_columns]) for row in rows)
-    return f"{len(texts)}-{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]}" if texts else "0-0"
+    return (
+        f"{len(texts)}-{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]}"
+        if texts
+        else "0-0"
+    )
 
 
 @dataclass
@@ -509,7 +682,9 @@ class FakeRun:
 
 
 class FakeTracking:
-    """Runs, model versions and the alias in memory. ``unreachable`` makes every call fail as a server that is not there does."""
+    """Runs, model versions and the alias in memory. ``unreachable`` makes every call fail as a
+    server that is not there does.
+    """
 
     def __init__(self, journal: Journal | None = None, unreachable: bool = False):
         self.journal = Journal() if journal is None else journal
@@ -520,7 +695,10 @@ class FakeTracking:
 
     def check(self) -> None:
         if self.unreachable:
-            raise TrackingUnavailable("MLflow's tracking server does not answer. Nothing was fitted and no table was changed.")
+            raise TrackingUnavailable(
+                "MLflow's tracking server does not answer. Nothing was fitted and no table was"
+                " changed."
+            )
 
     def start(self, name: str, tags: Mapping[str, str]) -> str:
         self.check()
@@ -531,10 +709,18 @@ class FakeTracking:
 
     def log(self, run_id: str, content: RunContent) -> None:
         run = self._run(run_id)
-        if changed := [key for key in content.parameters if run.parameters.get(key, content.parameters[key]) != content.parameters[key]]:
+        if changed := [
+            key
+            for key in content.parameters
+            if run.parameters.get(key, content.parameters[key]) != content.parameters[key]
+        ]:
             raise ValueError(f"parameters {', '.join(changed)} were logged with other values")
         run.parameters |= content.parameters
-        run.metrics |= {key: float(value) for key, value in content.metrics.items() if value is not None and value == value}
+        run.metrics |= {
+            key: float(value)
+            for key, value in content.metrics.items()
+            if value is not None and value == value
+        }
         run.tags |= content.tags
         run.inputs += content.inputs
         run.artifacts |= {**content.pictures, **content.tables, **content.texts}
@@ -552,12 +738,19 @@ class FakeTracking:
     def run(self, run_id: str) -> StoredRun:
         run = self._run(run_id)
         parameters = {k: str(v) for k, v in run.parameters.items()}
-        versions, digests = {t.name: t.delta_version for t in run.inputs}, {t.name: t.digest for t in run.inputs}
+        versions, digests = (
+            {t.name: t.delta_version for t in run.inputs},
+            {t.name: t.digest for t in run.inputs},
+        )
         return StoredRun(run_id, parameters, run.tags, versions, digests)
 
     def end_killed(self, tags: Mapping[str, str]) -> list[str]:
         self.check()
-        killed = [run_id for run_id, run in self.runs.items() if run.status == "RUNNING" and tags.items() <= run.tags.items()]
+        killed = [
+            run_id
+            for run_id, run in self.runs.items()
+            if run.status == "RUNNING" and tags.items() <= run.tags.items()
+        ]
         for run_id in killed:
             self.runs[run_id].status = "KILLED"
         return killed
@@ -621,7 +814,9 @@ class FakeReportFiles:
 
 
 class FakeOrderFiles:
-    """Order files in memory: {source name: {path: lines, or None for a file that can't be read}}."""
+    """Order files in memory: {source name: {path: lines, or None for a file that can't be
+    read}}.
+    """
 
     def __init__(self, files: Mapping[str, Mapping[str, Sequence[Record] | None]]):
         self.files = {source: dict(by_path) for source, by_path in files.items()}
@@ -635,11 +830,24 @@ class FakeOrderFiles:
             raise UnreadableFile(f"{path}: can't be read")
         text = json.dumps(list(lines), default=str)
         content_hash = hashlib.sha256(text.encode()).hexdigest()
-        return OrderFile(source.name, path, len(text), datetime(2024, 1, 1, tzinfo=UTC), content_hash, tuple(lines[0]))
+        return OrderFile(
+            source.name,
+            path,
+            len(text),
+            datetime(2024, 1, 1, tzinfo=UTC),
+            content_hash,
+            tuple(lines[0]),
+        )
 
     def lines(self, spark: object, source: Source, files: Sequence[OrderFile]) -> FakeFrame:
         return FakeFrame(
-            {"_delivery_id": file.delivery_id, "_line_number": number, "_problem": None, "_raw": None, **line}
+            {
+                "_delivery_id": file.delivery_id,
+                "_line_number": number,
+                "_problem": None,
+                "_raw": None,
+                **line,
+            }
             for file in files
             for number, line in enumerate(self.files[source.name][file.path] or (), 2)
         )

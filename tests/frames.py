@@ -1,4 +1,6 @@
-"""Small frames of demand and features for tests of models, computed plainly from the comments of medallion_assets/tables.py."""
+"""Small frames of demand and features for tests of models, computed plainly from the comments of
+medallion_assets/tables.py.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +21,35 @@ def demand_frame(series: Mapping[str, Sequence[float]], origin: int) -> pd.DataF
     for part_number in sorted(series):
         values = np.asarray(series[part_number], dtype=float)
         months = month_range(add_months(origin, 1 - len(values)), origin)
-        parts.append(pd.DataFrame({"part_number": part_number, "yyyymm": months, "demand_qty": values}))
+        parts.append(
+            pd.DataFrame({"part_number": part_number, "yyyymm": months, "demand_qty": values})
+        )
     return pd.concat(parts, ignore_index=True)
 
 
 def feature_frame(demand: pd.DataFrame, unit_price: float = 2.0) -> pd.DataFrame:
-    """The columns of silver.demand_features for every part and month of ``demand``, at one price, a customer and an order a sale."""
+    """The columns of silver.demand_features for every part and month of ``demand``, at one price, a
+    customer and an order a sale.
+    """
     demand = demand.sort_values(["part_number", "yyyymm"], ignore_index=True)
     by_part = demand.groupby("part_number", sort=False)["demand_qty"]
     qty = demand["demand_qty"]
     is_sold = (qty > 0).astype(float)
 
     def rolled(values: pd.Series, months: int, statistic: str) -> pd.Series:
-        return getattr(values.groupby(demand["part_number"], sort=False).rolling(months, min_periods=1), statistic)().to_numpy()
+        return getattr(
+            values.groupby(demand["part_number"], sort=False).rolling(months, min_periods=1),
+            statistic,
+        )().to_numpy()
 
     position = by_part.cumcount()
     sold_at = position.where(qty > 0)
-    first_sale = sold_at.groupby(demand["part_number"], sort=False).cummin().groupby(demand["part_number"], sort=False).ffill()
+    first_sale = (
+        sold_at.groupby(demand["part_number"], sort=False)
+        .cummin()
+        .groupby(demand["part_number"], sort=False)
+        .ffill()
+    )
     last_sale = sold_at.groupby(demand["part_number"], sort=False).ffill()
     columns: dict[str, object] = {
         "yyyymm": demand["yyyymm"],
@@ -81,23 +95,41 @@ def at_origin(features: pd.DataFrame, origin: int) -> pd.DataFrame:
 
 
 def past_frame(
-    forecasts: pd.DataFrame, model: str, origin: int, features: pd.DataFrame, demand: pd.DataFrame | None = None
+    forecasts: pd.DataFrame,
+    model: str,
+    origin: int,
+    features: pd.DataFrame,
+    demand: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Forecasts of one origin as the rows of ``past``; those with an actual where ``demand`` is given, else members' rows at the origin."""
-    rows = forecasts.assign(model=model, origin=origin, target_yyyymm=[add_months(origin, int(h)) for h in forecasts["horizon"]])
-    known = at_origin(features, origin)[["part_number", "demand_class", "demand_mean_12", "demand_std_12"]]
+    """Forecasts of one origin as the rows of ``past``; those with an actual where ``demand`` is
+    given, else members' rows at the origin.
+    """
+    rows = forecasts.assign(
+        model=model,
+        origin=origin,
+        target_yyyymm=[add_months(origin, int(h)) for h in forecasts["horizon"]],
+    )
+    known = at_origin(features, origin)[
+        ["part_number", "demand_class", "demand_mean_12", "demand_std_12"]
+    ]
     rows = rows.merge(known, on="part_number")
     if demand is None:
         return rows.assign(actual_qty=np.nan)
     actual = demand.rename(columns={"yyyymm": "target_yyyymm", "demand_qty": "actual_qty"})
-    return rows.merge(actual[["part_number", "target_yyyymm", "actual_qty"]], on=["part_number", "target_yyyymm"])
+    return rows.merge(
+        actual[["part_number", "target_yyyymm", "actual_qty"]], on=["part_number", "target_yyyymm"]
+    )
 
 
 def _demand_class(features: pd.DataFrame) -> np.ndarray:
     is_new = ~(features["months_since_first_sale"] >= NEW_PART_MONTHS)
     is_dense = features["adi"] < ADI_LIMIT
     is_even = ~(features["cv2"] >= CV2_LIMIT)
-    return np.select([is_new, is_dense & is_even, is_dense, is_even], ["new", "smooth", "erratic", "intermittent"], default="lumpy")
+    return np.select(
+        [is_new, is_dense & is_even, is_dense, is_even],
+        ["new", "smooth", "erratic", "intermittent"],
+        default="lumpy",
+    )
 
 
 def _abc_class(features: pd.DataFrame) -> pd.Series:
@@ -105,4 +137,6 @@ def _abc_class(features: pd.DataFrame) -> pd.Series:
     by_month = ranked.groupby("yyyymm")["revenue_12"]
     share = by_month.cumsum() / by_month.transform("sum").replace(0, np.nan)
     before = share.groupby(ranked["yyyymm"]).shift(fill_value=0.0)
-    return pd.Series(np.select([before < 0.8, before < 0.95], ["A", "B"], default="C"), index=ranked.index).reindex(features.index)
+    return pd.Series(
+        np.select([before < 0.8, before < 0.95], ["A", "B"], default="C"), index=ranked.index
+    ).reindex(features.index)

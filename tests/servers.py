@@ -1,4 +1,6 @@
-"""Real Spark servers on loopback for tests: a standalone cluster with two workers, and a Spark Connect server. Ended by process id."""
+"""Real Spark servers on loopback for tests: a standalone cluster with two workers, and a Spark
+Connect server. Ended by process id.
+"""
 
 from __future__ import annotations
 
@@ -19,25 +21,56 @@ WORKER_PYTHON = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.
 
 @contextlib.contextmanager
 def standalone_cluster(folder: Path) -> Iterator[str]:
-    """A master with two workers of one core each; gives its address. What executors say lies in ``folder``/worker_N."""
+    """A master with two workers of one core each; gives its address. What executors say lies in
+    ``folder``/worker_N.
+    """
     port = free_port()
     address = f"spark://127.0.0.1:{port}"
     deploy = "org.apache.spark.deploy"
     with contextlib.ExitStack() as started:
-        master = [f"{deploy}.master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", str(free_port())]
+        master = [
+            f"{deploy}.master.Master",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--webui-port",
+            str(free_port()),
+        ]
         started.enter_context(_java(["spark-class", *master], folder, "master", {}))
         assert wait_until(lambda: _listens(port), 60)
         for number in (1, 2):
             work = folder / f"worker_{number}"
-            worker = [f"{deploy}.worker.Worker", "--host", "127.0.0.1", "--cores", "1", "--memory", "2g", "--work-dir", str(work)]
-            started.enter_context(_java(["spark-class", *worker, "--webui-port", str(free_port()), address], folder, work.name, {}))
-        assert wait_until(lambda: (folder / "master.log").read_text().count("Registering worker") == 2, 60)
+            worker = [
+                f"{deploy}.worker.Worker",
+                "--host",
+                "127.0.0.1",
+                "--cores",
+                "1",
+                "--memory",
+                "2g",
+                "--work-dir",
+                str(work),
+            ]
+            started.enter_context(
+                _java(
+                    ["spark-class", *worker, "--webui-port", str(free_port()), address],
+                    folder,
+                    work.name,
+                    {},
+                )
+            )
+        assert wait_until(
+            lambda: (folder / "master.log").read_text().count("Registering worker") == 2, 60
+        )
         yield address
 
 
 @contextlib.contextmanager
 def connect_server(folder: Path, zone: str = "America/New_York") -> Iterator[str]:
-    """A Spark Connect server with Delta in another process, folder and time zone; gives its address."""
+    """A Spark Connect server with Delta in another process, folder and time zone; gives its
+    address.
+    """
     port = free_port()
     settings = {
         "spark.connect.grpc.binding.port": str(port),
@@ -54,20 +87,38 @@ def connect_server(folder: Path, zone: str = "America/New_York") -> Iterator[str
         "spark.ui.enabled": "false",
     }
     options = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
-    server = ["spark-submit", "--master", "local[2]", "--class", "org.apache.spark.sql.connect.service.SparkConnectServer", *options]
+    server = [
+        "spark-submit",
+        "--master",
+        "local[2]",
+        "--class",
+        "org.apache.spark.sql.connect.service.SparkConnectServer",
+        *options,
+    ]
     with _java([*server, "spark-internal"], folder, "connect", {"TZ": zone}):
         assert wait_until(lambda: _listens(port), 90)
         yield f"sc://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
-def _java(command: list[str], folder: Path, name: str, environment: Mapping[str, str]) -> Iterator[None]:
+def _java(
+    command: list[str], folder: Path, name: str, environment: Mapping[str, str]
+) -> Iterator[None]:
     import pyspark
 
     home = Path(pyspark.__file__).parent
     folder.mkdir(parents=True, exist_ok=True)
-    variables = {k: v for k, v in os.environ.items() if k not in ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE", "PYTHONPATH")}
-    variables |= {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1", **WORKER_PYTHON, **environment}
+    variables = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE", "PYTHONPATH")
+    }
+    variables |= {
+        "SPARK_HOME": str(home),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        **WORKER_PYTHON,
+        **environment,
+    }
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
             [str(home / "bin" / command[0]), *command[1:]],

@@ -1,4 +1,6 @@
-"""What StatsForecast alone says of the same series: the reference models that a benchmark without published figures is held against."""
+"""What StatsForecast alone says of the same series: the reference models that a benchmark without
+published figures is held against.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,33 @@ import pandas as pd
 from medallion_assets.bench import scoring
 from medallion_assets.tables import DECILES
 
-SCORED = ("mase", "rmse_pooled", "rmse_mean", "rmsse", "wape", "bias")  # what a point forecast can be scored by
+SCORED = (
+    "mase",
+    "rmse_pooled",
+    "rmse_mean",
+    "rmsse",
+    "wape",
+    "bias",
+)  # what a point forecast can be scored by
 AVERAGED = ("IMAPA", "SESOpt", "AutoETS", "DynamicOptimizedTheta")
 
 
-def reference_scores(demand: pd.DataFrame, origin: int, horizon: int) -> dict[str, dict[str, float]]:
+def reference_scores(
+    demand: pd.DataFrame, origin: int, horizon: int
+) -> dict[str, dict[str, float]]:
     """Scores by reference model, those of a point forecast only.
 
     demand: ``scoring.monthly``. Series that a model can't fit are answered by the naive forecast.
     """
     from statsforecast import StatsForecast
-    from statsforecast.models import IMAPA, AutoETS, DynamicOptimizedTheta, Naive, SeasonalNaive, SimpleExponentialSmoothingOptimized
+    from statsforecast.models import (
+        IMAPA,
+        AutoETS,
+        DynamicOptimizedTheta,
+        Naive,
+        SeasonalNaive,
+        SimpleExponentialSmoothingOptimized,
+    )
 
     models = [
         SeasonalNaive(scoring.SEASON),
@@ -30,13 +48,22 @@ def reference_scores(demand: pd.DataFrame, origin: int, horizon: int) -> dict[st
         AutoETS(season_length=scoring.SEASON),
         DynamicOptimizedTheta(season_length=scoring.SEASON),
     ]
-    history = demand.loc[demand["month"] <= origin, ["unique_id", "month", "y"]].rename(columns={"month": "ds"})
+    history = demand.loc[demand["month"] <= origin, ["unique_id", "month", "y"]].rename(
+        columns={"month": "ds"}
+    )
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        found = StatsForecast(models=models, freq=1, fallback_model=Naive()).forecast(df=history, h=horizon)
+        found = StatsForecast(models=models, freq=1, fallback_model=Naive()).forecast(
+            df=history, h=horizon
+        )
     found["mean of four"] = found[list(AVERAGED)].mean(axis=1)
-    rows = found.melt(["unique_id", "ds"], var_name="model", value_name="forecast").rename(columns={"ds": "month"})
+    rows = found.melt(["unique_id", "ds"], var_name="model", value_name="forecast").rename(
+        columns={"ds": "month"}
+    )
     rows["forecast"] = rows["forecast"].fillna(0.0).clip(lower=0.0)
     rows = rows.assign(origin=origin, **dict.fromkeys(DECILES, rows["forecast"]))
     scored = scoring.scores(demand, rows)
-    return {f"StatsForecast: {name}": {metric: figures[metric] for metric in SCORED} for name, figures in scored.items()}
+    return {
+        f"StatsForecast: {name}": {metric: figures[metric] for metric in SCORED}
+        for name, figures in scored.items()
+    }

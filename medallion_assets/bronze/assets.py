@@ -10,28 +10,46 @@ import dagster as dg
 from medallion_assets.bronze.lines import LineStore
 from medallion_assets.bronze.register import Register
 from medallion_assets.policies import retry_transient
-from medallion_assets.table_asset import asset_key, asset_options, report, retry_on_conflict, version_of
+from medallion_assets.table_asset import (
+    asset_key,
+    asset_options,
+    report,
+    retry_on_conflict,
+    version_of,
+)
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.lakehouse import Lakehouse
 from resources.orders import OrderFiles
 from resources.settings import Settings
 
 
-def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list[dg.AssetsDefinition]:
+def build_assets(
+    settings: Settings, lakehouse_names: Mapping[str, str]
+) -> list[dg.AssetsDefinition]:
     """The two bronze assets."""
 
     @dg.asset(**asset_options(DELIVERIES, settings, lakehouse_names[DELIVERIES.id]))
     @retry_transient
     def deliveries(
-        context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], orders: dg.ResourceParam[OrderFiles]
+        context: dg.AssetExecutionContext,
+        lakehouse: dg.ResourceParam[Lakehouse],
+        orders: dg.ResourceParam[OrderFiles],
     ) -> dg.MaterializeResult:
         register = Register(settings, lakehouse, orders, context.log.info)
         registered = retry_on_conflict(lambda: register.run(context.run.run_id))
         for delivery in registered:
             for month in delivery["months"]:
                 if month["yyyymm"] and str(month["yyyymm"]) not in context.partition_keys:
-                    told = {"delivery": delivery["delivery_id"], "file": delivery["file_name"], "lines": month["line_count"]}
-                    context.log_event(dg.AssetMaterialization(asset_key(DELIVERIES), partition=str(month["yyyymm"]), metadata=told))
+                    told = {
+                        "delivery": delivery["delivery_id"],
+                        "file": delivery["file_name"],
+                        "lines": month["line_count"],
+                    }
+                    context.log_event(
+                        dg.AssetMaterialization(
+                            asset_key(DELIVERIES), partition=str(month["yyyymm"]), metadata=told
+                        )
+                    )
         known = lakehouse.rows(DELIVERIES, ["delivery_id"])
         return dg.MaterializeResult(
             data_version=dg.DataVersion(version_of(sorted(known["delivery_id"]))),
@@ -40,18 +58,24 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
                 "new_lines": sum(delivery["line_count"] for delivery in registered),
                 "known_deliveries": len(known),
                 "files": dg.MetadataValue.md(
-                    "\n".join(f"- {d['file_name']}: {d['line_count']:,} lines" for d in registered) or "nothing new"
+                    "\n".join(f"- {d['file_name']}: {d['line_count']:,} lines" for d in registered)
+                    or "nothing new"
                 ),
             },
         )
 
     @dg.asset(
         **asset_options(BRONZE_SALES_ORDERS, settings, lakehouse_names[BRONZE_SALES_ORDERS.id]),
-        deps=[asset_key(DELIVERIES), *(dg.AssetKey(str(s.table).split(".")) for s in settings.sources if s.mode == "adopt")],
+        deps=[
+            asset_key(DELIVERIES),
+            *(dg.AssetKey(str(s.table).split(".")) for s in settings.sources if s.mode == "adopt"),
+        ],
     )
     @retry_transient
     def sales_orders(
-        context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], orders: dg.ResourceParam[OrderFiles]
+        context: dg.AssetExecutionContext,
+        lakehouse: dg.ResourceParam[Lakehouse],
+        orders: dg.ResourceParam[OrderFiles],
     ) -> dg.MaterializeResult:
         requested = [int(key) for key in context.partition_keys]
         store = LineStore(settings, lakehouse, orders, context.log.info)
@@ -68,7 +92,10 @@ def external_assets(settings: Settings) -> list[dg.AssetSpec]:
             dg.AssetKey(str(source.table).split(".")),
             group_name="external",
             kinds={"delta"},
-            description=f"Order lines of source {source.name}, kept by their owner. Read by month, never written.",
+            description=(
+                f"Order lines of source {source.name}, kept by their owner. Read by month, never"
+                " written."
+            ),
         )
         for source in settings.sources
         if source.mode == "adopt"

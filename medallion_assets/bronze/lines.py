@@ -1,4 +1,6 @@
-"""The lines of registered deliveries, stored month by month, and those of adopted tables, which are read where they are."""
+"""The lines of registered deliveries, stored month by month, and those of adopted tables, which are
+read where they are.
+"""
 
 import time
 from collections import Counter
@@ -24,10 +26,15 @@ Log = Callable[[str], None]
 
 
 def adopted_lines(table: DataFrame, source: Source, settings: Settings) -> DataFrame:
-    """Lines of an adopted table in the form of bronze rows: identity by content, since a table has no line numbers."""
+    """Lines of an adopted table in the form of bronze rows: identity by content, since a table has
+    no line numbers.
+    """
     now = datetime.now(UTC)
     renamed = table.select(
-        *[F.col(f"`{old}`").cast("string").alias(new) for old, new in zip(table.columns, valid_names(table.columns), strict=True)]
+        *[
+            F.col(f"`{old}`").cast("string").alias(new)
+            for old, new in zip(table.columns, valid_names(table.columns), strict=True)
+        ]
     )
     plain = renamed.withColumns(
         {
@@ -39,17 +46,25 @@ def adopted_lines(table: DataFrame, source: Source, settings: Settings) -> DataF
     )
     dated = transforms.dated_lines(plain, source, settings.first_month, now.year * 100 + now.month)
     order = Window.partitionBy("yyyymm").orderBy("_row_hash")
-    return dated.withColumn("_line_number", F.row_number().over(order).cast("bigint")).withColumn("_source", F.lit(source.name))
+    return dated.withColumn("_line_number", F.row_number().over(order).cast("bigint")).withColumn(
+        "_source", F.lit(source.name)
+    )
 
 
 def not_stored(rows: DataFrame, stored: DataFrame) -> DataFrame:
-    """Lines that are not in bronze yet: a run that ended between a write and its record left some behind."""
-    return rows.join(stored.select("_delivery_id", "_line_number"), ["_delivery_id", "_line_number"], "left_anti")
+    """Lines that are not in bronze yet: a run that ended between a write and its record left some
+    behind.
+    """
+    return rows.join(
+        stored.select("_delivery_id", "_line_number"), ["_delivery_id", "_line_number"], "left_anti"
+    )
 
 
 @dataclass(frozen=True)
 class LineStore:
-    """Stores the lines of registered deliveries month by month; what is stored already stays as it is."""
+    """Stores the lines of registered deliveries month by month; what is stored already stays as it
+    is.
+    """
 
     settings: Settings
     lakehouse: Lakehouse
@@ -57,7 +72,9 @@ class LineStore:
     log: Log
 
     def run(self, months: Sequence[int], run_id: str) -> Outcome:
-        """Append the lines of the months that are not stored. Raises UnreadableFile when a registered file is gone or has changed."""
+        """Append the lines of the months that are not stored. Raises UnreadableFile when a
+        registered file is gone or has changed.
+        """
         started = time.monotonic()
         asked = sorted({*months, NO_MONTH})
         known = self.lakehouse.rows(DELIVERIES)
@@ -66,8 +83,14 @@ class LineStore:
         adopted = [source.name for source in self.settings.sources if source.mode == "adopt"]
         contents = {month: month_contents(deliveries, month, adopted) for month in asked}
         versions = {month: version_of(contents[month]) for month in asked}
-        stale = [month for month in asked if month not in stored or stored[month].input_version != versions[month]]
-        appended = self._store(deliveries, contents, stored, [month for month in stale if month != NO_MONTH])
+        stale = [
+            month
+            for month in asked
+            if month not in stored or stored[month].input_version != versions[month]
+        ]
+        appended = self._store(
+            deliveries, contents, stored, [month for month in stale if month != NO_MONTH]
+        )
         made = [
             Slice(
                 month,
@@ -81,12 +104,21 @@ class LineStore:
             for month in stale
         ]
         self.lakehouse.record(BRONZE_SALES_ORDERS, made, run_id)
-        slices = {month: stored[month] for month in asked if month not in stale} | {s.yyyymm: s for s in made}
-        written = {s.yyyymm: MonthWritten(s.row_count, s.data_version, appended.get(s.yyyymm, 0)) for s in made}
+        slices = {month: stored[month] for month in asked if month not in stale} | {
+            s.yyyymm: s for s in made
+        }
+        written = {
+            s.yyyymm: MonthWritten(s.row_count, s.data_version, appended.get(s.yyyymm, 0))
+            for s in made
+        }
         return Outcome(slices, written, time.monotonic() - started)
 
     def _store(
-        self, deliveries: pd.DataFrame, contents: Mapping[int, Any], stored: Mapping[int, Slice], months: Sequence[int]
+        self,
+        deliveries: pd.DataFrame,
+        contents: Mapping[int, Any],
+        stored: Mapping[int, Slice],
+        months: Sequence[int],
     ) -> dict[int, int]:
         """Lines appended by month. All sources are read and checked before the first is written."""
         appended: Counter[int] = Counter()
@@ -94,19 +126,31 @@ class LineStore:
         try:
             for source in self.settings.sources:
                 own = deliveries[deliveries["source"] == source.name]
-                needed = {} if source.mode == "adopt" else _needed(set(own["delivery_id"]), contents, stored, months)
+                needed = (
+                    {}
+                    if source.mode == "adopt"
+                    else _needed(set(own["delivery_id"]), contents, stored, months)
+                )
                 if needed:
                     wanted = sorted({month for by_month in needed.values() for month in by_month})
                     with reading_errors():
-                        rows = self.lakehouse.engine.hold(self._lines(source, own[own["delivery_id"].isin(needed)], wanted))
+                        rows = self.lakehouse.engine.hold(
+                            self._lines(source, own[own["delivery_id"].isin(needed)], wanted)
+                        )
                         read.append((source, rows, wanted))
                         self._check_counts(rows, needed)
             for source, rows, wanted in read:
                 number = self.lakehouse.next_number(BRONZE_SALES_ORDERS)
                 new = not_stored(rows, self.lakehouse.read(BRONZE_SALES_ORDERS, wanted))
-                counted = {row["yyyymm"]: row["n"] for row in new.groupBy("yyyymm").agg(F.count("*").alias("n")).collect()}
+                counted = {
+                    row["yyyymm"]: row["n"]
+                    for row in new.groupBy("yyyymm").agg(F.count("*").alias("n")).collect()
+                }
                 if counted:
-                    self.log(f"{source.name}: storing {sum(counted.values()):,} lines of {len(counted)} month(s)")
+                    self.log(
+                        f"{source.name}: storing {sum(counted.values()):,} lines of {len(counted)}"
+                        " month(s)"
+                    )
                     self.lakehouse.append(BRONZE_SALES_ORDERS, new, number)
                 appended.update(counted)
         finally:
@@ -115,13 +159,24 @@ class LineStore:
         return dict(appended)
 
     def _lines(self, source: Source, deliveries: pd.DataFrame, months: Sequence[int]) -> DataFrame:
-        """Rows of bronze.sales_orders of the deliveries and months, the months apart, so that each is written as one file."""
+        """Rows of bronze.sales_orders of the deliveries and months, the months apart, so that each
+        is written as one file.
+        """
         now = datetime.now(UTC)
         lines = self.orders.lines(self.lakehouse.spark, source, self._files(source, deliveries))
-        dated = transforms.dated_lines(lines, source, self.settings.first_month, now.year * 100 + now.month)
+        dated = transforms.dated_lines(
+            lines, source, self.settings.first_month, now.year * 100 + now.month
+        )
         times = pd.to_datetime(deliveries["registered_at"], utc=True)
-        registered = {delivery_id: time.to_pydatetime() for delivery_id, time in zip(deliveries["delivery_id"], times, strict=True)}
-        return transforms.sales_orders(dated.where(F.col("yyyymm").isin(list(months))).repartition("yyyymm"), source.name, registered)
+        registered = {
+            delivery_id: time.to_pydatetime()
+            for delivery_id, time in zip(deliveries["delivery_id"], times, strict=True)
+        }
+        return transforms.sales_orders(
+            dated.where(F.col("yyyymm").isin(list(months))).repartition("yyyymm"),
+            source.name,
+            registered,
+        )
 
     def _files(self, source: Source, deliveries: pd.DataFrame) -> list[OrderFile]:
         present: dict[str, OrderFile] = {}
@@ -131,33 +186,54 @@ class LineStore:
             except UnreadableFile:
                 continue  # no file that was registered; registration tells what is wrong with it
             present.setdefault(file.delivery_id, file)
-        missing = [row["file_name"] for row in deliveries.to_dict("records") if row["delivery_id"] not in present]
+        missing = [
+            row["file_name"]
+            for row in deliveries.to_dict("records")
+            if row["delivery_id"] not in present
+        ]
         if missing:
             raise UnreadableFile(
-                f"{', '.join(missing)}: registered, but its lines are not stored yet and the file is gone or has changed; "
-                f"put it back where source {source.name} reads ({source.files}). No table was changed."
+                f"{', '.join(missing)}: registered, but its lines are not stored yet and the file"
+                f" is gone or has changed; put it back where source {source.name} reads"
+                f" ({source.files}). No table was changed."
             )
         return [present[delivery_id] for delivery_id in deliveries["delivery_id"]]
 
     def _check_counts(self, rows: DataFrame, needed: Mapping[str, Mapping[int, int]]) -> None:
         found = {
-            (r["_delivery_id"], r["yyyymm"]): r["n"] for r in rows.groupBy("_delivery_id", "yyyymm").agg(F.count("*").alias("n")).collect()
+            (r["_delivery_id"], r["yyyymm"]): r["n"]
+            for r in rows.groupBy("_delivery_id", "yyyymm").agg(F.count("*").alias("n")).collect()
         }
         for delivery_id, by_month in needed.items():
             for month, lines in by_month.items():
                 if found.get((delivery_id, month), 0) != lines:
                     raise UnreadableFile(
-                        f"delivery {delivery_id}: {found.get((delivery_id, month), 0)} lines of {month} found, {lines} registered; "
-                        "the file changed while it was read, or the mapping of its dates did. No table was changed; deliver the file again."
+                        f"delivery {delivery_id}: {found.get((delivery_id, month), 0)} lines of"
+                        f" {month} found, {lines} registered; the file changed while it was read,"
+                        " or the mapping of its dates did. No table was changed; deliver the file"
+                        " again."
                     )
 
 
-def month_contents(deliveries: pd.DataFrame, month: int, adopted: Sequence[str] = ()) -> list[tuple[str, int, str]]:
-    """What holds lines of a month, by registration: (delivery_id, lines, content version); of an adopted source its newest state."""
+def month_contents(
+    deliveries: pd.DataFrame, month: int, adopted: Sequence[str] = ()
+) -> list[tuple[str, int, str]]:
+    """What holds lines of a month, by registration: (delivery_id, lines, content version); of an
+    adopted source its newest state.
+    """
     is_adopted = deliveries["source"].isin(list(adopted))
-    current = pd.concat([deliveries[~is_adopted], deliveries[is_adopted].sort_values("sequence").drop_duplicates("source", keep="last")])
+    current = pd.concat(
+        [
+            deliveries[~is_adopted],
+            deliveries[is_adopted].sort_values("sequence").drop_duplicates("source", keep="last"),
+        ]
+    )
     return [
-        (f"adopted_{row['source']}" if row["source"] in adopted else row["delivery_id"], int(entry["line_count"]), entry["content_version"])
+        (
+            f"adopted_{row['source']}" if row["source"] in adopted else row["delivery_id"],
+            int(entry["line_count"]),
+            entry["content_version"],
+        )
         for row in current.sort_values("sequence").to_dict("records")
         for entry in row["months"]
         if int(entry["yyyymm"]) == month
@@ -165,9 +241,14 @@ def month_contents(deliveries: pd.DataFrame, month: int, adopted: Sequence[str] 
 
 
 def _needed(
-    own: Container[str], contents: Mapping[int, Any], stored: Mapping[int, Slice], months: Sequence[int]
+    own: Container[str],
+    contents: Mapping[int, Any],
+    stored: Mapping[int, Slice],
+    months: Sequence[int],
 ) -> dict[str, dict[int, int]]:
-    """Lines by delivery and month that the ledger does not know to be stored, of the deliveries of one source."""
+    """Lines by delivery and month that the ledger does not know to be stored, of the deliveries of
+    one source.
+    """
     needed: dict[str, dict[int, int]] = {}
     for month in months:
         done = set(stored[month].details["deliveries"]) if month in stored else set()

@@ -1,4 +1,5 @@
-"""Which deliveries there are: every unknown file and every new state of an adopted table is registered once.
+"""Which deliveries there are: every unknown file and every new state of an adopted table is
+registered once.
 
 Lines of no month are stored with their registration; those of months by lines.py.
 """
@@ -24,7 +25,9 @@ from resources.settings import Settings, Source
 
 @dataclass(frozen=True)
 class Register:
-    """Registers every unknown file and every new version of an adopted table, with their lines of no month."""
+    """Registers every unknown file and every new version of an adopted table, with their lines of
+    no month.
+    """
 
     settings: Settings
     lakehouse: Lakehouse
@@ -32,7 +35,9 @@ class Register:
     log: Log
 
     def run(self, run_id: str) -> list[dict[str, Any]]:
-        """The deliveries registered now. Raises NoFiles, or UnreadableFile naming all that can't be taken in; nothing was stored then."""
+        """The deliveries registered now. Raises NoFiles, or UnreadableFile naming all that can't be
+        taken in; nothing was stored then.
+        """
         number = self.lakehouse.next_number(BRONZE_SALES_ORDERS)
         known = self.lakehouse.rows(DELIVERIES)
         unknown = self._unknown_files(set(known["delivery_id"]), set(known["source"]))
@@ -47,13 +52,25 @@ class Register:
                 described, lines = self._describe_files(source, unknown[source.name], known, now)
                 homeless += lines
             for row in described:
-                new_rows.append(row | {"sequence": sequence, "source": source.name, "registered_at": now, "run_id": run_id})
+                new_rows.append(
+                    row
+                    | {
+                        "sequence": sequence,
+                        "source": source.name,
+                        "registered_at": now,
+                        "run_id": run_id,
+                    }
+                )
                 sequence += 1
         for later, rows in enumerate(homeless):
             new = not_stored(rows, self.lakehouse.read(BRONZE_SALES_ORDERS, [NO_MONTH]))
             self.lakehouse.append(BRONZE_SALES_ORDERS, new, number + later)
         if new_rows:
-            self.lakehouse.append(DELIVERIES, self.lakehouse.create_frame(DELIVERIES, new_rows), number=new_rows[0]["sequence"])
+            self.lakehouse.append(
+                DELIVERIES,
+                self.lakehouse.create_frame(DELIVERIES, new_rows),
+                number=new_rows[0]["sequence"],
+            )
         return new_rows
 
     def _unknown_files(self, known: set[str], delivering: set[str]) -> dict[str, list[OrderFile]]:
@@ -74,17 +91,22 @@ class Register:
                         by_content.setdefault(file.delivery_id, file)
                 except (UnreadableFile, transforms.MissingColumn) as error:
                     mistakes.append(str(error))
-            found[source.name] = sorted(by_content.values(), key=lambda file: (file.modified_at, file.file_name))
+            found[source.name] = sorted(
+                by_content.values(), key=lambda file: (file.modified_at, file.file_name)
+            )
         if mistakes:
             raise UnreadableFile(
-                f"{len(mistakes)} file(s) can't be taken in; no table was changed\n" + "\n".join(f"  {m}" for m in mistakes)
+                f"{len(mistakes)} file(s) can't be taken in; no table was changed\n"
+                + "\n".join(f"  {m}" for m in mistakes)
             )
         return found
 
     def _describe_files(
         self, source: Source, files: Sequence[OrderFile], known: pd.DataFrame, now: datetime
     ) -> tuple[list[dict[str, Any]], list[DataFrame]]:
-        """The rows of bronze.deliveries for the files, and their lines of no month, to be stored when all sources were read."""
+        """The rows of bronze.deliveries for the files, and their lines of no month, to be stored
+        when all sources were read.
+        """
         if not files:
             return [], []
         self.log(f"{source.name}: reading {len(files)} new file(s)")
@@ -94,19 +116,40 @@ class Register:
         homeless = []
         if holding := [file for file in files if file.delivery_id in with_homeless]:
             lines = self._dated(source, holding).where(F.col("yyyymm") == NO_MONTH)
-            homeless.append(transforms.sales_orders(lines, source.name, {file.delivery_id: now for file in holding}))
+            homeless.append(
+                transforms.sales_orders(
+                    lines, source.name, {file.delivery_id: now for file in holding}
+                )
+            )
         former = known[known["source"] == source.name]
         seen = {name for names in former["column_names"] for name in names}
-        return [self._row(source, file, facts[facts["_delivery_id"] == file.delivery_id], former, seen) for file in files], homeless
+        return [
+            self._row(source, file, facts[facts["_delivery_id"] == file.delivery_id], former, seen)
+            for file in files
+        ], homeless
 
     def _dated(self, source: Source, files: Sequence[OrderFile]) -> DataFrame:
         now = datetime.now(UTC)
         lines = self.orders.lines(self.lakehouse.spark, source, files)
-        return transforms.dated_lines(lines, source, self.settings.first_month, now.year * 100 + now.month)
+        return transforms.dated_lines(
+            lines, source, self.settings.first_month, now.year * 100 + now.month
+        )
 
-    def _row(self, source: Source, file: OrderFile, facts: pd.DataFrame, former: pd.DataFrame, seen_columns: set[str]) -> dict[str, Any]:
+    def _row(
+        self,
+        source: Source,
+        file: OrderFile,
+        facts: pd.DataFrame,
+        former: pd.DataFrame,
+        seen_columns: set[str],
+    ) -> dict[str, Any]:
         months = {
-            int(fact["yyyymm"]): (int(fact["yyyymm"]), int(fact["line_count"]), int(fact["last_day"]), str(fact["content_version"]))
+            int(fact["yyyymm"]): (
+                int(fact["yyyymm"]),
+                int(fact["line_count"]),
+                int(fact["last_day"]),
+                str(fact["content_version"]),
+            )
             for fact in facts.to_dict("records")
         }
         if source.mode == "adopt" or (source.mode == "snapshot" and source.replaces == "file"):
@@ -121,11 +164,16 @@ class Register:
             "byte_count": file.byte_count,
             "modified_at": file.modified_at,
             "column_names": list(file.column_names),
-            "new_columns": [name for name in file.column_names if name not in seen_columns] if len(former) else [],
+            "new_columns": (
+                [name for name in file.column_names if name not in seen_columns]
+                if len(former)
+                else []
+            ),
             "line_count": int(facts["line_count"].sum()),
             "unreadable_line_count": unreadable,
             "months": [
-                dict(zip(("yyyymm", "line_count", "last_day", "content_version"), m, strict=True)) for _, m in sorted(months.items())
+                dict(zip(("yyyymm", "line_count", "last_day", "content_version"), m, strict=True))
+                for _, m in sorted(months.items())
             ],
             "status": "has_unreadable_lines" if unreadable else "complete",
         }
@@ -133,14 +181,26 @@ class Register:
     def _describe_adopted(self, source: Source, known: pd.DataFrame) -> list[dict[str, Any]]:
         table = self.lakehouse.read_external(str(source.table))
         transforms.check_columns(source, str(source.table), table.columns)
-        facts: pd.DataFrame = transforms.deliveries(adopted_lines(table, source, self.settings)).toPandas()
-        content = version_of(sorted(zip(facts["yyyymm"].tolist(), facts["content_version"], strict=True)))
+        facts: pd.DataFrame = transforms.deliveries(
+            adopted_lines(table, source, self.settings)
+        ).toPandas()
+        content = version_of(
+            sorted(zip(facts["yyyymm"].tolist(), facts["content_version"], strict=True))
+        )
         delivery_id = version_of(source.name, content)
         if delivery_id in set(known["delivery_id"]):
             return []
-        file = OrderFile(source.name, str(source.table), 0, datetime.now(UTC), content, tuple(table.columns))
+        file = OrderFile(
+            source.name, str(source.table), 0, datetime.now(UTC), content, tuple(table.columns)
+        )
         former = known[known["source"] == source.name]
         return [
-            self._row(source, file, facts, former, {name for names in former["column_names"] for name in names})
+            self._row(
+                source,
+                file,
+                facts,
+                former,
+                {name for names in former["column_names"] for name in names},
+            )
             | {"delivery_id": delivery_id}
         ]

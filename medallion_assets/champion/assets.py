@@ -26,7 +26,14 @@ from medallion_assets.table_asset import (
     run_tags,
     table_asset,
 )
-from medallion_assets.tables import CHAMPION, DEMAND_FEATURES, MODEL_EVALUATION, MONTHLY_DEMAND, ZOO_FORECAST, ZOO_RESULT
+from medallion_assets.tables import (
+    CHAMPION,
+    DEMAND_FEATURES,
+    MODEL_EVALUATION,
+    MONTHLY_DEMAND,
+    ZOO_FORECAST,
+    ZOO_RESULT,
+)
 from medallion_assets.zoo.assets import model_key
 from medallion_assets.zoo.registry import enabled
 from resources.lakehouse import Lakehouse
@@ -34,7 +41,9 @@ from resources.settings import Settings
 from resources.tracking import Tracking
 
 
-def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list[dg.AssetsDefinition]:
+def build_assets(
+    settings: Settings, lakehouse_names: Mapping[str, str]
+) -> list[dg.AssetsDefinition]:
     """The evidence, its evaluation and the decisions."""
     specs = enabled(settings.zoo.models)
     writers = tuple(spec.name for spec in specs)
@@ -46,7 +55,9 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         origins = {month: _evidence(settings, months.complete, month) for month in months.wanted}
         forecasts = read(ZOO_FORECAST).where(_listed("model", writers))
         stored = read.stored(ZOO_FORECAST)
-        return evaluation.zoo_result(forecasts, read(MONTHLY_DEMAND), read(DEMAND_FEATURES), origins, classes, stored)
+        return evaluation.zoo_result(
+            forecasts, read(MONTHLY_DEMAND), read(DEMAND_FEATURES), origins, classes, stored
+        )
 
     def model_evaluation(read: Reader, months: Months, settings: Settings) -> DataFrame:
         origins = {month: _evidence(settings, months.complete, month) for month in months.wanted}
@@ -57,7 +68,11 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         ZOO_RESULT,
         settings,
         lakehouse_names[ZOO_RESULT.id],
-        [Input(ZOO_FORECAST, _origins, writers, is_open=True), Input(MONTHLY_DEMAND, _targets), Input(DEMAND_FEATURES, _origins)],
+        [
+            Input(ZOO_FORECAST, _origins, writers, is_open=True),
+            Input(MONTHLY_DEMAND, _targets),
+            Input(DEMAND_FEATURES, _origins),
+        ],
         zoo_result,
         {"classes": classes, **forecast},
         only_complete=True,
@@ -71,10 +86,17 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         only_complete=True,
     )
 
-    @dg.asset(**asset_options(MODEL_EVALUATION, settings, lakehouse_names[MODEL_EVALUATION.id], [ZOO_RESULT]), deps=[asset_key(ZOO_RESULT)])
+    @dg.asset(
+        **asset_options(
+            MODEL_EVALUATION, settings, lakehouse_names[MODEL_EVALUATION.id], [ZOO_RESULT]
+        ),
+        deps=[asset_key(ZOO_RESULT)],
+    )
     @retry_transient
     def model_evaluation_(
-        context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], tracking: dg.ResourceParam[Tracking]
+        context: dg.AssetExecutionContext,
+        lakehouse: dg.ResourceParam[Lakehouse],
+        tracking: dg.ResourceParam[Tracking],
     ) -> dg.MaterializeResult:
         tracking.check()
         requested = [int(key) for key in context.partition_keys]
@@ -84,10 +106,16 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
             settings,
             MODEL_EVALUATION,
             requested,
-            lambda permission: build.run(lakehouse, settings, requested, context.run.run_id, context.log.info, permission),
+            lambda permission: build.run(
+                lakehouse, settings, requested, context.run.run_id, context.log.info, permission
+            ),
         )
         log = EvaluationLog(settings, lakehouse, tracking, classes)
-        unlogged = [s for s in outcome.slices.values() if s.yyyymm in requested and not s.details.get("is_logged")]
+        unlogged = [
+            s
+            for s in outcome.slices.values()
+            if s.yyyymm in requested and not s.details.get("is_logged")
+        ]
         told = {
             month: log.run(
                 month,
@@ -98,8 +126,11 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
             )
             for month in requested
         }
-        # Marked after logging: a process that dies in between logs the figures again, which changes nothing.
-        lakehouse.record(MODEL_EVALUATION, [recorded(s, is_logged=True) for s in unlogged], context.run.run_id)
+        # Marked after logging: a process that dies in between logs the figures again, which changes
+        # nothing.
+        lakehouse.record(
+            MODEL_EVALUATION, [recorded(s, is_logged=True) for s in unlogged], context.run.run_id
+        )
         return report(context, MODEL_EVALUATION, requested, outcome, by_month=told)
 
     @dg.asset(
@@ -108,11 +139,21 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
     )
     @retry_transient
     def champion(
-        context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], tracking: dg.ResourceParam[Tracking]
+        context: dg.AssetExecutionContext,
+        lakehouse: dg.ResourceParam[Lakehouse],
+        tracking: dg.ResourceParam[Tracking],
     ) -> dg.MaterializeResult:
         tracking.check()
         requested = [int(key) for key in context.partition_keys]
-        training = Training(settings, specs, lakehouse, tracking, run_tags(context, settings), context.run.run_id, context.log.info)
+        training = Training(
+            settings,
+            specs,
+            lakehouse,
+            tracking,
+            run_tags(context, settings),
+            context.run.run_id,
+            context.log.info,
+        )
         outcome, told = training.run(requested)
         return report(context, CHAMPION, requested, outcome, by_month=told)
 
@@ -121,17 +162,26 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
 
 def _evidence(settings: Settings, complete: frozenset[int], month: int) -> list[int]:
     f = settings.forecast
-    return [o for o in evidence_origins(month, f.horizon, f.origins, settings.first_month, f.min_history) if o in complete]
+    return [
+        o
+        for o in evidence_origins(month, f.horizon, f.origins, settings.first_month, f.min_history)
+        if o in complete
+    ]
 
 
 def _origins(month: int, settings: Settings) -> list[int]:
     f = settings.forecast
-    return month_range(max(settings.first_month, add_months(month, 1 - f.horizon - f.origins)), add_months(month, -1))
+    return month_range(
+        max(settings.first_month, add_months(month, 1 - f.horizon - f.origins)),
+        add_months(month, -1),
+    )
 
 
 def _targets(month: int, settings: Settings) -> list[int]:
     return (
-        [m for m in month_range(_origins(month, settings)[0], month) if m >= settings.first_month] if _origins(month, settings) else [month]
+        [m for m in month_range(_origins(month, settings)[0], month) if m >= settings.first_month]
+        if _origins(month, settings)
+        else [month]
     )
 
 

@@ -1,6 +1,8 @@
-"""Who serves each demand class: the verdict on the evidence, with figures and one sentence a person can read.
+"""Who serves each demand class: the verdict on the evidence, with figures and one sentence a person
+can read.
 
-Pure functions of small frames. How the figures are made lies in evaluation.py; registering, storing and serving lie in assets.
+Pure functions of small frames. How the figures are made lies in evaluation.py; registering, storing
+and serving lie in assets.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ MIN_GROUP_CELLS = 50
 EQUIVALENCE = 0.005
 BIAS_ALLOWED = 0.25
 BIAS_MARGIN = 0.05
-# The quantile loss of sparse demand rewards forecasting nothing: below a quarter of the demand nobody is promoted, however the
-# incumbent is biased.
+# The quantile loss of sparse demand rewards forecasting nothing: below a quarter of the demand
+# nobody is promoted, however the incumbent is biased.
 MIN_BIAS = -0.75
 DRAWS = 1_000
 HELD_UNTIL_RELEASED = 999912
@@ -65,8 +67,8 @@ class Contestant:
 class Decision:
     """One row of gold.champion. What only the training run knows is None until it fills it in.
 
-    champion_trained_yyyymm is the decision month where the champion takes the fit of this training, and None where the fit that
-    served before goes on serving.
+    champion_trained_yyyymm is the decision month where the champion takes the fit of this training,
+    and None where the fit that served before goes on serving.
     """
 
     yyyymm: int
@@ -110,47 +112,75 @@ def decide(
     seed: int = 7,
     held: Mapping[str, int] | None = None,
 ) -> list[Decision]:
-    """The decision of ``month`` for each class of ``incumbents`` (class -> model that serves it, None before the first training).
+    """The decision of ``month`` for each class of ``incumbents`` (class -> model that serves it,
+    None before the first training).
 
-    evaluation: rows of gold.model_evaluation of the month. part_losses: rows of evaluation.part_losses of the month, for the interval
-    of a difference in WQL (paired percentile bootstrap over parts), the groups and the oracle; WQL and bias themselves come from
-    evaluation. ``contestants`` in order of cost, the cheapest first. ``origins_available``: evidence origins, at least ``k_min`` are
-    needed. ``held``: class -> last month in which it is only evaluated.
+    evaluation: rows of gold.model_evaluation of the month. part_losses: rows of
+    evaluation.part_losses of the month, for the interval of a difference in WQL (paired percentile
+    bootstrap over parts), the groups and the oracle; WQL and bias themselves come from evaluation.
+    ``contestants`` in order of cost, the cheapest first. ``origins_available``: evidence origins,
+    at least ``k_min`` are needed. ``held``: class -> last month in which it is only evaluated.
 
-    A challenger is eligible when it lacks no cell, its WQL lies below seasonal_naive's, its bias passes the guard, the interval of its
-    difference to the incumbent lies wholly below zero, and in no third of the horizon and no ABC class of 50 cells or more its WQL is
-    more than 2 % above the incumbent's. The guard: abs(bias) at most max(.25, abs(incumbent's bias) + .05), and bias above -.75. The
-    eligible model with the lowest WQL wins, of equal ones that with the lower squared error of expected demand. The cheapest equivalent
-    one is taken instead: its interval against the winner lies within .5 % of the winner's WQL, and that of its squared error does not
-    lie above the winner's. Where there is no incumbent to compare with, seasonal_naive stands for it.
+    A challenger is eligible when it lacks no cell, its WQL lies below seasonal_naive's, its bias
+    passes the guard, the interval of its difference to the incumbent lies wholly below zero, and in
+    no third of the horizon and no ABC class of 50 cells or more its WQL is more than 2 % above the
+    incumbent's. The guard: abs(bias) at most max(.25, abs(incumbent's bias) + .05), and bias above
+    -.75. The eligible model with the lowest WQL wins, of equal ones that with the lower squared
+    error of expected demand. The cheapest equivalent one is taken instead: its interval against the
+    winner lies within .5 % of the winner's WQL, and that of its squared error does not lie above
+    the winner's. Where there is no incumbent to compare with, seasonal_naive stands for it.
 
-    promoted: a challenger serves. refreshed: the incumbent stays and takes the new fit. denied: nobody is promoted for lack of
-    origins, or nobody is eligible and seasonal_naive serves for want of an incumbent. kept: promotion is off, or the incumbent stays
-    with its former fit, because this training has none of it, or one that lacks many cells, or because a person holds the class.
+    promoted: a challenger serves. refreshed: the incumbent stays and takes the new fit. denied:
+    nobody is promoted for lack of origins, or nobody is eligible and seasonal_naive serves for want
+    of an incumbent. kept: promotion is off, or the incumbent stays with its former fit, because
+    this training has none of it, or one that lacks many cells, or because a person holds the class.
     proposed: promotion waits for approval, and what served goes on serving.
 
-    A class with fewer parts or cells than the settings ask for, or without demand in its cells, takes the decision on the cells of all
-    classes, between the models asked for it and for every class that has cells; an incumbent that isn't can't be compared there and stays.
-    Raises ValueError when part_losses lack rows of a model that evaluation compares.
+    A class with fewer parts or cells than the settings ask for, or without demand in its cells,
+    takes the decision on the cells of all classes, between the models asked for it and for every
+    class that has cells; an incumbent that isn't can't be compared there and stays. Raises
+    ValueError when part_losses lack rows of a model that evaluation compares.
     """
 
-    with_cells = frozenset(map(str, evaluation.loc[evaluation["segment_kind"] == "demand_class", "segment"]))
+    with_cells = frozenset(
+        map(str, evaluation.loc[evaluation["segment_kind"] == "demand_class", "segment"])
+    )
 
     @cache
     def of_classes(segment: str, classes: frozenset[str]) -> _Contest:
         return _contest(segment, classes, evaluation, part_losses, contestants, draws, seed)
 
     def contest(demand_class: str, is_pooled: bool) -> _Contest:
-        return of_classes("all", with_cells | {demand_class}) if is_pooled else of_classes(demand_class, frozenset({demand_class}))
+        return (
+            of_classes("all", with_cells | {demand_class})
+            if is_pooled
+            else of_classes(demand_class, frozenset({demand_class}))
+        )
 
-    ordered = sorted(incumbents, key=lambda name: (DEMAND_CLASSES.index(name) if name in DEMAND_CLASSES else len(DEMAND_CLASSES), name))
+    ordered = sorted(
+        incumbents,
+        key=lambda name: (
+            DEMAND_CLASSES.index(name) if name in DEMAND_CLASSES else len(DEMAND_CLASSES),
+            name,
+        ),
+    )
     rules = _Rules(month, origins_available, k_min, settings, contestants, contest)
-    return [_settled(_decide_class(name, incumbents[name], rules), incumbents[name], rules, (held or {}).get(name)) for name in ordered]
+    return [
+        _settled(
+            _decide_class(name, incumbents[name], rules),
+            incumbents[name],
+            rules,
+            (held or {}).get(name),
+        )
+        for name in ordered
+    ]
 
 
 @dataclass(frozen=True)
 class _Figures:
-    """What gold.model_evaluation says of one model in one segment; wql, bias and rmse None where they are no finite numbers."""
+    """What gold.model_evaluation says of one model in one segment; wql, bias and rmse None where
+    they are no finite numbers.
+    """
 
     wql: float | None
     bias: float | None
@@ -163,7 +193,9 @@ class _Figures:
 
 @dataclass(frozen=True)
 class _Contest:
-    """The models asked for ``classes`` on their cells, in order of cost. Arrays have one column per model of ``compared``."""
+    """The models asked for ``classes`` on their cells, in order of cost. Arrays have one column per
+    model of ``compared``.
+    """
 
     classes: frozenset[str]
     figures: Mapping[str, _Figures]
@@ -200,7 +232,9 @@ class _Contest:
         return self.figures[model].missing_cell_count if model in self.figures else 0
 
     def best(self, models: Iterable[str]) -> str | None:
-        """The model with the lowest WQL, of equal ones that with the lowest RMSE, then the cheapest, as where none has a WQL."""
+        """The model with the lowest WQL, of equal ones that with the lowest RMSE, then the
+        cheapest, as where none has a WQL.
+        """
 
         def figures(model: str) -> tuple[float, float]:
             f = self.figures[model]
@@ -209,16 +243,24 @@ class _Contest:
         return min(models, key=figures, default=None)
 
     def difference(self, model: str, other: str) -> tuple[float, float, float]:
-        """WQL of ``model`` less that of ``other``, both compared: the difference and the ends of its interval."""
+        """WQL of ``model`` less that of ``other``, both compared: the difference and the ends of
+        its interval.
+        """
         first, second = self.compared.index(model), self.compared.index(other)
         exact = (self.wql(model) or 0.0) - (self.wql(other) or 0.0)
-        # With very many parts the draws come from a sample of them: its spread, around the difference of all.
+        # With very many parts the draws come from a sample of them: its spread, around the
+        # difference of all.
         shift = exact - float(self.sampled_wql[first] - self.sampled_wql[second])
-        low, high = np.nanpercentile(self.drawn_wql[:, first] - self.drawn_wql[:, second], INTERVAL_PCT) + shift
+        low, high = (
+            np.nanpercentile(self.drawn_wql[:, first] - self.drawn_wql[:, second], INTERVAL_PCT)
+            + shift
+        )
         return exact, float(low), float(high)
 
     def squared_error(self, model: str, other: str) -> tuple[float, float]:
-        """The ends of the interval of the squared error of ``model`` less that of ``other``, as shares of that of ``other``."""
+        """The ends of the interval of the squared error of ``model`` less that of ``other``, as
+        shares of that of ``other``.
+        """
         first, second = self.compared.index(model), self.compared.index(other)
         share = self.drawn_squared_error[:, first] / self.drawn_squared_error[:, second] - 1
         low, high = np.nanpercentile(share, INTERVAL_PCT)
@@ -236,7 +278,9 @@ class _Contest:
         first, second = self.compared.index(model), self.compared.index(other)
         for group, (cells, wql) in self.groups.items():
             if cells >= MIN_GROUP_CELLS and wql[first] > wql[second] * (1 + GROUP_TOLERANCE):
-                return f"WQL {wql[first]:.3f} against {wql[second]:.3f} of {other} in {_GROUPS[group]}"
+                return (
+                    f"WQL {wql[first]:.3f} against {wql[second]:.3f} of {other} in {_GROUPS[group]}"
+                )
         return None
 
 
@@ -264,91 +308,168 @@ def _decide_class(demand_class: str, incumbent: str | None, rules: _Rules) -> De
         demand_class=demand_class,
         decision="denied",
         champion=champion,
-        reason=f"only {rules.origins_available} of {rules.k_min} required evidence origins: {champion} serves",
+        reason=(
+            f"only {rules.origins_available} of {rules.k_min} required evidence origins: {champion}"
+            " serves"
+        ),
         baseline_wql=contest.wql(BASELINE),
         oracle_wql=contest.oracle_wql,
         cell_count=contest.cells,
         part_count=contest.parts,
         origin_count=rules.origins_available,
         pooled=is_pooled,
-        champion_trained_yyyymm=rules.month if incumbent is None or rules.is_asked(incumbent, demand_class) else None,
+        champion_trained_yyyymm=(
+            rules.month if incumbent is None or rules.is_asked(incumbent, demand_class) else None
+        ),
     )
-    undecided = _with_models(undecided, contest, champion, contest.best(m for m in contest.figures if m != champion))
+    undecided = _with_models(
+        undecided, contest, champion, contest.best(m for m in contest.figures if m != champion)
+    )
     if rules.settings.mode == "off":
         how = "stays as it was trained" if incumbent else "serves for want of a champion"
         trained = None if incumbent else rules.month
-        return replace(undecided, decision="kept", reason=f"promotion is off: {champion} {how}", champion_trained_yyyymm=trained)
+        return replace(
+            undecided,
+            decision="kept",
+            reason=f"promotion is off: {champion} {how}",
+            champion_trained_yyyymm=trained,
+        )
     if rules.origins_available < rules.k_min:
         return undecided
     verdict = _verdict(undecided, incumbent, contest, rules)
     if is_pooled:
-        why = f"{_count(own.parts, 'part')} and {_count(own.cells, 'cell')} are too few" if is_small else "no cell has demand"
+        why = (
+            f"{_count(own.parts, 'part')} and {_count(own.cells, 'cell')} are too few"
+            if is_small
+            else "no cell has demand"
+        )
         return replace(verdict, reason=f"{why}, so all classes decide together: {verdict.reason}")
     return verdict
 
 
-def _settled(verdict: Decision, incumbent: str | None, rules: _Rules, held_until: int | None) -> Decision:
+def _settled(
+    verdict: Decision, incumbent: str | None, rules: _Rules, held_until: int | None
+) -> Decision:
     """The verdict, unless a person holds the class or has to approve what it would change."""
     champion = incumbent or BASELINE
     is_held = held_until is not None and rules.month <= held_until
     if not is_held and not (verdict.decision == "promoted" and rules.settings.mode == "approve"):
         return verdict
     contest = rules.contest(verdict.demand_class, verdict.pooled)
-    former = _with_models(verdict, contest, champion, verdict.champion if verdict.champion != champion else verdict.challenger)
+    former = _with_models(
+        verdict,
+        contest,
+        champion,
+        verdict.champion if verdict.champion != champion else verdict.challenger,
+    )
     former = replace(former, champion_trained_yyyymm=None if incumbent or is_held else rules.month)
     if is_held:
         until = "a person releases it" if held_until == HELD_UNTIL_RELEASED else f"{held_until}"
         evidence = f"the evidence says {verdict.decision} {verdict.champion}, {verdict.reason}"
         reason = f"held until {until}: {champion} stays as it was trained; {evidence}"
         return replace(former, decision="kept", reason=reason, held_until_yyyymm=held_until)
-    return replace(former, decision="proposed", reason=f"waits for approval, until then {champion} serves: {verdict.reason}")
+    return replace(
+        former,
+        decision="proposed",
+        reason=f"waits for approval, until then {champion} serves: {verdict.reason}",
+    )
 
 
-def _verdict(undecided: Decision, incumbent: str | None, contest: _Contest, rules: _Rules) -> Decision:
+def _verdict(
+    undecided: Decision, incumbent: str | None, contest: _Contest, rules: _Rules
+) -> Decision:
     """The decision on a contest's figures, promotion being on and the origins enough."""
-    if undecided.pooled and rules.is_asked(str(incumbent)) and not rules.is_asked(str(incumbent), *contest.classes):
-        why = f"{incumbent} is not asked for all classes that have cells and can't be compared on them"
+    if (
+        undecided.pooled
+        and rules.is_asked(str(incumbent))
+        and not rules.is_asked(str(incumbent), *contest.classes)
+    ):
+        why = (
+            f"{incumbent} is not asked for all classes that have cells and can't be compared on"
+            " them"
+        )
         return _stay(undecided, incumbent, why, contest, rules)
     yardstick = incumbent if incumbent in contest.compared else BASELINE
     if yardstick not in contest.compared:
-        return _stay(undecided, incumbent, f"there is no WQL of {yardstick} to compare with", contest, rules)
-    refusals = {m: _refusal(m, yardstick, contest) for m in contest.figures if m not in (yardstick, incumbent)}
+        return _stay(
+            undecided, incumbent, f"there is no WQL of {yardstick} to compare with", contest, rules
+        )
+    refusals = {
+        m: _refusal(m, yardstick, contest)
+        for m in contest.figures
+        if m not in (yardstick, incumbent)
+    }
     eligible = [m for m, refusal in refusals.items() if refusal is None]
     best = contest.best(eligible)
     if best is None:
         refused = contest.best(refusals)
         why = f"{refused} {refusals[refused]}" if refused else "there is no other model"
-        return _stay(_with_difference(undecided, contest, refused, yardstick), incumbent, why, contest, rules)
+        return _stay(
+            _with_difference(undecided, contest, refused, yardstick), incumbent, why, contest, rules
+        )
     winner, worse = _cheapest_equivalent(best, (yardstick, *eligible), contest)
-    closeness = f"{winner} is cheaper and certain to be within {EQUIVALENCE:.1%} of {best} with WQL {contest.wql(best):.3f}"
+    closeness = (
+        f"{winner} is cheaper and certain to be within {EQUIVALENCE:.1%} of {best} with WQL"
+        f" {contest.wql(best):.3f}"
+    )
     if winner == yardstick:
-        return _stay(_with_difference(undecided, contest, best, yardstick), incumbent, closeness, contest, rules)
+        return _stay(
+            _with_difference(undecided, contest, best, yardstick),
+            incumbent,
+            closeness,
+            contest,
+            rules,
+        )
     reason = f"{winner}: {contest.comparison(winner, yardstick)}"
     if yardstick != BASELINE and undecided.baseline_wql is not None:
         reason += f", {BASELINE} {undecided.baseline_wql:.3f}"
     if incumbent not in (None, yardstick):
-        reason += f"; {incumbent}, which served, {_why_not_compared(str(incumbent), undecided.demand_class, rules)}"
+        reason += (
+            f"; {incumbent}, which served,"
+            f" {_why_not_compared(str(incumbent), undecided.demand_class, rules)}"
+        )
     if winner != best:
         reason += f"; {closeness}"
     reason += worse
     promoted = _with_difference(undecided, contest, winner, yardstick)
-    promoted = _with_models(promoted, contest, winner, contest.best(m for m in contest.figures if m != winner))
+    promoted = _with_models(
+        promoted, contest, winner, contest.best(m for m in contest.figures if m != winner)
+    )
     return replace(
-        promoted, decision="promoted", reason=reason + _left_out(contest, (winner, incumbent)), champion_trained_yyyymm=rules.month
+        promoted,
+        decision="promoted",
+        reason=reason + _left_out(contest, (winner, incumbent)),
+        champion_trained_yyyymm=rules.month,
     )
 
 
-def _stay(decision: Decision, incumbent: str | None, why: str, contest: _Contest, rules: _Rules) -> Decision:
-    """Nobody is promoted: the incumbent takes the new fit where that can be trusted; without one seasonal_naive serves."""
-    figures = f" with WQL {decision.champion_wql:.3f} on {contest.extent}" if decision.champion_wql is not None else ""
+def _stay(
+    decision: Decision, incumbent: str | None, why: str, contest: _Contest, rules: _Rules
+) -> Decision:
+    """Nobody is promoted: the incumbent takes the new fit where that can be trusted; without one
+    seasonal_naive serves.
+    """
+    figures = (
+        f" with WQL {decision.champion_wql:.3f} on {contest.extent}"
+        if decision.champion_wql is not None
+        else ""
+    )
     because = f", because {why}{_left_out(contest, (decision.challenger, incumbent))}"
     if incumbent is None:
         is_alone = not any(m != BASELINE for m in contest.figures)
-        return replace(decision, decision="refreshed" if is_alone else "denied", reason=f"{BASELINE} serves{figures}{because}")
+        return replace(
+            decision,
+            decision="refreshed" if is_alone else "denied",
+            reason=f"{BASELINE} serves{figures}{because}",
+        )
     own = rules.contest(decision.demand_class, False)
     has_sound_fit = incumbent in own.compared or (not own.has_demand and not own.missing(incumbent))
     if rules.is_asked(incumbent, decision.demand_class) and has_sound_fit:
-        return replace(decision, decision="refreshed", reason=f"{incumbent} stays with the fit of this training{figures}{because}")
+        return replace(
+            decision,
+            decision="refreshed",
+            reason=f"{incumbent} stays with the fit of this training{figures}{because}",
+        )
     fault = _why_not_compared(incumbent, decision.demand_class, rules)
     reason = f"{incumbent} stays with its former fit, since it {fault}{because}"
     return replace(decision, decision="kept", reason=reason, champion_trained_yyyymm=None)
@@ -365,16 +486,24 @@ def _refusal(model: str, yardstick: str, contest: _Contest) -> str | None:
     if model != BASELINE and baseline_wql is not None and wql >= baseline_wql:
         return f"has WQL {wql:.3f}, not below {baseline_wql:.3f} of {BASELINE}, on {contest.extent}"
     if abs(bias) > max(BIAS_ALLOWED, abs(yardstick_bias) + BIAS_MARGIN) or bias < MIN_BIAS:
-        return f"has bias {bias:+.2f} against {yardstick_bias:+.2f} of {yardstick}, with WQL {wql:.3f}"
-    if not contest.difference(model, yardstick)[2] < 0:  # NaN, where no sampled part has demand, is no proof either
+        return (
+            f"has bias {bias:+.2f} against {yardstick_bias:+.2f} of {yardstick}, with WQL {wql:.3f}"
+        )
+    if (
+        not contest.difference(model, yardstick)[2] < 0
+    ):  # NaN, where no sampled part has demand, is no proof either
         return f"is not certain to be better: {contest.comparison(model, yardstick)}"
     if worse := contest.worse_group(model, yardstick):
         return f"is more than {GROUP_TOLERANCE:.0%} worse in a part of the cells: {worse}"
     return None
 
 
-def _cheapest_equivalent(best: str, candidates: Collection[str], contest: _Contest) -> tuple[str, str]:
-    """The cheapest model that is as good as the best, and what is said of cheaper ones that only have its WQL."""
+def _cheapest_equivalent(
+    best: str, candidates: Collection[str], contest: _Contest
+) -> tuple[str, str]:
+    """The cheapest model that is as good as the best, and what is said of cheaper ones that only
+    have its WQL.
+    """
     margin = EQUIVALENCE * (contest.wql(best) or 0.0)
     worse = ""
     for model in contest.compared[: contest.compared.index(best)]:
@@ -384,7 +513,10 @@ def _cheapest_equivalent(best: str, candidates: Collection[str], contest: _Conte
         least, most = contest.squared_error(model, best)
         if not least > 0:
             return model, worse
-        worse += f"; {model} is cheaper with the same WQL, but the squared error of its expected demand is {least:.1%} to {most:.1%} larger"
+        worse += (
+            f"; {model} is cheaper with the same WQL, but the squared error of its expected demand"
+            f" is {least:.1%} to {most:.1%} larger"
+        )
     return best, worse
 
 
@@ -394,10 +526,15 @@ def _why_not_compared(incumbent: str, demand_class: str, rules: _Rules) -> str:
         return "is not among the models of this training"
     if not rules.is_asked(incumbent, demand_class):
         return "is not asked for this class any more"
-    return f"lacks {_count(rules.contest(demand_class, False).missing(incumbent), 'cell')} that other models have"
+    return (
+        f"lacks {_count(rules.contest(demand_class, False).missing(incumbent), 'cell')} that other"
+        " models have"
+    )
 
 
-def _with_models(decision: Decision, contest: _Contest, champion: str, challenger: str | None) -> Decision:
+def _with_models(
+    decision: Decision, contest: _Contest, champion: str, challenger: str | None
+) -> Decision:
     return replace(
         decision,
         champion=champion,
@@ -408,7 +545,9 @@ def _with_models(decision: Decision, contest: _Contest, champion: str, challenge
     )
 
 
-def _with_difference(decision: Decision, contest: _Contest, model: str | None, yardstick: str) -> Decision:
+def _with_difference(
+    decision: Decision, contest: _Contest, model: str | None, yardstick: str
+) -> Decision:
     """``model`` as the challenger, with the interval of its difference where it can be compared."""
     decision = replace(decision, challenger=model, challenger_wql=contest.wql(model))
     if model is None or model not in contest.compared:
@@ -418,9 +557,13 @@ def _with_difference(decision: Decision, contest: _Contest, model: str | None, y
 
 
 def _left_out(contest: _Contest, named: Collection[str | None]) -> str:
-    """The other models that could not win for missing cells: silence about them would look like a defeat."""
+    """The other models that could not win for missing cells: silence about them would look like a
+    defeat.
+    """
     incomplete = [m for m in contest.figures if m not in named and contest.missing(m)]
-    return "".join(f"; {m} could not win, lacking {_count(contest.missing(m), 'cell')}" for m in incomplete)
+    return "".join(
+        f"; {m} could not win, lacking {_count(contest.missing(m), 'cell')}" for m in incomplete
+    )
 
 
 def _count(number: int, noun: str) -> str:
@@ -436,21 +579,36 @@ def _contest(
     draws: int,
     seed: int,
 ) -> _Contest:
-    """The contest in a segment, a demand class or "all", between the models that are asked for all of ``classes``."""
+    """The contest in a segment, a demand class or "all", between the models that are asked for all
+    of ``classes``.
+    """
     kind = "all" if segment == "all" else "demand_class"
-    rows = evaluation[(evaluation["segment_kind"] == kind) & (evaluation["segment"] == segment) & (evaluation["horizon"] == 0)]
+    rows = evaluation[
+        (evaluation["segment_kind"] == kind)
+        & (evaluation["segment"] == segment)
+        & (evaluation["horizon"] == 0)
+    ]
     found = {str(row["model"]): _figures(row) for row in rows.to_dict("records")}
-    figures = {c.name: found[c.name] for c in contestants if classes <= set(c.classes) and c.name in found}
+    figures = {
+        c.name: found[c.name] for c in contestants if classes <= set(c.classes) and c.name in found
+    }
     compared = tuple(model for model, f in figures.items() if f.wql is not None)
     if not compared:
-        return _Contest(classes, figures, (), np.empty(0), np.empty((draws, 0)), np.empty((draws, 0)), {}, None)
-    losses = part_losses[part_losses["model"].isin(compared) & part_losses["demand_class"].isin(classes)]
+        return _Contest(
+            classes, figures, (), np.empty(0), np.empty((draws, 0)), np.empty((draws, 0)), {}, None
+        )
+    losses = part_losses[
+        part_losses["model"].isin(compared) & part_losses["demand_class"].isin(classes)
+    ]
     by_part = losses.groupby(["part_number", "model"]).sum(numeric_only=True)
 
     def matrix(column: str) -> Floats:
         wide = by_part[column].unstack("model").reindex(columns=list(compared)).sort_index()
         if wide.empty or wide.isna().to_numpy().any():
-            raise ValueError(f"part_losses lack rows of models that model_evaluation compares in segment {segment}")
+            raise ValueError(
+                "part_losses lack rows of models that model_evaluation compares in segment"
+                f" {segment}"
+            )
         return wide.to_numpy(dtype=float)
 
     def group(suffix: str) -> tuple[int, Floats]:
@@ -461,7 +619,9 @@ def _contest(
 
     loss, actual = matrix("loss_qty"), matrix("actual_qty")[:, 0]
     demand = actual.sum() if actual.sum() > 0 else np.nan
-    drawn_loss, drawn_actual, drawn_squared_error = _bootstrap((loss, actual[:, None], matrix("squared_error")), draws, seed)
+    drawn_loss, drawn_actual, drawn_squared_error = _bootstrap(
+        (loss, actual[:, None], matrix("squared_error")), draws, seed
+    )
     return _Contest(
         classes=classes,
         figures=figures,
@@ -475,13 +635,17 @@ def _contest(
 
 
 def _figures(row: Mapping[Hashable, Any]) -> _Figures:
-    wql, bias, rmse = (float(row[name]) if pd.notna(row[name]) and np.isfinite(row[name]) else None for name in ("wql", "bias", "rmse"))
+    wql, bias, rmse = (
+        float(row[name]) if pd.notna(row[name]) and np.isfinite(row[name]) else None
+        for name in ("wql", "bias", "rmse")
+    )
     counts = (int(row[name]) for name in ("cell_count", "part_count", "missing_cell_count"))
     return _Figures(wql, bias, rmse, float(row["actual_qty"]), *counts)
 
 
 def _bootstrap(sums: Sequence[Floats], draws: int, seed: int) -> list[Floats]:
-    """Sums [draw, column] over as many parts, with replacement, of each array [part, column]; all see the same draws.
+    """Sums [draw, column] over as many parts, with replacement, of each array [part, column]; all
+    see the same draws.
 
     Paired percentile bootstrap (Efron and Tibshirani 1993).
     """
@@ -491,7 +655,12 @@ def _bootstrap(sums: Sequence[Floats], draws: int, seed: int) -> list[Floats]:
     drawn: list[list[Floats]] = [[] for _ in sums]
     for first in range(0, draws, step):
         count = min(step, draws - first)
-        weights = np.stack([np.bincount(generator.integers(parts, size=parts), minlength=parts) for _ in range(count)]).astype(float)
+        weights = np.stack(
+            [
+                np.bincount(generator.integers(parts, size=parts), minlength=parts)
+                for _ in range(count)
+            ]
+        ).astype(float)
         for values, chunks in zip(sums, drawn, strict=True):
             chunks.append(weights @ values)
     return [np.concatenate(chunks) for chunks in drawn]

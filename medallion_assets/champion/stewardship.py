@@ -1,7 +1,9 @@
-"""The record of champions: what the decisions say serves, one registered version for each change, and what people decide.
+"""The record of champions: what the decisions say serves, one registered version for each change,
+and what people decide.
 
-Order of every change: register, append the decisions, move the alias. The rows are the truth; who comes next mends the alias.
-Who wins a contest lies in promotion.py, what the rows say in decisions.py.
+Order of every change: register, append the decisions, move the alias. The rows are the truth; who
+comes next mends the alias. Who wins a contest lies in promotion.py, what the rows say in
+decisions.py.
 """
 
 from __future__ import annotations
@@ -29,19 +31,28 @@ def sync_alias(lakehouse: Lakehouse, tracking: Tracking) -> pd.DataFrame:
     """Set the alias to what the last decision says; returns all decisions."""
     decisions = lakehouse.rows(CHAMPION)
     if len(decisions):
-        tracking.set_alias(int(decisions.sort_values("decision_number")["registry_version"].iloc[-1]))
+        tracking.set_alias(
+            int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
+        )
     return decisions
 
 
-def append_decisions(lakehouse: Lakehouse, made: Sequence[Decision], former: pd.DataFrame) -> list[Decision]:
+def append_decisions(
+    lakehouse: Lakehouse, made: Sequence[Decision], former: pd.DataFrame
+) -> list[Decision]:
     """Append the decisions under the numbers after ``former``, in one commit.
 
     Raises ConcurrentWrite when somebody else decided in between: nothing was appended then.
     """
     first = int(former["decision_number"].max()) + 1 if len(former) else 1
     now = datetime.now(UTC)  # with its zone: Spark takes a time without one as the host's
-    numbered = [dataclasses.replace(v, decision_number=first + i, decided_at=now) for i, v in enumerate(made)]
-    lakehouse.append(CHAMPION, lakehouse.create_frame(CHAMPION, map(dataclasses.asdict, numbered)), number=first)
+    numbered = [
+        dataclasses.replace(v, decision_number=first + i, decided_at=now)
+        for i, v in enumerate(made)
+    ]
+    lakehouse.append(
+        CHAMPION, lakehouse.create_frame(CHAMPION, map(dataclasses.asdict, numbered)), number=first
+    )
     return numbered
 
 
@@ -62,25 +73,40 @@ class Stewardship:
         decisions = self._decisions()
         found = decisions[decisions["decision_number"] == number]
         if found.empty:
-            raise Refused(f"there is no decision {number}; `medallion history champions` lists them")
+            raise Refused(
+                f"there is no decision {number}; `medallion history champions` lists them"
+            )
         row = found.iloc[0]
         if row["decision"] != "proposed":
-            raise Refused(f"decision {number} is no proposal, it is {row['decision']}: {row['reason']}")
+            raise Refused(
+                f"decision {number} is no proposal, it is {row['decision']}: {row['reason']}"
+            )
         newest = last_decisions(decisions).loc[row["demand_class"]]
         if newest["decision_number"] != number:
             raise Refused(
-                f"decision {number} on {row['demand_class']} was overtaken by {newest['decision_number']:.0f} ({newest['decision']}); "
-                "nothing was changed"
+                f"decision {number} on {row['demand_class']} was overtaken by"
+                f" {newest['decision_number']:.0f} ({newest['decision']}); nothing was changed"
             )
-        entry = self.tracking.load_version(int(row["candidate_version"])).entries[row["demand_class"]]
+        entry = self.tracking.load_version(int(row["candidate_version"])).entries[
+            row["demand_class"]
+        ]
         reason = f"decision {number} approved by {self.actor}: {why}. Its evidence: {row['reason']}"
-        figures = {"champion_wql": plain(row["challenger_wql"]), "challenger_wql": plain(row["champion_wql"])}
-        return self._change("promoted", {row["demand_class"]: entry}, reason, None, decisions, figures)
+        figures = {
+            "champion_wql": plain(row["challenger_wql"]),
+            "challenger_wql": plain(row["champion_wql"]),
+        }
+        return self._change(
+            "promoted", {row["demand_class"]: entry}, reason, None, decisions, figures
+        )
 
-    def rollback(self, classes: Sequence[str], version: int, why: str, months: int | None) -> list[Decision]:
-        """Serve classes by the fits they had in an earlier registered version, and hold them: evaluated, but not promoted.
+    def rollback(
+        self, classes: Sequence[str], version: int, why: str, months: int | None
+    ) -> list[Decision]:
+        """Serve classes by the fits they had in an earlier registered version, and hold them:
+        evaluated, but not promoted.
 
-        months: how many months of evidence change nothing; None: until released. Raises Refused for a version that never served.
+        months: how many months of evidence change nothing; None: until released. Raises Refused for
+        a version that never served.
         """
         decisions = self._decisions()
         if version not in set(decisions["registry_version"].astype(int)):
@@ -90,7 +116,9 @@ class Stewardship:
         newest = int(decisions["yyyymm"].max())
         until = HELD_UNTIL_RELEASED if months is None else add_months(newest, months)
         reason = f"rolled back to version {version} by {self.actor}: {why}"
-        return self._change("rolled_back", {name: entries[name] for name in classes}, reason, until, decisions)
+        return self._change(
+            "rolled_back", {name: entries[name] for name in classes}, reason, until, decisions
+        )
 
     def release(self, classes: Sequence[str], why: str) -> list[Decision]:
         """Let evidence decide the classes again. Raises Refused for a class that is not held."""
@@ -100,7 +128,13 @@ class Stewardship:
         standing = last_decisions(decisions)
         former = [self._following(standing.loc[name], str(name)) for name in classes]
         made = [
-            dataclasses.replace(d, decision="released", actor=self.actor, held_until_yyyymm=None, reason=f"released by {self.actor}: {why}")
+            dataclasses.replace(
+                d,
+                decision="released",
+                actor=self.actor,
+                held_until_yyyymm=None,
+                reason=f"released by {self.actor}: {why}",
+            )
             for d in former
         ]
         return append_decisions(self.lakehouse, made, decisions)
@@ -121,14 +155,22 @@ class Stewardship:
         decisions: pd.DataFrame,
         figures: Mapping[str, Any] | None = None,
     ) -> list[Decision]:
-        """Serve classes by other entries, the rest as before: one version, one row for each class, the alias."""
-        serving = self.tracking.load_version(int(decisions.sort_values("decision_number")["registry_version"].iloc[-1]))
+        """Serve classes by other entries, the rest as before: one version, one row for each class,
+        the alias.
+        """
+        serving = self.tracking.load_version(
+            int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
+        )
         manifest = DemandForecaster({**serving.entries, **entries}, serving.horizon)
         month = str(int(decisions["yyyymm"].max()))
-        run_id = self.tracking.start(f"{decision} by {self.actor}", {"month": month, "kind": decision, "trigger": "person"})
+        run_id = self.tracking.start(
+            f"{decision} by {self.actor}", {"month": month, "kind": decision, "trigger": "person"}
+        )
         try:
             self.tracking.log(run_id, RunContent(texts={"why.md": reason}, model=manifest))
-            version = self.tracking.register(run_id, {"month": month, **{name: e.model for name, e in manifest.entries.items()}})
+            version = self.tracking.register(
+                run_id, {"month": month, **{name: e.model for name, e in manifest.entries.items()}}
+            )
             self.tracking.commit(run_id)
             standing = last_decisions(decisions)
             made = [
@@ -172,5 +214,7 @@ def classes_named(text: str) -> list[str]:
     if text == "all":
         return list(DEMAND_CLASSES)
     if text not in DEMAND_CLASSES:
-        raise Refused(f"'{text}' is no demand class; give one of {', '.join(DEMAND_CLASSES)}, or all")
+        raise Refused(
+            f"'{text}' is no demand class; give one of {', '.join(DEMAND_CLASSES)}, or all"
+        )
     return [text]

@@ -1,4 +1,5 @@
-"""What a training leaves behind: figures in every model's run, one registered version, its decisions, the alias.
+"""What a training leaves behind: figures in every model's run, one registered version, its
+decisions, the alias.
 
 How the record of champions is kept lies in champions.py.
 """
@@ -23,7 +24,14 @@ from medallion_assets.champion.stewardship import append_decisions, sync_alias
 from medallion_assets.complete import complete_months_of
 from medallion_assets.partitions import evidence_origins
 from medallion_assets.table_asset import Outcome, version_of
-from medallion_assets.tables import CHAMPION, DELIVERIES, DEMAND_CLASSES, MODEL_EVALUATION, ZOO_FORECAST, ZOO_RESULT
+from medallion_assets.tables import (
+    CHAMPION,
+    DELIVERIES,
+    DEMAND_CLASSES,
+    MODEL_EVALUATION,
+    ZOO_FORECAST,
+    ZOO_RESULT,
+)
 from medallion_assets.zoo.registry import BASELINE
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
 from medallion_assets.zoo.spec import ModelSpec
@@ -32,11 +40,23 @@ from resources.settings import Settings
 from resources.tracking import InputTable, RunContent, Tracking
 
 METRICS = (
-    "mae", "rmse", "mape", "wape", "mase", "rmsse", "wql", "bias", "coverage_80", "calibration_80",
-    "revenue_weighted_error", "stock_cost", "missing_cell_count",
-)  # fmt: skip
+    "mae",
+    "rmse",
+    "mape",
+    "wape",
+    "mase",
+    "rmsse",
+    "wql",
+    "bias",
+    "coverage_80",
+    "calibration_80",
+    "revenue_weighted_error",
+    "stock_cost",
+    "missing_cell_count",
+)
 SHOWN = ("wql", "rmse", "bias", "calibration_80")
-RESULT_ROWS = 200_000  # rows of the results table that the artifacts of all models hold together; the table holds all
+# rows of the results table that the artifacts of all models hold together; the table holds all
+RESULT_ROWS = 200_000
 
 
 @dataclass(frozen=True)
@@ -48,8 +68,11 @@ class EvaluationLog:
     tracking: Tracking
     classes: Mapping[str, Sequence[str]]
 
-    def run(self, month: int, is_new: bool, show: Callable[[str, dict[str, Any]], None]) -> dict[str, Any]:
-        """Metadata of the month: the comparison as a table and a picture. Where the evaluation is new, its figures go to MLflow.
+    def run(
+        self, month: int, is_new: bool, show: Callable[[str, dict[str, Any]], None]
+    ) -> dict[str, Any]:
+        """Metadata of the month: the comparison as a table and a picture. Where the evaluation is
+        new, its figures go to MLflow.
 
         ``show`` is given each model's figures and pictures with its name.
         """
@@ -58,11 +81,20 @@ class EvaluationLog:
             return {"evidence": "no origin with all horizons known yet"}
         if is_new:
             self._log_models(month, rows, show)
-        picture = plots.rendered(plots.model_comparison(rows, is_simulated=self.settings.is_simulated))
-        return {"comparison": dg.MetadataValue.md(picture.markdown), "leaders": dg.MetadataValue.md(leader_table(rows))}
+        picture = plots.rendered(
+            plots.model_comparison(rows, is_simulated=self.settings.is_simulated)
+        )
+        return {
+            "comparison": dg.MetadataValue.md(picture.markdown),
+            "leaders": dg.MetadataValue.md(leader_table(rows)),
+        }
 
-    def _log_models(self, month: int, rows: pd.DataFrame, show: Callable[[str, dict[str, Any]], None]) -> None:
-        """Figures and pictures of every model to its run, each while the next model's pictures are drawn."""
+    def _log_models(
+        self, month: int, rows: pd.DataFrame, show: Callable[[str, dict[str, Any]], None]
+    ) -> None:
+        """Figures and pictures of every model to its run, each while the next model's pictures are
+        drawn.
+        """
         result = self.lakehouse.read(ZOO_RESULT, [month])
         frames = (
             rows,
@@ -74,25 +106,50 @@ class EvaluationLog:
         with ThreadPoolExecutor(max_workers=1) as logger:
             logged = []
             for model in sorted(rows["model"].unique()):
-                pictures, content = self._content(model, rows, *(frame[frame["model"] == model] for frame in frames))
+                pictures, content = self._content(
+                    model, rows, *(frame[frame["model"] == model] for frame in frames)
+                )
                 if stored := self.lakehouse.slices(ZOO_FORECAST, model).get(month):
                     content = dataclasses.replace(content, inputs=inputs)
-                    logged.append(logger.submit(self.tracking.log, stored.details["run_id"], content))
-                told = {name: round(value, 4) for name in SHOWN if (value := content.metrics.get(name)) is not None}
-                show(model, told | {name: dg.MetadataValue.md(picture.markdown) for name, picture in pictures.items()})
+                    logged.append(
+                        logger.submit(self.tracking.log, stored.details["run_id"], content)
+                    )
+                told = {
+                    name: round(value, 4)
+                    for name in SHOWN
+                    if (value := content.metrics.get(name)) is not None
+                }
+                show(
+                    model,
+                    told
+                    | {
+                        name: dg.MetadataValue.md(picture.markdown)
+                        for name, picture in pictures.items()
+                    },
+                )
             for run in logged:
                 run.result()
 
     def _drawn_cells(self, result: DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-        """The results table, or the cells of so many whole parts that RESULT_ROWS rows are read, for the runs' artifacts."""
+        """The results table, or the cells of so many whole parts that RESULT_ROWS rows are read,
+        for the runs' artifacts.
+        """
         by_class = rows[(rows["segment_kind"] == "demand_class") & (rows["horizon"] == 0)]
         count = float(by_class["cell_count"].sum())
         return self.lakehouse.drawn(result, min(1.0, RESULT_ROWS / max(count, 1.0))).toPandas()
 
     def _content(
-        self, model: str, rows: pd.DataFrame, own: pd.DataFrame, totals: pd.DataFrame, pit: pd.DataFrame, cells: pd.DataFrame
+        self,
+        model: str,
+        rows: pd.DataFrame,
+        own: pd.DataFrame,
+        totals: pd.DataFrame,
+        pit: pd.DataFrame,
+        cells: pd.DataFrame,
     ) -> tuple[dict[str, plots.Picture], RunContent]:
-        """Pictures and all that a model's run holds of its evidence. ``rows`` are those of all models, the rest its own."""
+        """Pictures and all that a model's run holds of its evidence. ``rows`` are those of all
+        models, the rest its own.
+        """
         pooled = own[own["horizon"] == 0]
         metrics: dict[str, float | None] = {}
         for row in pooled.to_dict("records"):
@@ -107,23 +164,40 @@ class EvaluationLog:
         }
         pictures = {name: plots.rendered(figure) for name, figure in figures.items()}
         tables = {"evaluation/model_evaluation.csv": own, "evaluation/results.parquet": cells}
-        return pictures, RunContent(metrics=metrics, pictures={f"plots/{n}.png": p.png for n, p in pictures.items()}, tables=tables)
+        return pictures, RunContent(
+            metrics=metrics,
+            pictures={f"plots/{n}.png": p.png for n, p in pictures.items()},
+            tables=tables,
+        )
 
     def _input(self, table: TableSpec, month: int) -> InputTable:
         stored = self.lakehouse.slices(table).get(month)
         version = stored.data_version if stored else ""
-        return InputTable(self.lakehouse.name(table), self.lakehouse.path(table), self.lakehouse.version(table), version)
+        return InputTable(
+            self.lakehouse.name(table),
+            self.lakehouse.path(table),
+            self.lakehouse.version(table),
+            version,
+        )
 
 
 def leader_table(rows: pd.DataFrame) -> str:
     """The models of each class by WQL, as a markdown table."""
     pooled = rows[(rows["horizon"] == 0) & rows["segment_kind"].isin(["all", "demand_class"])]
-    lines = ["| class | model | WQL | bias | RMSE | cells | missing |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| class | model | WQL | bias | RMSE | cells | missing |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for (kind, segment), group in pooled.groupby(["segment_kind", "segment"], sort=True):
         for row in group.sort_values("wql").head(5).to_dict("records"):
             name = "all classes" if kind == "all" else segment
-            figures = " | ".join("" if pd.isna(row[k]) else f"{row[k]:.3f}" for k in ("wql", "bias", "rmse"))
-            lines.append(f"| {name} | {row['model']} | {figures} | {row['cell_count']:,} | {row['missing_cell_count']:,} |")
+            figures = " | ".join(
+                "" if pd.isna(row[k]) else f"{row[k]:.3f}" for k in ("wql", "bias", "rmse")
+            )
+            lines.append(
+                f"| {name} | {row['model']} | {figures} | {row['cell_count']:,} |"
+                f" {row['missing_cell_count']:,} |"
+            )
     return "\n".join(lines)
 
 
@@ -140,7 +214,9 @@ class Training:
     log: Callable[[str], None]
 
     def run(self, months: Sequence[int]) -> tuple[Outcome, dict[int, dict[str, Any]]]:
-        """Decide the months in ascending order; a month whose evidence did not change since its decision is left as it is."""
+        """Decide the months in ascending order; a month whose evidence did not change since its
+        decision is left as it is.
+        """
         started = time.monotonic()
         complete = complete_months_of(self.lakehouse.rows(DELIVERIES), self.settings)
         slices: dict[int, Slice] = {}
@@ -152,36 +228,78 @@ class Training:
                 self.log(f"champion: {month} is not complete, nothing decided")
                 continue
             version = self._evidence_version(month)
-            own = decisions[decisions["yyyymm"] == month].sort_values("decision_number").drop_duplicates("demand_class", keep="last")
+            own = (
+                decisions[decisions["yyyymm"] == month]
+                .sort_values("decision_number")
+                .drop_duplicates("demand_class", keep="last")
+            )
             count = len(own)
             if own.empty or set(own["evidence_version"]) != {version}:
                 count = self._decide(month, version, complete, decisions)
                 written[month] = MonthWritten(count, version, count)
-            slices[month] = Slice(month, "", version, version, count, self.lakehouse.version(CHAMPION))
+            slices[month] = Slice(
+                month, "", version, version, count, self.lakehouse.version(CHAMPION)
+            )
             told[month] = self._told(month)
         return Outcome(slices, written, time.monotonic() - started), told
 
     def _evidence_version(self, month: int) -> str:
         evidence = self.lakehouse.slices(MODEL_EVALUATION).get(month)
-        fits = {spec.name: s.data_version for spec in self.specs if (s := self.lakehouse.slices(ZOO_FORECAST, spec.name).get(month))}
-        return version_of(CHAMPION.code_version, evidence.data_version if evidence else "", fits, self.settings.promotion.model_dump())
+        fits = {
+            spec.name: s.data_version
+            for spec in self.specs
+            if (s := self.lakehouse.slices(ZOO_FORECAST, spec.name).get(month))
+        }
+        return version_of(
+            CHAMPION.code_version,
+            evidence.data_version if evidence else "",
+            fits,
+            self.settings.promotion.model_dump(),
+        )
 
-    def _decide(self, month: int, evidence_version: str, complete: Sequence[int], decisions: pd.DataFrame) -> int:
+    def _decide(
+        self, month: int, evidence_version: str, complete: Sequence[int], decisions: pd.DataFrame
+    ) -> int:
         f = self.settings.forecast
-        origins = [o for o in evidence_origins(month, f.horizon, f.origins, self.settings.first_month, f.min_history) if o in complete]
+        origins = [
+            o
+            for o in evidence_origins(
+                month, f.horizon, f.origins, self.settings.first_month, f.min_history
+            )
+            if o in complete
+        ]
         classes = {spec.name: tuple(spec.classes) for spec in self.specs}
         rows = self.lakehouse.read(MODEL_EVALUATION, [month]).toPandas()
-        losses = evaluation.part_losses(self.lakehouse.read(ZOO_RESULT, [month]), classes, f.horizon).toPandas()
+        losses = evaluation.part_losses(
+            self.lakehouse.read(ZOO_RESULT, [month]), classes, f.horizon
+        ).toPandas()
         serving = last_decisions(decisions)["champion"].to_dict() if len(decisions) else {}
-        incumbents = {name: None if serving.get(name) == BASELINE else serving.get(name) for name in DEMAND_CLASSES}
+        incumbents = {
+            name: None if serving.get(name) == BASELINE else serving.get(name)
+            for name in DEMAND_CLASSES
+        }
         settings, held = self.settings.promotion, held_classes(decisions)
-        verdicts = promotion.decide(month, rows, losses, len(origins), incumbents, self.specs, settings, f.k_min, held=held)
+        verdicts = promotion.decide(
+            month, rows, losses, len(origins), incumbents, self.specs, settings, f.k_min, held=held
+        )
         if len(decisions) and month < int(decisions["yyyymm"].max()):
             self._append(self._restated(verdicts, decisions), evidence_version, decisions)
             return len(verdicts)
-        acted = [v if v.decision != "proposed" else replace(v, champion=str(v.challenger), champion_trained_yyyymm=month) for v in verdicts]
-        # What waits for approval is registered too, and served by nobody: approval takes the very fits that were proposed.
-        candidate = self._register("candidate", month, acted, rows, decisions)[0] if acted != verdicts else None
+        acted = [
+            (
+                v
+                if v.decision != "proposed"
+                else replace(v, champion=str(v.challenger), champion_trained_yyyymm=month)
+            )
+            for v in verdicts
+        ]
+        # What waits for approval is registered too, and served by nobody: approval takes the very
+        # fits that were proposed.
+        candidate = (
+            self._register("candidate", month, acted, rows, decisions)[0]
+            if acted != verdicts
+            else None
+        )
         version, run_id, manifest = self._register("champion", month, verdicts, rows, decisions)
         try:
             made = [
@@ -205,9 +323,16 @@ class Training:
         return len(made)
 
     def _register(
-        self, kind: str, month: int, verdicts: Sequence[promotion.Decision], rows: pd.DataFrame, decisions: pd.DataFrame
+        self,
+        kind: str,
+        month: int,
+        verdicts: Sequence[promotion.Decision],
+        rows: pd.DataFrame,
+        decisions: pd.DataFrame,
     ) -> tuple[int, str, DemandForecaster]:
-        """Log the verdicts and the model they lead to in a run of its own, and register that: version, run and manifest."""
+        """Log the verdicts and the model they lead to in a run of its own, and register that:
+        version, run and manifest.
+        """
         identity = {"month": str(month), "kind": "training" if kind == "champion" else kind}
         self.tracking.end_killed(identity)
         run_id = self.tracking.start(f"{kind} {month}", {**identity, **self.tags})
@@ -216,14 +341,17 @@ class Training:
             self.tracking.log(run_id, self._content(month, verdicts, manifest, rows))
             classes = {name: entry.model for name, entry in manifest.entries.items()}
             version = self.tracking.register(run_id, {"month": str(month), "kind": kind, **classes})
-            # Committed before the rows: once they stand, nothing may mark the run that serves as failed.
+            # Committed before the rows: once they stand, nothing may mark the run that serves as
+            # failed.
             self.tracking.commit(run_id)
         except BaseException:
             self.tracking.fail(run_id)
             raise
         return version, run_id, manifest
 
-    def _restated(self, verdicts: Sequence[promotion.Decision], decisions: pd.DataFrame) -> list[promotion.Decision]:
+    def _restated(
+        self, verdicts: Sequence[promotion.Decision], decisions: pd.DataFrame
+    ) -> list[promotion.Decision]:
         """What the evidence of a past month says now; it changes nothing that is served."""
         serving = last_decisions(decisions)
         version = int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
@@ -235,34 +363,57 @@ class Training:
                 challenger=v.champion,
                 champion_trained_yyyymm=int(serving["champion_trained_yyyymm"][v.demand_class]),
                 registry_version=version,
-                reason=f"a past month computed again; what is served stays. On its evidence today: {v.reason}",
+                reason=(
+                    "a past month computed again; what is served stays. On its evidence today:"
+                    f" {v.reason}"
+                ),
             )
             for v in verdicts
         ]
 
-    def _append(self, made: Sequence[promotion.Decision], evidence_version: str, decisions: pd.DataFrame) -> None:
-        append_decisions(self.lakehouse, [replace(v, evidence_version=evidence_version) for v in made], decisions)
+    def _append(
+        self, made: Sequence[promotion.Decision], evidence_version: str, decisions: pd.DataFrame
+    ) -> None:
+        append_decisions(
+            self.lakehouse, [replace(v, evidence_version=evidence_version) for v in made], decisions
+        )
 
-    def _manifest(self, month: int, verdicts: Sequence[promotion.Decision], decisions: pd.DataFrame) -> DemandForecaster:
-        """Each class with the fit it is served by: this training's where the verdict takes it, else the former entry."""
+    def _manifest(
+        self, month: int, verdicts: Sequence[promotion.Decision], decisions: pd.DataFrame
+    ) -> DemandForecaster:
+        """Each class with the fit it is served by: this training's where the verdict takes it, else
+        the former entry.
+        """
         former: Mapping[str, ServedModel] = {}
         if len(decisions):
-            former = self.tracking.load_version(int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])).entries
+            former = self.tracking.load_version(
+                int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
+            ).entries
         loaded: dict[str, DemandForecaster] = {}
 
         def fit_of(model: str) -> ServedModel:
             if model not in loaded:
-                loaded[model] = self.tracking.load(self.lakehouse.slices(ZOO_FORECAST, model)[month].details["run_id"])
+                loaded[model] = self.tracking.load(
+                    self.lakehouse.slices(ZOO_FORECAST, model)[month].details["run_id"]
+                )
             return next(iter(loaded[model].entries.values()))
 
         entries = {}
         for verdict in verdicts:
             kept = former.get(verdict.demand_class)
             takes_new = verdict.champion_trained_yyyymm == month or kept is None
-            entries[verdict.demand_class] = fit_of(verdict.champion) if takes_new or kept is None else kept
+            entries[verdict.demand_class] = (
+                fit_of(verdict.champion) if takes_new or kept is None else kept
+            )
         return DemandForecaster(entries, self.settings.forecast.horizon)
 
-    def _content(self, month: int, verdicts: Sequence[promotion.Decision], manifest: DemandForecaster, rows: pd.DataFrame) -> RunContent:
+    def _content(
+        self,
+        month: int,
+        verdicts: Sequence[promotion.Decision],
+        manifest: DemandForecaster,
+        rows: pd.DataFrame,
+    ) -> RunContent:
         table = pd.DataFrame([dataclasses.asdict(v) for v in verdicts])
         metrics = {
             f"{name}_{v.demand_class}": getattr(v, name)
@@ -270,25 +421,48 @@ class Training:
             for name in ("champion_wql", "baseline_wql", "oracle_wql", "champion_bias")
         }
         shown = {"is_simulated": self.settings.is_simulated}
-        pictures = {"model_comparison.png": plots.rendered(plots.model_comparison(rows, **shown)).png} if len(rows) else {}
+        pictures = (
+            {"model_comparison.png": plots.rendered(plots.model_comparison(rows, **shown)).png}
+            if len(rows)
+            else {}
+        )
         return RunContent(
-            parameters={f"champion_{name}": entry.model for name, entry in manifest.entries.items()},
+            parameters={
+                f"champion_{name}": entry.model for name, entry in manifest.entries.items()
+            },
             metrics=metrics,
             inputs=[
-                InputTable(self.lakehouse.name(t), self.lakehouse.path(t), self.lakehouse.version(t), f"month-{month}")
+                InputTable(
+                    self.lakehouse.name(t),
+                    self.lakehouse.path(t),
+                    self.lakehouse.version(t),
+                    f"month-{month}",
+                )
                 for t in (MODEL_EVALUATION, ZOO_RESULT)
             ],
             pictures=pictures,
             tables={"decisions.csv": table},
-            texts={"why.md": "\n".join(f"- {v.demand_class}: **{v.decision}** {v.champion}. {v.reason}" for v in verdicts)},
+            texts={
+                "why.md": "\n".join(
+                    f"- {v.demand_class}: **{v.decision}** {v.champion}. {v.reason}"
+                    for v in verdicts
+                )
+            },
             model=manifest,
         )
 
     def _told(self, month: int) -> dict[str, Any]:
         rows = self.lakehouse.rows(CHAMPION)
-        rows = rows[rows["yyyymm"] == month].sort_values("decision_number").drop_duplicates("demand_class", keep="last")
+        rows = (
+            rows[rows["yyyymm"] == month]
+            .sort_values("decision_number")
+            .drop_duplicates("demand_class", keep="last")
+        )
         lines = ["| class | decision | champion | why |", "|---|---|---|---|"]
-        lines += [f"| {r['demand_class']} | {r['decision']} | {r['champion']} | {r['reason']} |" for r in rows.to_dict("records")]
+        lines += [
+            f"| {r['demand_class']} | {r['decision']} | {r['champion']} | {r['reason']} |"
+            for r in rows.to_dict("records")
+        ]
         runs = [run for run in rows["run_id"] if isinstance(run, str)]
         link = {"mlflow_run": dg.MetadataValue.url(self.tracking.url(runs[-1]))} if runs else {}
         return {"decisions": dg.MetadataValue.md("\n".join(lines)), **link}

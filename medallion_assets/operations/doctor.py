@@ -1,4 +1,5 @@
-"""What the configured engine and machine need, looked at and tried: one finding a check, with what to do.
+"""What the configured engine and machine need, looked at and tried: one finding a check, with what
+to do.
 
 The lakehouse is only read; what is tried writes to a folder beside it that is removed at once.
 """
@@ -38,7 +39,15 @@ NEWEST_PYTHON = (3, 13)
 LEAST_FREE_GB = 1.0  # less may end the first run; the sample's lakehouse takes a tenth of it
 GB = 2**30
 DISTRIBUTION = "medallion-forecasting"
-CONNECT_PACKAGES = ("pyspark", "deltalake", "cloudpickle", "grpcio", "grpcio-status", "googleapis-common-protos", "zstandard")
+CONNECT_PACKAGES = (
+    "pyspark",
+    "deltalake",
+    "cloudpickle",
+    "grpcio",
+    "grpcio-status",
+    "googleapis-common-protos",
+    "zstandard",
+)
 PACKAGES = {
     "embedded": ("pysail", *CONNECT_PACKAGES),
     "spark": ("pyspark", "delta-spark", "deltalake", "cloudpickle"),
@@ -50,7 +59,9 @@ NUMBERS = 1_000  # rows of the queries that are tried
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: ``found`` says what is there. A ``missing`` one is needed; one to ``look`` at is not. ``advice`` says what to do."""
+    """One check: ``found`` says what is there. A ``missing`` one is needed; one to ``look`` at is
+    not. ``advice`` says what to do.
+    """
 
     check: str
     state: Literal["ok", "look", "missing"]
@@ -59,7 +70,8 @@ class Finding:
 
 
 def show(load: Callable[[], Settings], file: Path, console: Console) -> bool:
-    """Print a row for each check of the configuration that ``load`` reads from a file; whether all that is needed is there.
+    """Print a row for each check of the configuration that ``load`` reads from a file; whether all
+    that is needed is there.
 
     Tokens, passwords and keys are cut out of every text.
     """
@@ -68,10 +80,19 @@ def show(load: Callable[[], Settings], file: Path, console: Console) -> bool:
     for name in ("check", "", "found", "what to do"):
         table.add_column(name, overflow="fold")
     for finding in found:
-        table.add_row(finding.check, Text(finding.state, STYLES[finding.state]), Text(finding.found), Text(finding.advice))
+        table.add_row(
+            finding.check,
+            Text(finding.state, STYLES[finding.state]),
+            Text(finding.found),
+            Text(finding.advice),
+        )
     console.print(table, emoji=False)
     missing = [finding.check for finding in found if finding.state == "missing"]
-    told = f"[red]Missing:[/red] {', '.join(missing)}" if missing else "[green]All that is needed is there.[/green]"
+    told = (
+        f"[red]Missing:[/red] {', '.join(missing)}"
+        if missing
+        else "[green]All that is needed is there.[/green]"
+    )
     console.print(told)
     return not missing
 
@@ -82,10 +103,17 @@ def examine(load: Callable[[], Settings], file: Path) -> Iterator[Finding]:
     try:
         settings = load()
     except Refused as error:
-        yield Finding("configuration", "missing", str(error), "correct the file, or name another one with MEDALLION_CONFIG")
+        yield Finding(
+            "configuration",
+            "missing",
+            str(error),
+            "correct the file, or name another one with MEDALLION_CONFIG",
+        )
         return
     for finding in _examine(settings, file):
-        yield replace(finding, found=_shown(finding.found, settings), advice=_shown(finding.advice, settings))
+        yield replace(
+            finding, found=_shown(finding.found, settings), advice=_shown(finding.advice, settings)
+        )
 
 
 def _examine(settings: Settings, file: Path) -> Iterator[Finding]:
@@ -94,7 +122,10 @@ def _examine(settings: Settings, file: Path) -> Iterator[Finding]:
     storage = _storage(settings)
     # Before an engine starts: that would remove them.
     left = _leftovers(settings)
-    parts = [_packages(settings.engine), *(_java_and_jars(settings) if settings.engine == "spark" else ())]
+    parts = [
+        _packages(settings.engine),
+        *(_java_and_jars(settings) if settings.engine == "spark" else ()),
+    ]
     yield from (storage, *parts)
     if lacking := [finding.check for finding in (storage, *parts) if finding.state == "missing"]:
         yield Finding("engine", "missing", f"not tried without {', '.join(lacking)}", "see above")
@@ -110,7 +141,9 @@ def _python() -> Finding:
     here = sys.version_info[:2]
     said = f"{platform.python_version()} in {sys.prefix}"
     if here < OLDEST_PYTHON:
-        return Finding("Python", "missing", said, "install Python 3.11 or newer; make setup PYTHON=python3.11")
+        return Finding(
+            "Python", "missing", said, "install Python 3.11 or newer; make setup PYTHON=python3.11"
+        )
     if here > NEWEST_PYTHON:
         return Finding("Python", "look", said, "tested with 3.11 to 3.13")
     return Finding("Python", "ok", said)
@@ -138,11 +171,16 @@ def _storage(settings: Settings) -> Finding:
             free = shutil.disk_usage(there).free / GB
     except OSError as error:
         return Finding(
-            "lakehouse", "missing", f"{root}: {there} can't be written ({error.strerror})", "set lakehouse_root to another folder"
+            "lakehouse",
+            "missing",
+            f"{root}: {there} can't be written ({error.strerror})",
+            "set lakehouse_root to another folder",
         )
     said = f"{root}{'' if root.exists() else ' (made by the first run)'}, {free:.1f} GB free"
     if free < LEAST_FREE_GB:
-        return Finding("lakehouse", "missing", said, "free some space, or set lakehouse_root to another disk")
+        return Finding(
+            "lakehouse", "missing", said, "free some space, or set lakehouse_root to another disk"
+        )
     return Finding("lakehouse", "ok", said)
 
 
@@ -155,7 +193,9 @@ def _existing(path: Path) -> Path:
 def _beside(settings: Settings) -> Iterator[Path]:
     """An empty folder on the lakehouse's disk, removed at the end."""
     there = _existing(Path(settings.lakehouse_root))
-    with tempfile.TemporaryDirectory(prefix=".doctor-", dir=there, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix=".doctor-", dir=there, ignore_cleanup_errors=True
+    ) as folder:
         Path(folder).chmod(0o755)  # a server of another user reads it too
         yield Path(folder)
 
@@ -164,10 +204,21 @@ def _packages(engine: str) -> Finding:
     found = {name: _version(name) for name in PACKAGES[engine]}
     said = ", ".join(f"{name} {installed or '-'}" for name, installed in found.items())
     if missing := [name for name, installed in found.items() if not installed]:
-        return Finding("packages", "missing", said, f"run make setup; not there: {', '.join(missing)}")
+        return Finding(
+            "packages", "missing", said, f"run make setup; not there: {', '.join(missing)}"
+        )
     pins = dict(line.split("==") for line in _requirements() if "==" in line and ";" not in line)
-    if other := [f"{name} {pins[name]}" for name, installed in found.items() if pins.get(name, installed) != installed]:
-        return Finding("packages", "look", said, f"run make setup: equal bits are tested with {', '.join(other)}")
+    if other := [
+        f"{name} {pins[name]}"
+        for name, installed in found.items()
+        if pins.get(name, installed) != installed
+    ]:
+        return Finding(
+            "packages",
+            "look",
+            said,
+            f"run make setup: equal bits are tested with {', '.join(other)}",
+        )
     return Finding("packages", "ok", said)
 
 
@@ -190,19 +241,38 @@ def _java_and_jars(settings: Settings) -> Iterator[Finding]:
     home = f"JAVA_HOME {java.home}" if java.home else "JAVA_HOME is not set"
     if not java.version:
         where = "JAVA_HOME" if java.home else "PATH"
-        yield Finding("Java", "missing", f"no java of {where} starts; {home}", "install Java 17 or newer, or set engine: embedded")
+        yield Finding(
+            "Java",
+            "missing",
+            f"no java of {where} starts; {home}",
+            "install Java 17 or newer, or set engine: embedded",
+        )
     elif not java.is_usable:
-        yield Finding("Java", "missing", f"{java.version}; {home}", "install Java 17 or newer, or set engine: embedded")
+        yield Finding(
+            "Java",
+            "missing",
+            f"{java.version}; {home}",
+            "install Java 17 or newer, or set engine: embedded",
+        )
     else:
         yield Finding("Java", "ok", f"{java.version}; {home}")
     jars = sorted(delta_jars().glob("*delta-spark*.jar"))
     wanted = version("delta-spark") if _version("delta-spark") else ""
     if own := JAR_SETTINGS & settings.spark.conf.keys():
-        yield Finding("Delta's jars", "ok", f"by {', '.join(f'spark.conf {key}' for key in sorted(own))}")
+        yield Finding(
+            "Delta's jars", "ok", f"by {', '.join(f'spark.conf {key}' for key in sorted(own))}"
+        )
     elif not jars:
-        yield Finding("Delta's jars", "missing", f"none in {delta_jars()}", "run make setup ENGINE=spark")
+        yield Finding(
+            "Delta's jars", "missing", f"none in {delta_jars()}", "run make setup ENGINE=spark"
+        )
     elif not jars[0].stem.endswith(f"-{wanted}"):
-        yield Finding("Delta's jars", "missing", f"{jars[0].name}, for delta-spark {wanted}", "run make setup ENGINE=spark")
+        yield Finding(
+            "Delta's jars",
+            "missing",
+            f"{jars[0].name}, for delta-spark {wanted}",
+            "run make setup ENGINE=spark",
+        )
     else:
         yield Finding("Delta's jars", "ok", jars[0].name)
 
@@ -211,7 +281,9 @@ def _engine(settings: Settings, folder: Path) -> Iterator[Finding]:
     """Start the engine and have it answer; the first thing that fails is the last that is tried."""
     started = time.monotonic()
     try:
-        engine = spark_resource(settings.model_copy(update={"lakehouse_root": str(folder)})).engine()
+        engine = spark_resource(
+            settings.model_copy(update={"lakehouse_root": str(folder)})
+        ).engine()
         said = f"{engine.label} started; Spark's API {engine.session.version}"
         if settings.engine == "connect":
             zone = engine.session.sql("SELECT current_timezone()").collect()[0][0]
@@ -240,10 +312,20 @@ def _engine(settings: Settings, folder: Path) -> Iterator[Finding]:
 
 def _advice(settings: Settings) -> str:
     if settings.engine == "connect":
-        return "start the server with Delta, UTC and Python, on the same storage under the same paths; docs/engines.md"
+        return (
+            "start the server with Delta, UTC and Python, on the same storage under the same paths;"
+            " docs/engines.md"
+        )
     if settings.engine == "spark" and not settings.spark.master.startswith("local"):
-        return "executors need Python with the packages of constraints.txt and the same storage; docs/engines.md"
-    return "run make setup" + (" ENGINE=spark" if settings.engine == "spark" else "") + "; docs/engines.md"
+        return (
+            "executors need Python with the packages of constraints.txt and the same storage;"
+            " docs/engines.md"
+        )
+    return (
+        "run make setup"
+        + (" ENGINE=spark" if settings.engine == "spark" else "")
+        + "; docs/engines.md"
+    )
 
 
 def _sum(engine: Engine, folder: Path) -> str:
@@ -259,7 +341,8 @@ def _held(engine: Engine, folder: Path) -> str:
 
 
 def _python_function(engine: Engine, folder: Path) -> str:
-    # Within a function, so that it is sent as it is: a process that ran it would else import all that this module does.
+    # Within a function, so that it is sent as it is: a process that ran it would else import all
+    # that this module does.
     def doubled(rows: pd.DataFrame) -> pd.DataFrame:
         return rows.assign(id=rows["id"] * 2)
 
@@ -275,7 +358,11 @@ def _reads(engine: Engine, folder: Path) -> str:
 
     file = folder / "numbers.parquet"
     pq.write_table(pa.table({"id": range(NUMBERS)}), file)
-    return _equal(engine.session.read.parquet(str(file)).count(), NUMBERS, "reads a file that this process wrote")
+    return _equal(
+        engine.session.read.parquet(str(file)).count(),
+        NUMBERS,
+        "reads a file that this process wrote",
+    )
 
 
 def _equal(found: int, wanted: int, said: str) -> str:
@@ -292,8 +379,18 @@ def _told(error: Exception) -> str:
 def _mlflow(settings: Settings) -> Finding:
     if away := MlflowTracking(settings, "", lambda: None).unreachable():
         what, address, error = away
-        return Finding("MLflow", "missing", f"{what} server at {address} does not answer ({error})", f"start it, or set mlflow.{what}_uri")
-    return Finding("MLflow", "ok", settings.tracking_uri + ("" if settings.mlflow.tracking_uri else ", a file of the lakehouse"))
+        return Finding(
+            "MLflow",
+            "missing",
+            f"{what} server at {address} does not answer ({error})",
+            f"start it, or set mlflow.{what}_uri",
+        )
+    return Finding(
+        "MLflow",
+        "ok",
+        settings.tracking_uri
+        + ("" if settings.mlflow.tracking_uri else ", a file of the lakehouse"),
+    )
 
 
 def _slices(settings: Settings) -> Finding:
@@ -302,18 +399,28 @@ def _slices(settings: Settings) -> Finding:
     if lakehouse.version(LEDGER) < 0:
         return Finding("slices", "ok", "none yet")
     rows = lakehouse.rows(LEDGER)
-    newest = rows.sort_values("recorded_at", kind="stable").drop_duplicates(["table_id", "writer", "yyyymm"], keep="last")
+    newest = rows.sort_values("recorded_at", kind="stable").drop_duplicates(
+        ["table_id", "writer", "yyyymm"], keep="last"
+    )
     by = newest["engine"].fillna("not noted") if "engine" in newest else ["not noted"] * len(newest)
     counts = newest.assign(engine=by).groupby("engine").size().sort_values(ascending=False)
-    return Finding("slices", "ok", "; ".join(f"{count:,} by {engine}" for engine, count in counts.items()) or "none yet")
+    return Finding(
+        "slices",
+        "ok",
+        "; ".join(f"{count:,} by {engine}" for engine, count in counts.items()) or "none yet",
+    )
 
 
 def _leftovers(settings: Settings) -> Finding:
     folders = leftovers(Path(settings.lakehouse_root) / "scratch")
     if not folders:
         return Finding("leftovers", "ok", "none of killed processes")
-    size = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
-    said = f"{len(folders)} folders of killed processes, {size / 2**20:.1f} MB, in {folders[0].parent}"
+    size = sum(
+        file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file()
+    )
+    said = (
+        f"{len(folders)} folders of killed processes, {size / 2**20:.1f} MB, in {folders[0].parent}"
+    )
     return Finding("leftovers", "look", said, "the next run on the embedded engine removes them")
 
 

@@ -1,4 +1,6 @@
-"""docs/tables.md, made from the TableSpecs, so that it can't say something else than the tables do."""
+"""docs/tables.md, made from the TableSpecs, so that it can't say something else than the tables
+do.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +23,28 @@ def write(folder: Path) -> list[Path]:
 def tables_markdown() -> str:
     """All tables with grain, key, partitioning, rules and columns."""
     head = (
-        "# Tables\n\nMade from `medallion_assets/tables.py` by `medallion docs`; names are `catalog.schema.table` as configured "
-        "(`my_catalog`, `my_bronze`, `my_silver`, `my_gold` by default).\n"
+        "# Tables\n\nMade from `medallion_assets/tables.py` by `medallion docs`; names are"
+        " `catalog.schema.table` as configured (`my_catalog`, `my_bronze`, `my_silver`, `my_gold`"
+        " by default).\n"
     )
     return head + "".join(_table(spec) for spec in TABLES)
 
 
 def _table(spec: TableSpec) -> str:
-    partition = f"by {', '.join(spec.partition_by)}: {spec.partition_reason}" if spec.partition_by else f"none: {spec.partition_reason}"
+    partition = (
+        f"by {', '.join(spec.partition_by)}: {spec.partition_reason}"
+        if spec.partition_by
+        else f"none: {spec.partition_reason}"
+    )
     rules = "".join(f"\n- rule {c.name}: `{c.sql}`" for c in spec.constraints)
     source = "\n- and the source's own columns, as text" if spec.has_source_columns else ""
-    columns = "".join(f"| {c.name} | {c.type} | {'' if c.is_nullable else 'yes'} | {c.comment} |\n" for c in spec.columns)
+    columns = "".join(
+        f"| {c.name} | {c.type} | {'' if c.is_nullable else 'yes'} | {c.comment} |\n"
+        for c in spec.columns
+    )
     return (
-        f"\n## {spec.id}\n\n{spec.comment}\n\n- grain: {spec.grain}\n- key: {', '.join(spec.key)}\n- written: {spec.write}\n"
-        f"- physical partitions: {partition}\n- owner: {spec.owner}\n- code version: {spec.code_version}{rules}{source}\n\n"
-        f"| column | type | required | meaning |\n| --- | --- | --- | --- |\n{columns}"
+        f"\n## {spec.id}\n\n{spec.comment}\n\n- grain: {spec.grain}\n- key:"
+        f" {', '.join(spec.key)}\n- written: {spec.write}\n- physical partitions: {partition}\n-"
+        f" owner: {spec.owner}\n- code version: {spec.code_version}{rules}{source}\n\n| column |"
+        f" type | required | meaning |\n| --- | --- | --- | --- |\n{columns}"
     )

@@ -1,4 +1,5 @@
-"""From a served number back to where it came from: model, version, run, evidence, features and the order lines behind the demand.
+"""From a served number back to where it came from: model, version, run, evidence, features and the
+order lines behind the demand.
 
 Reads tables without Spark; nothing is computed again.
 """
@@ -34,13 +35,24 @@ if TYPE_CHECKING:
 SHOWN_MONTHS = 24
 SHOWN_LINES = 12
 FEATURES = (
-    "abc_class", "months_since_first_sale", "months_since_last_sale", "demand_mean_3", "demand_mean_12", "demand_std_12", "adi", "cv2",
-    "nonzero_share_12", "unit_price",
-)  # fmt: skip
+    "abc_class",
+    "months_since_first_sale",
+    "months_since_last_sale",
+    "demand_mean_3",
+    "demand_mean_12",
+    "demand_std_12",
+    "adi",
+    "cv2",
+    "nonzero_share_12",
+    "unit_price",
+)
 
 
-def explain(settings: Settings, part: str, target: int, origin: int | None, console: Console) -> None:
-    """Print where the served forecast of a part for a target month came from: of an origin, or of the newest that forecast it.
+def explain(
+    settings: Settings, part: str, target: int, origin: int | None, console: Console
+) -> None:
+    """Print where the served forecast of a part for a target month came from: of an origin, or of
+    the newest that forecast it.
 
     Raises Refused where no forecast of the part for that month was published, with what was.
     """
@@ -48,12 +60,19 @@ def explain(settings: Settings, part: str, target: int, origin: int | None, cons
     row = _served(lakehouse, part, target, origin)
     origin, pins = int(row["yyyymm"]), _pins(lakehouse, row)
     console.print(
-        f"\n[bold]{part}[/bold] in {target}, forecast at the end of {origin} (horizon {row['horizon']}), vintage {row['vintage']}"
+        f"\n[bold]{part}[/bold] in {target}, forecast at the end of {origin} (horizon"
+        f" {row['horizon']}), vintage {row['vintage']}"
     )
-    deciles = ", ".join(f"{name} {row[name]:,.1f}" for name in (DECILES[0], DECILES[4], DECILES[-1]))
+    deciles = ", ".join(
+        f"{name} {row[name]:,.1f}" for name in (DECILES[0], DECILES[4], DECILES[-1])
+    )
     reason = f" ({row['reason']})" if isinstance(row["reason"], str) else ""
-    console.print(f"  {row['forecast_qty']:,.2f} units expected, {deciles}; status {row['status']}{reason}")
-    console.print(f"  published {row['published_at']:%Y-%m-%d %H:%M} UTC by Dagster run {row['run_id']}")
+    console.print(
+        f"  {row['forecast_qty']:,.2f} units expected, {deciles}; status {row['status']}{reason}"
+    )
+    console.print(
+        f"  published {row['published_at']:%Y-%m-%d %H:%M} UTC by Dagster run {row['run_id']}"
+    )
     _model(lakehouse, row, console)
     _history(lakehouse, part, origin, pins.get(MONTHLY_DEMAND.id), console)
     _features(lakehouse, part, origin, pins.get(DEMAND_FEATURES.id), console)
@@ -61,95 +80,172 @@ def explain(settings: Settings, part: str, target: int, origin: int | None, cons
 
 
 def _served(lakehouse: DeltaLakehouse, part: str, target: int, origin: int | None) -> pd.Series:
-    origins = month_range(add_months(target, -24), add_months(target, -1)) if origin is None else [origin]
+    origins = (
+        month_range(add_months(target, -24), add_months(target, -1)) if origin is None else [origin]
+    )
     rows = lakehouse.rows(DEMAND_FORECAST, months=origins, parts=[part])
     if rows.empty:
-        raise Refused(f"no forecast of part '{part}' was published at the end of {origins[0]}{'' if origin else ' or later'}")
+        raise Refused(
+            f"no forecast of part '{part}' was published at the end of"
+            f" {origins[0]}{'' if origin else ' or later'}"
+        )
     found = rows[rows["target_yyyymm"] == target]
     if len(excluded := rows[rows["horizon"] == 0]) and found.empty:
-        raise Refused(f"part '{part}' was excluded at the end of {excluded.iloc[-1]['yyyymm']}: {excluded.iloc[-1]['reason']}")
+        raise Refused(
+            f"part '{part}' was excluded at the end of {excluded.iloc[-1]['yyyymm']}:"
+            f" {excluded.iloc[-1]['reason']}"
+        )
     if found.empty:
         months = sorted(rows["target_yyyymm"].unique())
-        raise Refused(f"part '{part}' was not forecast for {target}; there are forecasts for {months[0]} to {months[-1]}")
+        raise Refused(
+            f"part '{part}' was not forecast for {target}; there are forecasts for {months[0]} to"
+            f" {months[-1]}"
+        )
     return found.sort_values(["yyyymm", "vintage"]).iloc[-1]
 
 
 def _pins(lakehouse: DeltaLakehouse, row: pd.Series) -> dict[str, int]:
     """Delta versions that the published row was made from, by table id."""
     names = {lakehouse.name(spec): spec.id for spec in (MONTHLY_DEMAND, DEMAND_FEATURES)}
-    return {names[name]: int(version) for name, version in json.loads(row["input_versions"]).items() if name in names}
+    return {
+        names[name]: int(version)
+        for name, version in json.loads(row["input_versions"]).items()
+        if name in names
+    }
 
 
 def _model(lakehouse: DeltaLakehouse, row: pd.Series, console: Console) -> None:
     if pd.isna(row["registry_version"]):
         console.print(f"  made by {row['model']}: no model was trained by then")
         return
-    version, trained, run = int(row["registry_version"]), int(row["trained_yyyymm"]), row["model_run_id"]
-    console.print(f"  made by [bold]{row['model']}[/bold], trained in {trained}, MLflow run {run}, registry version {version}")
+    version, trained, run = (
+        int(row["registry_version"]),
+        int(row["trained_yyyymm"]),
+        row["model_run_id"],
+    )
+    console.print(
+        f"  made by [bold]{row['model']}[/bold], trained in {trained}, MLflow run {run}, registry"
+        f" version {version}"
+    )
     decisions = lakehouse.rows(CHAMPION)
-    own = decisions[(decisions["demand_class"] == row["demand_class"]) & (decisions["registry_version"] <= version)]
+    own = decisions[
+        (decisions["demand_class"] == row["demand_class"])
+        & (decisions["registry_version"] <= version)
+    ]
     own = own[own["decision"] != "restated"].sort_values("decision_number")
     if own.empty:
         return
     decided = own.iloc[-1]
     console.print(
-        f"  serves class {row['demand_class']} by decision {decided['decision_number']} ({decided['decision']}, {decided['actor']}):"
+        f"  serves class {row['demand_class']} by decision {decided['decision_number']}"
+        f" ({decided['decision']}, {decided['actor']}):"
     )
     console.print(f"    {decided['reason']}", markup=False)
     evidence = lakehouse.rows(MODEL_EVALUATION, months=[int(decided["yyyymm"])])
-    is_own = (evidence["segment_kind"] == "demand_class") & (evidence["segment"] == row["demand_class"]) & (evidence["horizon"] == 0)
+    is_own = (
+        (evidence["segment_kind"] == "demand_class")
+        & (evidence["segment"] == row["demand_class"])
+        & (evidence["horizon"] == 0)
+    )
     best = evidence[is_own & evidence["wql"].notna()].sort_values("wql").head(5)
     told = ", ".join(f"{r['model']} {r['wql']:.3f}" for r in best.to_dict("records"))
     console.print(f"    WQL on the evidence of {decided['yyyymm']}: {told}")
     accuracy = lakehouse.rows(FORECAST_ACCURACY)
-    own_class = accuracy[(accuracy["segment_kind"] == "demand_class") & (accuracy["segment"] == row["demand_class"])]
-    served = own_class[(own_class["lag"] == row["horizon"]) & own_class["wql"].notna()].sort_values("yyyymm").tail(3)
+    own_class = accuracy[
+        (accuracy["segment_kind"] == "demand_class") & (accuracy["segment"] == row["demand_class"])
+    ]
+    served = (
+        own_class[(own_class["lag"] == row["horizon"]) & own_class["wql"].notna()]
+        .sort_values("yyyymm")
+        .tail(3)
+    )
     if len(served):
         past = ", ".join(f"{r['yyyymm']} {r['wql']:.3f}" for r in served.to_dict("records"))
         console.print(f"    what was served for this class and lag turned out with WQL {past}")
 
 
-def _history(lakehouse: DeltaLakehouse, part: str, origin: int, version: int | None, console: Console) -> None:
+def _history(
+    lakehouse: DeltaLakehouse, part: str, origin: int, version: int | None, console: Console
+) -> None:
     months = month_range(add_months(origin, 1 - SHOWN_MONTHS), origin)
     then, version = _pinned(lakehouse, MONTHLY_DEMAND, months, part, version)
-    now = lakehouse.rows(MONTHLY_DEMAND, ["yyyymm", "demand_qty"], months, parts=[part]).set_index("yyyymm")["demand_qty"]
+    now = lakehouse.rows(MONTHLY_DEMAND, ["yyyymm", "demand_qty"], months, parts=[part]).set_index(
+        "yyyymm"
+    )["demand_qty"]
     demand = then.set_index("yyyymm")["demand_qty"].sort_index()
     console.print(f"\nDemand it saw, {lakehouse.name(MONTHLY_DEMAND)} version {version}:")
     console.print("  " + ", ".join(f"{month} {qty:,.0f}" for month, qty in demand.items()))
     moved = now.reindex(demand.index)
     if len(changed := demand[(moved - demand).abs() > 0]):
-        console.print(f"  since then changed: {', '.join(f'{m} {q:,.0f} to {moved[m]:,.0f}' for m, q in changed.items())}", style="yellow")
+        console.print(
+            "  since then changed:"
+            f" {', '.join(f'{m} {q:,.0f} to {moved[m]:,.0f}' for m, q in changed.items())}",
+            style="yellow",
+        )
 
 
-def _features(lakehouse: DeltaLakehouse, part: str, origin: int, version: int | None, console: Console) -> None:
+def _features(
+    lakehouse: DeltaLakehouse, part: str, origin: int, version: int | None, console: Console
+) -> None:
     rows, version = _pinned(lakehouse, DEMAND_FEATURES, [origin], part, version)
     if len(rows):
         told = (
             f"{name} {value:,.2f}" if isinstance(value, float) else f"{name} {value}"
             for name, value in rows.iloc[0][list(FEATURES)].items()
         )
-        console.print(f"Features at the origin, {lakehouse.name(DEMAND_FEATURES)} version {version}:\n  {', '.join(told)}")
+        console.print(
+            f"Features at the origin, {lakehouse.name(DEMAND_FEATURES)} version {version}:\n "
+            f" {', '.join(told)}"
+        )
 
 
 def _lines(lakehouse: DeltaLakehouse, part: str, origin: int, console: Console) -> None:
     months = month_range(add_months(origin, 1 - SHOWN_MONTHS), origin)
-    lines = lakehouse.rows(SILVER_SALES_ORDERS, months=months, parts=[part]).sort_values(["order_date", "line_id"])
-    files = lakehouse.rows(DELIVERIES, ["delivery_id", "file_name"]).set_index("delivery_id")["file_name"]
-    table = Table(title=f"The newest {min(len(lines), SHOWN_LINES)} of {len(lines):,} order lines of the last {SHOWN_MONTHS} months")
+    lines = lakehouse.rows(SILVER_SALES_ORDERS, months=months, parts=[part]).sort_values(
+        ["order_date", "line_id"]
+    )
+    files = lakehouse.rows(DELIVERIES, ["delivery_id", "file_name"]).set_index("delivery_id")[
+        "file_name"
+    ]
+    table = Table(
+        title=(
+            f"The newest {min(len(lines), SHOWN_LINES)} of {len(lines):,} order lines of the last"
+            f" {SHOWN_MONTHS} months"
+        )
+    )
     for name in ("date", "order", "customer", "type", "quantity", "price", "file", "line"):
-        table.add_column(name, justify="right" if name in ("quantity", "price", "line") else "left", overflow="fold")
+        table.add_column(
+            name,
+            justify="right" if name in ("quantity", "price", "line") else "left",
+            overflow="fold",
+        )
     for line in lines.tail(SHOWN_LINES).to_dict("records"):
-        who = (str(line["order_date"])[:10], line["order_id"], str(line["customer_id"] or ""), line["line_type"])
+        who = (
+            str(line["order_date"])[:10],
+            line["order_id"],
+            str(line["customer_id"] or ""),
+            line["line_type"],
+        )
         price = "" if pd.isna(line["unit_price"]) else f"{line['unit_price']:,.2f}"
-        table.add_row(*who, f"{line['quantity']:,.0f}", price, files.get(line["delivery_id"], line["source"]), str(line["line_number"]))
+        table.add_row(
+            *who,
+            f"{line['quantity']:,.0f}",
+            price,
+            files.get(line["delivery_id"], line["source"]),
+            str(line["line_number"]),
+        )
     console.print(table)
 
 
-def _pinned(lakehouse: DeltaLakehouse, spec: TableSpec, months: list[int], part: str, version: int | None) -> tuple[pd.DataFrame, int]:
-    """Rows of a part at a version of the table, or of today where that version is no longer readable."""
+def _pinned(
+    lakehouse: DeltaLakehouse, spec: TableSpec, months: list[int], part: str, version: int | None
+) -> tuple[pd.DataFrame, int]:
+    """Rows of a part at a version of the table, or of today where that version is no longer
+    readable.
+    """
     try:
-        return lakehouse.rows(spec, months=months, parts=[part], version=version), version if version is not None else lakehouse.version(
-            spec
+        return lakehouse.rows(spec, months=months, parts=[part], version=version), (
+            version if version is not None else lakehouse.version(spec)
         )
     except Refused:
         return lakehouse.rows(spec, months=months, parts=[part]), lakehouse.version(spec)

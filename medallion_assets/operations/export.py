@@ -1,6 +1,8 @@
-"""The current forecast of an origin as a file: CSV, Excel or Parquet, read without Spark in pieces and checked before it appears.
+"""The current forecast of an origin as a file: CSV, Excel or Parquet, read without Spark in pieces
+and checked before it appears.
 
-What is published lies in served/published.py; nothing is computed here but what stands beside the forecast.
+What is published lies in served/published.py; nothing is computed here but what stands beside the
+forecast.
 """
 
 from __future__ import annotations
@@ -18,7 +20,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medallion_assets.served.published import Edition, current_edition, edition_before, forecast_rows, published_origins
+from medallion_assets.served.published import (
+    Edition,
+    current_edition,
+    edition_before,
+    forecast_rows,
+    published_origins,
+)
 from medallion_assets.tables import DECILES, DEMAND_FORECAST, MONTHLY_DEMAND
 from resources.errors import Refused
 
@@ -36,21 +44,41 @@ TOLERANCE = 1e-9  # of sums, whose order of adding differs
 TEXTS = ("part_number", "status", "demand_class", "model", "reason")
 WHOLE = ("yyyymm", "target_yyyymm", "horizon", "vintage")
 COLUMNS = (
-    "part_number", "yyyymm", "target_yyyymm", "horizon", "forecast_qty", *DECILES, "year_before_qty", "change_qty",
-    "status", "demand_class", "model", "vintage", "reason",
-)  # fmt: skip
+    "part_number",
+    "yyyymm",
+    "target_yyyymm",
+    "horizon",
+    "forecast_qty",
+    *DECILES,
+    "year_before_qty",
+    "change_qty",
+    "status",
+    "demand_class",
+    "model",
+    "vintage",
+    "reason",
+)
 MAX_SHEET_ROWS = 1_048_576
-# What spreadsheets take for the beginning of a formula, in their wide forms too (OWASP, CSV injection).
+# What spreadsheets take for the beginning of a formula, in their wide forms too (OWASP, CSV
+# injection).
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def export(
-    lakehouse: Lakehouse, origin: int | None, file_format: Format, out: Path | None, overwrite: bool, apostrophe: bool, console: Console
+    lakehouse: Lakehouse,
+    origin: int | None,
+    file_format: Format,
+    out: Path | None,
+    overwrite: bool,
+    apostrophe: bool,
+    console: Console,
 ) -> None:
-    """Write the current vintage of an origin (by default the newest) to a file, and say what it holds.
+    """Write the current vintage of an origin (by default the newest) to a file, and say what it
+    holds.
 
-    The file appears under its name only when its rows and totals equal those of gold.demand_forecast. Raises Refused where nothing
-    was published, the file exists and is not to be overwritten, or the format can't hold the rows as they are.
+    The file appears under its name only when its rows and totals equal those of
+    gold.demand_forecast. Raises Refused where nothing was published, the file exists and is not to
+    be overwritten, or the format can't hold the rows as they are.
     """
     edition = current_edition(lakehouse, origin or max(published_origins(lakehouse), default=0))
     path = out or Path(f"forecast_{edition.origin}.{file_format}")
@@ -58,13 +86,17 @@ def export(
     before = edition_before(lakehouse, edition.origin)
     parts = forecast_rows(lakehouse, edition, ["part_number"])["part_number"]
     if file_format == "xlsx" and len(parts) >= MAX_SHEET_ROWS:
-        raise Refused(f"{len(parts):,} rows are more than the {MAX_SHEET_ROWS:,} of an Excel sheet; take --format parquet or csv")
+        raise Refused(
+            f"{len(parts):,} rows are more than the {MAX_SHEET_ROWS:,} of an Excel sheet; take"
+            " --format parquet or csv"
+        )
     guarded = _formulas(sorted(parts.unique()))
     if file_format == "csv" and guarded and not apostrophe:
         raise Refused(
-            f"{len(guarded):,} part numbers begin like a formula ({', '.join(guarded[:3])}), and a spreadsheet that opens a CSV would "
-            "compute them. Take --format xlsx or parquet, which keep them as they are, or --apostrophe, which puts one before each. "
-            "Nothing was written."
+            f"{len(guarded):,} part numbers begin like a formula ({', '.join(guarded[:3])}), and a"
+            " spreadsheet that opens a CSV would compute them. Take --format xlsx or parquet,"
+            " which keep them as they are, or --apostrophe, which puts one before each. Nothing"
+            " was written."
         )
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.unfinished")
     try:
@@ -76,41 +108,73 @@ def export(
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    held = f"origin {edition.origin}, vintage {edition.vintage}, {parts.nunique():,} parts, {len(parts):,} rows, equal to the table"
-    compared = f"change_qty is against origin {before.origin}, vintage {before.vintage}" if before else "there is no origin before it"
+    held = (
+        f"origin {edition.origin}, vintage {edition.vintage}, {parts.nunique():,} parts,"
+        f" {len(parts):,} rows, equal to the table"
+    )
+    compared = (
+        f"change_qty is against origin {before.origin}, vintage {before.vintage}"
+        if before
+        else "there is no origin before it"
+    )
     console.print(f"{path}: {held}; {compared}")
     if file_format == "csv" and guarded:
-        console.print(f"An apostrophe stands before {len(guarded):,} part numbers that begin like a formula.")
+        console.print(
+            f"An apostrophe stands before {len(guarded):,} part numbers that begin like a formula."
+        )
 
 
-def pieces(lakehouse: Lakehouse, edition: Edition, before: Edition | None, parts: list[str]) -> Iterator[pd.DataFrame]:
+def pieces(
+    lakehouse: Lakehouse, edition: Edition, before: Edition | None, parts: list[str]
+) -> Iterator[pd.DataFrame]:
     """The rows of the file for so many parts at a time, in order of part and target month."""
     stored = [name for name in COLUMNS if name not in ("year_before_qty", "change_qty", "vintage")]
-    targets = lakehouse.totals(DEMAND_FORECAST, ["target_yyyymm"], ["horizon"], [edition.origin])["target_yyyymm"]
+    targets = lakehouse.totals(DEMAND_FORECAST, ["target_yyyymm"], ["horizon"], [edition.origin])[
+        "target_yyyymm"
+    ]
     last_year = [int(month) - A_YEAR for month in targets]
     former = pd.DataFrame(columns=["part_number", "target_yyyymm", "forecast_qty"])
     for start in range(0, len(parts), PARTS_PER_PIECE):
         chosen = parts[start : start + PARTS_PER_PIECE]
         if before:
             former = forecast_rows(lakehouse, before, list(former.columns), chosen)
-        demand = lakehouse.rows(MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty", "is_complete"], last_year, parts=chosen)
+        demand = lakehouse.rows(
+            MONTHLY_DEMAND,
+            ["part_number", "yyyymm", "demand_qty", "is_complete"],
+            last_year,
+            parts=chosen,
+        )
         forecast = forecast_rows(lakehouse, edition, stored, chosen)
-        yield exported_rows(forecast.assign(vintage=edition.vintage), demand[demand["is_complete"].astype(bool)], former)
+        yield exported_rows(
+            forecast.assign(vintage=edition.vintage),
+            demand[demand["is_complete"].astype(bool)],
+            former,
+        )
 
 
-def exported_rows(forecast: pd.DataFrame, demand: pd.DataFrame, former: pd.DataFrame) -> pd.DataFrame:
-    """Forecast rows with the demand of the same month a year before, and the change since the last forecast of the same target.
+def exported_rows(
+    forecast: pd.DataFrame, demand: pd.DataFrame, former: pd.DataFrame
+) -> pd.DataFrame:
+    """Forecast rows with the demand of the same month a year before, and the change since the last
+    forecast of the same target.
 
-    forecast: rows of gold.demand_forecast; demand: part_number, yyyymm, demand_qty; former: part_number, target_yyyymm, forecast_qty of
-    the origin before; units. Both new columns are empty where the part or the month was not there, and for excluded parts.
+    forecast: rows of gold.demand_forecast; demand: part_number, yyyymm, demand_qty; former:
+    part_number, target_yyyymm, forecast_qty of the origin before; units. Both new columns are empty
+    where the part or the month was not there, and for excluded parts.
     """
-    year_before = demand.assign(target_yyyymm=demand["yyyymm"] + A_YEAR).rename(columns={"demand_qty": "year_before_qty"})
+    year_before = demand.assign(target_yyyymm=demand["yyyymm"] + A_YEAR).rename(
+        columns={"demand_qty": "year_before_qty"}
+    )
     said = former.rename(columns={"forecast_qty": "former_qty"})
     key = ["part_number", "target_yyyymm"]
-    rows = forecast.merge(year_before[[*key, "year_before_qty"]], on=key, how="left").merge(said[[*key, "former_qty"]], on=key, how="left")
+    rows = forecast.merge(year_before[[*key, "year_before_qty"]], on=key, how="left").merge(
+        said[[*key, "former_qty"]], on=key, how="left"
+    )
     has_numbers = rows["horizon"] > 0
     rows["year_before_qty"] = rows["year_before_qty"].astype(float).where(has_numbers)
-    rows["change_qty"] = (rows["forecast_qty"] - rows["former_qty"].astype(float)).where(has_numbers)
+    rows["change_qty"] = (rows["forecast_qty"] - rows["former_qty"].astype(float)).where(
+        has_numbers
+    )
     return rows[list(COLUMNS)].sort_values(["part_number", "target_yyyymm"], ignore_index=True)
 
 
@@ -122,7 +186,9 @@ def _csv(path: Path) -> Iterator[Write]:
     with _opened(path, lambda: path.open("w", encoding="utf-8", newline="")) as file:
 
         def write(rows: pd.DataFrame) -> None:
-            guarded = rows.assign(**{name: rows[name].map(_guarded, na_action="ignore") for name in TEXTS})
+            guarded = rows.assign(
+                **{name: rows[name].map(_guarded, na_action="ignore") for name in TEXTS}
+            )
             guarded.to_csv(file, index=False, header=not file.tell(), lineterminator="\n")
 
         yield write
@@ -133,17 +199,24 @@ def _parquet(path: Path) -> Iterator[Write]:
     types = dict.fromkeys(TEXTS, pa.string()) | dict.fromkeys(WHOLE, pa.int32())
     schema = pa.schema([(name, types.get(name, pa.float64())) for name in COLUMNS])
     with _opened(path, lambda: pq.ParquetWriter(path, schema)) as file:
-        yield lambda rows: file.write_table(pa.Table.from_pandas(rows, schema, preserve_index=False))
+        yield lambda rows: file.write_table(
+            pa.Table.from_pandas(rows, schema, preserve_index=False)
+        )
 
 
 @contextmanager
 def _xlsx(path: Path) -> Iterator[Write]:
-    """One sheet. Rows leave memory as they are written; every text is written as text, so none becomes a formula or a link."""
+    """One sheet. Rows leave memory as they are written; every text is written as text, so none
+    becomes a formula or a link.
+    """
     from xlsxwriter import Workbook
 
     with _opened(path, lambda: Workbook(path, {"constant_memory": True})) as workbook:
         sheet = workbook.add_worksheet("forecast")
-        bold, quantity = workbook.add_format({"bold": True}), workbook.add_format({"num_format": "#,##0.00"})
+        bold, quantity = (
+            workbook.add_format({"bold": True}),
+            workbook.add_format({"num_format": "#,##0.00"}),
+        )
         sheet.freeze_panes(1, 1)
         sheet.set_column(0, len(COLUMNS) - 1, 14)
         for place, name in enumerate(COLUMNS):
@@ -158,19 +231,27 @@ def _xlsx(path: Path) -> Iterator[Write]:
                 for place, value in enumerate(row):
                     if isinstance(value, str):
                         sheet.write_string(count, place, value)
-                    elif value is not None and value == value:  # NaN differs from itself; asking pandas costs more than the cell
+                    elif (
+                        value is not None and value == value
+                    ):  # NaN differs from itself; asking pandas costs more than the cell
                         sheet.write_number(count, place, value, formats[place])
 
         yield write
         sheet.autofilter(0, 0, count, len(COLUMNS) - 1)
 
 
-WRITERS: dict[str, Callable[[Path], AbstractContextManager[Write]]] = {"csv": _csv, "xlsx": _xlsx, "parquet": _parquet}
+WRITERS: dict[str, Callable[[Path], AbstractContextManager[Write]]] = {
+    "csv": _csv,
+    "xlsx": _xlsx,
+    "parquet": _parquet,
+}
 
 
 @contextmanager
 def _opened(path: Path, make: Callable[[], Any]) -> Iterator[Any]:
-    """A file that is closed in the end. Raises Refused where its folder is missing or closed to us."""
+    """A file that is closed in the end. Raises Refused where its folder is missing or closed to
+    us.
+    """
     try:
         file = make()
     except OSError as error:
@@ -181,8 +262,12 @@ def _opened(path: Path, make: Callable[[], Any]) -> Iterator[Any]:
         file.close()
 
 
-def _check(path: Path, file_format: Format, lakehouse: Lakehouse, edition: Edition, row_count: int) -> None:
-    """Read the file again: its rows and its totals by target month must be the table's. Raises Refused where they are not."""
+def _check(
+    path: Path, file_format: Format, lakehouse: Lakehouse, edition: Edition, row_count: int
+) -> None:
+    """Read the file again: its rows and its totals by target month must be the table's. Raises
+    Refused where they are not.
+    """
     by = ["vintage", "target_yyyymm"]
     stored = lakehouse.totals(DEMAND_FORECAST, by, ["forecast_qty"], [edition.origin])
     table = stored[stored["vintage"] == edition.vintage].set_index("target_yyyymm")["forecast_qty"]
@@ -191,12 +276,17 @@ def _check(path: Path, file_format: Format, lakehouse: Lakehouse, edition: Editi
         count += len(piece)
         written = written.add(piece.groupby("target_yyyymm")["forecast_qty"].sum(), fill_value=0.0)
     if count != row_count:
-        raise Refused(f"the file held {count:,} rows and the table {row_count:,}, so it was removed")
+        raise Refused(
+            f"the file held {count:,} rows and the table {row_count:,}, so it was removed"
+        )
     months = table.index.union(written.index)
     found, wanted = (sums.reindex(months).to_numpy(dtype=float) for sums in (written, table))
     if len(wrong := months[~np.isclose(found, wanted, rtol=TOLERANCE, atol=TOLERANCE)]):
         month = int(wrong[0])
-        sums = f"{written.get(month, 0.0):,.6f} units in the file and to {table.get(month, 0.0):,.6f} in the table"
+        sums = (
+            f"{written.get(month, 0.0):,.6f} units in the file and to {table.get(month, 0.0):,.6f}"
+            " in the table"
+        )
         raise Refused(f"{month} added up to {sums}, so the file was removed")
 
 
@@ -225,7 +315,10 @@ def _xlsx_pieces(path: Path) -> Iterator[pd.DataFrame]:
             if (event, element.tag) != ("end", f"{namespace}row"):
                 continue
             if element.get("r") != "1":
-                cells = {letters.get(str(cell.get("r"))[0]): cell.findtext(f"{namespace}v") for cell in element}
+                cells = {
+                    letters.get(str(cell.get("r"))[0]): cell.findtext(f"{namespace}v")
+                    for cell in element
+                }
                 rows.append({name: float(cells.get(name) or "nan") for name in _CHECKED})
             read.clear()
             if len(rows) == 100_000:
@@ -234,12 +327,18 @@ def _xlsx_pieces(path: Path) -> Iterator[pd.DataFrame]:
     yield pd.DataFrame(rows, columns=_CHECKED)
 
 
-READERS: dict[str, Callable[[Path], Iterator[pd.DataFrame]]] = {"csv": _csv_pieces, "xlsx": _xlsx_pieces, "parquet": _parquet_pieces}
+READERS: dict[str, Callable[[Path], Iterator[pd.DataFrame]]] = {
+    "csv": _csv_pieces,
+    "xlsx": _xlsx_pieces,
+    "parquet": _parquet_pieces,
+}
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
-        raise Refused(f"{path} exists already; give another name with --out, or --overwrite to replace it")
+        raise Refused(
+            f"{path} exists already; give another name with --out, or --overwrite to replace it"
+        )
 
 
 def _formulas(texts: list[str]) -> list[str]:

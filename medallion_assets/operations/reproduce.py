@@ -1,4 +1,5 @@
-"""A model's run made again from what it pinned: Delta versions, parameters and seed; compared forecast by forecast.
+"""A model's run made again from what it pinned: Delta versions, parameters and seed; compared
+forecast by forecast.
 
 Nothing is stored. Where the numbers differ, or can't be made, the input that changed is named.
 """
@@ -27,7 +28,9 @@ NUMBERS = ("forecast_qty", *DECILES)
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of it. ``largest_difference`` is relative; ``changed`` names inputs that are not what the run had."""
+    """What came of it. ``largest_difference`` is relative; ``changed`` names inputs that are not
+    what the run had.
+    """
 
     run_id: str
     model: str
@@ -44,11 +47,16 @@ class Reproduction:
 
 
 def reproduce(
-    settings: Settings, lakehouse: DeltaLakehouse, tracking: MlflowTracking, run_id: str, log: Callable[[str], None]
+    settings: Settings,
+    lakehouse: DeltaLakehouse,
+    tracking: MlflowTracking,
+    run_id: str,
+    log: Callable[[str], None],
 ) -> Reproduction:
     """Fit the model of a run again and compare all its forecasts.
 
-    Raises Refused for a run that is no committed fit, and where a pinned version is no longer readable, with the nearest run that is.
+    Raises Refused for a run that is no committed fit, and where a pinned version is no longer
+    readable, with the nearest run that is.
     """
     tracking.check()
     run = tracking.run(run_id)
@@ -56,51 +64,80 @@ def reproduce(
     names = {lakehouse.name(table): table.id for table in (MONTHLY_DEMAND, DEMAND_FEATURES)}
     pins = {names[name]: version for name, version in run.input_versions.items() if name in names}
     pins[ZOO_FORECAST.id] = int(run.tags[EVIDENCE_VERSION])
-    log(f"{spec.name} {origin}: " + ", ".join(f"{table} version {version}" for table, version in sorted(pins.items())))
+    log(
+        f"{spec.name} {origin}: "
+        + ", ".join(f"{table} version {version}" for table, version in sorted(pins.items()))
+    )
     pinned = lakehouse.at(pins)
     stored = _stored(pinned, spec, origin, run, lakehouse)
     again = _as_of(settings, run)
     parameters, changed = _parameters(spec, run)
     backtest = Backtest(spec, again, pinned, tracking, {}, "", log)
     made = backtest.again(origin, parameters).select("part_number", "horizon", *NUMBERS).toPandas()
-    return _compared(run, spec, origin, stored, made, [*_moved(run), *changed, *_other_rows(pinned, run)])
+    return _compared(
+        run, spec, origin, stored, made, [*_moved(run), *changed, *_other_rows(pinned, run)]
+    )
 
 
 def _identity(run: StoredRun) -> tuple[ModelSpec, int]:
     if "model" not in run.tags:
-        held = f"; it is of kind {run.tags['kind']}, and holds fits of other runs" if "kind" in run.tags else ""
+        held = (
+            f"; it is of kind {run.tags['kind']}, and holds fits of other runs"
+            if "kind" in run.tags
+            else ""
+        )
         raise Refused(f"run {run.run_id} is not a model's fit{held}")
     if run.tags.get(COMMITTED) != "true" or EVIDENCE_VERSION not in run.tags:
-        raise Refused(f"run {run.run_id} never came to a stored slice, so there is nothing to compare with")
+        raise Refused(
+            f"run {run.run_id} never came to a stored slice, so there is nothing to compare with"
+        )
     try:
         return model(run.tags["model"]), int(run.tags["month"])
     except ValueError as error:
         raise Refused(f"run {run.run_id}: {error}; this release can't fit it again") from error
 
 
-def _stored(pinned: DeltaLakehouse, spec: ModelSpec, origin: int, run: StoredRun, lakehouse: DeltaLakehouse) -> pd.DataFrame:
+def _stored(
+    pinned: DeltaLakehouse, spec: ModelSpec, origin: int, run: StoredRun, lakehouse: DeltaLakehouse
+) -> pd.DataFrame:
     try:
-        rows = pinned.rows(ZOO_FORECAST, ["part_number", "horizon", *NUMBERS, "run_id"], [origin], [spec.name])
+        rows = pinned.rows(
+            ZOO_FORECAST, ["part_number", "horizon", *NUMBERS, "run_id"], [origin], [spec.name]
+        )
         pinned.rows(MONTHLY_DEMAND, ["yyyymm"], [origin])
     except Refused as error:
         newest = lakehouse.slices(ZOO_FORECAST, spec.name)
         near = min(newest, key=lambda month: abs(month - origin), default=None)
-        hint = f"; the nearest fit that can be is {newest[near].details['run_id']} of {near}" if near is not None else ""
+        hint = (
+            f"; the nearest fit that can be is {newest[near].details['run_id']} of {near}"
+            if near is not None
+            else ""
+        )
         raise Refused(f"run {run.run_id} can't be reproduced: {error}{hint}") from error
     return rows[rows["run_id"] == run.run_id]
 
 
 def _as_of(settings: Settings, run: StoredRun) -> Settings:
     """The settings with what the run says of horizon, seed and windows."""
-    known = {name: int(run.parameters[name]) for name in ("horizon", "seed", "active_months") if name in run.parameters}
+    known = {
+        name: int(run.parameters[name])
+        for name in ("horizon", "seed", "active_months")
+        if name in run.parameters
+    }
     return settings.model_copy(update={"forecast": settings.forecast.model_copy(update=known)})
 
 
 def _parameters(spec: ModelSpec, run: StoredRun) -> tuple[Parameters, list[str]]:
     """The model's parameters as the run logged them, and what this release knows otherwise."""
-    logged = {name: _like(run.parameters[name], default) for name, default in spec.parameters.items() if name in run.parameters}
+    logged = {
+        name: _like(run.parameters[name], default)
+        for name, default in spec.parameters.items()
+        if name in run.parameters
+    }
     absent = sorted(set(spec.parameters) - set(logged))
-    return {**spec.parameters, **logged}, [f"parameter {name}: the run did not have it" for name in absent]
+    return {**spec.parameters, **logged}, [
+        f"parameter {name}: the run did not have it" for name in absent
+    ]
 
 
 def _like(text: str, default: bool | int | float | str) -> bool | int | float | str:
@@ -108,34 +145,65 @@ def _like(text: str, default: bool | int | float | str) -> bool | int | float | 
 
 
 def _other_rows(pinned: DeltaLakehouse, run: StoredRun) -> list[str]:
-    """Tables whose pinned version does not hold the rows that the ledger had for the run: changed by another writer, or rebuilt since."""
+    """Tables whose pinned version does not hold the rows that the ledger had for the run: changed
+    by another writer, or rebuilt since.
+    """
     first, last = (int(run.parameters[f"training_{end}_month"]) for end in ("first", "last"))
     told = []
     for table in (MONTHLY_DEMAND, DEMAND_FEATURES):
-        recorded = {m: s.data_version for m, s in sorted(pinned.slices(table).items()) if first <= m <= last}
-        found = {m: "0-0" for m in recorded} | pinned.content_versions(table, month_range(first, last))
-        if input_table(pinned, table, pinned.version(table), dict(sorted(found.items()))).digest != run.input_digests[pinned.name(table)]:
+        recorded = {
+            m: s.data_version for m, s in sorted(pinned.slices(table).items()) if first <= m <= last
+        }
+        found = {m: "0-0" for m in recorded} | pinned.content_versions(
+            table, month_range(first, last)
+        )
+        if (
+            input_table(pinned, table, pinned.version(table), dict(sorted(found.items()))).digest
+            != run.input_digests[pinned.name(table)]
+        ):
             months = [str(m) for m in found if found[m] != recorded.get(m)]
             which = f" of {', '.join(months)}" if months else ""
-            told.append(f"{table.id} version {pinned.version(table)}: rows{which} are not those recorded when the run read it")
+            told.append(
+                f"{table.id} version {pinned.version(table)}: rows{which} are not those recorded"
+                " when the run read it"
+            )
     return told
 
 
 def _moved(run: StoredRun) -> list[str]:
     """Commit and libraries that are not those of the run."""
     now = {"git_commit": git_commit(), "libraries": library_versions()}
-    return [f"{name}: {_changed(run.tags[name], value)}" for name, value in now.items() if run.tags.get(name, value) != value]
+    return [
+        f"{name}: {_changed(run.tags[name], value)}"
+        for name, value in now.items()
+        if run.tags.get(name, value) != value
+    ]
 
 
 def _changed(then: str, now: str) -> str:
     before, after = then.split(", "), now.split(", ")
-    return f"{', '.join(b for b in before if b not in after)} then, {', '.join(a for a in after if a not in before)} now"
+    return (
+        f"{', '.join(b for b in before if b not in after)} then,"
+        f" {', '.join(a for a in after if a not in before)} now"
+    )
 
 
-def _compared(run: StoredRun, spec: ModelSpec, origin: int, stored: pd.DataFrame, made: pd.DataFrame, changed: list[str]) -> Reproduction:
-    both = stored.merge(made, on=["part_number", "horizon"], how="outer", suffixes=("_then", "_now"), indicator=True)
+def _compared(
+    run: StoredRun,
+    spec: ModelSpec,
+    origin: int,
+    stored: pd.DataFrame,
+    made: pd.DataFrame,
+    changed: list[str],
+) -> Reproduction:
+    both = stored.merge(
+        made, on=["part_number", "horizon"], how="outer", suffixes=("_then", "_now"), indicator=True
+    )
     matched = both[both["_merge"] == "both"]
-    then, now = (matched[[f"{name}_{when}" for name in NUMBERS]].to_numpy(dtype=float) for when in ("then", "now"))
+    then, now = (
+        matched[[f"{name}_{when}" for name in NUMBERS]].to_numpy(dtype=float)
+        for when in ("then", "now")
+    )
     largest = np.maximum(np.maximum(np.abs(then), np.abs(now)), 1e-12)
     difference = (np.abs(then - now) / largest).max(axis=1) if len(matched) else np.zeros(0)
     counts = len(matched), len(both) - len(matched)

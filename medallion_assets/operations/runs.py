@@ -1,4 +1,5 @@
-"""Dagster runs started from the command line, in this process, with progress for the person who waits.
+"""Dagster runs started from the command line, in this process, with progress for the person who
+waits.
 
 Which assets a job holds lies in definitions.py.
 """
@@ -49,7 +50,9 @@ class RunFailed(Refused):
 
 @contextmanager
 def session(settings: Settings, console: Console) -> Iterator[Session]:
-    """Definitions and instance for several runs of one process; the Spark session is shared by them."""
+    """Definitions and instance for several runs of one process; the Spark session is shared by
+    them.
+    """
     warnings.simplefilter("ignore")
     logging.getLogger("py4j").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -61,10 +64,14 @@ def session(settings: Settings, console: Console) -> Iterator[Session]:
 
 
 def _end_killed(instance: dg.DagsterInstance) -> None:
-    """End the runs of processes that are gone: they would count as under way for ever, and keep others waiting."""
+    """End the runs of processes that are gone: they would count as under way for ever, and keep
+    others waiting.
+    """
     for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
         if PROCESS_TAG in run.tags and is_gone(run.tags[PROCESS_TAG]):
-            instance.report_run_failed(run, "its process was killed; the same run again goes on where it stopped")
+            instance.report_run_failed(
+                run, "its process was killed; the same run again goes on where it stopped"
+            )
 
 
 def reader(settings: Settings) -> DeltaLakehouse:
@@ -83,7 +90,9 @@ def writer(settings: Settings) -> DeltaLakehouse:
 
 def _lakehouse(settings: Settings, engine: Callable[[], Engine]) -> DeltaLakehouse:
     w, r = settings.writes.max_removed_share, settings.retention.reproducible_months
-    return DeltaLakehouse(engine, settings.lakehouse_root, settings.catalog, settings.schemas.model_dump(), w, r)
+    return DeltaLakehouse(
+        engine, settings.lakehouse_root, settings.catalog, settings.schemas.model_dump(), w, r
+    )
 
 
 @dataclass
@@ -99,11 +108,14 @@ class Session:
     _last_run: str = ""
 
     def everything(self) -> bool:
-        """From landed files to the served forecast of the newest complete month; whether anything was written.
+        """From landed files to the served forecast of the newest complete month; whether anything
+        was written.
 
         Where the last run left everything as it is now, nothing but the landed files is looked at.
         """
-        is_changed = self.execute("register_deliveries", [int(definitions.newest_partition(self.settings))])
+        is_changed = self.execute(
+            "register_deliveries", [int(definitions.newest_partition(self.settings))]
+        )
         if not is_changed and self._is_as_left():
             sync_alias(reader(self.settings), self.tracking())
             return False
@@ -117,57 +129,91 @@ class Session:
         is_changed = False
         months, complete = self._months()
         if not months:
-            raise Refused(f"no order lines found: {', '.join(str(s.files or s.table) for s in self.settings.sources)}")
+            raise Refused(
+                "no order lines found:"
+                f" {', '.join(str(s.files or s.table) for s in self.settings.sources)}"
+            )
         is_changed |= self.execute("monthly_data", [months[0], months[-1]])
         if not complete:
-            self.console.print("No month is complete yet, so nothing is forecast: set last_month, or wait for lines of a later month.")
+            self.console.print(
+                "No month is complete yet, so nothing is forecast: set last_month, or wait for"
+                " lines of a later month."
+            )
             return is_changed
         newest = complete[-1]
         earlier = add_months(newest, -self.settings.run.replay_months)
-        enough = month_index(earlier) - month_index(self.settings.first_month) >= self.settings.forecast.min_history
+        enough = (
+            month_index(earlier) - month_index(self.settings.first_month)
+            >= self.settings.forecast.min_history
+        )
         if self.settings.run.replay_months and enough:
             is_changed |= self.execute("retraining", [earlier])
             # What was published on the day stays: another version would only supersede it.
             published = reader(self.settings).slices(DEMAND_FORECAST)
-            if waiting := [m for m in month_range(add_months(earlier, 1), add_months(newest, -1)) if m not in published]:
+            if waiting := [
+                m
+                for m in month_range(add_months(earlier, 1), add_months(newest, -1))
+                if m not in published
+            ]:
                 is_changed |= self.execute("publish", waiting)
         is_changed |= self.execute("retraining", [newest])
         return is_changed
 
     def _is_as_left(self) -> bool:
-        """Whether configuration, code and tables are what they were at the end of the last run of everything."""
+        """Whether configuration, code and tables are what they were at the end of the last run of
+        everything.
+        """
         # Tables of others change without a trace in ours.
         if any(source.mode == "adopt" for source in self.settings.sources):
             return False
         tags = {STATE_TAG: self._state()}
-        return bool(self.instance.get_runs(dg.RunsFilter(tags=tags, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1))
+        return bool(
+            self.instance.get_runs(
+                dg.RunsFilter(tags=tags, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1
+            )
+        )
 
     def _note_how_it_is_left(self) -> None:
         if self._last_run:
             self.instance.add_run_tags(self._last_run, {STATE_TAG: self._state()})
 
     def _state(self) -> str:
-        """Hash of what a run of everything depends on and makes: settings, code, parts master, versions of tables, reports."""
+        """Hash of what a run of everything depends on and makes: settings, code, parts master,
+        versions of tables, reports.
+        """
         held = reader(self.settings)
         models = [(spec.name, spec.code_version) for spec in enabled(self.settings.zoo.models)]
         tables = [(spec.id, spec.code_version, held.version(spec)) for spec in (*TABLES, LEDGER)]
         reports = sorted(path.name for path in Path(self.settings.reports_folder).glob("*"))
         release, outside = version("medallion-forecasting"), master_version(self.settings)
-        return version_of(release, self.settings.model_dump(mode="json"), models, outside, tables, reports)
+        return version_of(
+            release, self.settings.model_dump(mode="json"), models, outside, tables, reports
+        )
 
     def execute(self, job_name: str, months: Sequence[int]) -> bool:
-        """Run a job for a month or the range from the first to the last; whether a month was written. Raises RunFailed."""
+        """Run a job for a month or the range from the first to the last; whether a month was
+        written. Raises RunFailed.
+        """
         return self._run(self.defs.resolve_job_def(job_name), job_name, months, {})
 
-    def materialize(self, asset: dg.AssetKey, months: Sequence[int], tags: Mapping[str, str]) -> bool:
+    def materialize(
+        self, asset: dg.AssetKey, months: Sequence[int], tags: Mapping[str, str]
+    ) -> bool:
         """Run one asset as execute does a job, with further tags."""
         job = self.defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={asset})
         return self._run(job, asset.to_user_string(), months, tags)
 
-    def _run(self, job: dg.JobDefinition, name: str, months: Sequence[int], tags: Mapping[str, str]) -> bool:
+    def _run(
+        self, job: dg.JobDefinition, name: str, months: Sequence[int], tags: Mapping[str, str]
+    ) -> bool:
         first, last = str(months[0]), str(months[-1])
-        span = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
-        self.console.print(f"[bold]{name}[/bold] {first}" + (f" to {last}" if last != first else ""))
+        span = {
+            "dagster/asset_partition_range_start": first,
+            "dagster/asset_partition_range_end": last,
+        }
+        self.console.print(
+            f"[bold]{name}[/bold] {first}" + (f" to {last}" if last != first else "")
+        )
         started = time.monotonic()
         run_id = dg.DagsterRun(job_name=job.name).run_id
         self.instance.add_event_listener(run_id, self._show)
@@ -186,7 +232,9 @@ class Session:
         return written > 0
 
     def stewardship(self, actor: str) -> Stewardship:
-        """What a person may decide about champions, on the tables and the registry of this configuration."""
+        """What a person may decide about champions, on the tables and the registry of this
+        configuration.
+        """
         return Stewardship(self.settings, writer(self.settings), self.tracking(), actor)
 
     def plans(self, actor: str) -> Plans:
@@ -197,7 +245,11 @@ class Session:
         """Carry out a plan: a backfill or removal by the run of its asset, all else at once."""
         if plan.kind in ("backfill", "removal"):
             self.plans(actor).check(plan)
-            self.materialize(asset_of(plan.table, plan.writer), plan.months, {PLAN_TAG: plan.plan_id, ACTOR_TAG: actor})
+            self.materialize(
+                asset_of(plan.table, plan.writer),
+                plan.months,
+                {PLAN_TAG: plan.plan_id, ACTOR_TAG: actor},
+            )
         else:
             self.plans(actor).apply(plan)
 
@@ -211,21 +263,34 @@ class Session:
 
     def _months(self) -> tuple[list[int], list[int]]:
         deliveries = reader(self.settings).rows(DELIVERIES)
-        touched = {int(m["yyyymm"]) for months in deliveries["months"] for m in months if m["yyyymm"]}
+        touched = {
+            int(m["yyyymm"]) for months in deliveries["months"] for m in months if m["yyyymm"]
+        }
         return sorted(touched), complete_months_of(deliveries, self.settings)
 
     def _show(self, entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
         if event is None:
             if int(entry.level) >= logging.INFO and entry.step_key:
-                self.console.print(f"    {entry.user_message}", style="dim", markup=False, emoji=False)
-        elif event.is_step_start and not str(event.step_key).endswith(("rules_kept", "no_drift", "no_retraining_waits")):
+                self.console.print(
+                    f"    {entry.user_message}", style="dim", markup=False, emoji=False
+                )
+        elif event.is_step_start and not str(event.step_key).endswith(
+            ("rules_kept", "no_drift", "no_retraining_waits")
+        ):
             self._started[str(event.step_key)] = time.monotonic()
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if not check.passed:
-                severity = "[red]failed[/red]" if check.severity == dg.AssetCheckSeverity.ERROR else "[yellow]warns[/yellow]"
-                self.console.print(f"    check {check.asset_key.to_user_string()} {check.check_name} {severity}: {check.description or ''}")
+                severity = (
+                    "[red]failed[/red]"
+                    if check.severity == dg.AssetCheckSeverity.ERROR
+                    else "[yellow]warns[/yellow]"
+                )
+                self.console.print(
+                    f"    check {check.asset_key.to_user_string()} {check.check_name} {severity}:"
+                    f" {check.description or ''}"
+                )
         elif event.is_step_success and str(event.step_key) in self._started:
             seconds = time.monotonic() - self._started.pop(str(event.step_key))
             self.console.print(f"  {str(event.step_key).replace('__', '.', 1)}: {seconds:.1f} s")
@@ -241,8 +306,15 @@ def _failure(events: Sequence[dg.DagsterEvent]) -> str:
     for event in events:
         if event.is_step_failure:
             described = event.step_failure_data.user_failure_data
-            return step_message(event) if described and described.description else f"{event.step_key}: {step_message(event)}"
-    return f"the run failed: {next((e.message for e in events if e.is_failure and e.message), 'no message')}"
+            return (
+                step_message(event)
+                if described and described.description
+                else f"{event.step_key}: {step_message(event)}"
+            )
+    return (
+        "the run failed:"
+        f" {next((e.message for e in events if e.is_failure and e.message), 'no message')}"
+    )
 
 
 def _months_written(event: dg.DagsterEvent) -> int:

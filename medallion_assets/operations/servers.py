@@ -1,4 +1,6 @@
-"""The interfaces: Dagster's web server with its daemon, and MLflow's, as child processes on loopback."""
+"""The interfaces: Dagster's web server with its daemon, and MLflow's, as child processes on
+loopback.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,30 @@ from resources.settings import Settings
 LOOPBACK = "127.0.0.1"
 
 
-def serve(settings: Settings, dagster_home: str, port: int, mlflow_port: int, console: Console) -> None:
-    """Serve until interrupted or a server ends; all children end with this process. Raises Refused when one does not start."""
-    environment = {**os.environ, "DAGSTER_HOME": dagster_home, "DAGSTER_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+def serve(
+    settings: Settings, dagster_home: str, port: int, mlflow_port: int, console: Console
+) -> None:
+    """Serve until interrupted or a server ends; all children end with this process. Raises Refused
+    when one does not start.
+    """
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": dagster_home,
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     children = [subprocess.Popen(_dagster(port), env=environment, start_new_session=True)]
     if settings.tracking_uri.startswith("sqlite"):
-        children.append(subprocess.Popen(_mlflow(settings, mlflow_port), env=environment, start_new_session=True))
-    shown = without_credentials(settings.tracking_uri) if len(children) == 1 else f"http://{LOOPBACK}:{mlflow_port}"
+        children.append(
+            subprocess.Popen(
+                _mlflow(settings, mlflow_port), env=environment, start_new_session=True
+            )
+        )
+    shown = (
+        without_credentials(settings.tracking_uri)
+        if len(children) == 1
+        else f"http://{LOOPBACK}:{mlflow_port}"
+    )
     console.print(f"Dagster: http://{LOOPBACK}:{port}   MLflow: {shown}   (Ctrl-C ends both)")
 
     def stop(*_: object) -> None:
@@ -32,7 +51,10 @@ def serve(settings: Settings, dagster_home: str, port: int, mlflow_port: int, co
     try:
         while all(child.poll() is None for child in children):
             time.sleep(0.5)
-        raise Refused(f"a server ended by itself; is port {port} or {mlflow_port} taken? Give others with --port and --mlflow-port")
+        raise Refused(
+            f"a server ended by itself; is port {port} or {mlflow_port} taken? Give others with"
+            " --port and --mlflow-port"
+        )
     except KeyboardInterrupt:
         console.print("Ending.")
     finally:
@@ -41,12 +63,40 @@ def serve(settings: Settings, dagster_home: str, port: int, mlflow_port: int, co
 
 
 def _dagster(port: int) -> list[str]:
-    return [sys.executable, "-m", "dagster", "dev", "-m", "medallion_assets.definitions", "-h", LOOPBACK, "-p", str(port)]
+    return [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-m",
+        "medallion_assets.definitions",
+        "-h",
+        LOOPBACK,
+        "-p",
+        str(port),
+    ]
 
 
 def _mlflow(settings: Settings, port: int) -> list[str]:
-    store = ["--backend-store-uri", settings.tracking_uri, "--default-artifact-root", f"{settings.lakehouse_root}/mlartifacts"]
-    return [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1", *store]
+    store = [
+        "--backend-store-uri",
+        settings.tracking_uri,
+        "--default-artifact-root",
+        f"{settings.lakehouse_root}/mlartifacts",
+    ]
+    return [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        LOOPBACK,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        *store,
+    ]
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

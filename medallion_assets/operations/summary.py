@@ -1,4 +1,6 @@
-"""What a planner reads at the end of a run: how lines were accounted for, champions with their evidence, what is forecast."""
+"""What a planner reads at the end of a run: how lines were accounted for, champions with their
+evidence, what is forecast.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,14 @@ from medallion_assets.operations.runs import reader
 from medallion_assets.plans import listed
 from medallion_assets.report.reporting import report_name
 from medallion_assets.served.published import published_origins
-from medallion_assets.tables import CHAMPION, DATA_QUALITY, DEMAND_CLASSES, DEMAND_FORECAST, FORECAST_ACCURACY, MODEL_EVALUATION
+from medallion_assets.tables import (
+    CHAMPION,
+    DATA_QUALITY,
+    DEMAND_CLASSES,
+    DEMAND_FORECAST,
+    FORECAST_ACCURACY,
+    MODEL_EVALUATION,
+)
 from medallion_assets.zoo.registry import BASELINE
 from resources.errors import without_credentials
 from resources.reports import LocalReportFiles
@@ -25,21 +34,34 @@ if TYPE_CHECKING:
 
 
 def show(settings: Settings, console: Console, is_changed: bool | None) -> None:
-    """Print the state of the lakehouse; ``is_changed`` says whether the run before wrote anything (None: there was none)."""
+    """Print the state of the lakehouse; ``is_changed`` says whether the run before wrote anything
+    (None: there was none).
+    """
     lakehouse = reader(settings)
     if settings.is_simulated:
         console.print("\n[bold]All figures are of a simulated wholesaler.[/bold]")
     if is_changed is False:
-        console.print("\n[bold]Nothing to do:[/bold] no new files, all months, models and forecasts are up to date.")
+        console.print(
+            "\n[bold]Nothing to do:[/bold] no new files, all months, models and forecasts are up to"
+            " date."
+        )
     _lines(lakehouse, console)
     _champions(lakehouse, console)
     _models(lakehouse, console)
     _forecast(lakehouse, console)
     _accuracy(lakehouse, console)
-    console.print(f"\nTables:  {settings.lakehouse_root}/<schema>/<table> as {settings.catalog}.<schema>.<table>")
+    console.print(
+        f"\nTables:  {settings.lakehouse_root}/<schema>/<table> as"
+        f" {settings.catalog}.<schema>.<table>"
+    )
     _report(lakehouse, LocalReportFiles(settings.reports_folder), console)
-    console.print(f"MLflow:  {without_credentials(settings.tracking_uri)}, model {settings.registered_model}@champion")
-    with_mlflow = " and http://127.0.0.1:5000 (MLflow)" if settings.tracking_uri.startswith("sqlite") else ""
+    console.print(
+        f"MLflow:  {without_credentials(settings.tracking_uri)}, model"
+        f" {settings.registered_model}@champion"
+    )
+    with_mlflow = (
+        " and http://127.0.0.1:5000 (MLflow)" if settings.tracking_uri.startswith("sqlite") else ""
+    )
     console.print(f"Look:    make ui, then http://127.0.0.1:3000 (Dagster){with_mlflow}")
 
 
@@ -53,7 +75,13 @@ def plan_history(settings: Settings, console: Console) -> None:
     for name in ("plan", "event", "by", "when (UTC)", "effect"):
         table.add_column(name, overflow="fold")
     for row in rows.to_dict("records"):
-        table.add_row(row["plan_id"], row["event"], row["actor"], f"{row['recorded_at']:%Y-%m-%d %H:%M}", row["effect"])
+        table.add_row(
+            row["plan_id"],
+            row["event"],
+            row["actor"],
+            f"{row['recorded_at']:%Y-%m-%d %H:%M}",
+            row["effect"],
+        )
     console.print(table)
 
 
@@ -64,13 +92,41 @@ def champion_history(settings: Settings, console: Console, classes: Sequence[str
         console.print("Nothing was decided yet: no month was trained.")
         return
     table = Table(title="Decisions on champions")
-    for name in ("number", "month", "class", "decision", "champion", "trained", "version", "by", "WQL", "why"):
-        table.add_column(name, justify="right" if name in ("number", "WQL", "version") else "left", overflow="fold")
-    for row in decisions[decisions["demand_class"].isin(classes)].sort_values("decision_number").to_dict("records"):
+    for name in (
+        "number",
+        "month",
+        "class",
+        "decision",
+        "champion",
+        "trained",
+        "version",
+        "by",
+        "WQL",
+        "why",
+    ):
+        table.add_column(
+            name,
+            justify="right" if name in ("number", "WQL", "version") else "left",
+            overflow="fold",
+        )
+    for row in (
+        decisions[decisions["demand_class"].isin(classes)]
+        .sort_values("decision_number")
+        .to_dict("records")
+    ):
         wql = "" if pd.isna(row["champion_wql"]) else f"{row['champion_wql']:.3f}"
-        trained, version = (f"{row[name]:.0f}" for name in ("champion_trained_yyyymm", "registry_version"))
+        trained, version = (
+            f"{row[name]:.0f}" for name in ("champion_trained_yyyymm", "registry_version")
+        )
         who = (row["decision"], row["champion"], trained, version, row["actor"])
-        table.add_row(f"{row['decision_number']}", f"{row['yyyymm']}", row["demand_class"], *who, wql, row["reason"])
+        table.add_row(
+            f"{row['decision_number']}",
+            f"{row['yyyymm']}",
+            row["demand_class"],
+            *who,
+            wql,
+            row["reason"],
+        )
     console.print(table)
 
 
@@ -80,17 +136,30 @@ def _lines(lakehouse: DeltaLakehouse, console: Console) -> None:
         console.print("No order lines yet.")
         return
     sums = quality.groupby("rule")["value"].sum()
-    count = {name: int(sums.get(f"lines_{name}", 0)) for name in ("read", "accepted", "rejected", "duplicate", "superseded", "unaccounted")}
+    count = {
+        name: int(sums.get(f"lines_{name}", 0))
+        for name in ("read", "accepted", "rejected", "duplicate", "superseded", "unaccounted")
+    }
     months = sorted(int(m) for m in quality["yyyymm"].unique() if m)
     console.print(f"\n[bold]Order lines[/bold], {len(months)} months ({months[0]} to {months[-1]})")
     console.print(
-        f"  {count['read']:,} read = {count['accepted']:,} accepted + {count['rejected']:,} rejected + {count['duplicate']:,} duplicates"
-        f" + {count['superseded']:,} superseded"
+        f"  {count['read']:,} read = {count['accepted']:,} accepted + {count['rejected']:,}"
+        f" rejected + {count['duplicate']:,} duplicates + {count['superseded']:,} superseded"
         + (f"; [red]{count['unaccounted']:,} unaccounted for[/red]" if count["unaccounted"] else "")
     )
-    reasons = quality[quality["rule"].str.startswith("rejected:")].groupby("rule")["value"].sum().sort_values(ascending=False)
+    reasons = (
+        quality[quality["rule"].str.startswith("rejected:")]
+        .groupby("rule")["value"]
+        .sum()
+        .sort_values(ascending=False)
+    )
     if len(reasons):
-        console.print("  rejected for: " + ", ".join(f"{str(name).removeprefix('rejected:')} {int(n):,}" for name, n in reasons.items()))
+        console.print(
+            "  rejected for: "
+            + ", ".join(
+                f"{str(name).removeprefix('rejected:')} {int(n):,}" for name, n in reasons.items()
+            )
+        )
 
 
 def _champions(lakehouse: DeltaLakehouse, console: Console) -> None:
@@ -100,19 +169,39 @@ def _champions(lakehouse: DeltaLakehouse, console: Console) -> None:
         return
     newest = last_decisions(decisions)
     version = int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
-    table = Table(title=f"Champions (registry version {version})", title_justify="left", title_style="bold")
-    for name in ("class", "champion", "decision", "WQL", "baseline", "better by", "bias", "cells", "trained"):
-        table.add_column(name, justify="left" if name in ("class", "champion", "decision") else "right")
+    table = Table(
+        title=f"Champions (registry version {version})", title_justify="left", title_style="bold"
+    )
+    for name in (
+        "class",
+        "champion",
+        "decision",
+        "WQL",
+        "baseline",
+        "better by",
+        "bias",
+        "cells",
+        "trained",
+    ):
+        table.add_column(
+            name, justify="left" if name in ("class", "champion", "decision") else "right"
+        )
     for demand_class in DEMAND_CLASSES:
         if demand_class in newest.index:
             r = newest.loc[demand_class]
             gain = 1 - r["champion_wql"] / r["baseline_wql"] if r["baseline_wql"] else None
             name = demand_class + (" (all together)" if r["pooled"] else "")
             table.add_row(
-                name, str(r["champion"]), str(r["decision"]), _number(r["champion_wql"]), _number(r["baseline_wql"]),
-                f"{gain:.0%}" if gain is not None and not pd.isna(gain) else "", _number(r["champion_bias"]),
-                f"{int(r['cell_count'] or 0):,}", str(int(r["champion_trained_yyyymm"])),
-            )  # fmt: skip
+                name,
+                str(r["champion"]),
+                str(r["decision"]),
+                _number(r["champion_wql"]),
+                _number(r["baseline_wql"]),
+                f"{gain:.0%}" if gain is not None and not pd.isna(gain) else "",
+                _number(r["champion_bias"]),
+                f"{int(r['cell_count'] or 0):,}",
+                str(int(r["champion_trained_yyyymm"])),
+            )
     console.print()
     console.print(table)
 
@@ -122,8 +211,16 @@ def _models(lakehouse: DeltaLakehouse, console: Console) -> None:
     if rows.empty:
         return
     month = int(rows["yyyymm"].max())
-    wanted = rows[(rows["yyyymm"] == month) & (rows["horizon"] == 0) & (rows["segment_kind"] == "demand_class")]
-    table = Table(title=f"Models compared on the evidence of {month}: WQL by class", title_justify="left", title_style="bold")
+    wanted = rows[
+        (rows["yyyymm"] == month)
+        & (rows["horizon"] == 0)
+        & (rows["segment_kind"] == "demand_class")
+    ]
+    table = Table(
+        title=f"Models compared on the evidence of {month}: WQL by class",
+        title_justify="left",
+        title_style="bold",
+    )
     classes = [c for c in DEMAND_CLASSES if c in set(wanted["segment"])]
     table.add_column("model")
     for name in [*classes, "s per origin"]:
@@ -131,14 +228,29 @@ def _models(lakehouse: DeltaLakehouse, console: Console) -> None:
     for model in sorted(set(wanted["model"]), key=lambda name: (name != BASELINE, name)):
         own = wanted[wanted["model"] == model]
         by_class = own.set_index("segment")["wql"].to_dict()
-        table.add_row(str(model), *(_number(by_class.get(c)) for c in classes), f"{own['fit_seconds'].mean():.1f}")
+        table.add_row(
+            str(model),
+            *(_number(by_class.get(c)) for c in classes),
+            f"{own['fit_seconds'].mean():.1f}",
+        )
     console.print()
     console.print(table)
 
 
 def _forecast(lakehouse: DeltaLakehouse, console: Console) -> None:
     rows = lakehouse.rows(
-        DEMAND_FORECAST, ["yyyymm", "vintage", "part_number", "horizon", "target_yyyymm", "forecast_qty", "q10", "q90", "status"]
+        DEMAND_FORECAST,
+        [
+            "yyyymm",
+            "vintage",
+            "part_number",
+            "horizon",
+            "target_yyyymm",
+            "forecast_qty",
+            "q10",
+            "q90",
+            "status",
+        ],
     )
     if rows.empty:
         console.print("\nNothing published yet.")
@@ -149,8 +261,10 @@ def _forecast(lakehouse: DeltaLakehouse, console: Console) -> None:
     active = rows[rows["horizon"] > 0]
     parts = active.drop_duplicates("part_number")["status"].value_counts()
     console.print(
-        f"\n[bold]Forecast[/bold] made at the end of {origin}, vintage {rows['vintage'].max()}: {active['part_number'].nunique():,} parts "
-        f"({', '.join(f'{n:,} {s}' for s, n in parts.items())}), {int((rows['horizon'] == 0).sum()):,} excluded"
+        f"\n[bold]Forecast[/bold] made at the end of {origin}, vintage {rows['vintage'].max()}:"
+        f" {active['part_number'].nunique():,} parts"
+        f" ({', '.join(f'{n:,} {s}' for s, n in parts.items())}),"
+        f" {int((rows['horizon'] == 0).sum()):,} excluded"
     )
     for target, month in active.groupby("target_yyyymm"):
         console.print(f"  {target}: {month['forecast_qty'].sum():>12,.0f} units expected")
@@ -169,8 +283,13 @@ def _accuracy(lakehouse: DeltaLakehouse, console: Console) -> None:
         return
     console.print("\n[bold]Served forecasts, one month ahead, against what was sold[/bold]")
     for r in rows.sort_values("yyyymm").tail(6).to_dict("records"):
-        naive = f", same month last year {r['naive_wape']:.3f}" if not pd.isna(r["naive_wape"]) else ""
-        console.print(f"  {r['yyyymm']}: WAPE {r['wape']:.3f}{naive}; bias {r['bias']:+.3f}; {r['coverage_80']:.0%} within q10 to q90")
+        naive = (
+            f", same month last year {r['naive_wape']:.3f}" if not pd.isna(r["naive_wape"]) else ""
+        )
+        console.print(
+            f"  {r['yyyymm']}: WAPE {r['wape']:.3f}{naive}; bias {r['bias']:+.3f};"
+            f" {r['coverage_80']:.0%} within q10 to q90"
+        )
 
 
 def _number(value: object) -> str:

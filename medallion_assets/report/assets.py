@@ -30,13 +30,24 @@ from resources.tracking import Tracking
 
 REPORT_KEY = dg.AssetKey(["gold", "monthly_report"])
 _REPORT = (
-    "What a planner reads each month: what is forecast, what changed against the forecast before and why, where it is weak, what was "
-    "decided, and the parts to look at first. One HTML file beside the lakehouse, and an artifact in MLflow."
+    "What a planner reads each month: what is forecast, what changed against the forecast before"
+    " and why, where it is weak, what was decided, and the parts to look at first. One HTML file"
+    " beside the lakehouse, and an artifact in MLflow."
 )
-_REPORTED = (DEMAND_FORECAST, FORECAST_ACCURACY, CHAMPION, MODEL_EVALUATION, MONTHLY_DEMAND, DEMAND_FEATURES, PARTS)
+_REPORTED = (
+    DEMAND_FORECAST,
+    FORECAST_ACCURACY,
+    CHAMPION,
+    MODEL_EVALUATION,
+    MONTHLY_DEMAND,
+    DEMAND_FEATURES,
+    PARTS,
+)
 
 
-def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list[dg.AssetsDefinition]:
+def build_assets(
+    settings: Settings, lakehouse_names: Mapping[str, str]
+) -> list[dg.AssetsDefinition]:
     """The monthly report."""
 
     @dg.asset(
@@ -54,7 +65,9 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         tracking: dg.ResourceParam[Tracking],
         reports: dg.ResourceParam[ReportFiles],
     ) -> dg.MaterializeResult:
-        reporting = Reporting(settings, lakehouse, tracking, reports, run_tags(context, settings), context.log.info)
+        reporting = Reporting(
+            settings, lakehouse, tracking, reports, run_tags(context, settings), context.log.info
+        )
         told = {key: reporting.run(int(key)) for key in context.partition_keys}
         for key, metadata in told.items():
             context.add_asset_metadata(metadata, partition_key=key)

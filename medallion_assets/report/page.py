@@ -1,6 +1,8 @@
-"""The monthly report as one HTML page: what is forecast, what changed and why, where the models are weak, which parts to look at.
+"""The monthly report as one HTML page: what is forecast, what changed and why, where the models are
+weak, which parts to look at.
 
-Pure: small frames and figures of all parts in, text out. What is read for it and where the page goes lies in reporting.py.
+Pure: small frames and figures of all parts in, text out. What is read for it and where the page
+goes lies in reporting.py.
 """
 
 from __future__ import annotations
@@ -37,10 +39,29 @@ STEADY, RARE = ("smooth", "erratic"), ("intermittent", "lumpy")
 BIAS_LIMIT, COVERAGE_LIMITS = 0.2, (0.7, 0.95)
 
 FORECAST_COLUMNS = (
-    "part_number", "horizon", "target_yyyymm", "forecast_qty", *DECILES, "status", "reason", "demand_class", "model",
-    "registry_version", "trained_yyyymm",
-)  # fmt: skip
-FORMER_COLUMNS = ("part_number", "horizon", "target_yyyymm", "forecast_qty", "q10", "q90", "status", "demand_class", "model")
+    "part_number",
+    "horizon",
+    "target_yyyymm",
+    "forecast_qty",
+    *DECILES,
+    "status",
+    "reason",
+    "demand_class",
+    "model",
+    "registry_version",
+    "trained_yyyymm",
+)
+FORMER_COLUMNS = (
+    "part_number",
+    "horizon",
+    "target_yyyymm",
+    "forecast_qty",
+    "q10",
+    "q90",
+    "status",
+    "demand_class",
+    "model",
+)
 
 # Reading needs no script; this one sorts a table by the column whose head is chosen.
 SORTING = Markup("""
@@ -48,7 +69,10 @@ for (const head of document.querySelectorAll("table.sortable th")) {
   const sort = () => {
     const table = head.closest("table"), body = table.tBodies[0], place = head.cellIndex;
     const falling = head.getAttribute("aria-sort") !== "descending";
-    const value = row => { const text = row.cells[place].dataset.order; return text === "" || isNaN(text) ? text : Number(text); };
+    const value = row => {
+        const text = row.cells[place].dataset.order;
+        return text === "" || isNaN(text) ? text : Number(text);
+    };
     const rows = [...body.rows].sort((a, b) => {
       const x = value(a), y = value(b);
       if (x === "" || y === "") return (x === "") - (y === "");
@@ -69,11 +93,14 @@ for (const head of document.querySelectorAll("table.sortable th")) {
 class ReportData:
     """What a report is made from, as of its origin; nothing in it is later.
 
-    forecast: the current vintage, FORECAST_COLUMNS; former: that of the origin ``before``, FORMER_COLUMNS, empty without one; vintages:
-    vintage, published_at, reason of this origin; features: part_number, abc_class, unit_price at the origin; actual: part_number,
-    demand_qty of the origin month; demand: yyyymm, demand_qty of all parts in complete months; accuracy: gold.forecast_accuracy of the
-    last ACCURACY_MONTHS; judged: sums one month ahead by target_yyyymm and demand_class (accuracy.judged_totals); evaluation:
-    gold.model_evaluation of the newest training; decisions: gold.champion; retraining: gold.retraining_decision since ``before``.
+    forecast: the current vintage, FORECAST_COLUMNS; former: that of the origin ``before``,
+    FORMER_COLUMNS, empty without one; vintages: vintage, published_at, reason of this origin;
+    features: part_number, abc_class, unit_price at the origin; actual: part_number, demand_qty of
+    the origin month; demand: yyyymm, demand_qty of all parts in complete months; accuracy:
+    gold.forecast_accuracy of the last ACCURACY_MONTHS; judged: sums one month ahead by
+    target_yyyymm and demand_class (accuracy.judged_totals); evaluation: gold.model_evaluation of
+    the newest training; decisions: gold.champion; retraining: gold.retraining_decision since
+    ``before``.
     """
 
     origin: int
@@ -95,20 +122,31 @@ class ReportData:
 
     @cached_property
     def compared(self) -> pd.DataFrame:
-        """Every part and target month of either forecast that both origins reach: forecast_qty now, former_qty with its interval."""
+        """Every part and target month of either forecast that both origins reach: forecast_qty now,
+        former_qty with its interval.
+        """
         now, then = _numbers(self.forecast), _numbers(self.former)
         common = set(now["target_yyyymm"]) & set(then["target_yyyymm"])
         key = ["part_number", "target_yyyymm"]
         left = now.loc[now["target_yyyymm"].isin(common), [*key, "demand_class", "forecast_qty"]]
-        right = then.loc[then["target_yyyymm"].isin(common), [*key, "demand_class", "forecast_qty", "q10", "q90"]]
-        names = {"demand_class": "former_class", "forecast_qty": "former_qty", "q10": "former_q10", "q90": "former_q90"}
+        right = then.loc[
+            then["target_yyyymm"].isin(common), [*key, "demand_class", "forecast_qty", "q10", "q90"]
+        ]
+        names = {
+            "demand_class": "former_class",
+            "forecast_qty": "former_qty",
+            "q10": "former_q10",
+            "q90": "former_q90",
+        }
         both = left.merge(right.rename(columns=names), on=key, how="outer")
         return both.assign(demand_class=both["demand_class"].fillna(both["former_class"]))
 
 
 @dataclass(frozen=True)
 class Watchlist:
-    """Parts to look at for one reason, the most important first. rows: part_number, demand_class, abc_class, figure, told."""
+    """Parts to look at for one reason, the most important first. rows: part_number, demand_class,
+    abc_class, figure, told.
+    """
 
     title: str
     meaning: str
@@ -135,9 +173,11 @@ class Table(NamedTuple):
 
 
 def watchlists(data: ReportData) -> list[Watchlist]:
-    """The parts to look at first, by reason; of each reason the first SHOWN_PARTS. Lists without parts are left out.
+    """The parts to look at first, by reason; of each reason the first SHOWN_PARTS. Lists without
+    parts are left out.
 
-    Money is units times the price known at the origin, in the source's currency; parts without a price come last.
+    Money is units times the price known at the origin, in the source's currency; parts without a
+    price come last.
     """
     made = [_costly(data), _wrong(data), _jumped(data), _newly_rare(data), _newly_dead(data)]
     return [found for found in made if found is not None and found.count]
@@ -149,39 +189,56 @@ def shown_parts(lists: Iterable[Watchlist]) -> list[str]:
 
 
 def expected_costs(forecast: pd.DataFrame, price: pd.Series, costs: PromotionSettings) -> pd.Series:
-    """What being wrong is expected to cost per part, if exactly forecast_qty is bought for each month.
+    """What being wrong is expected to cost per part, if exactly forecast_qty is bought for each
+    month.
 
-    forecast: rows with numbers; price by part_number. Mean over the deciles of units too many and too few times price and rates, as
-    stock_cost in gold.model_evaluation with the forecast's own distribution in place of demand; summed over months. Demand beyond q90
-    is not in it. NaN without a price.
+    forecast: rows with numbers; price by part_number. Mean over the deciles of units too many and
+    too few times price and rates, as stock_cost in gold.model_evaluation with the forecast's own
+    distribution in place of demand; summed over months. Demand beyond q90 is not in it. NaN without
+    a price.
     """
     said = forecast["forecast_qty"].to_numpy(dtype=float)[:, None]
     possible = forecast[list(DECILES)].to_numpy(dtype=float)
-    shares = costs.over_rate * np.clip(said - possible, 0, None) + costs.under_rate * np.clip(possible - said, 0, None)
+    shares = costs.over_rate * np.clip(said - possible, 0, None) + costs.under_rate * np.clip(
+        possible - said, 0, None
+    )
     units = pd.Series(shares.mean(axis=1), forecast.index).groupby(forecast["part_number"]).sum()
     return units * price.reindex(units.index).astype(float)
 
 
 def vintage_reason(reasons: Iterable[str], vintage: int) -> str:
-    """Why a later vintage was published: what its rows' reasons begin with, the row's own reason left out."""
+    """Why a later vintage was published: what its rows' reasons begin with, the row's own reason
+    left out.
+    """
     texts = [text for text in reasons if text]
     if not texts:
         return ""
     first, last = min(texts), max(texts)
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    same = next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b),
+        min(len(first), len(last)),
+    )
     return first[:same].removeprefix(f"vintage {vintage}: ").rstrip("; ")
 
 
 def monthly_report(
-    data: ReportData, lists: Sequence[Watchlist], history: pd.DataFrame, descriptions: Mapping[str, str], made_from: str
+    data: ReportData,
+    lists: Sequence[Watchlist],
+    history: pd.DataFrame,
+    descriptions: Mapping[str, str],
+    made_from: str,
 ) -> str:
     """The page. The same arguments give the same text.
 
-    history: part_number, yyyymm, demand_qty of the parts on the lists; descriptions by part number; ``made_from`` identifies what the
-    page was made from, and stands in its head.
+    history: part_number, yyyymm, demand_qty of the parts on the lists; descriptions by part number;
+    ``made_from`` identifies what the page was made from, and stands in its head.
     """
     environment = Environment(
-        loader=PackageLoader("medallion_assets.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("medallion_assets.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"qty": qty, "month": month_name}
     return environment.get_template("report.html").render(
@@ -197,7 +254,11 @@ def monthly_report(
         moved=_moved_table(data),
         served_by=_model_table(data),
         vintages=[row for row in data.vintages.to_dict("records") if row["vintage"] > 1],
-        weak=[table for table in (_served_table(data), _lag_table(data), *_evidence_tables(data)) if table.rows],
+        weak=[
+            table
+            for table in (_served_table(data), _lag_table(data), *_evidence_tables(data))
+            if table.rows
+        ],
         decided=[table for table in (_decision_table(data), _retraining_table(data)) if table.rows],
         lists=[(found, _part_rows(data, found, history, descriptions)) for found in lists],
         shown=SHOWN_PARTS,
@@ -206,11 +267,15 @@ def monthly_report(
     )
 
 
-def figures(data: ReportData, history: pd.DataFrame, lists: Sequence[Watchlist]) -> dict[str, Figure]:
+def figures(
+    data: ReportData, history: pd.DataFrame, lists: Sequence[Watchlist]
+) -> dict[str, Figure]:
     """The pictures of the page by name. history: as for monthly_report."""
     served = _numbers(data.forecast)
     totals = served.groupby("target_yyyymm", as_index=False)[["forecast_qty", "q10", "q90"]].sum()
-    by_class = served.groupby(["target_yyyymm", "demand_class"], as_index=False)[["forecast_qty", "q10", "q90"]].sum()
+    by_class = served.groupby(["target_yyyymm", "demand_class"], as_index=False)[
+        ["forecast_qty", "q10", "q90"]
+    ].sum()
     by_lag = pooled(_classes_and_all(data.accuracy), ["segment", "lag"])
     simulated = data.is_simulated
     return {
@@ -225,15 +290,27 @@ def figures(data: ReportData, history: pd.DataFrame, lists: Sequence[Watchlist])
 
 
 def largest_errors(data: ReportData, history: pd.DataFrame, lists: Sequence[Watchlist]) -> Figure:
-    """The WORST_PARTS parts that were forecast worst, beside what was forecast for them. history: as for monthly_report."""
-    wrong = next((list(found.rows["part_number"]) for found in lists if found.title == WRONG), [])[:WORST_PARTS]
+    """The WORST_PARTS parts that were forecast worst, beside what was forecast for them. history:
+    as for monthly_report.
+    """
+    wrong = next((list(found.rows["part_number"]) for found in lists if found.title == WRONG), [])[
+        :WORST_PARTS
+    ]
     said = _numbers(data.former[data.former["part_number"].isin(wrong)])
-    ordered = said.assign(place=said["part_number"].map({part: place for place, part in enumerate(wrong)})).sort_values("place")
-    return plots.largest_errors(history[history["part_number"].isin(wrong)], ordered, data.is_simulated)
+    ordered = said.assign(
+        place=said["part_number"].map({part: place for place, part in enumerate(wrong)})
+    ).sort_values("place")
+    return plots.largest_errors(
+        history[history["part_number"].isin(wrong)], ordered, data.is_simulated
+    )
 
 
-def sparkline(history: Sequence[float], expected: Sequence[float], low: Sequence[float], high: Sequence[float]) -> Markup:
-    """Demand and the forecast after it as a small inline SVG, with a text for who can't see it; units, a month apart."""
+def sparkline(
+    history: Sequence[float], expected: Sequence[float], low: Sequence[float], high: Sequence[float]
+) -> Markup:
+    """Demand and the forecast after it as a small inline SVG, with a text for who can't see it;
+    units, a month apart.
+    """
     width, height, edge = 180, 40, 3
     count = len(history) + len(expected)
     top = max([*history, *expected, *high, 1e-9])
@@ -241,18 +318,24 @@ def sparkline(history: Sequence[float], expected: Sequence[float], low: Sequence
     def points(values: Sequence[float], start: int) -> str:
         step = (width - 2 * edge) / max(count - 1, 1)
         return " ".join(
-            f"{edge + (start + i) * step:.1f},{height - edge - v / top * (height - 2 * edge):.1f}" for i, v in enumerate(values)
+            f"{edge + (start + i) * step:.1f},{height - edge - v / top * (height - 2 * edge):.1f}"
+            for i, v in enumerate(values)
         )
 
     ahead = len(history)
-    joined = ([history[-1], *expected], ahead - 1) if history and expected else (list(expected), ahead)
+    joined = (
+        ([history[-1], *expected], ahead - 1) if history and expected else (list(expected), ahead)
+    )
     band = f"{points(high, ahead)} {' '.join(reversed(points(low, ahead).split()))}"
-    told = f"demand of {len(history)} months" + (f", the last {qty(history[-1])}" if history else "")
+    told = f"demand of {len(history)} months" + (
+        f", the last {qty(history[-1])}" if history else ""
+    )
     told += f"; forecast {', '.join(map(qty, expected))}" if expected else "; no forecast"
     return Markup(
-        f'<svg class="spark" viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" aria-label="{told}">'
-        f'<polygon class="band" points="{band}"/><polyline class="past" points="{points(history, 0)}"/>'
-        f'<polyline class="ahead" points="{points(*joined)}"/></svg>'
+        f'<svg class="spark" viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img"'
+        f' aria-label="{told}"><polygon class="band" points="{band}"/><polyline class="past"'
+        f' points="{points(history, 0)}"/><polyline class="ahead"'
+        f' points="{points(*joined)}"/></svg>'
     )
 
 
@@ -261,7 +344,13 @@ def qty(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     value = value or 0.0  # a zero with a sign is a zero
-    return f"{value:,.0f}" if abs(value) >= 100 or value == 0 else f"{value:,.1f}" if abs(value) >= 1 else f"{value:,.2f}"
+    return (
+        f"{value:,.0f}"
+        if abs(value) >= 100 or value == 0
+        else f"{value:,.1f}"
+        if abs(value) >= 1
+        else f"{value:,.2f}"
+    )
 
 
 def month_name(yyyymm: int) -> str:
@@ -278,14 +367,20 @@ def _costly(data: ReportData) -> Watchlist:
     total = forecast.groupby("part_number")["forecast_qty"].sum()
     first = forecast.sort_values("horizon").drop_duplicates("part_number").set_index("part_number")
     told = {
-        part: f"{qty(total[part])} expected in all months; {month_name(first.at[part, 'target_yyyymm'])}: {_interval(first.loc[part])}"
+        part: (
+            f"{qty(total[part])} expected in all months;"
+            f" {month_name(first.at[part, 'target_yyyymm'])}: {_interval(first.loc[part])}"
+        )
         for part in _largest(cost)
     }
     meaning = (
-        "What being wrong is expected to cost in the months ahead, if just the expected demand is bought: "
-        f"{data.costs.over_rate:.0%} of the price for a unit too many, {data.costs.under_rate:.0%} for one too few."
+        "What being wrong is expected to cost in the months ahead, if just the expected demand is"
+        f" bought: {data.costs.over_rate:.0%} of the price for a unit too many,"
+        f" {data.costs.under_rate:.0%} for one too few."
     )
-    return _watchlist(data, "Largest expected cost of error", meaning, "expected cost", cost[cost > 0], told)
+    return _watchlist(
+        data, "Largest expected cost of error", meaning, "expected cost", cost[cost > 0], told
+    )
 
 
 def _wrong(data: ReportData) -> Watchlist | None:
@@ -296,15 +391,23 @@ def _wrong(data: ReportData) -> Watchlist | None:
     sold = data.actual.set_index("part_number")["demand_qty"].reindex(said.index)
     missed = (sold - said["forecast_qty"]).abs()
     value = _valued(missed[missed > 0], data)
-    told = {part: f"sold {qty(sold[part])}, forecast {_interval(said.loc[part])}" for part in _largest(value)}
-    meaning = f"Demand of {month_name(data.origin)} against the forecast of the month before, in money."
+    told = {
+        part: f"sold {qty(sold[part])}, forecast {_interval(said.loc[part])}"
+        for part in _largest(value)
+    }
+    meaning = (
+        f"Demand of {month_name(data.origin)} against the forecast of the month before, in money."
+    )
     return _watchlist(data, WRONG, meaning, "error", value, told)
 
 
 def _jumped(data: ReportData) -> Watchlist | None:
     both = data.compared.dropna(subset=["forecast_qty", "former_qty"])
-    # Not "outside the interval": the expected demand of a part that sells rarely lies above its q90 without any change.
-    has_jumped = (both["forecast_qty"] - both["former_qty"]).abs() > (both["former_q90"] - both["former_q10"]) / 2
+    # Not "outside the interval": the expected demand of a part that sells rarely lies above its q90
+    # without any change.
+    has_jumped = (both["forecast_qty"] - both["former_qty"]).abs() > (
+        both["former_q90"] - both["former_q10"]
+    ) / 2
     jumped = both[both["part_number"].isin(both.loc[has_jumped, "part_number"])]
     if jumped.empty:
         return None
@@ -312,11 +415,17 @@ def _jumped(data: ReportData) -> Watchlist | None:
     value = _valued((sums["forecast_qty"] - sums["former_qty"]).abs(), data)
     months = both["target_yyyymm"].nunique()
     told = {
-        part: f"{qty(sums.at[part, 'forecast_qty'])} in the {months} month{'' if months == 1 else 's'} that both forecast,"
-        f" {qty(sums.at[part, 'former_qty'])} said before"
+        part: (
+            f"{qty(sums.at[part, 'forecast_qty'])} in the {months}"
+            f" month{'' if months == 1 else 's'} that both forecast,"
+            f" {qty(sums.at[part, 'former_qty'])} said before"
+        )
         for part in _largest(value)
     }
-    meaning = "The expected demand of a month moved by more than half the width of q10 to q90 that the forecast before gave it."
+    meaning = (
+        "The expected demand of a month moved by more than half the width of q10 to q90 that the"
+        " forecast before gave it."
+    )
     return _watchlist(data, "Forecasts that jumped", meaning, "change", value, told)
 
 
@@ -326,9 +435,18 @@ def _newly_rare(data: ReportData) -> Watchlist | None:
         return None
     was = then["demand_class"].reindex(now.index)
     changed = now[now["demand_class"].isin(RARE) & was.isin(STEADY) & (now["status"] != "excluded")]
-    value = _valued(_numbers(data.forecast).groupby("part_number")["forecast_qty"].sum().reindex(changed.index), data)
-    told = {part: f"{was[part]} until the forecast before, {changed.at[part, 'demand_class']} now" for part in _largest(value)}
-    meaning = "Sold nearly every month until now, and now with months of nothing in between: a stock rule for steady parts misleads."
+    value = _valued(
+        _numbers(data.forecast).groupby("part_number")["forecast_qty"].sum().reindex(changed.index),
+        data,
+    )
+    told = {
+        part: f"{was[part]} until the forecast before, {changed.at[part, 'demand_class']} now"
+        for part in _largest(value)
+    }
+    meaning = (
+        "Sold nearly every month until now, and now with months of nothing in between: a stock rule"
+        " for steady parts misleads."
+    )
     return _watchlist(data, "Newly intermittent", meaning, "forecast value", value, told)
 
 
@@ -338,15 +456,33 @@ def _newly_dead(data: ReportData) -> Watchlist | None:
         return None
     was = then["status"].reindex(now.index)
     dead = now[(now["status"] == "excluded") & was.notna() & (was != "excluded")]
-    expected = _numbers(data.former).groupby("part_number")["forecast_qty"].sum().reindex(dead.index)
+    expected = (
+        _numbers(data.former).groupby("part_number")["forecast_qty"].sum().reindex(dead.index)
+    )
     value = _valued(expected.fillna(0.0), data)
-    told = {part: f"{dead.at[part, 'reason'] or 'not active'}; {qty(expected[part])} was expected before" for part in _largest(value)}
-    return _watchlist(data, "Newly dead", "Forecast until now, and not any more.", "forecast before", value, told)
+    told = {
+        part: (
+            f"{dead.at[part, 'reason'] or 'not active'}; {qty(expected[part])} was expected before"
+        )
+        for part in _largest(value)
+    }
+    return _watchlist(
+        data, "Newly dead", "Forecast until now, and not any more.", "forecast before", value, told
+    )
 
 
-def _watchlist(data: ReportData, title: str, meaning: str, figure: str, value: pd.Series, told: Mapping[str, str]) -> Watchlist:
+def _watchlist(
+    data: ReportData,
+    title: str,
+    meaning: str,
+    figure: str,
+    value: pd.Series,
+    told: Mapping[str, str],
+) -> Watchlist:
     parts = _largest(value)
-    known = _by_part(data.forecast)["demand_class"].combine_first(_by_part(data.former)["demand_class"])
+    known = _by_part(data.forecast)["demand_class"].combine_first(
+        _by_part(data.former)["demand_class"]
+    )
     abc = data.features.drop_duplicates("part_number").set_index("part_number")["abc_class"]
     rows = pd.DataFrame(
         {
@@ -363,7 +499,11 @@ def _watchlist(data: ReportData, title: str, meaning: str, figure: str, value: p
 def _largest(value: pd.Series) -> list[str]:
     """The parts with the largest values, those without one last, equals in order of part number."""
     ordered = value.rename("value").rename_axis("part_number").reset_index()
-    return list(ordered.sort_values(["value", "part_number"], ascending=[False, True], na_position="last")["part_number"].head(SHOWN_PARTS))
+    return list(
+        ordered.sort_values(["value", "part_number"], ascending=[False, True], na_position="last")[
+            "part_number"
+        ].head(SHOWN_PARTS)
+    )
 
 
 def _valued(units: pd.Series, data: ReportData) -> pd.Series:
@@ -397,34 +537,59 @@ def _summary(data: ReportData) -> list[str]:
     states = _by_part(data.forecast)["status"].value_counts()
     told = []
     if len(by_month):
-        last_year = data.demand.set_index("yyyymm")["demand_qty"].reindex([month - 100 for month in by_month.index])
+        last_year = data.demand.set_index("yyyymm")["demand_qty"].reindex(
+            [month - 100 for month in by_month.index]
+        )
         told.append(
-            f"{qty(by_month.iloc[0])} units are expected in {month_name(by_month.index[0])} and {qty(by_month.sum())} through "
-            f"{month_name(by_month.index[-1])}."
+            f"{qty(by_month.iloc[0])} units are expected in {month_name(by_month.index[0])} and"
+            f" {qty(by_month.sum())} through {month_name(by_month.index[-1])}."
         )
         if last_year.notna().all() and last_year.sum() > 0:
-            told.append(f"That is {_more_or_less(by_month.sum() / last_year.sum() - 1)} than in the same months a year before.")
-    kinds = (("forecast", "by a promoted model"), ("fallback", "by the baseline or a stand-in"), ("new_part", "new"))
+            told.append(
+                f"That is {_more_or_less(by_month.sum() / last_year.sum() - 1)} than in the same"
+                " months a year before."
+            )
+    kinds = (
+        ("forecast", "by a promoted model"),
+        ("fallback", "by the baseline or a stand-in"),
+        ("new_part", "new"),
+    )
     counted = [f"{states[name]:,} {words}" for name, words in kinds if name in states]
-    active = f"{served['part_number'].nunique():,} parts are forecast ({', '.join(counted) or 'none'})"
+    active = (
+        f"{served['part_number'].nunique():,} parts are forecast ({', '.join(counted) or 'none'})"
+    )
     told.append(f"{active}; {states.get('excluded', 0):,} are not active.")
     both = data.compared.dropna(subset=["forecast_qty", "former_qty"])
     if data.before is None:
-        told.append("This is the first forecast that was published: there is no earlier one to compare it with.")
+        told.append(
+            "This is the first forecast that was published: there is no earlier one to compare it"
+            " with."
+        )
     elif len(both) and both["former_qty"].sum() > 0:
         told.append(
-            f"For the parts and months that the forecast of {month_name(data.before)} had too, the total is "
-            f"{_more_or_less(both['forecast_qty'].sum() / both['former_qty'].sum() - 1)}."
+            f"For the parts and months that the forecast of {month_name(data.before)} had too, the"
+            f" total is {_more_or_less(both['forecast_qty'].sum() / both['former_qty'].sum() - 1)}."
         )
-    last = data.accuracy[(data.accuracy["yyyymm"] == data.origin) & (data.accuracy["lag"] == 1) & (data.accuracy["segment_kind"] == "all")]
+    last = data.accuracy[
+        (data.accuracy["yyyymm"] == data.origin)
+        & (data.accuracy["lag"] == 1)
+        & (data.accuracy["segment_kind"] == "all")
+    ]
     for row in last.to_dict("records"):
         inside = f"{_share(row['coverage_80'], False)} of parts lay within q10 to q90"
         against = f"{qty(row['forecast_qty'])} forecast a month ahead, {_more_or_less(row['bias'])}"
-        told.append(f"{qty(row['actual_qty'])} units were sold in {month_name(data.origin)}, and {against}; {inside}.")
+        told.append(
+            f"{qty(row['actual_qty'])} units were sold in {month_name(data.origin)}, and {against};"
+            f" {inside}."
+        )
     recent = _recent(data)
     promoted = recent[recent["decision"].isin(["promoted", "rolled_back"])]
-    words = ", ".join(f"{row['champion']} for {row['demand_class']}" for row in promoted.to_dict("records"))
-    told.append(f"New champions: {words}." if words else "No champion changed since the forecast before.")
+    words = ", ".join(
+        f"{row['champion']} for {row['demand_class']}" for row in promoted.to_dict("records")
+    )
+    told.append(
+        f"New champions: {words}." if words else "No champion changed since the forecast before."
+    )
     return told
 
 
@@ -436,10 +601,19 @@ def _coming_table(data: ReportData) -> Table:
         last_year = float(demand.get(month - 100, math.nan))
         change = row["forecast_qty"] / last_year - 1 if last_year > 0 else math.nan
         rows.append(
-            [_month_cell(month), _qty(row["forecast_qty"]), _qty(row["q10"]), _qty(row["q90"]), _qty(last_year), _pct(change, signed=True)]
+            [
+                _month_cell(month),
+                _qty(row["forecast_qty"]),
+                _qty(row["q10"]),
+                _qty(row["q90"]),
+                _qty(last_year),
+                _pct(change, signed=True),
+            ]
         )
     return Table(
-        "Expected demand of all parts, units", ("month", "expected", "sum of q10", "sum of q90", "same month last year", "against it"), rows
+        "Expected demand of all parts, units",
+        ("month", "expected", "sum of q10", "sum of q90", "same month last year", "against it"),
+        rows,
     )
 
 
@@ -449,19 +623,46 @@ def _class_table(data: ReportData) -> Table:
     rows = []
     for name, own in _ordered_classes(served):
         share = own["forecast_qty"].sum() / whole if whole > 0 else math.nan
-        rows.append([_text(name), _count(own["part_number"].nunique()), _qty(own["forecast_qty"].sum()), _pct(share)])
-    return Table("By demand class, all months ahead", ("class", "parts", "expected units", "share"), rows)
+        rows.append(
+            [
+                _text(name),
+                _count(own["part_number"].nunique()),
+                _qty(own["forecast_qty"].sum()),
+                _pct(share),
+            ]
+        )
+    return Table(
+        "By demand class, all months ahead", ("class", "parts", "expected units", "share"), rows
+    )
 
 
 def _change_table(data: ReportData) -> Table:
     rows = []
     for month, own in data.compared.groupby("target_yyyymm"):
         both = own.dropna(subset=["forecast_qty", "former_qty"])
-        came, went = own.loc[own["former_qty"].isna(), "forecast_qty"].sum(), own.loc[own["forecast_qty"].isna(), "former_qty"].sum()
+        came, went = (
+            own.loc[own["former_qty"].isna(), "forecast_qty"].sum(),
+            own.loc[own["forecast_qty"].isna(), "former_qty"].sum(),
+        )
         moved = both["forecast_qty"].sum() - both["former_qty"].sum()
         totals = (own["former_qty"].sum(), own["forecast_qty"].sum())
-        rows.append([_month_cell(month), *map(_qty, totals), _qty(moved, True), _qty(came, True), _qty(-went, True)])
-    heads = ("month", "said before", "said now", "same parts", "parts new in it", "parts gone from it")
+        rows.append(
+            [
+                _month_cell(month),
+                *map(_qty, totals),
+                _qty(moved, True),
+                _qty(came, True),
+                _qty(-went, True),
+            ]
+        )
+    heads = (
+        "month",
+        "said before",
+        "said now",
+        "same parts",
+        "parts new in it",
+        "parts gone from it",
+    )
     return Table("Total of each month, units", heads, rows)
 
 
@@ -471,9 +672,13 @@ def _moved_table(data: ReportData) -> Table:
     rows = []
     for name, own in groups:
         now, then = own["forecast_qty"].sum(), own["former_qty"].sum()
-        stability = (own["forecast_qty"] - own["former_qty"]).abs().sum() / now if now > 0 else math.nan
+        stability = (
+            (own["forecast_qty"] - own["former_qty"]).abs().sum() / now if now > 0 else math.nan
+        )
         change = now / then - 1 if then > 0 else math.nan
-        rows.append([_text(name), _qty(then), _qty(now), _pct(change, signed=True), _pct(stability)])
+        rows.append(
+            [_text(name), _qty(then), _qty(now), _pct(change, signed=True), _pct(stability)]
+        )
     heads = ("class", "said before", "said now", "change of the total", "mean absolute change")
     return Table("Parts and months that both forecasts have, units", heads, rows)
 
@@ -491,45 +696,101 @@ def _model_table(data: ReportData) -> Table:
 
 
 def _served_table(data: ReportData) -> Table:
-    figures = pooled(_classes_and_all(data.accuracy[data.accuracy["lag"] == 1]), ["segment"]).set_index("segment")
-    rows = [_served_cells(_text(name.replace("all", "all parts")), figures.loc[name]) for name in _segments(figures.index)]
-    return Table(f"What was served one month ahead, by class, last {ACCURACY_MONTHS} months at most", ("class", *_SERVED_HEADS), rows)
+    figures = pooled(
+        _classes_and_all(data.accuracy[data.accuracy["lag"] == 1]), ["segment"]
+    ).set_index("segment")
+    rows = [
+        _served_cells(_text(name.replace("all", "all parts")), figures.loc[name])
+        for name in _segments(figures.index)
+    ]
+    return Table(
+        f"What was served one month ahead, by class, last {ACCURACY_MONTHS} months at most",
+        ("class", *_SERVED_HEADS),
+        rows,
+    )
 
 
 def _lag_table(data: ReportData) -> Table:
     figures = pooled(data.accuracy[data.accuracy["segment_kind"] == "all"], ["lag"])
-    rows = [_served_cells(Cell(f"{lag:.0f}", lag), figures.iloc[place]) for place, lag in enumerate(figures["lag"])]
-    return Table("What was served, all parts, by months ahead", ("months ahead", *_SERVED_HEADS), rows)
+    rows = [
+        _served_cells(Cell(f"{lag:.0f}", lag), figures.iloc[place])
+        for place, lag in enumerate(figures["lag"])
+    ]
+    return Table(
+        "What was served, all parts, by months ahead", ("months ahead", *_SERVED_HEADS), rows
+    )
 
 
-_SERVED_HEADS = ("months", "cells", "WAPE", "WQL", "bias", "within q10 to q90", "value added", "mean absolute change")
+_SERVED_HEADS = (
+    "months",
+    "cells",
+    "WAPE",
+    "WQL",
+    "bias",
+    "within q10 to q90",
+    "value added",
+    "mean absolute change",
+)
 
 
 def _served_cells(first: Cell, row: pd.Series) -> list[Cell]:
     return [
-        first, _count(row["month_count"]), _count(row["cell_count"]), _ratio(row["wape"]), _ratio(row["wql"]), _bias(row["bias"]),
-        _coverage(row["coverage_80"]), _value(row["value_added"]), _pct(row["mean_absolute_change"]),
-    ]  # fmt: skip
+        first,
+        _count(row["month_count"]),
+        _count(row["cell_count"]),
+        _ratio(row["wape"]),
+        _ratio(row["wql"]),
+        _bias(row["bias"]),
+        _coverage(row["coverage_80"]),
+        _value(row["value_added"]),
+        _pct(row["mean_absolute_change"]),
+    ]
 
 
 def _evidence_tables(data: ReportData) -> list[Table]:
-    """The serving models on the evidence of the newest training: by class, by ABC class, by months ahead."""
+    """The serving models on the evidence of the newest training: by class, by ABC class, by months
+    ahead.
+    """
     if data.evaluation.empty:
         return []
     month = month_name(data.evaluation["yyyymm"].max())
     served = _numbers(data.forecast)
     models = {name: str(own["model"].mode().iloc[0]) for name, own in _ordered_classes(served)}
-    found = {(r["model"], r["segment_kind"], r["segment"], r["horizon"]): r for r in data.evaluation.to_dict("records")}
+    found = {
+        (r["model"], r["segment_kind"], r["segment"], r["horizon"]): r
+        for r in data.evaluation.to_dict("records")
+    }
 
     by_class = []
     for name, model in models.items():
         own, base = (found.get((m, "demand_class", name, 0)) for m in (model, BASELINE))
         if own is None or not _known(own["wql"]):
             continue
-        gain = 1 - own["wql"] / base["wql"] if base and _known(base["wql"]) and base["wql"] > 0 else math.nan
+        gain = (
+            1 - own["wql"] / base["wql"]
+            if base and _known(base["wql"]) and base["wql"] > 0
+            else math.nan
+        )
         cells = (_count(own["cell_count"]), _ratio(own["wql"]), _value(gain), _bias(own["bias"]))
-        by_class.append([_text(name), _text(model), *cells, _coverage(own["coverage_80"]), _coverage(own["calibration_80"])])
-    heads = ("class", "model", "cells", "WQL", "better than the baseline by", "bias", "within q10 to q90", "calibration (80% is right)")
+        by_class.append(
+            [
+                _text(name),
+                _text(model),
+                *cells,
+                _coverage(own["coverage_80"]),
+                _coverage(own["calibration_80"]),
+            ]
+        )
+    heads = (
+        "class",
+        "model",
+        "cells",
+        "WQL",
+        "better than the baseline by",
+        "bias",
+        "within q10 to q90",
+        "calibration (80% is right)",
+    )
     tables = [Table(f"The serving models on the evidence of {month}, by class", heads, by_class)]
 
     by_abc = []
@@ -537,48 +798,95 @@ def _evidence_tables(data: ReportData) -> list[Table]:
         for segment in ("A", "B", "C"):
             row = found.get((model, "abc_class", segment, 0))
             if row and _known(row["wql"]):
-                cells = (_count(row["cell_count"]), _ratio(row["wql"]), _bias(row["bias"]), _coverage(row["calibration_80"]))
+                cells = (
+                    _count(row["cell_count"]),
+                    _ratio(row["wql"]),
+                    _bias(row["bias"]),
+                    _coverage(row["calibration_80"]),
+                )
                 by_abc.append([_text(model), _text(segment), *cells])
     tables.append(
-        Table(f"The same by ABC class, over all demand classes ({month})", ("model", "ABC", "cells", "WQL", "bias", "calibration"), by_abc)
+        Table(
+            f"The same by ABC class, over all demand classes ({month})",
+            ("model", "ABC", "cells", "WQL", "bias", "calibration"),
+            by_abc,
+        )
     )
 
     horizons = sorted({int(key[3]) for key in found if key[3]})
     by_horizon = []
     for name, model in models.items():
-        values = [found.get((model, "demand_class", name, h), {}).get("wql", math.nan) for h in horizons]
+        values = [
+            found.get((model, "demand_class", name, h), {}).get("wql", math.nan) for h in horizons
+        ]
         if any(map(_known, values)):
             by_horizon.append([_text(name), _text(model), *map(_ratio, values)])
     ahead = [f"{h} month{'' if h == 1 else 's'}" for h in horizons]
-    return [*tables, Table(f"WQL by class and months ahead ({month})", ("class", "model", *ahead), by_horizon)]
+    return [
+        *tables,
+        Table(f"WQL by class and months ahead ({month})", ("class", "model", *ahead), by_horizon),
+    ]
 
 
 def _decision_table(data: ReportData) -> Table:
     rows = []
     for r in _recent(data).to_dict("records"):
-        what = (_count(r["decision_number"]), _month_cell(r["yyyymm"]), *map(_text, (r["demand_class"], r["decision"], r["champion"])))
-        rows.append([*what, _ratio(r["champion_wql"]), _ratio(r["baseline_wql"]), _text(r["actor"]), _text(r["reason"])])
-    return Table("Champions", ("number", "month", "class", "decision", "serves", "its WQL", "baseline's", "by", "why"), rows)
+        what = (
+            _count(r["decision_number"]),
+            _month_cell(r["yyyymm"]),
+            *map(_text, (r["demand_class"], r["decision"], r["champion"])),
+        )
+        rows.append(
+            [
+                *what,
+                _ratio(r["champion_wql"]),
+                _ratio(r["baseline_wql"]),
+                _text(r["actor"]),
+                _text(r["reason"]),
+            ]
+        )
+    return Table(
+        "Champions",
+        ("number", "month", "class", "decision", "serves", "its WQL", "baseline's", "by", "why"),
+        rows,
+    )
 
 
 def _retraining_table(data: ReportData) -> Table:
-    names = [name for name in ("yyyymm", "decision", "cause", "reason", "mode") if name in data.retraining]
-    rows = [[_month_cell(r[n]) if n == "yyyymm" else _text(r[n]) for n in names] for r in data.retraining.to_dict("records")]
-    return Table("Whether to train again", ["month" if name == "yyyymm" else name for name in names], rows)
+    names = [
+        name
+        for name in ("yyyymm", "decision", "cause", "reason", "mode")
+        if name in data.retraining
+    ]
+    rows = [
+        [_month_cell(r[n]) if n == "yyyymm" else _text(r[n]) for n in names]
+        for r in data.retraining.to_dict("records")
+    ]
+    return Table(
+        "Whether to train again", ["month" if name == "yyyymm" else name for name in names], rows
+    )
 
 
-def _part_rows(data: ReportData, found: Watchlist, history: pd.DataFrame, descriptions: Mapping[str, str]) -> list[dict[str, Any]]:
+def _part_rows(
+    data: ReportData, found: Watchlist, history: pd.DataFrame, descriptions: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """What the page shows of each part on a list."""
-    served = _numbers(data.forecast[data.forecast["part_number"].isin(found.rows["part_number"])]).sort_values("horizon")
+    served = _numbers(
+        data.forecast[data.forecast["part_number"].isin(found.rows["part_number"])]
+    ).sort_values("horizon")
     ahead = dict(tuple(served.groupby("part_number")))
     months = month_range(add_months(data.origin, 1 - HISTORY_MONTHS), data.origin)
-    behind = {part: own.set_index("yyyymm")["demand_qty"] for part, own in history.groupby("part_number")}
+    behind = {
+        part: own.set_index("yyyymm")["demand_qty"] for part, own in history.groupby("part_number")
+    }
     shown = []
     for row in found.rows.to_dict("records"):
         part = row["part_number"]
         sold = behind[part].reindex(months).dropna().tolist() if part in behind else []
         said = ahead.get(part, served[:0])
-        line = sparkline(sold, *(said[name].astype(float).tolist() for name in ("forecast_qty", "q10", "q90")))
+        line = sparkline(
+            sold, *(said[name].astype(float).tolist() for name in ("forecast_qty", "q10", "q90"))
+        )
         shown.append({**row, "description": descriptions.get(part) or "", "sparkline": line})
     return shown
 
@@ -594,7 +902,9 @@ def _models(rows: pd.DataFrame) -> str:
 
 
 def _ordered_classes(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [(name, own) for name in DEMAND_CLASSES if len(own := rows[rows["demand_class"] == name])]
+    return [
+        (name, own) for name in DEMAND_CLASSES if len(own := rows[rows["demand_class"] == name])
+    ]
 
 
 def _segments(known: Iterable[str]) -> list[str]:
@@ -604,7 +914,10 @@ def _segments(known: Iterable[str]) -> list[str]:
 def _image(figure: Figure) -> tuple[str, str]:
     """Address of the picture, which is itself, and its alternative text."""
     title = plots.title_of(figure)
-    return f"data:image/svg+xml;base64,{base64.b64encode(plots.svg(figure).encode()).decode('ascii')}", title
+    return (
+        f"data:image/svg+xml;base64,{base64.b64encode(plots.svg(figure).encode()).decode('ascii')}",
+        title,
+    )
 
 
 def _known(value: Any) -> bool:
@@ -641,17 +954,27 @@ def _pct(value: Any, signed: bool = False) -> Cell:
 
 
 def _bias(value: Any) -> Cell:
-    return _number(value, _share, "far too high or low" if _known(value) and abs(value) > BIAS_LIMIT else "")
+    return _number(
+        value, _share, "far too high or low" if _known(value) and abs(value) > BIAS_LIMIT else ""
+    )
 
 
 def _coverage(value: Any) -> Cell:
     low, high = COVERAGE_LIMITS
-    mark = "interval too narrow" if _known(value) and value < low else "interval too wide" if _known(value) and value > high else ""
+    mark = (
+        "interval too narrow"
+        if _known(value) and value < low
+        else "interval too wide"
+        if _known(value) and value > high
+        else ""
+    )
     return _number(value, lambda v: _share(v, False), mark)
 
 
 def _value(value: Any) -> Cell:
-    return _number(value, _share, "worse than the naive forecast" if _known(value) and value < 0 else "")
+    return _number(
+        value, _share, "worse than the naive forecast" if _known(value) and value < 0 else ""
+    )
 
 
 def _more_or_less(share: float) -> str:

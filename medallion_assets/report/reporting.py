@@ -1,4 +1,5 @@
-"""Reporting: reads what a monthly report shows, keeps the page beside the lakehouse and in MLflow. Nothing is computed by Spark.
+"""Reporting: reads what a monthly report shows, keeps the page beside the lakehouse and in MLflow.
+Nothing is computed by Spark.
 
 What the page says lies in report.py.
 """
@@ -16,7 +17,13 @@ from medallion_assets import plots
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.report import page as report
 from medallion_assets.served.accuracy import judged_totals, pooled
-from medallion_assets.served.published import Edition, current_edition, edition_before, forecast_rows, published_origins
+from medallion_assets.served.published import (
+    Edition,
+    current_edition,
+    edition_before,
+    forecast_rows,
+    published_origins,
+)
 from medallion_assets.table_asset import version_of
 from medallion_assets.tables import (
     CHAMPION,
@@ -49,15 +56,23 @@ class Reporting:
     log: Callable[[str], None]
 
     def run(self, origin: int) -> dict[str, Any]:
-        """Metadata of the month: where the report lies, whether it was written, and the parts with the largest error as a picture."""
+        """Metadata of the month: where the report lies, whether it was written, and the parts with
+        the largest error as a picture.
+        """
         if origin not in published_origins(self.lakehouse):
             self.log(f"monthly_report: nothing is published for {origin}, so there is no report")
             return {"result": "nothing published"}
         name = report_name(origin)
-        edition, before = current_edition(self.lakehouse, origin), edition_before(self.lakehouse, origin)
+        edition, before = (
+            current_edition(self.lakehouse, origin),
+            edition_before(self.lakehouse, origin),
+        )
         decisions, retraining = self._decisions(origin), self._retraining(origin, before)
         made_from = self._version(edition, before, decisions, retraining)
-        told: dict[str, Any] = {"report": dg.MetadataValue.path(self.files.path(name)), "made_from": made_from}
+        told: dict[str, Any] = {
+            "report": dg.MetadataValue.path(self.files.path(name)),
+            "made_from": made_from,
+        }
         if f'content="{made_from}"' in (self.files.read(name) or ""):
             return {**told, "result": "unchanged", "files_written": 0}
         data = self._data(edition, before, decisions, retraining)
@@ -79,20 +94,36 @@ class Reporting:
         """The page as an artifact of a run of its own, where MLflow answers."""
         try:
             self.tracking.check()
-            run_id = self.tracking.start(f"report {origin}", {"month": str(origin), "kind": "report", **self.tags})
+            run_id = self.tracking.start(
+                f"report {origin}", {"month": str(origin), "kind": "report", **self.tags}
+            )
             self.tracking.log(run_id, RunContent(texts={name: page}))
             self.tracking.commit(run_id)
             return {"mlflow_run": dg.MetadataValue.url(self.tracking.url(run_id))}
-        except Exception as error:  # the page is stored by now, and the copy in MLflow is worth no failed month, whatever went wrong
+        # the page is stored by now, and the copy in MLflow is worth no failed month, whatever went
+        # wrong
+        except Exception as error:
             why = without_credentials(str(error))
-            self.log(f"monthly_report: {origin} is not in MLflow, only at {self.files.path(name)}: {why}")
+            self.log(
+                f"monthly_report: {origin} is not in MLflow, only at {self.files.path(name)}: {why}"
+            )
             return {"mlflow": f"not logged: {why}"}
 
-    def _version(self, edition: Edition, before: Edition | None, decisions: pd.DataFrame, retraining: pd.DataFrame) -> str:
+    def _version(
+        self,
+        edition: Edition,
+        before: Edition | None,
+        decisions: pd.DataFrame,
+        retraining: pd.DataFrame,
+    ) -> str:
         """Hash of everything the page is made from."""
         origin, settings = edition.origin, self.settings
         months = {
-            DEMAND_FORECAST: [*_judged_origins(origin), *([before.origin] if before else []), origin],
+            DEMAND_FORECAST: [
+                *_judged_origins(origin),
+                *([before.origin] if before else []),
+                origin,
+            ],
             FORECAST_ACCURACY: _accuracy_months(origin),
             MODEL_EVALUATION: self._evaluated(decisions),
             MONTHLY_DEMAND: month_range(add_months(origin, 1 - DRAWN_MONTHS), origin),
@@ -101,15 +132,34 @@ class Reporting:
         read = []
         for table, wanted in months.items():
             stored = self.lakehouse.slices(table)
-            read += [[table.id, month, stored[month].data_version] for month in wanted if month in stored]
-        numbers = [frame["decision_number"].tolist() for frame in (decisions, retraining) if "decision_number" in frame]
-        configured = [settings.promotion.over_rate, settings.promotion.under_rate, settings.is_simulated]
+            read += [
+                [table.id, month, stored[month].data_version] for month in wanted if month in stored
+            ]
+        numbers = [
+            frame["decision_number"].tolist()
+            for frame in (decisions, retraining)
+            if "decision_number" in frame
+        ]
+        configured = [
+            settings.promotion.over_rate,
+            settings.promotion.under_rate,
+            settings.is_simulated,
+        ]
         return version_of(report.CODE_VERSION, edition, before, read, numbers, configured)
 
-    def _data(self, edition: Edition, before: Edition | None, decisions: pd.DataFrame, retraining: pd.DataFrame) -> report.ReportData:
+    def _data(
+        self,
+        edition: Edition,
+        before: Edition | None,
+        decisions: pd.DataFrame,
+        retraining: pd.DataFrame,
+    ) -> report.ReportData:
         origin, lakehouse = edition.origin, self.lakehouse
         demand = lakehouse.totals(
-            MONTHLY_DEMAND, ["yyyymm", "is_complete"], ["demand_qty"], month_range(add_months(origin, 1 - DRAWN_MONTHS), origin)
+            MONTHLY_DEMAND,
+            ["yyyymm", "is_complete"],
+            ["demand_qty"],
+            month_range(add_months(origin, 1 - DRAWN_MONTHS), origin),
         )
         accuracy = accuracy_through(lakehouse, origin)
         return report.ReportData(
@@ -117,9 +167,15 @@ class Reporting:
             vintage=edition.vintage,
             before=before.origin if before else None,
             forecast=forecast_rows(lakehouse, edition, report.FORECAST_COLUMNS),
-            former=forecast_rows(lakehouse, before, report.FORMER_COLUMNS) if before else pd.DataFrame(columns=list(report.FORMER_COLUMNS)),
+            former=(
+                forecast_rows(lakehouse, before, report.FORMER_COLUMNS)
+                if before
+                else pd.DataFrame(columns=list(report.FORMER_COLUMNS))
+            ),
             vintages=self._vintages(edition),
-            features=lakehouse.rows(DEMAND_FEATURES, ["part_number", "abc_class", "unit_price"], [origin]),
+            features=lakehouse.rows(
+                DEMAND_FEATURES, ["part_number", "abc_class", "unit_price"], [origin]
+            ),
             actual=lakehouse.rows(MONTHLY_DEMAND, ["part_number", "demand_qty"], [origin]),
             demand=demand[demand["is_complete"].astype(bool)],
             accuracy=accuracy,
@@ -139,7 +195,11 @@ class Reporting:
         rows = self.lakehouse.rows(DEMAND_FORECAST, columns, [edition.origin]).drop_duplicates()
         return pd.DataFrame(
             [
-                (vintage, f"{own['published_at'].iloc[0]:%Y-%m-%d}", report.vintage_reason(own["reason"].dropna(), int(vintage)))
+                (
+                    vintage,
+                    f"{own['published_at'].iloc[0]:%Y-%m-%d}",
+                    report.vintage_reason(own["reason"].dropna(), int(vintage)),
+                )
                 for vintage, own in rows.groupby("vintage")
             ],
             columns=columns,
@@ -148,23 +208,35 @@ class Reporting:
     def _shown(self, origin: int, parts: Sequence[str]) -> tuple[pd.DataFrame, dict[str, str]]:
         """Demand and descriptions of the parts on the page, and of no other."""
         months = month_range(add_months(origin, 1 - report.HISTORY_MONTHS), origin)
-        history = self.lakehouse.rows(MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty"], months, parts=parts)
+        history = self.lakehouse.rows(
+            MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty"], months, parts=parts
+        )
         known = self.lakehouse.rows(PARTS, ["part_number", "description"], parts=parts)
         return history, dict(zip(known["part_number"], known["description"], strict=True))
 
     def _decisions(self, origin: int) -> pd.DataFrame:
         decisions = self.lakehouse.rows(CHAMPION)
-        return decisions[decisions["yyyymm"] <= origin].sort_values("decision_number").reset_index(drop=True)
+        return (
+            decisions[decisions["yyyymm"] <= origin]
+            .sort_values("decision_number")
+            .reset_index(drop=True)
+        )
 
     def _retraining(self, origin: int, before: Edition | None) -> pd.DataFrame:
         """Decisions whether to train, since the origin before."""
         after = before.origin if before else add_months(origin, -1)
-        return self.lakehouse.rows(RETRAINING_DECISION, months=month_range(add_months(after, 1), origin))
+        return self.lakehouse.rows(
+            RETRAINING_DECISION, months=month_range(add_months(after, 1), origin)
+        )
 
     def _evaluated(self, decisions: pd.DataFrame) -> list[int]:
         """The newest month whose decisions rest on an evaluation."""
         stored = self.lakehouse.slices(MODEL_EVALUATION)
-        months = [month for month in decisions["yyyymm"].unique() if month in stored and stored[month].row_count]
+        months = [
+            month
+            for month in decisions["yyyymm"].unique()
+            if month in stored and stored[month].row_count
+        ]
         return [int(max(months))] if months else []
 
 
@@ -179,32 +251,49 @@ def accuracy_through(lakehouse: Lakehouse, month: int) -> pd.DataFrame:
 
 
 def judged_by_class(lakehouse: Lakehouse, accuracy: pd.DataFrame, month: int) -> pd.DataFrame:
-    """What was forecast a month ahead for the months in ``accuracy``, by demand class, with sums of q10 and q90 beside what was sold."""
+    """What was forecast a month ahead for the months in ``accuracy``, by demand class, with sums of
+    q10 and q90 beside what was sold.
+    """
     by = ["yyyymm", "vintage", "horizon", "target_yyyymm", "demand_class", "published_at"]
     totals = lakehouse.totals(DEMAND_FORECAST, by, ["q10", "q90"], _judged_origins(month))
     ahead = judged_totals(totals[totals["horizon"] == 1])
     sold = accuracy[(accuracy["lag"] == 1) & (accuracy["segment_kind"] == "demand_class")]
     sold = sold.rename(columns={"yyyymm": "target_yyyymm", "segment": "demand_class"})
     known = sold[["target_yyyymm", "demand_class", "actual_qty", "forecast_qty"]]
-    return known.merge(ahead[["target_yyyymm", "demand_class", "q10", "q90"]], on=["target_yyyymm", "demand_class"])
+    return known.merge(
+        ahead[["target_yyyymm", "demand_class", "q10", "q90"]], on=["target_yyyymm", "demand_class"]
+    )
 
 
-def accuracy_pictures(lakehouse: Lakehouse, months: Sequence[int], settings: Settings) -> dict[str, dg.MetadataValue]:
-    """How what was served turned out through the newest of the months, for the metadata of gold.forecast_accuracy."""
+def accuracy_pictures(
+    lakehouse: Lakehouse, months: Sequence[int], settings: Settings
+) -> dict[str, dg.MetadataValue]:
+    """How what was served turned out through the newest of the months, for the metadata of
+    gold.forecast_accuracy.
+    """
     newest = max(months)
     accuracy = accuracy_through(lakehouse, newest)
     judged = judged_by_class(lakehouse, accuracy, newest)
-    totals = judged.groupby("target_yyyymm", as_index=False)[["actual_qty", "forecast_qty", "q10", "q90"]].sum()
-    by_lag = pooled(accuracy[accuracy["segment_kind"].isin(["all", "demand_class"])], ["segment", "lag"])
+    totals = judged.groupby("target_yyyymm", as_index=False)[
+        ["actual_qty", "forecast_qty", "q10", "q90"]
+    ].sum()
+    by_lag = pooled(
+        accuracy[accuracy["segment_kind"].isin(["all", "demand_class"])], ["segment", "lag"]
+    )
     simulated = settings.is_simulated
     figures = {
-        "forecast_against_actual": plots.forecast_against_actual(totals, "what was served", simulated),
+        "forecast_against_actual": plots.forecast_against_actual(
+            totals, "what was served", simulated
+        ),
         "by_class": plots.forecast_by_class(judged, judged[:0], simulated),
         "error_by_lag": plots.error_by_lag(by_lag, simulated),
         "coverage_by_lag": plots.coverage_by_lag(by_lag, simulated),
         "value_added": plots.value_added(accuracy, simulated),
     }
-    return {name: dg.MetadataValue.md(plots.rendered(figure).markdown) for name, figure in figures.items()}
+    return {
+        name: dg.MetadataValue.md(plots.rendered(figure).markdown)
+        for name, figure in figures.items()
+    }
 
 
 def _accuracy_months(month: int) -> list[int]:

@@ -1,6 +1,8 @@
-"""How the forecasts that were served turned out: the rows of gold.forecast_accuracy, and their figures over several months.
+"""How the forecasts that were served turned out: the rows of gold.forecast_accuracy, and their
+figures over several months.
 
-Only published forecasts are judged here; models that were never served are compared in champion/evaluation.py.
+Only published forecasts are judged here; models that were never served are compared in
+champion/evaluation.py.
 """
 
 from __future__ import annotations
@@ -22,32 +24,53 @@ A_YEAR = 100  # yyyymm - 100 is the same month of the year before
 
 
 def forecast_accuracy(
-    demand_forecast: DataFrame, monthly_demand: DataFrame, model_evaluation: DataFrame, months: Sequence[int]
+    demand_forecast: DataFrame,
+    monthly_demand: DataFrame,
+    model_evaluation: DataFrame,
+    months: Sequence[int],
 ) -> DataFrame:
-    """One row per target month of ``months``, lag and segment (all, demand_class, status), with the columns of gold.forecast_accuracy.
+    """One row per target month of ``months``, lag and segment (all, demand_class, status), with the
+    columns of gold.forecast_accuracy.
 
-    demand_forecast: gold.demand_forecast with at least the origins that forecast ``months``; excluded parts are left out.
-    monthly_demand: silver.monthly_demand with at least ``months`` and the months a year before; incomplete months are ignored, so that an
-    incomplete target month gives no row. model_evaluation: gold.model_evaluation of the months that the served models were trained in.
-    A part that did not exist a year before had a naive forecast of 0; where the whole month is missing, naive_wape and value_added are
-    NULL. Ratios over a demand of 0 are NULL. The definitions are those of the M5 and of Hyndman and Koehler (2006). The same rows give
-    the same bits however they are partitioned.
+    demand_forecast: gold.demand_forecast with at least the origins that forecast ``months``;
+    excluded parts are left out. monthly_demand: silver.monthly_demand with at least ``months`` and
+    the months a year before; incomplete months are ignored, so that an incomplete target month
+    gives no row. model_evaluation: gold.model_evaluation of the months that the served models were
+    trained in. A part that did not exist a year before had a naive forecast of 0; where the whole
+    month is missing, naive_wape and value_added are NULL. Ratios over a demand of 0 are NULL. The
+    definitions are those of the M5 and of Hyndman and Koehler (2006). The same rows give the same
+    bits however they are partitioned.
     """
-    served = _served(demand_forecast.where(F.col("target_yyyymm").isin(list(months)) & F.col("forecast_qty").isNotNull()))
+    served = _served(
+        demand_forecast.where(
+            F.col("target_yyyymm").isin(list(months)) & F.col("forecast_qty").isNotNull()
+        )
+    )
     demand = monthly_demand.where("is_complete").select("part_number", "yyyymm", "demand_qty")
     before = served.select(
-        "part_number", "target_yyyymm", (F.col("horizon") - 1).alias("horizon"), F.col("forecast_qty").alias("before_qty")
+        "part_number",
+        "target_yyyymm",
+        (F.col("horizon") - 1).alias("horizon"),
+        F.col("forecast_qty").alias("before_qty"),
     )
     cells = (
         served.join(_actuals(demand, months), ["part_number", "target_yyyymm"])
         .join(before, ["part_number", "target_yyyymm", "horizon"], "left")
-        .join(_evidence(model_evaluation), ["trained_yyyymm", "model", "demand_class", "horizon"], "left")
+        .join(
+            _evidence(model_evaluation),
+            ["trained_yyyymm", "model", "demand_class", "horizon"],
+            "left",
+        )
         .withColumn("segment_kind", F.explode(F.array(*map(F.lit, SEGMENT_KINDS))))
         .withColumn("segment", _segment())
     )
     y, m, q50 = F.col("actual_qty"), F.col("forecast_qty"), F.col("q50")
     pinball = sum(
-        (F.greatest((y - F.col(q)) * level, (F.col(q) - y) * (1 - level)) for q, level in zip(DECILES, LEVELS, strict=True)), F.lit(0.0)
+        (
+            F.greatest((y - F.col(q)) * level, (F.col(q) - y) * (1 - level))
+            for q, level in zip(DECILES, LEVELS, strict=True)
+        ),
+        F.lit(0.0),
     )
     summed = {
         "actual_qty": y,
@@ -62,7 +85,11 @@ def forecast_accuracy(
         "evidence_bias": F.col("evidence_bias") * y,
     }
     sums = cells.groupBy(
-        F.col("target_yyyymm").alias("yyyymm"), F.col("horizon").alias("lag"), "segment_kind", "segment", "is_backfilled"
+        F.col("target_yyyymm").alias("yyyymm"),
+        F.col("horizon").alias("lag"),
+        "segment_kind",
+        "segment",
+        "is_backfilled",
     ).agg(
         F.count("*").alias("cell_count"),
         *(column for name, value in summed.items() for column in exact_sums(name, value)),
@@ -89,14 +116,27 @@ def forecast_accuracy(
         (1 - ratio(wape, naive_wape)).alias("value_added"),
         ratio(total("change"), total("changed_from")).alias("mean_absolute_change"),
         "is_backfilled",
-        *(F.when(F.col("has_evidence"), ratio(total(name), actual)).alias(name) for name in ("evidence_wql", "evidence_bias")),
+        *(
+            F.when(F.col("has_evidence"), ratio(total(name), actual)).alias(name)
+            for name in ("evidence_wql", "evidence_bias")
+        ),
     ).select(*FORECAST_ACCURACY.column_names)
 
 
 def _served(demand_forecast: DataFrame) -> DataFrame:
-    """The vintage of each origin that was current when the target month began, else the first one, marked is_backfilled."""
+    """The vintage of each origin that was current when the target month began, else the first one,
+    marked is_backfilled.
+    """
     target = F.col("target_yyyymm")
-    month_began = F.make_timestamp((target / 100).cast("int"), target % 100, F.lit(1), F.lit(0), F.lit(0), F.lit(0), F.lit("UTC"))
+    month_began = F.make_timestamp(
+        (target / 100).cast("int"),
+        target % 100,
+        F.lit(1),
+        F.lit(0),
+        F.lit(0),
+        F.lit(0),
+        F.lit("UTC"),
+    )
     in_time = F.max(F.when(F.col("published_at") < month_began, F.col("vintage")))
     choice = demand_forecast.groupBy("yyyymm", "target_yyyymm").agg(
         F.coalesce(in_time, F.lit(1)).alias("vintage"), in_time.isNull().alias("is_backfilled")
@@ -109,7 +149,9 @@ def _served(demand_forecast: DataFrame) -> DataFrame:
 
 def _evidence(model_evaluation: DataFrame) -> DataFrame:
     """What a model showed of each class and horizon when it was trained."""
-    by_class = model_evaluation.where((F.col("segment_kind") == "demand_class") & (F.col("horizon") > 0))
+    by_class = model_evaluation.where(
+        (F.col("segment_kind") == "demand_class") & (F.col("horizon") > 0)
+    )
     return by_class.select(
         F.col("yyyymm").alias("trained_yyyymm"),
         "model",
@@ -121,8 +163,14 @@ def _evidence(model_evaluation: DataFrame) -> DataFrame:
 
 
 def _actuals(demand: DataFrame, months: Sequence[int]) -> DataFrame:
-    """part_number, target_yyyymm, actual_qty and naive_qty, the demand of the same month a year before."""
-    year_before = demand.select("part_number", (F.col("yyyymm") + A_YEAR).alias("yyyymm"), F.col("demand_qty").alias("year_before_qty"))
+    """part_number, target_yyyymm, actual_qty and naive_qty, the demand of the same month a year
+    before.
+    """
+    year_before = demand.select(
+        "part_number",
+        (F.col("yyyymm") + A_YEAR).alias("yyyymm"),
+        F.col("demand_qty").alias("year_before_qty"),
+    )
     known_years = year_before.select("yyyymm").distinct().withColumn("is_year_known", F.lit(True))
     return (
         demand.where(F.col("yyyymm").isin(list(months)))
@@ -132,7 +180,9 @@ def _actuals(demand: DataFrame, months: Sequence[int]) -> DataFrame:
             "part_number",
             F.col("yyyymm").alias("target_yyyymm"),
             F.col("demand_qty").alias("actual_qty"),
-            F.when(F.col("is_year_known"), F.coalesce("year_before_qty", F.lit(0.0))).alias("naive_qty"),
+            F.when(F.col("is_year_known"), F.coalesce("year_before_qty", F.lit(0.0))).alias(
+                "naive_qty"
+            ),
         )
     )
 
@@ -140,29 +190,51 @@ def _actuals(demand: DataFrame, months: Sequence[int]) -> DataFrame:
 def _segment() -> Column:
     """What a row's segment_kind calls it."""
     kind = F.col("segment_kind")
-    return F.when(kind == "all", F.lit("all")).when(kind == "demand_class", F.col("demand_class")).otherwise(F.col("status"))
+    return (
+        F.when(kind == "all", F.lit("all"))
+        .when(kind == "demand_class", F.col("demand_class"))
+        .otherwise(F.col("status"))
+    )
 
 
 def judged_totals(totals: pd.DataFrame) -> pd.DataFrame:
     """Of sums over parts by vintage those of the vintage that forecast_accuracy judges.
 
-    totals: yyyymm (origin), vintage, target_yyyymm, published_at and what was summed up, by whatever else.
+    totals: yyyymm (origin), vintage, target_yyyymm, published_at and what was summed up, by
+    whatever else.
     """
-    month_began = pd.to_datetime(totals["target_yyyymm"].astype(int).astype(str), format="%Y%m", utc=True)
-    in_time = totals["vintage"].where(pd.to_datetime(totals["published_at"], utc=True) < month_began)
+    month_began = pd.to_datetime(
+        totals["target_yyyymm"].astype(int).astype(str), format="%Y%m", utc=True
+    )
+    in_time = totals["vintage"].where(
+        pd.to_datetime(totals["published_at"], utc=True) < month_began
+    )
     judged = in_time.groupby([totals["yyyymm"], totals["target_yyyymm"]]).transform("max").fillna(1)
     return totals[totals["vintage"] == judged]
 
 
 def pooled(accuracy: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Figures of gold.forecast_accuracy over several target months: one row per value of ``by``, with month_count.
+    """Figures of gold.forecast_accuracy over several target months: one row per value of ``by``,
+    with month_count.
 
-    Errors are added up again and divided anew, so that a month counts by its demand or its cells, not as one of many. value_added
-    compares the months that have a naive forecast; wql leaves out months without demand, where it has no value;
-    mean_absolute_change is weighted by the forecast. What has no denominator is NaN.
+    Errors are added up again and divided anew, so that a month counts by its demand or its cells,
+    not as one of many. value_added compares the months that have a naive forecast; wql leaves out
+    months without demand, where it has no value; mean_absolute_change is weighted by the forecast.
+    What has no denominator is NaN.
     """
-    names = ("cell_count", "actual_qty", "forecast_qty", "mae", "wql", "coverage_80", "naive_wape", "mean_absolute_change")
-    count, actual, forecast, mae, wql, coverage, naive, change = (accuracy[name].astype(float) for name in names)
+    names = (
+        "cell_count",
+        "actual_qty",
+        "forecast_qty",
+        "mae",
+        "wql",
+        "coverage_80",
+        "naive_wape",
+        "mean_absolute_change",
+    )
+    count, actual, forecast, mae, wql, coverage, naive, change = (
+        accuracy[name].astype(float) for name in names
+    )
     summed = {
         "month_count": pd.Series(1.0, accuracy.index),
         "cell_count": count,
@@ -177,7 +249,10 @@ def pooled(accuracy: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         "changed_from": forecast.where(change.notna()),
     }
     sums = accuracy[list(by)].assign(**summed).groupby(list(by), as_index=False).sum(min_count=1)
-    demand, cells = sums["actual_qty"].replace(0, float("nan")), sums["cell_count"].replace(0, float("nan"))
+    demand, cells = (
+        sums["actual_qty"].replace(0, float("nan")),
+        sums["cell_count"].replace(0, float("nan")),
+    )
     return sums[[*by, "month_count", "cell_count", "actual_qty", "forecast_qty"]].assign(
         wape=sums["absolute_error"] / demand,
         bias=(sums["forecast_qty"] - sums["actual_qty"]) / demand,

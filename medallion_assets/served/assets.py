@@ -34,24 +34,40 @@ from resources.settings import Settings
 from resources.tracking import Tracking
 
 
-def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list[dg.AssetsDefinition]:
+def build_assets(
+    settings: Settings, lakehouse_names: Mapping[str, str]
+) -> list[dg.AssetsDefinition]:
     """The served forecast and its accuracy."""
 
     @dg.asset(
-        **asset_options(DEMAND_FORECAST, settings, lakehouse_names[DEMAND_FORECAST.id], [DEMAND_FEATURES, CHAMPION]),
+        **asset_options(
+            DEMAND_FORECAST,
+            settings,
+            lakehouse_names[DEMAND_FORECAST.id],
+            [DEMAND_FEATURES, CHAMPION],
+        ),
         deps=[asset_key(CHAMPION), asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES)],
     )
     @retry_transient
     def demand_forecast(
-        context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], tracking: dg.ResourceParam[Tracking]
+        context: dg.AssetExecutionContext,
+        lakehouse: dg.ResourceParam[Lakehouse],
+        tracking: dg.ResourceParam[Tracking],
     ) -> dg.MaterializeResult:
         requested = [int(key) for key in context.partition_keys]
-        publication = Publication(settings, lakehouse, tracking, context.run.run_id, context.log.info)
+        publication = Publication(
+            settings, lakehouse, tracking, context.run.run_id, context.log.info
+        )
         with superseding(context, lakehouse, settings, DEMAND_FORECAST) as allow:
             outcome = publication.run(requested, allow)
-        pictures = {"forecast": _served_picture(lakehouse, settings, max(outcome.slices))} if outcome.slices else {}
+        pictures = (
+            {"forecast": _served_picture(lakehouse, settings, max(outcome.slices))}
+            if outcome.slices
+            else {}
+        )
         details = {
-            m: {"vintage": s.details["vintage"], "registry_version": s.details["registry_version"]} for m, s in outcome.slices.items()
+            m: {"vintage": s.details["vintage"], "registry_version": s.details["registry_version"]}
+            for m, s in outcome.slices.items()
         }
         return report(context, DEMAND_FORECAST, requested, outcome, pictures, details)
 
@@ -77,10 +93,22 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
 
 def _served_picture(lakehouse: Lakehouse, settings: Settings, origin: int) -> dg.MetadataValue:
     """Demand so far and what is served after it, all parts together."""
-    demand = lakehouse.totals(MONTHLY_DEMAND, ["yyyymm", "is_complete"], ["demand_qty"], month_range(settings.first_month, origin))
-    served = lakehouse.totals(DEMAND_FORECAST, ["target_yyyymm", "vintage", "horizon"], ["forecast_qty", "q10", "q90"], [origin])
+    demand = lakehouse.totals(
+        MONTHLY_DEMAND,
+        ["yyyymm", "is_complete"],
+        ["demand_qty"],
+        month_range(settings.first_month, origin),
+    )
+    served = lakehouse.totals(
+        DEMAND_FORECAST,
+        ["target_yyyymm", "vintage", "horizon"],
+        ["forecast_qty", "q10", "q90"],
+        [origin],
+    )
     served = served[(served["vintage"] == served["vintage"].max()) & (served["horizon"] > 0)]
-    figure = plots.served_forecast(demand[demand["is_complete"].astype(bool)], served, settings.is_simulated)
+    figure = plots.served_forecast(
+        demand[demand["is_complete"].astype(bool)], served, settings.is_simulated
+    )
     return dg.MetadataValue.md(plots.rendered(figure).markdown)
 
 
@@ -89,7 +117,10 @@ def _known(months: list[int], settings: Settings) -> list[int]:
 
 
 def _origins(month: int, settings: Settings) -> list[int]:
-    return _known(month_range(add_months(month, -settings.forecast.horizon - 1), add_months(month, -1)), settings)
+    return _known(
+        month_range(add_months(month, -settings.forecast.horizon - 1), add_months(month, -1)),
+        settings,
+    )
 
 
 def _earlier(month: int, settings: Settings) -> list[int]:
@@ -97,4 +128,6 @@ def _earlier(month: int, settings: Settings) -> list[int]:
 
 
 def _forecast_accuracy(read: Reader, months: Months, settings: Settings) -> DataFrame:
-    return accuracy.forecast_accuracy(read(DEMAND_FORECAST), read(MONTHLY_DEMAND), read(MODEL_EVALUATION), months.wanted)
+    return accuracy.forecast_accuracy(
+        read(DEMAND_FORECAST), read(MONTHLY_DEMAND), read(MODEL_EVALUATION), months.wanted
+    )

@@ -1,6 +1,8 @@
-"""What is published, read without Spark: which origins, and the rows of an origin's current vintage.
+"""What is published, read without Spark: which origins, and the rows of an origin's current
+vintage.
 
-How it was published lies in publishing.py; what a report or a file makes of the rows does not belong here.
+How it was published lies in publishing.py; what a report or a file makes of the rows does not
+belong here.
 """
 
 from __future__ import annotations
@@ -25,26 +27,42 @@ class Edition(NamedTuple):
 
 def published_origins(lakehouse: Lakehouse) -> list[int]:
     """Origins with a published forecast, in order."""
-    return sorted(month for month, stored in lakehouse.slices(DEMAND_FORECAST).items() if stored.row_count)
+    return sorted(
+        month for month, stored in lakehouse.slices(DEMAND_FORECAST).items() if stored.row_count
+    )
 
 
 def current_edition(lakehouse: Lakehouse, origin: int) -> Edition:
-    """The vintage of an origin that is current. Raises Refused where nothing was published at the end of that month."""
+    """The vintage of an origin that is current. Raises Refused where nothing was published at the
+    end of that month.
+    """
     vintages = lakehouse.totals(DEMAND_FORECAST, ["vintage"], ["horizon"], [origin])["vintage"]
     if vintages.empty:
         if not (known := published_origins(lakehouse)):
             raise Refused("nothing is published yet")
-        raise Refused(f"no forecast was published at the end of {origin}; published are {known[0]} to {known[-1]}")
+        raise Refused(
+            f"no forecast was published at the end of {origin}; published are {known[0]} to"
+            f" {known[-1]}"
+        )
     return Edition(origin, int(vintages.max()))
 
 
 def edition_before(lakehouse: Lakehouse, origin: int) -> Edition | None:
-    """The current vintage of the newest origin published before this one; None where this one is the first."""
+    """The current vintage of the newest origin published before this one; None where this one is
+    the first.
+    """
     earlier = [month for month in published_origins(lakehouse) if month < origin]
     return current_edition(lakehouse, earlier[-1]) if earlier else None
 
 
-def forecast_rows(lakehouse: Lakehouse, edition: Edition, columns: Sequence[str], parts: Sequence[str] | None = None) -> pd.DataFrame:
-    """Rows of an edition, of all parts or of some; excluded parts have one row with horizon 0 and no numbers."""
+def forecast_rows(
+    lakehouse: Lakehouse,
+    edition: Edition,
+    columns: Sequence[str],
+    parts: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Rows of an edition, of all parts or of some; excluded parts have one row with horizon 0 and
+    no numbers.
+    """
     rows = lakehouse.rows(DEMAND_FORECAST, [*columns, "vintage"], [edition.origin], parts=parts)
     return rows[rows["vintage"] == edition.vintage].drop(columns="vintage").reset_index(drop=True)

@@ -1,4 +1,5 @@
-"""Publishing: the forecast of an origin by the version that was trained by then, as a new vintage where numbers changed.
+"""Publishing: the forecast of an origin by the version that was trained by then, as a new vintage
+where numbers changed.
 
 Nothing is fitted or chosen here; the model and its version come from the decisions.
 """
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 SERVED_DDL = (
     "part_number STRING, origin INT, horizon INT, target_yyyymm INT, forecast_qty DOUBLE, "
     + ", ".join(f"{name} DOUBLE" for name in DECILES)
-    + ", demand_class STRING, model STRING, trained_yyyymm INT, model_run_id STRING, is_fallback BOOLEAN"
+    + ", demand_class STRING, model STRING, trained_yyyymm INT, model_run_id STRING, is_fallback"
+    " BOOLEAN"
 )
 
 
@@ -60,17 +62,24 @@ class Publication:
     log: Callable[[str], None]
     _models: dict[int, DemandForecaster] = field(default_factory=dict)
 
-    def run(self, months: Sequence[int], allow: Callable[[list[int]], None] = lambda superseded: None) -> Outcome:
-        """Publish the complete months; an origin whose inputs and version did not change is left as it is.
+    def run(
+        self, months: Sequence[int], allow: Callable[[list[int]], None] = lambda superseded: None
+    ) -> Outcome:
+        """Publish the complete months; an origin whose inputs and version did not change is left as
+        it is.
 
-        ``allow`` is told, before anything is written, the origins that another version would supersede although demand known by then
-        is the same; it raises Refused where that needs a plan.
+        ``allow`` is told, before anything is written, the origins that another version would
+        supersede although demand known by then is the same; it raises Refused where that needs a
+        plan.
         """
         started = time.monotonic()
         complete = complete_months_of(self.lakehouse.rows(DELIVERIES), self.settings)
         decisions = self._decisions()
         stored = self.lakehouse.slices(DEMAND_FORECAST)
-        demand, features = self.lakehouse.slices(MONTHLY_DEMAND), self.lakehouse.slices(DEMAND_FEATURES)
+        demand, features = (
+            self.lakehouse.slices(MONTHLY_DEMAND),
+            self.lakehouse.slices(DEMAND_FEATURES),
+        )
         slices: dict[int, Slice] = {}
         due: list[tuple[int, int | None, str, str]] = []
         for origin in sorted(months):
@@ -84,12 +93,20 @@ class Publication:
                 for s in (demand.get(m), features.get(m) if m == origin else None)
                 if s
             ]
-            made_from = version_of(DEMAND_FORECAST.code_version, version, known, self.settings.forecast.horizon)
+            made_from = version_of(
+                DEMAND_FORECAST.code_version, version, known, self.settings.forecast.horizon
+            )
             if origin in stored and stored[origin].input_version == made_from:
                 slices[origin] = stored[origin]
             else:
                 due.append((origin, version, version_of(known), made_from))
-        allow([o for o, version, seen, _ in due if o in stored and _is_superseded(stored[o], version, seen)])
+        allow(
+            [
+                o
+                for o, version, seen, _ in due
+                if o in stored and _is_superseded(stored[o], version, seen)
+            ]
+        )
         written: dict[int, MonthWritten] = {}
         for origin, version, seen, made_from in due:
             count, vintage, rows = self._publish(origin, version, stored.get(origin))
@@ -97,7 +114,13 @@ class Publication:
             slices[origin] = Slice(
                 origin,
                 "",
-                f"{vintage}-{version_of(made_from)}" if count else stored[origin].data_version if origin in stored else "",
+                (
+                    f"{vintage}-{version_of(made_from)}"
+                    if count
+                    else stored[origin].data_version
+                    if origin in stored
+                    else ""
+                ),
                 made_from,
                 rows,
                 self.lakehouse.version(DEMAND_FORECAST),
@@ -114,9 +137,16 @@ class Publication:
             return sync_alias(self.lakehouse, self.tracking)
         return decisions
 
-    def _publish(self, origin: int, version: int | None, former: Slice | None) -> tuple[int, int, int]:
-        """Append a vintage where numbers differ; returns rows appended, the current vintage, rows of it."""
-        inputs = {self.lakehouse.name(t): self.lakehouse.version(t) for t in (MONTHLY_DEMAND, DEMAND_FEATURES)}
+    def _publish(
+        self, origin: int, version: int | None, former: Slice | None
+    ) -> tuple[int, int, int]:
+        """Append a vintage where numbers differ; returns rows appended, the current vintage, rows
+        of it.
+        """
+        inputs = {
+            self.lakehouse.name(t): self.lakehouse.version(t)
+            for t in (MONTHLY_DEMAND, DEMAND_FEATURES)
+        }
         stamps = {
             "registry_version": F.lit(version).cast("int"),
             "input_versions": F.lit(json.dumps(inputs, sort_keys=True)),
@@ -131,12 +161,16 @@ class Publication:
             count = rows.count()
             reason = None
             if newest:
-                changed = transforms.changed_numbers(rows, published.where(F.col("vintage") == newest)).count()
+                changed = transforms.changed_numbers(
+                    rows, published.where(F.col("vintage") == newest)
+                ).count()
                 if not changed:
                     return 0, newest, count
                 reason = self._reason(version, former, changed)
                 self.log(f"demand_forecast: origin {origin}, vintage {newest + 1}: {reason}")
-            self.lakehouse.append(DEMAND_FORECAST, transforms.demand_forecast(rows, newest + 1, reason), number)
+            self.lakehouse.append(
+                DEMAND_FORECAST, transforms.demand_forecast(rows, newest + 1, reason), number
+            )
         finally:
             self.lakehouse.engine.release(rows)
         return count, newest + 1, count
@@ -144,28 +178,49 @@ class Publication:
     def _reason(self, version: int | None, former: Slice | None, changed: int) -> str:
         before = former.details.get("registry_version") if former else None
         if before != version:
-            return f"version {version} serves instead of {before or 'the baseline'}; {changed:,} cells changed"
-        return f"demand known by the origin changed after it was published; {changed:,} cells changed"
+            return (
+                f"version {version} serves instead of {before or 'the baseline'}; {changed:,} cells"
+                " changed"
+            )
+        return (
+            f"demand known by the origin changed after it was published; {changed:,} cells changed"
+        )
 
     def _rows(self, origin: int, version: int | None) -> DataFrame:
         model_ = self._model(version, origin)
-        histories, answered = packed_history(self.lakehouse, self.settings, origin), self._answered(model_, origin)
+        histories, answered = (
+            packed_history(self.lakehouse, self.settings, origin),
+            self._answered(model_, origin),
+        )
         buckets, in_engine = self.settings.zoo.buckets, self.lakehouse.engine.python
-        forecasts = apply_by_bucket(histories, answered, buckets, model_.by_bucket(origin), SERVED_DDL, in_engine)
+        forecasts = apply_by_bucket(
+            histories, answered, buckets, model_.by_bucket(origin), SERVED_DDL, in_engine
+        )
         served = transforms.served_rows(forecasts, BASELINE, version is not None)
         features = self.lakehouse.read(DEMAND_FEATURES, [origin])
-        return served.unionByName(transforms.excluded_rows(features, self.settings.forecast.active_months))
+        return served.unionByName(
+            transforms.excluded_rows(features, self.settings.forecast.active_months)
+        )
 
     def _answered(self, model_: DemandForecaster, origin: int) -> DataFrame:
-        """What the fits that serve stored for this origin from the tables as they are: run_id, FORECAST_COLUMNS. Not made again."""
-        inputs = {table.id: self.lakehouse.version(table) for table in (MONTHLY_DEMAND, DEMAND_FEATURES)}
+        """What the fits that serve stored for this origin from the tables as they are: run_id,
+        FORECAST_COLUMNS. Not made again.
+        """
+        inputs = {
+            table.id: self.lakehouse.version(table) for table in (MONTHLY_DEMAND, DEMAND_FEATURES)
+        }
         runs = []
         for _, entry in model_.models():
             stored = self.lakehouse.slices(ZOO_FORECAST, entry.model).get(origin)
-            if stored and (stored.details["run_id"], stored.details["inputs"]) == (entry.run_id, inputs):
+            if stored and (stored.details["run_id"], stored.details["inputs"]) == (
+                entry.run_id,
+                inputs,
+            ):
                 runs.append((entry.model, entry.run_id))
         names, run_ids = {name for name, _ in runs}, {run_id for _, run_id in runs}
-        rows = self.lakehouse.read(ZOO_FORECAST, [origin]).where(F.col("model").isin(sorted(names)) & F.col("run_id").isin(sorted(run_ids)))
+        rows = self.lakehouse.read(ZOO_FORECAST, [origin]).where(
+            F.col("model").isin(sorted(names)) & F.col("run_id").isin(sorted(run_ids))
+        )
         return rows.select("run_id", *FORECAST_COLUMNS)
 
     def _model(self, version: int | None, origin: int) -> DemandForecaster:
@@ -179,9 +234,18 @@ class Publication:
         """The baseline without evidence: what serves before the first training."""
         forecaster = model(BASELINE).forecaster({})
         nothing = pd.DataFrame()
-        fitted = forecaster.fit(nothing, nothing, nothing, origin, self.settings.forecast.horizon, self.settings.forecast.seed)
+        fitted = forecaster.fit(
+            nothing,
+            nothing,
+            nothing,
+            origin,
+            self.settings.forecast.horizon,
+            self.settings.forecast.seed,
+        )
         entry = ServedModel(BASELINE, forecaster, fitted, origin, "")
-        return DemandForecaster(dict.fromkeys(DEMAND_CLASSES, entry), self.settings.forecast.horizon)
+        return DemandForecaster(
+            dict.fromkeys(DEMAND_CLASSES, entry), self.settings.forecast.horizon
+        )
 
 
 def _is_superseded(stored: Slice, version: int | None, seen: str) -> bool:

@@ -1,6 +1,8 @@
-"""Gold transforms: forecasts of a model -> the rows that are published, with status, exclusions and vintages.
+"""Gold transforms: forecasts of a model -> the rows that are published, with status, exclusions and
+vintages.
 
-Pure frames in, frames out. Which version serves lies in champion/training.py, the forecasts themselves in zoo/serving.py.
+Pure frames in, frames out. Which version serves lies in champion/training.py, the forecasts
+themselves in zoo/serving.py.
 """
 
 from __future__ import annotations
@@ -20,26 +22,49 @@ TOLERANCE = 1e-9
 
 
 def served_rows(forecasts: DataFrame, baseline: str, has_version: bool) -> DataFrame:
-    """Forecast rows with status and reason: fallback where a stand-in or the baseline forecasts, new_part for new parts.
+    """Forecast rows with status and reason: fallback where a stand-in or the baseline forecasts,
+    new_part for new parts.
 
     forecasts: SERVED_COLUMNS of the served model.
     """
     is_baseline = F.col("model") == baseline
-    why = "no challenger beat it on the evidence of its training" if has_version else "no model was trained by then"
+    why = (
+        "no challenger beat it on the evidence of its training"
+        if has_version
+        else "no model was trained by then"
+    )
     reason = (
-        F.when(F.col("is_fallback"), F.lit("the model could not forecast this series; its recent mean stands in"))
+        F.when(
+            F.col("is_fallback"),
+            F.lit("the model could not forecast this series; its recent mean stands in"),
+        )
         .when(is_baseline, F.lit(f"{baseline} serves: {why}"))
         .otherwise(F.lit(None).cast("string"))
     )
-    status = F.when(F.col("demand_class") == "new", "new_part").when(F.col("is_fallback") | is_baseline, "fallback").otherwise("forecast")
-    return forecasts.withColumn("status", status).withColumn("reason", reason).withColumnRenamed("origin", "yyyymm").drop("is_fallback")
+    status = (
+        F.when(F.col("demand_class") == "new", "new_part")
+        .when(F.col("is_fallback") | is_baseline, "fallback")
+        .otherwise("forecast")
+    )
+    return (
+        forecasts.withColumn("status", status)
+        .withColumn("reason", reason)
+        .withColumnRenamed("origin", "yyyymm")
+        .drop("is_fallback")
+    )
 
 
 def excluded_rows(features: DataFrame, active_months: int) -> DataFrame:
-    """One row without numbers and model for each part that is not active at its origin, with the reason; else as ``served_rows``."""
+    """One row without numbers and model for each part that is not active at its origin, with the
+    reason; else as ``served_rows``.
+    """
     idle = features.where("NOT is_active")
     since = F.coalesce(
-        F.concat(F.lit("no sale in "), F.col("months_since_last_sale").cast("int").cast("string"), F.lit(" months")),
+        F.concat(
+            F.lit("no sale in "),
+            F.col("months_since_last_sale").cast("int").cast("string"),
+            F.lit(" months"),
+        ),
         F.lit("no sale in the last 24 months"),
     )
     return idle.select(
@@ -50,26 +75,40 @@ def excluded_rows(features: DataFrame, active_months: int) -> DataFrame:
         F.lit("excluded").alias("status"),
         F.concat(since, F.lit(f", active_months is {active_months}")).alias("reason"),
         "demand_class",
-        *(F.lit(None).cast(column.type).alias(column.name) for column in DEMAND_FORECAST.columns if column.name in ANSWERED),
+        *(
+            F.lit(None).cast(column.type).alias(column.name)
+            for column in DEMAND_FORECAST.columns
+            if column.name in ANSWERED
+        ),
     )
 
 
 def changed_numbers(new: DataFrame, published: DataFrame) -> DataFrame:
-    """Cells whose numbers or status differ between what was published last and what would be published now, or that one lacks."""
+    """Cells whose numbers or status differ between what was published last and what would be
+    published now, or that one lacks.
+    """
     key = ["part_number", "horizon"]
-    before = published.select(*key, *[F.col(name).alias(f"{name}_before") for name in (*NUMBERS, "status")])
+    before = published.select(
+        *key, *[F.col(name).alias(f"{name}_before") for name in (*NUMBERS, "status")]
+    )
     both = new.select(*key, *NUMBERS, "status").join(before, key, "full")
     differs = ~F.col("status").eqNullSafe(F.col("status_before"))
     for name in NUMBERS:
         gap = F.abs(F.col(name) - F.col(f"{name}_before"))
         limit = TOLERANCE * F.greatest(F.lit(1.0), F.abs(F.col(f"{name}_before")))
-        differs = differs | F.coalesce(gap > limit, F.col(name).isNull() != F.col(f"{name}_before").isNull())
+        differs = differs | F.coalesce(
+            gap > limit, F.col(name).isNull() != F.col(f"{name}_before").isNull()
+        )
     return both.where(differs)
 
 
 def demand_forecast(rows: DataFrame, vintage: int, vintage_reason: str | None) -> DataFrame:
-    """Rows of gold.demand_forecast of one vintage; a later vintage carries its reason on every row."""
+    """Rows of gold.demand_forecast of one vintage; a later vintage carries its reason on every
+    row.
+    """
     reason = F.col("reason")
     if vintage_reason:
         reason = F.concat_ws("; ", F.lit(f"vintage {vintage}: {vintage_reason}"), reason)
-    return rows.withColumns({"vintage": F.lit(vintage), "reason": reason}).select(*DEMAND_FORECAST.column_names)
+    return rows.withColumns({"vintage": F.lit(vintage), "reason": reason}).select(
+        *DEMAND_FORECAST.column_names
+    )

@@ -34,17 +34,34 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list[dg.AssetsDefinition]:
+def build_assets(
+    settings: Settings, lakehouse_names: Mapping[str, str]
+) -> list[dg.AssetsDefinition]:
     """The silver assets, in the order of the data."""
-    sources = {"sources": [source.model_dump(exclude={"files", "closed_through"}) for source in settings.sources]}
+    sources = {
+        "sources": [
+            source.model_dump(exclude={"files", "closed_through"}) for source in settings.sources
+        ]
+    }
     master = settings.parts_master.model_dump(exclude={"files"}) if settings.parts_master else None
 
     def asset(spec: TableSpec, *args: object, **options: object) -> dg.AssetsDefinition:
         return table_asset(spec, settings, lakehouse_names[spec.id], *args, **options)  # type: ignore[arg-type]
 
     return [
-        asset(SILVER_SALES_ORDERS, [Input(BRONZE_SALES_ORDERS, Input.same_month)], _sales_orders, sources),
-        asset(REJECTED_LINES, [Input(BRONZE_SALES_ORDERS, Input.same_month)], _rejected_lines, sources, with_no_month=True),
+        asset(
+            SILVER_SALES_ORDERS,
+            [Input(BRONZE_SALES_ORDERS, Input.same_month)],
+            _sales_orders,
+            sources,
+        ),
+        asset(
+            REJECTED_LINES,
+            [Input(BRONZE_SALES_ORDERS, Input.same_month)],
+            _rejected_lines,
+            sources,
+            with_no_month=True,
+        ),
         asset(
             PARTS,
             [Input(SILVER_SALES_ORDERS)],
@@ -63,7 +80,10 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         asset(
             DEMAND_FEATURES,
             [
-                Input(MONTHLY_DEMAND, lambda month, s: transforms.feature_months(month, s.first_month, s.forecast)),
+                Input(
+                    MONTHLY_DEMAND,
+                    lambda month, s: transforms.feature_months(month, s.first_month, s.forecast),
+                ),
                 Input(PARTS, Input.up_to),
             ],
             _demand_features,
@@ -74,12 +94,21 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
 
 
 def _disposed(read: Reader, months: Months, settings: Settings) -> DataFrame:
-    """Disposed lines of the months, made once where a run makes rejected lines, with those of no month, before accepted ones."""
+    """Disposed lines of the months, made once where a run makes rejected lines, with those of no
+    month, before accepted ones.
+    """
     wanted = [month for month in months.wanted if month]
-    made_from = read.deliveries["sequence"].max(), [source.model_dump() for source in settings.sources]
+    made_from = (
+        read.deliveries["sequence"].max(),
+        [source.model_dump() for source in settings.sources],
+    )
     # Adopted tables may change between the two.
     is_fixed = all(source.mode != "adopt" for source in settings.sources)
-    return read.shared(("disposed", wanted, *made_from), lambda: _made_disposed(read, months, settings), is_fixed and 0 in months.wanted)
+    return read.shared(
+        ("disposed", wanted, *made_from),
+        lambda: _made_disposed(read, months, settings),
+        is_fixed and 0 in months.wanted,
+    )
 
 
 def _made_disposed(read: Reader, months: Months, settings: Settings) -> DataFrame:
@@ -87,7 +116,9 @@ def _made_disposed(read: Reader, months: Months, settings: Settings) -> DataFram
     lines = []
     for source in sources:
         if source.mode == "adopt":
-            own = adopted_lines(read.external(str(source.table)), source, settings).where(F.col("yyyymm").isin(months.wanted))
+            own = adopted_lines(read.external(str(source.table)), source, settings).where(
+                F.col("yyyymm").isin(months.wanted)
+            )
         else:
             own = read(BRONZE_SALES_ORDERS).where(F.col("_source") == source.name)
         lines.append(transforms.canonical_lines(own, source))
@@ -95,7 +126,9 @@ def _made_disposed(read: Reader, months: Months, settings: Settings) -> DataFram
     for more in lines[1:]:
         together = together.unionByName(more)
     sequences = {row.delivery_id: int(row.sequence) for row in read.deliveries.itertuples()}
-    return transforms.disposed_lines(together, sequences, superseded_months(read.deliveries, sources), sources)
+    return transforms.disposed_lines(
+        together, sequences, superseded_months(read.deliveries, sources), sources
+    )
 
 
 def _sales_orders(read: Reader, months: Months, settings: Settings) -> DataFrame:
@@ -109,23 +142,46 @@ def _rejected_lines(read: Reader, months: Months, settings: Settings) -> DataFra
 def _parts(read: Reader, months: Months, settings: Settings) -> DataFrame:
     announced = _announced(read, settings.parts_master, settings) if settings.parts_master else None
     if announced is None:
-        announced = read.spark.createDataFrame([], "part_number STRING, announced_month INT, description STRING")
-    return transforms.parts(read(SILVER_SALES_ORDERS), announced.where(F.col("announced_month") <= max(months.wanted)))
+        announced = read.spark.createDataFrame(
+            [], "part_number STRING, announced_month INT, description STRING"
+        )
+    return transforms.parts(
+        read(SILVER_SALES_ORDERS), announced.where(F.col("announced_month") <= max(months.wanted))
+    )
 
 
 def _announced(read: Reader, master: PartsMaster, settings: Settings) -> DataFrame:
     reader = read.spark.read
     paths = _master_files(master)
-    lines = reader.parquet(*paths) if master.format == "parquet" else reader.option("header", True).csv(paths)
-    absent = [name for name in (master.part_number, master.announced, master.description) if name and name not in lines.columns]
+    lines = (
+        reader.parquet(*paths)
+        if master.format == "parquet"
+        else reader.option("header", True).csv(paths)
+    )
+    absent = [
+        name
+        for name in (master.part_number, master.announced, master.description)
+        if name and name not in lines.columns
+    ]
     if absent:
-        raise Refused(f"{master.files}: no column {', '.join(absent)}, which parts_master names; it has {', '.join(lines.columns)}")
+        raise Refused(
+            f"{master.files}: no column {', '.join(absent)}, which parts_master names; it has"
+            f" {', '.join(lines.columns)}"
+        )
     date = F.lit(None).cast("timestamp")
     if master.announced:
         text = F.col(f"`{master.announced}`").cast("string")
-        date = F.coalesce(*[F.try_to_timestamp(text, F.lit(pattern)) for pattern in master.date_formats])
-    month = F.coalesce((F.year(date) * 100 + F.month(date)).cast("int"), F.lit(settings.first_month))
-    description = F.col(f"`{master.description}`").cast("string") if master.description else F.lit(None).cast("string")
+        date = F.coalesce(
+            *[F.try_to_timestamp(text, F.lit(pattern)) for pattern in master.date_formats]
+        )
+    month = F.coalesce(
+        (F.year(date) * 100 + F.month(date)).cast("int"), F.lit(settings.first_month)
+    )
+    description = (
+        F.col(f"`{master.description}`").cast("string")
+        if master.description
+        else F.lit(None).cast("string")
+    )
     return lines.select(
         F.upper(F.trim(F.col(f"`{master.part_number}`").cast("string"))).alias("part_number"),
         F.greatest(month, F.lit(settings.first_month)).alias("announced_month"),
@@ -141,22 +197,37 @@ def _master_files(master: PartsMaster) -> list[str]:
 
 
 def master_version(settings: Settings) -> object:
-    """Hashes of the files of the parts master, None where there is none: what silver.parts reads from outside the lakehouse."""
+    """Hashes of the files of the parts master, None where there is none: what silver.parts reads
+    from outside the lakehouse.
+    """
     if settings.parts_master is None:
         return None
-    return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in _master_files(settings.parts_master)]
+    return [
+        hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        for path in _master_files(settings.parts_master)
+    ]
 
 
 def _monthly_demand(read: Reader, months: Months, settings: Settings) -> DataFrame:
-    return transforms.monthly_demand(read(SILVER_SALES_ORDERS), read(PARTS), months.wanted, months.complete)
+    return transforms.monthly_demand(
+        read(SILVER_SALES_ORDERS), read(PARTS), months.wanted, months.complete
+    )
 
 
-def _demand_picture(lakehouse: Lakehouse, months: Sequence[int], settings: Settings) -> dict[str, dg.MetadataValue]:
+def _demand_picture(
+    lakehouse: Lakehouse, months: Sequence[int], settings: Settings
+) -> dict[str, dg.MetadataValue]:
     """Demand of all parts through the newest of the months."""
     through = month_range(settings.first_month, max(months))
     demand = lakehouse.totals(MONTHLY_DEMAND, ["yyyymm", "is_complete"], ["demand_qty"], through)
-    return {"demand": dg.MetadataValue.md(plots.rendered(plots.demand_history(demand, settings.is_simulated)).markdown)}
+    return {
+        "demand": dg.MetadataValue.md(
+            plots.rendered(plots.demand_history(demand, settings.is_simulated)).markdown
+        )
+    }
 
 
 def _demand_features(read: Reader, months: Months, settings: Settings) -> DataFrame:
-    return transforms.demand_features(read(MONTHLY_DEMAND), read(PARTS), months.wanted, settings.forecast)
+    return transforms.demand_features(
+        read(MONTHLY_DEMAND), read(PARTS), months.wanted, settings.forecast
+    )

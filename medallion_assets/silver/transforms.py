@@ -1,6 +1,8 @@
-"""Silver transforms: lines as delivered -> accepted and rejected lines -> parts, monthly demand, features.
+"""Silver transforms: lines as delivered -> accepted and rejected lines -> parts, monthly demand,
+features.
 
-Pure frames in, frames out; each is named after the table it makes. Where frames come from belongs to assets.py.
+Pure frames in, frames out; each is named after the table it makes. Where frames come from belongs
+to assets.py.
 """
 
 from __future__ import annotations
@@ -16,7 +18,14 @@ from medallion_assets.bronze.transforms import text_of, timestamp_of
 from medallion_assets.exact import FEW_ROWS, deviation, ratio, split, total_over
 from medallion_assets.partitions import add_months, month_index
 from medallion_assets.repeats import hashed, parted, repeated
-from medallion_assets.tables import DEMAND_FEATURES, LAGS, MONTHLY_DEMAND, PARTS, REJECTED_LINES, SILVER_SALES_ORDERS
+from medallion_assets.tables import (
+    DEMAND_FEATURES,
+    LAGS,
+    MONTHLY_DEMAND,
+    PARTS,
+    REJECTED_LINES,
+    SILVER_SALES_ORDERS,
+)
 from resources.settings import ForecastSettings, Source
 
 if TYPE_CHECKING:
@@ -24,18 +33,25 @@ if TYPE_CHECKING:
 
 AMOUNT = "decimal(24,6)"
 SEPARATOR = "\u001f"
-ADI_LIMIT, CV2_LIMIT = 1.32, 0.49  # Syntetos, Boylan and Croston (2005), On the categorization of demand patterns
+ADI_LIMIT, CV2_LIMIT = (
+    1.32,
+    0.49,
+)  # Syntetos, Boylan and Croston (2005), On the categorization of demand patterns
 RECENT_MONTHS = 24
 
 
 def canonical_lines(bronze: DataFrame, source: Source) -> DataFrame:
-    """Lines of one source under canonical names: typed values, their text as delivered, reasons for rejection, canonical_text.
+    """Lines of one source under canonical names: typed values, their text as delivered, reasons for
+    rejection, canonical_text.
 
-    bronze: rows of bronze.sales_orders of this source (or of an adopted table with the same leading columns). One row each:
-    nothing is dropped here. ``reasons`` is empty for a line that may count.
+    bronze: rows of bronze.sales_orders of this source (or of an adopted table with the same leading
+    columns). One row each: nothing is dropped here. ``reasons`` is empty for a line that may count.
     """
     names = [name for name in bronze.columns if not name.startswith("_") and name != "yyyymm"]
-    texts = {column: text_of(source, column, names) for column in ("order_id", "part_number", "customer_id", "region", "description")}
+    texts = {
+        column: text_of(source, column, names)
+        for column in ("order_id", "part_number", "customer_id", "region", "description")
+    }
     part = F.upper(texts["part_number"]) if source.upper_case_parts else texts["part_number"]
     lines = bronze.select(
         "yyyymm",
@@ -49,29 +65,46 @@ def canonical_lines(bronze: DataFrame, source: Source) -> DataFrame:
         texts["region"].alias("region"),
         texts["description"].alias("description"),
         texts["part_number"].alias("part_number_text"),
-        *(text_of(source, column, names).alias(f"{column}_text") for column in ("order_date", "quantity", "unit_price")),
+        *(
+            text_of(source, column, names).alias(f"{column}_text")
+            for column in ("order_date", "quantity", "unit_price")
+        ),
     )
     lines = (
         lines.withColumn("order_date", timestamp_of(source, F.col("order_date_text")))
         .withColumn("quantity", _amount(F.col("quantity_text"), source))
         .withColumn("unit_price", _amount(F.col("unit_price_text"), source))
     )
-    cancels = F.col("order_id").rlike(source.rules.cancellation_pattern) if source.rules.cancellation_pattern else F.lit(False)
-    lines = lines.withColumn("is_cancellation", F.coalesce(cancels, F.lit(False))).withColumn("reasons", _reasons(source))
+    cancels = (
+        F.col("order_id").rlike(source.rules.cancellation_pattern)
+        if source.rules.cancellation_pattern
+        else F.lit(False)
+    )
+    lines = lines.withColumn("is_cancellation", F.coalesce(cancels, F.lit(False))).withColumn(
+        "reasons", _reasons(source)
+    )
     if source.rules.cancellation_pattern:
-        lines = lines.withColumn("cancelled_order_id", F.regexp_replace("order_id", source.rules.cancellation_pattern, ""))
+        lines = lines.withColumn(
+            "cancelled_order_id",
+            F.regexp_replace("order_id", source.rules.cancellation_pattern, ""),
+        )
     else:
         lines = lines.withColumn("cancelled_order_id", F.col("order_id"))
     return lines.withColumn("canonical_text", _canonical_text())
 
 
 def _amount(text: Column, source: Source) -> Column:
-    """A number by the source's separators; NULL where a separator stands at another place than it can: 1,5 is not 15."""
+    """A number by the source's separators; NULL where a separator stands at another place than it
+    can: 1,5 is not 15.
+    """
     decimal, thousands = re.escape(source.decimal_separator), re.escape(source.thousands_separator)
     whole = rf"(\d+|\d{{1,3}}({thousands}\d{{2,3}})*{thousands}\d{{3}})" if thousands else r"\d+"
     number = rf"^[+-]?({whole}({decimal}\d*)?|{decimal}\d+)([eE][+-]?\d{{1,2}})?$"
     plain = F.replace(text, F.lit(source.thousands_separator), F.lit("")) if thousands else text
-    return F.when(text.rlike(number), F.replace(plain, F.lit(source.decimal_separator), F.lit(".")).try_cast(AMOUNT))
+    return F.when(
+        text.rlike(number),
+        F.replace(plain, F.lit(source.decimal_separator), F.lit(".")).try_cast(AMOUNT),
+    )
 
 
 def _reasons(source: Source) -> Column:
@@ -81,7 +114,11 @@ def _reasons(source: Source) -> Column:
         ("part_number_missing", F.col("part_number").isNull()),
         (
             "part_number_no_product",
-            ~F.col("part_number").rlike(source.rules.product_pattern) if source.rules.product_pattern else F.lit(False),
+            (
+                ~F.col("part_number").rlike(source.rules.product_pattern)
+                if source.rules.product_pattern
+                else F.lit(False)
+            ),
         ),
         ("quantity_unreadable", F.col("quantity").isNull()),
         ("quantity_zero", F.col("quantity") == 0),
@@ -96,10 +133,15 @@ def _reasons(source: Source) -> Column:
 
 
 def _canonical_text() -> Column:
-    """What makes a line the same as another: its values as text. An unreadable line is like no other."""
+    """What makes a line the same as another: its values as text. An unreadable line is like no
+    other.
+    """
     values = [
         F.coalesce(F.date_format("order_date", "yyyy-MM-dd HH:mm:ss"), F.col("order_date_text")),
-        *(F.coalesce(F.col(name).cast("string"), F.col(f"{name}_text")) for name in ("quantity", "unit_price")),
+        *(
+            F.coalesce(F.col(name).cast("string"), F.col(f"{name}_text"))
+            for name in ("quantity", "unit_price")
+        ),
         *(F.col(name) for name in ("order_id", "part_number", "customer_id", "region")),
     ]
     text = F.concat_ws(SEPARATOR, *[F.coalesce(value, F.lit("")) for value in values])
@@ -108,25 +150,37 @@ def _canonical_text() -> Column:
 
 
 def disposed_lines(
-    lines: DataFrame, sequences: Mapping[str, int], superseded: Mapping[tuple[str, int], str], sources: Sequence[Source]
+    lines: DataFrame,
+    sequences: Mapping[str, int],
+    superseded: Mapping[tuple[str, int], str],
+    sources: Sequence[Source],
 ) -> DataFrame:
-    """Adds line_id and ``disposition`` (accepted, rejected, duplicate, superseded), and completes ``reasons``.
+    """Adds line_id and ``disposition`` (accepted, rejected, duplicate, superseded), and completes
+    ``reasons``.
 
-    lines: canonical lines of all sources. sequences: delivery_id -> order of registration; superseded: (delivery_id, yyyymm) -> the
-    delivery that replaces it. A line_id is a hash of source, canonical text and occurrence, the n-th such line of its delivery. A
-    duplicate's line_id came with an earlier delivery that no snapshot superseded. Every line gets exactly one disposition.
+    lines: canonical lines of all sources. sequences: delivery_id -> order of registration;
+    superseded: (delivery_id, yyyymm) -> the delivery that replaces it. A line_id is a hash of
+    source, canonical text and occurrence, the n-th such line of its delivery. A duplicate's line_id
+    came with an earlier delivery that no snapshot superseded. Every line gets exactly one
+    disposition.
     """
     spark = lines.sparkSession
-    ranks = spark.createDataFrame(list(sequences.items()) or [("", 0)], "delivery_id STRING, rank BIGINT")
+    ranks = spark.createDataFrame(
+        list(sequences.items()) or [("", 0)], "delivery_id STRING, rank BIGINT"
+    )
     replacements = spark.createDataFrame(
         [(delivery_id, month, newer) for (delivery_id, month), newer in superseded.items()],
         "delivery_id STRING, yyyymm INT, replaced_by STRING",
     )
-    known = lines.join(F.broadcast(ranks), "delivery_id", "left").join(F.broadcast(replacements), ["delivery_id", "yyyymm"], "left")
+    known = lines.join(F.broadcast(ranks), "delivery_id", "left").join(
+        F.broadcast(replacements), ["delivery_id", "yyyymm"], "left"
+    )
     same = ["source", "canonical_text"]
     alike, alone = parted(known, same, repeated(lines, same))
     in_delivery = Window.partitionBy("delivery_id", "yyyymm", *same).orderBy("line_number")
-    first = Window.partitionBy("yyyymm", "line_id", "counts").orderBy("rank", "delivery_id", "line_number")
+    first = Window.partitionBy("yyyymm", "line_id", "counts").orderBy(
+        "rank", "delivery_id", "line_number"
+    )
     ordered = (
         _identified(alike.withColumn("occurrence", F.row_number().over(in_delivery)), sources)
         .withColumn("first_delivery", F.first("delivery_id").over(first))
@@ -145,42 +199,73 @@ def disposed_lines(
         .otherwise("accepted")
     )
     reasons = (
-        F.when(F.col("disposition") == "superseded", F.array(F.concat(F.lit("superseded_by_delivery_"), "replaced_by")))
-        .when((F.col("disposition") == "duplicate") & F.col("repeats"), F.array(F.lit("identical_line_in_delivery")))
-        .when(F.col("disposition") == "duplicate", F.array(F.concat(F.lit("duplicate_of_delivery_"), "first_delivery")))
+        F.when(
+            F.col("disposition") == "superseded",
+            F.array(F.concat(F.lit("superseded_by_delivery_"), "replaced_by")),
+        )
+        .when(
+            (F.col("disposition") == "duplicate") & F.col("repeats"),
+            F.array(F.lit("identical_line_in_delivery")),
+        )
+        .when(
+            F.col("disposition") == "duplicate",
+            F.array(F.concat(F.lit("duplicate_of_delivery_"), "first_delivery")),
+        )
         .otherwise(F.col("reasons"))
     )
     return (
         ordered.unionByName(only)
         .withColumn("disposition", disposition)
         .withColumn("reasons", reasons)
-        .drop("rank", "replaced_by", "counts", "repeats", "first_delivery", "position", "canonical_text")
+        .drop(
+            "rank",
+            "replaced_by",
+            "counts",
+            "repeats",
+            "first_delivery",
+            "position",
+            "canonical_text",
+        )
     )
 
 
 def _identified(lines: DataFrame, sources: Sequence[Source]) -> DataFrame:
-    """Adds line_id, ``repeats``: the source drops it as identical to another of its delivery, and ``counts``: nothing else speaks
-    against it.
+    """Adds line_id, ``repeats``: the source drops it as identical to another of its delivery, and
+    ``counts``: nothing else speaks against it.
     """
     dropping = [source.name for source in sources if source.identical_lines == "drop"]
-    repeats = F.col("source").isin(dropping) & (F.col("occurrence") > 1) if dropping else F.lit(False)
-    identity = F.sha2(F.concat_ws(SEPARATOR, "source", "canonical_text", F.col("occurrence").cast("string")), 256)
+    repeats = (
+        F.col("source").isin(dropping) & (F.col("occurrence") > 1) if dropping else F.lit(False)
+    )
+    identity = F.sha2(
+        F.concat_ws(SEPARATOR, "source", "canonical_text", F.col("occurrence").cast("string")), 256
+    )
     return (
         lines.withColumn("line_id", F.substring(identity, 1, 32))
         .withColumn("repeats", repeats)
-        .withColumn("counts", F.col("replaced_by").isNull() & (F.size("reasons") == 0) & ~F.col("repeats"))
+        .withColumn(
+            "counts", F.col("replaced_by").isNull() & (F.size("reasons") == 0) & ~F.col("repeats")
+        )
     )
 
 
 def sales_orders(disposed: DataFrame) -> DataFrame:
-    """Rows of silver.sales_orders from disposed lines: the accepted ones, cancellations matched with the sales they take back.
+    """Rows of silver.sales_orders from disposed lines: the accepted ones, cancellations matched
+    with the sales they take back.
 
-    A cancellation takes the latest earlier unmatched sale of the same customer, part and quantity in the same month; without a
-    customer only where the order number, less its marker, agrees. That is bracket matching: a running count of sales less
-    cancellations numbers the open sales, and a cancellation closes the highest open number.
+    A cancellation takes the latest earlier unmatched sale of the same customer, part and quantity
+    in the same month; without a customer only where the order number, less its marker, agrees. That
+    is bracket matching: a running count of sales less cancellations numbers the open sales, and a
+    cancellation closes the highest open number.
     """
-    line_type = F.when(F.col("quantity") > 0, "sale").when(F.col("is_cancellation"), "cancellation").otherwise("return")
-    taken_back = F.when(F.col("is_cancellation"), F.col("cancelled_order_id")).otherwise(F.col("order_id"))
+    line_type = (
+        F.when(F.col("quantity") > 0, "sale")
+        .when(F.col("is_cancellation"), "cancellation")
+        .otherwise("return")
+    )
+    taken_back = F.when(F.col("is_cancellation"), F.col("cancelled_order_id")).otherwise(
+        F.col("order_id")
+    )
     owner = (
         F.when(F.col("line_type") == "return", F.concat(F.lit("return:"), "line_id"))
         .when(F.col("customer_id").isNotNull(), F.concat(F.lit("customer:"), "customer_id"))
@@ -191,7 +276,12 @@ def sales_orders(disposed: DataFrame) -> DataFrame:
         .withColumn("line_type", line_type)
         .withColumn("owner", owner)
         .withColumn("size", F.abs("quantity"))
-        .withColumn("step", F.when(F.col("line_type") == "sale", 1).when(F.col("line_type") == "cancellation", -1).otherwise(0))
+        .withColumn(
+            "step",
+            F.when(F.col("line_type") == "sale", 1)
+            .when(F.col("line_type") == "cancellation", -1)
+            .otherwise(0),
+        )
     )
     same = ["yyyymm", "source", "owner", "part_number", "size"]
     concerned, others = parted(lines, same, hashed(lines.where("step = -1"), same).distinct())
@@ -202,15 +292,27 @@ def sales_orders(disposed: DataFrame) -> DataFrame:
         "lowest", F.least(F.lit(0), F.min("balance").over(running))
     )
     open_sales = F.col("balance") - F.col("lowest")
-    is_unmatched = (F.col("step") == -1) & (F.col("lowest") < F.coalesce(F.lag("lowest").over(before), F.lit(0)))
-    level = F.when(F.col("step") == 1, open_sales).when(~F.col("is_unmatched"), open_sales + 1).otherwise(0)
-    pairs = Window.partitionBy(*same, "level").orderBy(*order)
-    matched = F.when((F.col("step") == 1) & (F.lead("step").over(pairs) == -1), F.lead("line_id").over(pairs)).when(
-        (F.col("step") == -1) & ~F.col("is_unmatched"), F.lag("line_id").over(pairs)
+    is_unmatched = (F.col("step") == -1) & (
+        F.col("lowest") < F.coalesce(F.lag("lowest").over(before), F.lit(0))
     )
+    level = (
+        F.when(F.col("step") == 1, open_sales)
+        .when(~F.col("is_unmatched"), open_sales + 1)
+        .otherwise(0)
+    )
+    pairs = Window.partitionBy(*same, "level").orderBy(*order)
+    matched = F.when(
+        (F.col("step") == 1) & (F.lead("step").over(pairs) == -1), F.lead("line_id").over(pairs)
+    ).when((F.col("step") == -1) & ~F.col("is_unmatched"), F.lag("line_id").over(pairs))
     names = SILVER_SALES_ORDERS.column_names
-    matches = counted.withColumn("is_unmatched", is_unmatched).withColumn("level", level).withColumn("matched_line_id", matched)
-    return matches.select(*names).unionByName(others.withColumn("matched_line_id", F.lit(None).cast("string")).select(*names))
+    matches = (
+        counted.withColumn("is_unmatched", is_unmatched)
+        .withColumn("level", level)
+        .withColumn("matched_line_id", matched)
+    )
+    return matches.select(*names).unionByName(
+        others.withColumn("matched_line_id", F.lit(None).cast("string")).select(*names)
+    )
 
 
 def rejected_lines(disposed: DataFrame) -> DataFrame:
@@ -218,21 +320,34 @@ def rejected_lines(disposed: DataFrame) -> DataFrame:
     return (
         disposed.where("disposition <> 'accepted'")
         .drop("part_number", "order_date", "quantity", "unit_price")
-        .withColumnsRenamed({f"{name}_text": name for name in ("part_number", "order_date", "quantity", "unit_price")})
+        .withColumnsRenamed(
+            {
+                f"{name}_text": name
+                for name in ("part_number", "order_date", "quantity", "unit_price")
+            }
+        )
         .select(*REJECTED_LINES.column_names)
     )
 
 
 def parts(sales: DataFrame, announced: DataFrame) -> DataFrame:
-    """Rows of silver.parts from silver.sales_orders and announced parts (part_number, announced_month, description)."""
+    """Rows of silver.parts from silver.sales_orders and announced parts (part_number,
+    announced_month, description).
+    """
     sold = sales.where("line_type = 'sale'")
     facts = sold.groupBy("part_number").agg(
         F.min("yyyymm").alias("first_sale_month"),
-        F.max_by("description", F.when(F.col("description").isNotNull(), F.struct("order_date", "line_id"))).alias("line_description"),
-        F.max_by("unit_price", F.struct("order_date", "line_id")).cast("double").alias("last_unit_price"),
+        F.max_by(
+            "description",
+            F.when(F.col("description").isNotNull(), F.struct("order_date", "line_id")),
+        ).alias("line_description"),
+        F.max_by("unit_price", F.struct("order_date", "line_id"))
+        .cast("double")
+        .alias("last_unit_price"),
     )
     master = announced.groupBy("part_number").agg(
-        F.min("announced_month").alias("announced_month"), F.min("description").alias("master_description")
+        F.min("announced_month").alias("announced_month"),
+        F.min("description").alias("master_description"),
     )
     return (
         facts.join(master, "part_number", "full")
@@ -242,19 +357,26 @@ def parts(sales: DataFrame, announced: DataFrame) -> DataFrame:
     )
 
 
-def monthly_demand(sales: DataFrame, parts: DataFrame, months: Sequence[int], complete: Iterable[int]) -> DataFrame:
+def monthly_demand(
+    sales: DataFrame, parts: DataFrame, months: Sequence[int], complete: Iterable[int]
+) -> DataFrame:
     """Rows of silver.monthly_demand for the months, dense: one per part known by then.
 
-    Sums are taken over decimals, so that neither the order of lines nor the number of partitions changes a digit.
+    Sums are taken over decimals, so that neither the order of lines nor the number of partitions
+    changes a digit.
     """
     is_demand = (F.col("line_type") == "sale") & F.col("matched_line_id").isNull()
     is_taken_back = (F.col("line_type") == "sale") & F.col("matched_line_id").isNotNull()
     is_return = (F.col("line_type") != "sale") & F.col("matched_line_id").isNull()
     total = F.sum(F.when(is_demand, F.col("quantity")))
-    value = F.sum(F.when(is_demand, (F.col("quantity") * F.col("unit_price")).cast("decimal(38,6)")))
+    value = F.sum(
+        F.when(is_demand, (F.col("quantity") * F.col("unit_price")).cast("decimal(38,6)"))
+    )
     sold = sales.groupBy("part_number", "yyyymm").agg(
         total.cast("double").alias("demand_qty"),
-        F.sum(F.when(F.col("line_type") == "sale", F.col("quantity"))).cast("double").alias("sold_qty"),
+        F.sum(F.when(F.col("line_type") == "sale", F.col("quantity")))
+        .cast("double")
+        .alias("sold_qty"),
         F.sum(F.when(is_taken_back, F.col("quantity"))).cast("double").alias("cancelled_qty"),
         F.sum(F.when(is_return, -F.col("quantity"))).cast("double").alias("returned_qty"),
         F.countDistinct(F.when(is_demand, F.col("order_id"))).alias("order_count"),
@@ -262,26 +384,41 @@ def monthly_demand(sales: DataFrame, parts: DataFrame, months: Sequence[int], co
         value.cast("double").alias("revenue"),
         (value.cast("double") / total.cast("double")).alias("unit_price"),
     )
-    by_region = sales.where(is_demand).groupBy("part_number", "yyyymm", "region").agg(F.sum("quantity").alias("region_qty"))
-    regions = by_region.groupBy("part_number", "yyyymm").agg(F.max_by("region", F.struct("region_qty", "region")).alias("region"))
+    by_region = (
+        sales.where(is_demand)
+        .groupBy("part_number", "yyyymm", "region")
+        .agg(F.sum("quantity").alias("region_qty"))
+    )
+    regions = by_region.groupBy("part_number", "yyyymm").agg(
+        F.max_by("region", F.struct("region_qty", "region")).alias("region")
+    )
     calendar = parts.select(
-        F.explode(F.array(*[F.lit(month) for month in months])).alias("yyyymm"), "part_number", F.col("yyyymm").alias("since")
+        F.explode(F.array(*[F.lit(month) for month in months])).alias("yyyymm"),
+        "part_number",
+        F.col("yyyymm").alias("since"),
     )
     dense = calendar.where("yyyymm >= since").drop("since")
-    filled = dense.join(sold, ["part_number", "yyyymm"], "left").join(regions, ["part_number", "yyyymm"], "left")
+    filled = dense.join(sold, ["part_number", "yyyymm"], "left").join(
+        regions, ["part_number", "yyyymm"], "left"
+    )
     return (
         filled.fillna(0.0, ["demand_qty", "sold_qty", "cancelled_qty", "returned_qty", "revenue"])
         .fillna(0, ["order_count", "customer_count"])
-        .withColumn("is_complete", F.col("yyyymm").isin(sorted(complete)) if complete else F.lit(False))
+        .withColumn(
+            "is_complete", F.col("yyyymm").isin(sorted(complete)) if complete else F.lit(False)
+        )
         .select(*MONTHLY_DEMAND.column_names)
     )
 
 
-def demand_features(demand: DataFrame, parts: DataFrame, months: Sequence[int], settings: ForecastSettings) -> DataFrame:
+def demand_features(
+    demand: DataFrame, parts: DataFrame, months: Sequence[int], settings: ForecastSettings
+) -> DataFrame:
     """Rows of silver.demand_features for the complete origins among the months.
 
-    demand: silver.monthly_demand of the months and the ``RECENT_MONTHS`` before them. Windows run over the month number, so a month
-    that is not stored counts as missing and shifts no lag. Nothing after the origin is in a window.
+    demand: silver.monthly_demand of the months and the ``RECENT_MONTHS`` before them. Windows run
+    over the month number, so a month that is not stored counts as missing and shifts no lag.
+    Nothing after the origin is in a window.
     """
     known = demand.where("is_complete").withColumn("month_number", _month_number(F.col("yyyymm")))
     by_part = Window.partitionBy("part_number").orderBy("month_number")
@@ -297,7 +434,9 @@ def demand_features(demand: DataFrame, parts: DataFrame, months: Sequence[int], 
 
     recent = last(RECENT_MONTHS)
     quantity, has_demand = F.col("demand_qty"), F.col("demand_qty") > 0
-    changed = known.withColumns({"change": quantity - back(1), "yearly_change": quantity - back(12)})
+    changed = known.withColumns(
+        {"change": quantity - back(1), "yearly_change": quantity - back(12)}
+    )
     summed = {
         "quantity": quantity,
         "square": quantity * quantity,
@@ -309,7 +448,9 @@ def demand_features(demand: DataFrame, parts: DataFrame, months: Sequence[int], 
         "yearly_error": F.abs("yearly_change"),
     }
     halves = [split(name, value, FEW_ROWS) for name, value in summed.items()]
-    totals = changed.withColumns({name: column for pair in halves for name, column in pair.items()}).withColumns(
+    totals = changed.withColumns(
+        {name: column for pair in halves for name, column in pair.items()}
+    ).withColumns(
         {
             **{f"demand_lag_{lag}": back(lag) for lag in LAGS},
             **{f"months_{n}": F.count("*").over(last(n)) for n in (3, 6, 12, 24)},
@@ -318,7 +459,11 @@ def demand_features(demand: DataFrame, parts: DataFrame, months: Sequence[int], 
             "demand_max_12": F.max("demand_qty").over(last(12)),
             "demand_count_12": F.count(F.when(has_demand, 1)).over(last(12)),
             "demand_count": F.count(F.when(has_demand, 1)).over(recent),
-            "latest_number": F.last(F.when(has_demand, F.col("month_number")), ignorenulls=True).over(last(memory(settings))),
+            "latest_number": (
+                F.last(F.when(has_demand, F.col("month_number")), ignorenulls=True).over(
+                    last(memory(settings))
+                )
+            ),
             "order_count_12": F.sum("order_count").over(last(12)),
             "customer_count_12": F.avg("customer_count").over(last(12)),
             "sold_12": total("sold", 12),
@@ -334,12 +479,19 @@ def demand_features(demand: DataFrame, parts: DataFrame, months: Sequence[int], 
             "yearly_count": F.count("yearly_change").over(recent),
         }
     )
-    # Months without demand add nothing to sums and squares: over the months with demand they are the same.
-    nonzero_mean, nonzero_std = ratio("quantity_24", "demand_count"), deviation("square_24", "quantity_24", "demand_count")
+    # Months without demand add nothing to sums and squares: over the months with demand they are
+    # the same.
+    nonzero_mean, nonzero_std = (
+        ratio("quantity_24", "demand_count"),
+        deviation("square_24", "quantity_24", "demand_count"),
+    )
     windowed = totals.where(F.col("yyyymm").isin(list(months))).withColumns(
         {
             **{f"demand_mean_{n}": ratio(f"quantity_{n}", f"months_{n}") for n in (3, 6, 12, 24)},
-            **{f"demand_std_{n}": deviation(f"square_{n}", f"quantity_{n}", f"months_{n}") for n in (6, 12, 24)},
+            **{
+                f"demand_std_{n}": deviation(f"square_{n}", f"quantity_{n}", f"months_{n}")
+                for n in (6, 12, 24)
+            },
             "nonzero_share_12": ratio("demand_count_12", "months_12"),
             "months_seen": F.col("months_24"),
             "nonzero_mean_24": nonzero_mean,
@@ -350,10 +502,15 @@ def demand_features(demand: DataFrame, parts: DataFrame, months: Sequence[int], 
         }
     )
     joined = windowed.drop("region", "unit_price").join(
-        parts.select("part_number", F.col("yyyymm").alias("since"), "first_sale_month", "announced_month"), "part_number"
+        parts.select(
+            "part_number", F.col("yyyymm").alias("since"), "first_sale_month", "announced_month"
+        ),
+        "part_number",
     )
     number = F.col("month_number")
-    first_sale = F.when(F.col("first_sale_month") <= F.col("yyyymm"), _month_number(F.col("first_sale_month")))
+    first_sale = F.when(
+        F.col("first_sale_month") <= F.col("yyyymm"), _month_number(F.col("first_sale_month"))
+    )
     featured = joined.withColumns(
         {
             "history_months": (number - _month_number(F.col("since")) + 1).cast("int"),
@@ -362,12 +519,16 @@ def demand_features(demand: DataFrame, parts: DataFrame, months: Sequence[int], 
             "adi": ratio("months_seen", "demand_count"),
             "returned_share_12": F.when(F.col("sold_12") > 0, ratio("returned_12", "sold_12")),
             "unit_price": F.col("last_price"),
-            "price_ratio_12": F.when(F.col("mean_price_12") > 0, ratio("last_price", "mean_price_12")),
+            "price_ratio_12": F.when(
+                F.col("mean_price_12") > 0, ratio("last_price", "mean_price_12")
+            ),
             "region": F.col("last_region"),
             "month_of_year": F.col("yyyymm") % 100,
         }
     )
-    classified = featured.withColumns({"demand_class": _demand_class(settings), "is_active": _is_active(settings)})
+    classified = featured.withColumns(
+        {"demand_class": _demand_class(settings), "is_active": _is_active(settings)}
+    )
     return _with_abc(classified).select(*DEMAND_FEATURES.column_names)
 
 
@@ -377,9 +538,9 @@ def _month_number(yyyymm: Column) -> Column:
 
 def _demand_class(settings: ForecastSettings) -> Column:
     since_sale = F.col("months_since_first_sale")
-    is_new = F.when(since_sale.isNull(), F.col("history_months") <= settings.new_part_months).otherwise(
-        since_sale < settings.new_part_months
-    )
+    is_new = F.when(
+        since_sale.isNull(), F.col("history_months") <= settings.new_part_months
+    ).otherwise(since_sale < settings.new_part_months)
     is_frequent = F.coalesce(F.col("adi") < ADI_LIMIT, F.lit(False))
     is_steady = F.coalesce(F.col("cv2") < CV2_LIMIT, F.lit(True))
     return (
@@ -399,12 +560,24 @@ def _is_active(settings: ForecastSettings) -> Column:
 
 
 def _with_abc(features: DataFrame) -> DataFrame:
-    """ABC class by cumulated share of the last 12 months' revenue within each origin: A to 80 %, B to 95 %, C the rest."""
+    """ABC class by cumulated share of the last 12 months' revenue within each origin: A to 80 %, B
+    to 95 %, C the rest.
+    """
     revenue = F.col("revenue_12")
     of_origin = Window.partitionBy("yyyymm")
-    before = of_origin.orderBy(revenue.desc(), "part_number").rowsBetween(Window.unboundedPreceding, -1)
-    share_before = ratio(F.coalesce(total_over("revenue_12", before), F.lit(0.0)), total_over("revenue_12", of_origin))
-    label = F.when(revenue <= 0, "C").when(share_before < 0.8, "A").when(share_before < 0.95, "B").otherwise("C")
+    before = of_origin.orderBy(revenue.desc(), "part_number").rowsBetween(
+        Window.unboundedPreceding, -1
+    )
+    share_before = ratio(
+        F.coalesce(total_over("revenue_12", before), F.lit(0.0)),
+        total_over("revenue_12", of_origin),
+    )
+    label = (
+        F.when(revenue <= 0, "C")
+        .when(share_before < 0.8, "A")
+        .when(share_before < 0.95, "B")
+        .otherwise("C")
+    )
     return features.withColumns(split("revenue_12", revenue)).withColumn("abc_class", label)
 
 

@@ -38,7 +38,9 @@ from resources.lakehouse import Lakehouse
 from resources.settings import Settings
 
 
-def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list[dg.AssetsDefinition]:
+def build_assets(
+    settings: Settings, lakehouse_names: Mapping[str, str]
+) -> list[dg.AssetsDefinition]:
     """Drift, data quality, and the decision about retraining."""
 
     @dg.asset(
@@ -46,17 +48,34 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
         deps=[asset_key(CHAMPION), asset_key(DEMAND_DRIFT), asset_key(FORECAST_ACCURACY)],
     )
     @retry_transient
-    def retraining_decision(context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]) -> dg.MaterializeResult:
+    def retraining_decision(
+        context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]
+    ) -> dg.MaterializeResult:
         requested = [int(key) for key in context.partition_keys]
         policy = RetrainingPolicy(settings, lakehouse, context.run.run_id, context.log.info)
         outcome = retry_on_conflict(lambda: policy.run(requested))
         fresh = policy.freshness()
         for spec, months in fresh.items():
-            told = {f"{name}_months": listed(found) or "none" for name, found in months._asdict().items() if name != "newest"}
-            context.log_event(dg.AssetObservation(asset_key(spec), metadata=told | {"newest_month": months.newest or "none"}))
+            told = {
+                f"{name}_months": listed(found) or "none"
+                for name, found in months._asdict().items()
+                if name != "newest"
+            }
+            context.log_event(
+                dg.AssetObservation(
+                    asset_key(spec), metadata=told | {"newest_month": months.newest or "none"}
+                )
+            )
         table = freshness_table({spec.id: months for spec, months in fresh.items()})
         details = {m: s.details for m, s in outcome.slices.items()}
-        return report(context, RETRAINING_DECISION, requested, outcome, {"freshness": dg.MetadataValue.md(table)}, details)
+        return report(
+            context,
+            RETRAINING_DECISION,
+            requested,
+            outcome,
+            {"freshness": dg.MetadataValue.md(table)},
+            details,
+        )
 
     watched = settings.monitoring
     return [
@@ -65,7 +84,10 @@ def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list
             DEMAND_DRIFT,
             settings,
             lakehouse_names[DEMAND_DRIFT.id],
-            [Input(spec, Input.up_to) for spec in (MONTHLY_DEMAND, DEMAND_FEATURES, FORECAST_ACCURACY)],
+            [
+                Input(spec, Input.up_to)
+                for spec in (MONTHLY_DEMAND, DEMAND_FEATURES, FORECAST_ACCURACY)
+            ],
             _demand_drift,
             watched.model_dump(include={"drift_false_alarm_rate", "drift_window_months"}),
             only_complete=True,
@@ -91,17 +113,27 @@ def _demand_drift(read: Reader, months: Months, settings: Settings) -> DataFrame
     served = read(FORECAST_ACCURACY).where("lag = 1 AND segment_kind = 'demand_class'").toPandas()
     rows = drift.demand_drift(figures, served, months.wanted, settings)
     schema = ", ".join(f"{c.name} {c.type}" for c in DEMAND_DRIFT.columns)
-    return read.spark.createDataFrame([tuple(row[name] for name in DEMAND_DRIFT.column_names) for row in rows], schema)
+    return read.spark.createDataFrame(
+        [tuple(row[name] for name in DEMAND_DRIFT.column_names) for row in rows], schema
+    )
 
 
 def _data_quality(read: Reader, months: Months, settings: Settings) -> DataFrame:
-    identity = [F.col("yyyymm"), F.col("_delivery_id").alias("delivery_id"), F.col("_line_number").alias("line_number")]
+    identity = [
+        F.col("yyyymm"),
+        F.col("_delivery_id").alias("delivery_id"),
+        F.col("_line_number").alias("line_number"),
+    ]
     adopted = [source for source in settings.sources if source.mode == "adopt"]
     read_lines = [
-        adopted_lines(read.external(str(source.table)), source, settings).where(F.col("yyyymm").isin(months.wanted)).select(*identity)
+        adopted_lines(read.external(str(source.table)), source, settings)
+        .where(F.col("yyyymm").isin(months.wanted))
+        .select(*identity)
         for source in adopted
     ]
     if len(adopted) < len(settings.sources):
         read_lines.append(read(BRONZE_SALES_ORDERS).select(*identity))
     lines = reduce(DataFrame.unionByName, read_lines)
-    return quality.data_quality(lines, read(SILVER_SALES_ORDERS), read(REJECTED_LINES), months.wanted, settings)
+    return quality.data_quality(
+        lines, read(SILVER_SALES_ORDERS), read(REJECTED_LINES), months.wanted, settings
+    )

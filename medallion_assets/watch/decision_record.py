@@ -1,4 +1,5 @@
-"""The record of decisions about retraining: what is decided for the newest complete month, appended where it is new.
+"""The record of decisions about retraining: what is decided for the newest complete month, appended
+where it is new.
 
 What is decided lies in watch/retraining.py, who acts on it in watch/sensors.py.
 """
@@ -36,7 +37,15 @@ from resources.lakehouse import Lakehouse, MonthWritten, Slice
 from resources.settings import Settings
 
 SERVED = (DEMAND_FORECAST, FORECAST_ACCURACY)
-MONTHLY = (SILVER_SALES_ORDERS, REJECTED_LINES, MONTHLY_DEMAND, DEMAND_FEATURES, DATA_QUALITY, DEMAND_DRIFT, *SERVED)
+MONTHLY = (
+    SILVER_SALES_ORDERS,
+    REJECTED_LINES,
+    MONTHLY_DEMAND,
+    DEMAND_FEATURES,
+    DATA_QUALITY,
+    DEMAND_DRIFT,
+    *SERVED,
+)
 
 
 @dataclass(frozen=True)
@@ -49,34 +58,62 @@ class RetrainingPolicy:
     log: Callable[[str], None]
 
     def run(self, months: Sequence[int]) -> Outcome:
-        """Append the decision where the newest complete month is among ``months`` and its last row says something else.
+        """Append the decision where the newest complete month is among ``months`` and its last row
+        says something else.
 
         Raises ConcurrentWrite when somebody else decided in between: nothing was appended then.
         """
         started = time.monotonic()
         complete = self._complete()
         if self.settings.retraining.mode == "off" or not complete or complete[-1] not in months:
-            why = "retraining.mode is off" if self.settings.retraining.mode == "off" else "the newest complete month is not among them"
+            why = (
+                "retraining.mode is off"
+                if self.settings.retraining.mode == "off"
+                else "the newest complete month is not among them"
+            )
             self.log(f"retraining_decision: nothing decided, {why}")
             return Outcome({}, {}, time.monotonic() - started)
         month, monitoring = complete[-1], self.settings.monitoring
         former = self.lakehouse.rows(RETRAINING_DECISION)
         window = month_range(add_months(month, 1 - monitoring.drift_window_months), month)
         verdicts = self.lakehouse.rows(DEMAND_DRIFT, DRIFT_COLUMNS, window)
-        made = decide(month, trained_months(self.lakehouse.rows(CHAMPION)), verdicts, former, self.settings)
-        row = made._asdict() | {"evidence_months": json.dumps(made.evidence_months), "mode": self.settings.retraining.mode}
+        made = decide(
+            month, trained_months(self.lakehouse.rows(CHAMPION)), verdicts, former, self.settings
+        )
+        row = made._asdict() | {
+            "evidence_months": json.dumps(made.evidence_months),
+            "mode": self.settings.retraining.mode,
+        }
         version = version_of(row)
         standing = former[former["yyyymm"] == month].sort_values("decision_number")
-        is_new = standing.empty or version != version_of({name: plain(standing[name].iloc[-1]) for name in row})
+        is_new = standing.empty or version != version_of(
+            {name: plain(standing[name].iloc[-1]) for name in row}
+        )
         if is_new:
             number = int(former["decision_number"].max()) + 1 if len(former) else 1
-            stamps = {"decision_number": number, "run_id": self.run_id, "decided_at": datetime.now(UTC)}
-            self.lakehouse.append(RETRAINING_DECISION, self.lakehouse.create_frame(RETRAINING_DECISION, [row | stamps]), number=number)
+            stamps = {
+                "decision_number": number,
+                "run_id": self.run_id,
+                "decided_at": datetime.now(UTC),
+            }
+            self.lakehouse.append(
+                RETRAINING_DECISION,
+                self.lakehouse.create_frame(RETRAINING_DECISION, [row | stamps]),
+                number=number,
+            )
         self.log(f"retraining_decision: {made.decision}: {made.reason}")
         count = len(standing) + is_new
-        told = {"decision": made.decision, "reason": made.reason} | ({"cause": made.cause} if made.cause else {})
-        stored = Slice(month, "", version, version, count, self.lakehouse.version(RETRAINING_DECISION), told)
-        return Outcome({month: stored}, {month: MonthWritten(count, version, int(is_new))}, time.monotonic() - started)
+        told = {"decision": made.decision, "reason": made.reason} | (
+            {"cause": made.cause} if made.cause else {}
+        )
+        stored = Slice(
+            month, "", version, version, count, self.lakehouse.version(RETRAINING_DECISION), told
+        )
+        return Outcome(
+            {month: stored},
+            {month: MonthWritten(count, version, int(is_new))},
+            time.monotonic() - started,
+        )
 
     def freshness(self) -> dict[TableSpec, TableMonths]:
         """How each table that is made by month stands."""
@@ -86,7 +123,12 @@ class RetrainingPolicy:
         unread = unread_months(self.lakehouse.rows(DELIVERIES), held, self.settings)
         stored = {spec: self.lakehouse.slices(spec) for spec in MONTHLY}
         return {
-            spec: table_months({m: s.details.get("is_complete", True) for m, s in slices.items()}, complete, unread, spec in SERVED)
+            spec: table_months(
+                {m: s.details.get("is_complete", True) for m, s in slices.items()},
+                complete,
+                unread,
+                spec in SERVED,
+            )
             for spec, slices in stored.items()
         }
 

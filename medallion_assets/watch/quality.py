@@ -21,13 +21,20 @@ if TYPE_CHECKING:
 
 
 def data_quality(
-    bronze_lines: DataFrame, sales_orders: DataFrame, rejected_lines: DataFrame, months: Sequence[int], settings: Settings
+    bronze_lines: DataFrame,
+    sales_orders: DataFrame,
+    rejected_lines: DataFrame,
+    months: Sequence[int],
+    settings: Settings,
 ) -> DataFrame:
-    """One row per month and rule, with the columns of gold.data_quality; month 0 (lines of no month) has counts only.
+    """One row per month and rule, with the columns of gold.data_quality; month 0 (lines of no
+    month) has counts only.
 
-    bronze_lines: yyyymm, delivery_id, line_number of every line as delivered; sales_orders and rejected_lines: the silver tables. Rows of
-    other months are ignored; a month without lines has its rows too. ``lines_unaccounted`` adds up, over deliveries, how far lines
-    read and lines accounted for are apart, so that a line lost in one delivery is not hidden by one counted twice in another.
+    bronze_lines: yyyymm, delivery_id, line_number of every line as delivered; sales_orders and
+    rejected_lines: the silver tables. Rows of other months are ignored; a month without lines has
+    its rows too. ``lines_unaccounted`` adds up, over deliveries, how far lines read and lines
+    accounted for are apart, so that a line lost in one delivery is not hidden by one counted twice
+    in another.
     """
     by_delivery = ["yyyymm", "delivery_id"]
     asked = F.col("yyyymm").isin(list(months))
@@ -43,19 +50,49 @@ def data_quality(
         )
     )
     put_aside = rejected_lines.groupBy(by_delivery).agg(
-        *(F.count_if(F.col("disposition") == disposition).alias(disposition) for disposition in ("rejected", "duplicate", "superseded"))
+        *(
+            F.count_if(F.col("disposition") == disposition).alias(disposition)
+            for disposition in ("rejected", "duplicate", "superseded")
+        )
     )
-    counts = ["read", "accepted", "cancelled", "without_customer", "rejected", "duplicate", "superseded"]
-    deliveries = read.join(accepted, by_delivery, "full").join(put_aside, by_delivery, "full").fillna(0, counts)
-    gap = F.abs(F.col("read") - F.col("accepted") - F.col("rejected") - F.col("duplicate") - F.col("superseded"))
-    calendar = bronze_lines.sparkSession.createDataFrame([(int(month),) for month in sorted(set(months))], "yyyymm INT")
+    counts = [
+        "read",
+        "accepted",
+        "cancelled",
+        "without_customer",
+        "rejected",
+        "duplicate",
+        "superseded",
+    ]
+    deliveries = (
+        read.join(accepted, by_delivery, "full")
+        .join(put_aside, by_delivery, "full")
+        .fillna(0, counts)
+    )
+    gap = F.abs(
+        F.col("read")
+        - F.col("accepted")
+        - F.col("rejected")
+        - F.col("duplicate")
+        - F.col("superseded")
+    )
+    calendar = bronze_lines.sparkSession.createDataFrame(
+        [(int(month),) for month in sorted(set(months))], "yyyymm INT"
+    )
     totals = (
         calendar.join(deliveries.withColumn("unaccounted", gap), "yyyymm", "left")
         .groupBy("yyyymm")
         .agg(*(F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in (*counts, "unaccounted")))
     )
-    rules = totals.select("yyyymm", F.explode(F.array(*_counts(), *_shares(settings.monitoring.max_rejected_share))).alias("rule"))
-    figures = rules.select("yyyymm", "rule.*").where((F.col("yyyymm") != NO_MONTH) | ~F.col("rule").endswith("_share"))
+    rules = totals.select(
+        "yyyymm",
+        F.explode(F.array(*_counts(), *_shares(settings.monitoring.max_rejected_share))).alias(
+            "rule"
+        ),
+    )
+    figures = rules.select("yyyymm", "rule.*").where(
+        (F.col("yyyymm") != NO_MONTH) | ~F.col("rule").endswith("_share")
+    )
     rows = figures.unionByName(_rejected_by_reason(rejected_lines))
     is_ok = F.col("threshold").isNull() | (F.col("value") <= F.col("threshold"))
     return rows.withColumn("is_ok", is_ok).select(*DATA_QUALITY.column_names)
@@ -74,13 +111,16 @@ def _counts() -> tuple[Column, ...]:
     return (
         _rule("lines_read", F.col("read"), "lines as delivered"),
         _rule("lines_accepted", F.col("accepted"), "lines in silver.sales_orders"),
-        _rule("lines_rejected", F.col("rejected"), "lines that broke a rule; see rejected:<reason>"),
+        _rule(
+            "lines_rejected", F.col("rejected"), "lines that broke a rule; see rejected:<reason>"
+        ),
         _rule("lines_duplicate", F.col("duplicate"), "lines that an earlier delivery had brought"),
         _rule("lines_superseded", F.col("superseded"), "lines that a newer snapshot replaced"),
         _rule(
             "lines_unaccounted",
             F.col("unaccounted"),
-            "lines read, less accepted, rejected, duplicate and superseded ones; differences of deliveries added up",
+            "lines read, less accepted, rejected, duplicate and superseded ones; differences of"
+            " deliveries added up",
             threshold=0.0,
         ),
     )
@@ -92,10 +132,24 @@ def _shares(max_rejected_share: float) -> tuple[Column, ...]:
 
     accepted, rejected = F.col("accepted"), F.col("rejected")
     return (
-        # Duplicates and superseded lines stand elsewhere: a file delivered twice must not halve the share.
-        _rule("rejected_share", share(rejected, accepted + rejected), "rejected over accepted and rejected lines", max_rejected_share),
-        _rule("cancelled_share", share(F.col("cancelled"), accepted), "share of accepted lines that are cancellations"),
-        _rule("missing_customer_share", share(F.col("without_customer"), accepted), "share of accepted lines that name no customer"),
+        # Duplicates and superseded lines stand elsewhere: a file delivered twice must not halve the
+        # share.
+        _rule(
+            "rejected_share",
+            share(rejected, accepted + rejected),
+            "rejected over accepted and rejected lines",
+            max_rejected_share,
+        ),
+        _rule(
+            "cancelled_share",
+            share(F.col("cancelled"), accepted),
+            "share of accepted lines that are cancellations",
+        ),
+        _rule(
+            "missing_customer_share",
+            share(F.col("without_customer"), accepted),
+            "share of accepted lines that name no customer",
+        ),
     )
 
 
@@ -111,5 +165,8 @@ def _rejected_by_reason(rejected_lines: DataFrame) -> DataFrame:
         F.concat(F.lit("rejected:"), "reason").alias("rule"),
         F.col("lines").cast("double").alias("value"),
         F.lit(None).cast("double").alias("threshold"),
-        F.lit("lines that broke this rule; a line may break several, so the rules may add up to more than lines_rejected").alias("detail"),
+        F.lit(
+            "lines that broke this rule; a line may break several, so the rules may add up to more"
+            " than lines_rejected"
+        ).alias("detail"),
     )

@@ -1,7 +1,7 @@
 """The sensors: what starts a run without a person, for which months, and on what evidence.
 
-They look at folders and read small Delta tables through delta-rs; none starts Spark. Verdicts are made in retraining.py and
-freshness.py, or read from gold.retraining_decision.
+They look at folders and read small Delta tables through delta-rs; none starts Spark. Verdicts are
+made in retraining.py and freshness.py, or read from gold.retraining_decision.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from medallion_assets.watch.freshness import table_months
 from medallion_assets.watch.retraining import last_decision, training_lag
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+    from dagster._core.definitions.unresolved_asset_job_definition import (
+        UnresolvedAssetJobDefinition,
+    )
 
     from resources.settings import Settings, Source
 
@@ -54,12 +56,17 @@ UNFINISHED = (
 )
 
 
-def build_sensors(settings: Settings, register_deliveries: Job, monthly_forecast: Job, retraining: Job) -> list[dg.SensorDefinition]:
-    """The landing, deliveries, freshness and drift sensors of a configuration, each with the job that it requests, and one for failures.
+def build_sensors(
+    settings: Settings, register_deliveries: Job, monthly_forecast: Job, retraining: Job
+) -> list[dg.SensorDefinition]:
+    """The landing, deliveries, freshness and drift sensors of a configuration, each with the job
+    that it requests, and one for failures.
 
-    All jobs are partitioned by month (``partitions.month_partitions`` of the first month). The sensors need the resource keys
-    ``deliveries_table``, ``champion_table``, ``decision_table`` and ``ledger_table``: a DeltaTableResource each, of bronze.deliveries,
-    gold.champion, gold.retraining_decision and gold.slice_ledger. A table that does not exist yet is a skip with its reason.
+    All jobs are partitioned by month (``partitions.month_partitions`` of the first month). The
+    sensors need the resource keys ``deliveries_table``, ``champion_table``, ``decision_table`` and
+    ``ledger_table``: a DeltaTableResource each, of bronze.deliveries, gold.champion,
+    gold.retraining_decision and gold.slice_ledger. A table that does not exist yet is a skip with
+    its reason.
     """
     return [
         _landing_sensor(settings, register_deliveries),
@@ -73,7 +80,9 @@ def build_sensors(settings: Settings, register_deliveries: Job, monthly_forecast
 def _sensor_options(settings: Settings) -> dict[str, Any]:
     is_running = settings.monitoring.sensors_start_running
     return {
-        "default_status": dg.DefaultSensorStatus.RUNNING if is_running else dg.DefaultSensorStatus.STOPPED,
+        "default_status": (
+            dg.DefaultSensorStatus.RUNNING if is_running else dg.DefaultSensorStatus.STOPPED
+        ),
         "minimum_interval_seconds": settings.monitoring.sensor_interval_seconds,
     }
 
@@ -82,10 +91,15 @@ def _landing_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
     @dg.sensor(
         name="landing_sensor",
         job=job,
-        description="New or changed files in the folders of the sources are registered as deliveries; the same content again is not.",
+        description=(
+            "New or changed files in the folders of the sources are registered as deliveries; the"
+            " same content again is not."
+        ),
         **_sensor_options(settings),
     )
-    def landing_sensor(context: dg.SensorEvaluationContext, deliveries_table: DeltaTableResource) -> dg.SensorResult:
+    def landing_sensor(
+        context: dg.SensorEvaluationContext, deliveries_table: DeltaTableResource
+    ) -> dg.SensorResult:
         before = _LandingCursor.parse(context.cursor)
         registered = _Registered(_rows(deliveries_table, ("source", "byte_count", "content_hash")))
         known, new, growing, unreachable = dict(before.known), [], [], []
@@ -96,8 +110,15 @@ def _landing_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
                 unreachable.append(f"source {source.name}: {reason}")
                 continue
             files = _landed_files(source)
-            unknown = [file for file in files if file.fingerprint not in before.known.get(source.name, ())]
-            settled = [file for file in unknown if file.fingerprint in before.growing or time.time() - file.modified_at >= SETTLE_SECONDS]
+            unknown = [
+                file for file in files if file.fingerprint not in before.known.get(source.name, ())
+            ]
+            settled = [
+                file
+                for file in unknown
+                if file.fingerprint in before.growing
+                or time.time() - file.modified_at >= SETTLE_SECONDS
+            ]
             new += [file for file in settled if not registered.holds(source, file)]
             growing += [file for file in unknown if file not in settled]
             known[source.name] = tuple(file.fingerprint for file in files if file not in growing)
@@ -106,11 +127,16 @@ def _landing_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
         if not new or partition is None:
             parts = [f"{sum(map(len, known.values()))} files are known and none is new"]
             parts += [f"{_names(growing)} may still be growing"] if growing else []
-            return dg.SensorResult(skip_reason=dg.SkipReason("; ".join([*unreachable, *parts])), cursor=cursor)
+            return dg.SensorResult(
+                skip_reason=dg.SkipReason("; ".join([*unreachable, *parts])), cursor=cursor
+            )
         request = dg.RunRequest(
             run_key=f"landing-{_digest(sorted(file.fingerprint for file in new))}",
             partition_key=partition,
-            tags={TRIGGER_TAG: "landing", EVIDENCE_TAG: f"{len(new)} new or changed: {_names(new)}"},
+            tags={
+                TRIGGER_TAG: "landing",
+                EVIDENCE_TAG: f"{len(new)} new or changed: {_names(new)}",
+            },
         )
         return dg.SensorResult(run_requests=[request], cursor=cursor)
 
@@ -121,10 +147,15 @@ def _deliveries_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
     @dg.sensor(
         name="deliveries_sensor",
         job=job,
-        description="Months that a registered delivery touched are computed through silver and gold and forecast, one run per stretch.",
+        description=(
+            "Months that a registered delivery touched are computed through silver and gold and"
+            " forecast, one run per stretch."
+        ),
         **_sensor_options(settings),
     )
-    def deliveries_sensor(context: dg.SensorEvaluationContext, deliveries_table: DeltaTableResource) -> dg.SensorResult | dg.SkipReason:
+    def deliveries_sensor(
+        context: dg.SensorEvaluationContext, deliveries_table: DeltaTableResource
+    ) -> dg.SensorResult | dg.SkipReason:
         deliveries = _rows(deliveries_table, DELIVERY_COLUMNS)
         if deliveries is None or deliveries.empty:
             return _no_deliveries()
@@ -134,17 +165,28 @@ def _deliveries_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
         handled = int(cursor) if cursor.isdigit() else 0
         if handled == sequence:
             return dg.SkipReason(f"no delivery since number {handled}")
-        # A number below the cursor belongs to a lakehouse that was built anew: all its deliveries are new.
+        # A number below the cursor belongs to a lakehouse that was built anew: all its deliveries
+        # are new.
         is_new = deliveries["sequence"] > (handled if handled < sequence else 0)
         months = in_ranges(_touched_months(deliveries, is_new, settings), _partition_keys(settings))
         if not months:
-            reason = f"deliveries through number {sequence} touch no month from {settings.first_month} on"
+            reason = (
+                f"deliveries through number {sequence} touch no month from"
+                f" {settings.first_month} on"
+            )
             return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=str(sequence))
-        evidence = f"{int(is_new.sum())} deliveries through number {sequence} ({newest['delivery_id']})"
+        evidence = (
+            f"{int(is_new.sum())} deliveries through number {sequence} ({newest['delivery_id']})"
+        )
         requests = [
             dg.RunRequest(
                 run_key=f"deliveries-{sequence}-{newest['delivery_id']}-{first}-{last}",
-                tags={RANGE_START_TAG: str(first), RANGE_END_TAG: str(last), TRIGGER_TAG: "deliveries", EVIDENCE_TAG: evidence},
+                tags={
+                    RANGE_START_TAG: str(first),
+                    RANGE_END_TAG: str(last),
+                    TRIGGER_TAG: "deliveries",
+                    EVIDENCE_TAG: evidence,
+                },
             )
             for first, last in stretches(months)
         ]
@@ -157,7 +199,10 @@ def _freshness_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
     @dg.sensor(
         name="freshness_sensor",
         job=job,
-        description="The champion is trained again when its training lags the newest complete month too far, and when there is none yet.",
+        description=(
+            "The champion is trained again when its training lags the newest complete month too"
+            " far, and when there is none yet."
+        ),
         **_sensor_options(settings),
     )
     def freshness_sensor(
@@ -173,11 +218,17 @@ def _freshness_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
         is_due, evidence = training_lag(month, trained, settings)
         if not is_due:
             return dg.SkipReason(evidence)
-        # The newest month may be known to be complete while the monthly job still works on it, or has failed.
+        # The newest month may be known to be complete while the monthly job still works on it, or
+        # has failed.
         if waiting := table_months(_stored_features(ledger_table), [month], ()).due:
-            return dg.SkipReason(f"{evidence}; {DEMAND_FEATURES.id} has no complete {waiting[0]} yet, the monthly job makes it")
+            return dg.SkipReason(
+                f"{evidence}; {DEMAND_FEATURES.id} has no complete {waiting[0]} yet, the monthly"
+                " job makes it"
+            )
         cause = f"freshness-{month}-{min(trained.values()) if trained else 'none'}"
-        return _training_requested(context, job, settings, month, cause, evidence, {TRIGGER_TAG: "freshness"})
+        return _training_requested(
+            context, job, settings, month, cause, evidence, {TRIGGER_TAG: "freshness"}
+        )
 
     return freshness_sensor
 
@@ -186,26 +237,39 @@ def _drift_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
     @dg.sensor(
         name="drift_sensor",
         job=job,
-        description="The champion is trained again when the newest row of gold.retraining_decision says so because of drift.",
+        description=(
+            "The champion is trained again when the newest row of gold.retraining_decision says so"
+            " because of drift."
+        ),
         **_sensor_options(settings),
     )
     def drift_sensor(
-        context: dg.SensorEvaluationContext, deliveries_table: DeltaTableResource, decision_table: DeltaTableResource
+        context: dg.SensorEvaluationContext,
+        deliveries_table: DeltaTableResource,
+        decision_table: DeltaTableResource,
     ) -> dg.SensorResult | dg.SkipReason:
         month = _newest_complete_month(deliveries_table, settings)
         if isinstance(month, dg.SkipReason):
             return month
         decisions = _rows(decision_table)
-        row = last_decision(decisions[decisions["yyyymm"] == month]) if decisions is not None else None
+        row = (
+            last_decision(decisions[decisions["yyyymm"] == month])
+            if decisions is not None
+            else None
+        )
         if row is None:
-            return dg.SkipReason(f"{month} is complete, but nothing is decided for it yet; the monthly job does that")
+            return dg.SkipReason(
+                f"{month} is complete, but nothing is decided for it yet; the monthly job does that"
+            )
         told = f"decision {row['decision_number']} on {month}: {row['decision']}: {row['reason']}"
         if row["decision"] != "retrain":
             return dg.SkipReason(told)
         if row["cause"] != "drift":
             return dg.SkipReason(f"{told}; the freshness sensor acts on that")
         tags = {TRIGGER_TAG: "drift", DECISION_TAG: str(row["decision_number"])}
-        return _training_requested(context, job, settings, month, f"drift-{month}", str(row["reason"]), tags)
+        return _training_requested(
+            context, job, settings, month, f"drift-{month}", str(row["reason"]), tags
+        )
 
     return drift_sensor
 
@@ -213,16 +277,29 @@ def _drift_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
 def _failure_sensor(settings: Settings, jobs: Sequence[Job]) -> dg.SensorDefinition:
     @dg.run_failure_sensor(
         name="run_failure_sensor",
-        description="Says in the log which run failed, for which months, why it was started, and what its first failed step said.",
+        description=(
+            "Says in the log which run failed, for which months, why it was started, and what its"
+            " first failed step said."
+        ),
         monitored_jobs=list(jobs),
         **_sensor_options(settings),
     )
     def run_failure_sensor(context: dg.RunFailureSensorContext) -> None:
         run, failed = context.dagster_run, context.get_step_failure_events()
-        first, last = (run.tags.get(tag) or run.tags.get(PARTITION_TAG, "?") for tag in (RANGE_START_TAG, RANGE_END_TAG))
+        first, last = (
+            run.tags.get(tag) or run.tags.get(PARTITION_TAG, "?")
+            for tag in (RANGE_START_TAG, RANGE_END_TAG)
+        )
         months = first if first == last else f"{first} to {last}"
-        started = f"started by {run.tags.get(TRIGGER_TAG, 'a person')}: {run.tags.get(EVIDENCE_TAG, 'no evidence given')}"
-        said = f"{failed[0].step_key}: {step_message(failed[0])}" if failed else context.failure_event.message or "no message"
+        started = (
+            f"started by {run.tags.get(TRIGGER_TAG, 'a person')}:"
+            f" {run.tags.get(EVIDENCE_TAG, 'no evidence given')}"
+        )
+        said = (
+            f"{failed[0].step_key}: {step_message(failed[0])}"
+            if failed
+            else context.failure_event.message or "no message"
+        )
         context.log.error(f"{run.job_name} of {months} failed, run {run.run_id}, {started}. {said}")
 
     return run_failure_sensor
@@ -240,20 +317,30 @@ class _LandedFile:
 
 
 class _Registered:
-    """What bronze.deliveries knows by content, to tell a file that was delivered before under any name or date.
+    """What bronze.deliveries knows by content, to tell a file that was delivered before under any
+    name or date.
 
-    Read are files as large as a registered one of their source, up to COMPARED_BYTES in a tick; a run looks at the others.
+    Read are files as large as a registered one of their source, up to COMPARED_BYTES in a tick; a
+    run looks at the others.
     """
 
     def __init__(self, deliveries: pd.DataFrame | None):
-        rows = [] if deliveries is None else deliveries[["source", "byte_count", "content_hash"]].itertuples(index=False, name=None)
+        rows = (
+            []
+            if deliveries is None
+            else deliveries[["source", "byte_count", "content_hash"]].itertuples(
+                index=False, name=None
+            )
+        )
         self._hashes: dict[tuple[str, int], set[str]] = {}
         for source, byte_count, content_hash in rows:
             self._hashes.setdefault((source, int(byte_count)), set()).add(content_hash)
         self._bytes_left = COMPARED_BYTES
 
     def holds(self, source: Source, file: _LandedFile) -> bool:
-        """Whether a delivery of the source has the file's very content; False where that was not looked at."""
+        """Whether a delivery of the source has the file's very content; False where that was not
+        looked at.
+        """
         hashes = self._hashes.get((source.name, file.byte_count))
         if not hashes or file.byte_count > self._bytes_left:
             return False
@@ -267,22 +354,31 @@ class _Registered:
 
 @dataclass(frozen=True)
 class _LandingCursor:
-    """What the last tick saw: fingerprints by source of files dealt with, and of those that may still have been growing."""
+    """What the last tick saw: fingerprints by source of files dealt with, and of those that may
+    still have been growing.
+    """
 
     known: Mapping[str, Sequence[str]]
     growing: Sequence[str] = ()
 
     @classmethod
     def parse(cls, text: str | None) -> _LandingCursor:
-        """Of a cursor that a person cleared or mistyped: nothing is known, which costs a run that finds nothing new."""
+        """Of a cursor that a person cleared or mistyped: nothing is known, which costs a run that
+        finds nothing new.
+        """
         try:
             content = json.loads(text or "{}")
-            return cls({str(name): tuple(prints) for name, prints in content["known"].items()}, tuple(content["growing"]))
+            return cls(
+                {str(name): tuple(prints) for name, prints in content["known"].items()},
+                tuple(content["growing"]),
+            )
         except (ValueError, KeyError, TypeError, AttributeError):
             return cls({})
 
     def text(self) -> str:
-        return json.dumps({"known": self.known, "growing": self.growing}, separators=(",", ":"), sort_keys=True)
+        return json.dumps(
+            {"known": self.known, "growing": self.growing}, separators=(",", ":"), sort_keys=True
+        )
 
 
 def _digest(texts: Iterable[str]) -> str:
@@ -323,7 +419,9 @@ def _names(files: Sequence[_LandedFile]) -> str:
 
 
 def _rows(
-    table: DeltaTableResource, columns: Sequence[str] | None = None, filters: list[tuple[str, str, Any]] | None = None
+    table: DeltaTableResource,
+    columns: Sequence[str] | None = None,
+    filters: list[tuple[str, str, Any]] | None = None,
 ) -> pd.DataFrame | None:
     """Columns of a small table, or all; None while it does not exist."""
     try:
@@ -334,7 +432,8 @@ def _rows(
 
 def _no_deliveries() -> dg.SkipReason:
     return dg.SkipReason(
-        "bronze.deliveries does not exist yet or is empty; the landing sensor or `medallion run` registers the first delivery"
+        "bronze.deliveries does not exist yet or is empty; the landing sensor or `medallion run`"
+        " registers the first delivery"
     )
 
 
@@ -342,18 +441,30 @@ def _partition_keys(settings: Settings) -> list[str]:
     return list(month_partitions(settings.first_month).get_partition_keys())
 
 
-def _touched_months(deliveries: pd.DataFrame, is_new: pd.Series[bool], settings: Settings) -> set[int]:
-    """Months that new deliveries speak of, the month before each stretch of them, and months whose completeness changed.
+def _touched_months(
+    deliveries: pd.DataFrame, is_new: pd.Series[bool], settings: Settings
+) -> set[int]:
+    """Months that new deliveries speak of, the month before each stretch of them, and months whose
+    completeness changed.
 
-    The last matter around months without lines: they, and the month before them, may become complete long after their own delivery.
+    The last matter around months without lines: they, and the month before them, may become
+    complete long after their own delivery.
     """
-    named = {int(entry["yyyymm"]) for months in deliveries.loc[is_new, "months"].dropna() for entry in months} - {NO_MONTH}
+    named = {
+        int(entry["yyyymm"])
+        for months in deliveries.loc[is_new, "months"].dropna()
+        for entry in months
+    } - {NO_MONTH}
     month_before = {add_months(first, -1) for first, _ in stretches(named)}
-    changed = set(complete_months_of(deliveries, settings)) ^ set(complete_months_of(deliveries[~is_new], settings))
+    changed = set(complete_months_of(deliveries, settings)) ^ set(
+        complete_months_of(deliveries[~is_new], settings)
+    )
     return named | month_before | changed
 
 
-def _newest_complete_month(deliveries_table: DeltaTableResource, settings: Settings) -> int | dg.SkipReason:
+def _newest_complete_month(
+    deliveries_table: DeltaTableResource, settings: Settings
+) -> int | dg.SkipReason:
     deliveries = _rows(deliveries_table, DELIVERY_COLUMNS)
     if deliveries is None or deliveries.empty:
         return _no_deliveries()
@@ -367,43 +478,86 @@ def _trained(champion_table: DeltaTableResource) -> dict[str, int]:
 
 
 def _stored_features(ledger_table: DeltaTableResource) -> dict[int, bool]:
-    """Months of silver.demand_features by the ledger, with whether each was complete when it was made."""
-    ledger = _rows(ledger_table, ("yyyymm", "details", "recorded_at"), [("table_id", "=", DEMAND_FEATURES.id)])
+    """Months of silver.demand_features by the ledger, with whether each was complete when it was
+    made.
+    """
+    ledger = _rows(
+        ledger_table, ("yyyymm", "details", "recorded_at"), [("table_id", "=", DEMAND_FEATURES.id)]
+    )
     if ledger is None:
         return {}
     newest = ledger.sort_values("recorded_at", kind="stable").drop_duplicates("yyyymm", keep="last")
-    return {int(row.yyyymm): bool(json.loads(row.details).get("is_complete", True)) for row in newest.itertuples()}
+    return {
+        int(row.yyyymm): bool(json.loads(row.details).get("is_complete", True))
+        for row in newest.itertuples()
+    }
 
 
 def _training_requested(
-    context: dg.SensorEvaluationContext, job: Job, settings: Settings, month: int, cause: str, evidence: str, tags: Mapping[str, str]
+    context: dg.SensorEvaluationContext,
+    job: Job,
+    settings: Settings,
+    month: int,
+    cause: str,
+    evidence: str,
+    tags: Mapping[str, str],
 ) -> dg.SensorResult | dg.SkipReason:
-    """The request of a month's training: once while it runs or has succeeded, anew after a failure, so many times in all."""
+    """The request of a month's training: once while it runs or has succeeded, anew after a failure,
+    so many times in all.
+    """
     retraining = settings.retraining
     if retraining.mode != "act":
-        return dg.SkipReason(f"{evidence}; retraining.mode is {retraining.mode}, a person starts the training of {month}")
+        return dg.SkipReason(
+            f"{evidence}; retraining.mode is {retraining.mode}, a person starts the training of"
+            f" {month}"
+        )
     runs = _runs(context, job, month)
     states = [run.status for run in runs]
     failures = states.count(dg.DagsterRunStatus.FAILURE)
     if any(state in UNFINISHED for state in states):
         return dg.SkipReason(f"{evidence}; training of {month} is under way")
     if dg.DagsterRunStatus.SUCCESS in states:
-        return dg.SkipReason(f"{evidence}; {month} was trained, and what serves stayed: see its rows in gold.champion")
+        return dg.SkipReason(
+            f"{evidence}; {month} was trained, and what serves stayed: see its rows in"
+            " gold.champion"
+        )
     if states and states[0] != dg.DagsterRunStatus.FAILURE:
-        return dg.SkipReason(f"{evidence}; training of {month} was stopped by a person, who may start it again")
+        return dg.SkipReason(
+            f"{evidence}; training of {month} was stopped by a person, who may start it again"
+        )
     if failures >= retraining.max_tries:
-        tried = f"all {failures} trainings of {month} failed (retraining.max_tries), the last in run {runs[0].run_id}"
-        return dg.SkipReason(f"{evidence}; {tried}: mend the cause and re-execute it, or wait for the next month")
+        tried = (
+            f"all {failures} trainings of {month} failed (retraining.max_tries), the last in run"
+            f" {runs[0].run_id}"
+        )
+        return dg.SkipReason(
+            f"{evidence}; {tried}: mend the cause and re-execute it, or wait for the next month"
+        )
     run_key = f"{cause}-{failures + 1}"
     if context.cursor == run_key:
         return dg.SkipReason(f"{evidence}; training of {month} was already requested for it")
-    told = {**tags, EVIDENCE_TAG: evidence} | ({"medallion/try": str(failures + 1)} if failures else {})
-    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=run_key, partition_key=str(month), tags=told)], cursor=run_key)
+    told = {**tags, EVIDENCE_TAG: evidence} | (
+        {"medallion/try": str(failures + 1)} if failures else {}
+    )
+    return dg.SensorResult(
+        run_requests=[dg.RunRequest(run_key=run_key, partition_key=str(month), tags=told)],
+        cursor=run_key,
+    )
 
 
 def _runs(context: dg.SensorEvaluationContext, job: Job, month: int) -> list[dg.DagsterRun]:
     """Runs of the job for this month alone, whatever asked for them, the newest first."""
-    single: list[dict[str, str | list[str]]] = [{PARTITION_TAG: str(month)}, {RANGE_START_TAG: str(month), RANGE_END_TAG: str(month)}]
-    found = [run for tags in single for run in context.instance.get_run_records(dg.RunsFilter(job_name=job.name, tags=tags))]
+    single: list[dict[str, str | list[str]]] = [
+        {PARTITION_TAG: str(month)},
+        {RANGE_START_TAG: str(month), RANGE_END_TAG: str(month)},
+    ]
+    found = [
+        run
+        for tags in single
+        for run in context.instance.get_run_records(dg.RunsFilter(job_name=job.name, tags=tags))
+    ]
     newest_first = sorted(found, key=lambda record: record.create_timestamp, reverse=True)
-    return [record.dagster_run for record in {record.dagster_run.run_id: record for record in newest_first}.values()]
+    return [
+        record.dagster_run
+        for record in {record.dagster_run.run_id: record for record in newest_first}.values()
+    ]

@@ -24,7 +24,9 @@ from resources.settings import Settings
 from resources.tracking import Tracking
 
 
-def build_assets(settings: Settings, lakehouse_names: Mapping[str, str]) -> list[dg.AssetsDefinition]:
+def build_assets(
+    settings: Settings, lakehouse_names: Mapping[str, str]
+) -> list[dg.AssetsDefinition]:
     """All zoo assets of the models that the configuration names."""
     return [_model_asset(spec, settings, lakehouse_names) for spec in enabled(settings.zoo.models)]
 
@@ -34,26 +36,52 @@ def model_key(name: str) -> dg.AssetKey:
     return dg.AssetKey([*asset_key(ZOO_FORECAST).path, name])
 
 
-def _model_asset(spec: ModelSpec, settings: Settings, lakehouse_names: Mapping[str, str]) -> dg.AssetsDefinition:
-    options = asset_options(ZOO_FORECAST, settings, lakehouse_names[ZOO_FORECAST.id], (MONTHLY_DEMAND, DEMAND_FEATURES))
+def _model_asset(
+    spec: ModelSpec, settings: Settings, lakehouse_names: Mapping[str, str]
+) -> dg.AssetsDefinition:
+    options = asset_options(
+        ZOO_FORECAST, settings, lakehouse_names[ZOO_FORECAST.id], (MONTHLY_DEMAND, DEMAND_FEATURES)
+    )
     options |= {
         "key": model_key(spec.name),
         "group_name": "zoo",
         "kinds": {"delta", "spark", "mlflow", spec.family},
-        "description": f"{spec.description}\n\n{ZOO_FORECAST.comment}\n\nGrain: origin x part_number x target month of this model.",
+        "description": (
+            f"{spec.description}\n\n{ZOO_FORECAST.comment}\n\nGrain: origin x part_number x target"
+            " month of this model."
+        ),
         "code_version": spec.code_version,
     }
 
-    @dg.asset(**options, deps=[asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES), *map(model_key, spec.members)])
+    @dg.asset(
+        **options,
+        deps=[asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES), *map(model_key, spec.members)],
+    )
     @retry_transient
     def _model(
-        context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse], tracking: dg.ResourceParam[Tracking]
+        context: dg.AssetExecutionContext,
+        lakehouse: dg.ResourceParam[Lakehouse],
+        tracking: dg.ResourceParam[Tracking],
     ) -> dg.MaterializeResult:
         tracking.check()
         requested = [int(key) for key in context.partition_keys]
-        backtest = Backtest(spec, settings, lakehouse, tracking, run_tags(context, settings), context.run.run_id, context.log.info)
+        backtest = Backtest(
+            spec,
+            settings,
+            lakehouse,
+            tracking,
+            run_tags(context, settings),
+            context.run.run_id,
+            context.log.info,
+        )
         outcome = permitted(
-            context, lakehouse, settings, ZOO_FORECAST, requested, lambda permission: backtest.run(requested, permission), spec.name
+            context,
+            lakehouse,
+            settings,
+            ZOO_FORECAST,
+            requested,
+            lambda permission: backtest.run(requested, permission),
+            spec.name,
         )
         links = {
             month: {
@@ -62,6 +90,8 @@ def _model_asset(spec: ModelSpec, settings: Settings, lakehouse_names: Mapping[s
             }
             for month, s in outcome.slices.items()
         }
-        return report(context, ZOO_FORECAST, requested, outcome, key=model_key(spec.name), by_month=links)
+        return report(
+            context, ZOO_FORECAST, requested, outcome, key=model_key(spec.name), by_month=links
+        )
 
     return _model

@@ -37,16 +37,21 @@ from medallion_assets.zoo.distribution import Distribution, Learning, learn_dist
 from medallion_assets.zoo.series import Floats, demand_matrix, forecast_frame, recent_mean
 from medallion_assets.zoo.spec import ModelSpec, Parameters, Range
 
-MEDIAN_ROWS = 120_000  # part, month and horizon; twice as many taught no better median (M3 backtest)
-MEDIAN_LEARNERS = 3  # each of other rows; their mean has .2 to .5 % less MASE than one (M1 and tourism competitions)
+MEDIAN_ROWS = (
+    120_000  # part, month and horizon; twice as many taught no better median (M3 backtest)
+)
+# each of other rows; their mean has .2 to .5 % less MASE than one (M1 and tourism competitions)
+MEDIAN_LEARNERS = 3
 
 
 @dataclass(frozen=True)
 class BoosterFit:
-    """The learner with its columns per regime (one for both where the other has too few rows), and how deciles are found.
+    """The learner with its columns per regime (one for both where the other has too few rows), and
+    how deciles are found.
 
-    ``distribution`` gives the deciles of the cells it knows, the calibration those of all others; ``medians`` are learners of the
-    deviations' median on the same columns, where the booster has any.
+    ``distribution`` gives the deciles of the cells it knows, the calibration those of all others;
+    ``medians`` are learners of the deviations' median on the same columns, where the booster has
+    any.
     """
 
     learners: dict[Regime, tuple[Any, list[str]]]
@@ -64,7 +69,9 @@ class BoosterFit:
 
 @dataclass(frozen=True)
 class GlobalBooster(ABC):
-    """A booster over all parts. ``groups`` are the feature groups it reads; ``threads`` change its sums in the last digits."""
+    """A booster over all parts. ``groups`` are the feature groups it reads; ``threads`` change its
+    sums in the last digits.
+    """
 
     name: str
     groups: tuple[str, ...]
@@ -74,7 +81,9 @@ class GlobalBooster(ABC):
     max_rows: ClassVar[int] = MAX_ROWS
 
     @abstractmethod
-    def train(self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int) -> Any:
+    def train(
+        self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int
+    ) -> Any:
         """A learner of the regime's target from the inputs."""
 
     def train_medians(self, inputs: pd.DataFrame, target: Floats, seed: int) -> tuple[Any, ...]:
@@ -89,17 +98,33 @@ class GlobalBooster(ABC):
     def importance(self, learner: Any, columns: list[str]) -> dict[str, float]:
         """Share of the loss reduction that each input brought."""
 
-    def distribution(self, state: SeasonalState, cells: Cells, actual_qty: Floats, unit: float, seed: int) -> Distribution:
-        """How future demand is distributed, learned from the training cells and their demand; nothing unless a booster can."""
+    def distribution(
+        self, state: SeasonalState, cells: Cells, actual_qty: Floats, unit: float, seed: int
+    ) -> Distribution:
+        """How future demand is distributed, learned from the training cells and their demand;
+        nothing unless a booster can.
+        """
         return Distribution({}, self.groups, unit, self.threads)
 
-    def fit(self, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int, horizon: int, seed: int) -> BoosterFit:
+    def fit(
+        self,
+        demand: pd.DataFrame,
+        features: pd.DataFrame,
+        past: pd.DataFrame,
+        origin: int,
+        horizon: int,
+        seed: int,
+    ) -> BoosterFit:
         return self.calibrated(self.learn(demand, features, origin, horizon, seed), past, features)
 
-    def calibrated(self, learned: BoosterFit, past: pd.DataFrame, features: pd.DataFrame) -> BoosterFit:
+    def calibrated(
+        self, learned: BoosterFit, past: pd.DataFrame, features: pd.DataFrame
+    ) -> BoosterFit:
         return replace(learned, calibration=learn_calibration(past, self.name, features))
 
-    def learn(self, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int, seed: int) -> BoosterFit:
+    def learn(
+        self, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int, seed: int
+    ) -> BoosterFit:
         unit = typical_size(features)
         parts = pd.Series(pd.unique(features["part_number"]))
         state = seasonal_state(demand_matrix(demand, parts, origin), origin)
@@ -111,7 +136,9 @@ class GlobalBooster(ABC):
         for regime, member in regimes(cells.rows):
             if member.sum() < MIN_ROWS or not actual_qty[member].any():
                 continue
-            inputs, base, scale, weight = design(regime, cells.take(member), state, self.groups, unit)
+            inputs, base, scale, weight = design(
+                regime, cells.take(member), state, self.groups, unit
+            )
             limit = LARGEST_DEVIATION if regime == "deviation" else LARGEST_RATIO
             target = np.clip((actual_qty[member] - base) / scale, -limit, limit)
             columns = informative(inputs)
@@ -124,7 +151,14 @@ class GlobalBooster(ABC):
         distribution = self.distribution(state, cells, actual_qty, unit, seed)
         return BoosterFit(learners, unit, Calibration(), distribution, medians, importance)
 
-    def predict(self, fitted: BoosterFit, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
+    def predict(
+        self,
+        fitted: BoosterFit,
+        demand: pd.DataFrame,
+        features: pd.DataFrame,
+        origin: int,
+        horizon: int,
+    ) -> pd.DataFrame:
         matrix = demand_matrix(demand, features["part_number"], origin)
         cells = forecast_cells(matrix, features, horizon)
         state = seasonal_state(matrix, origin)
@@ -136,17 +170,32 @@ class GlobalBooster(ABC):
                 continue
             learned: Regime = regime if regime in fitted.learners else next(iter(fitted.learners))
             learner, columns = fitted.learners[learned]
-            inputs, base, scale, _ = design(learned, cells.take(member), state, self.groups, fitted.unit)
+            inputs, base, scale, _ = design(
+                learned, cells.take(member), state, self.groups, fitted.unit
+            )
             expected[member] = base + scale * self.apply(learner, inputs[columns])
             if learned == regime == "deviation" and fitted.medians:
                 # A finer median than that of bins.
-                median = base + scale * np.mean([self.apply(one, inputs[columns]) for one in fitted.medians], axis=0)
-                moved = quantiles[member] + (median - quantiles[member, DECILES.index("q50")])[:, None]
-                quantiles[member] = np.where(is_count[member, None], quantiles[member], np.maximum(moved, 0.0))
-        # Two boosters that learned the same counts in different ways err less together: car parts' backtest, 0.3 % of RMSE.
+                median = base + scale * np.mean(
+                    [self.apply(one, inputs[columns]) for one in fitted.medians], axis=0
+                )
+                moved = (
+                    quantiles[member] + (median - quantiles[member, DECILES.index("q50")])[:, None]
+                )
+                quantiles[member] = np.where(
+                    is_count[member, None], quantiles[member], np.maximum(moved, 0.0)
+                )
+        # Two boosters that learned the same counts in different ways err less together: car parts'
+        # backtest, 0.3 % of RMSE.
         expected = np.where(is_count & known.is_known, (expected + known.mean) / 2, expected)
         forecast_qty = expected.reshape(len(features), horizon)
-        frame = forecast_frame(features, matrix, forecast_qty, np.full(forecast_qty.shape, not fitted.learners), fitted.calibration)
+        frame = forecast_frame(
+            features,
+            matrix,
+            forecast_qty,
+            np.full(forecast_qty.shape, not fitted.learners),
+            fitted.calibration,
+        )
         frame.loc[known.is_known, list(DECILES)] = quantiles[known.is_known]
         return frame
 
@@ -154,36 +203,61 @@ class GlobalBooster(ABC):
         """feature, importance (share of the loss reduction, 0 to 1), the most important first."""
         total = sum(fitted.importance.values()) or 1.0
         ranked = sorted(fitted.importance.items(), key=lambda entry: (-entry[1], entry[0]))
-        return pd.DataFrame({"feature": [name for name, _ in ranked], "importance": [value / total for _, value in ranked]})
+        return pd.DataFrame(
+            {
+                "feature": [name for name, _ in ranked],
+                "importance": [value / total for _, value in ranked],
+            }
+        )
 
 
 @dataclass(frozen=True)
 class XGBoost(GlobalBooster):
-    """XGBoost: pseudo-Huber loss of deviations, because a freak month must not move the level of all; Poisson deviance of ratios.
+    """XGBoost: pseudo-Huber loss of deviations, because a freak month must not move the level of
+    all; Poisson deviance of ratios.
 
-    Deciles are those of a distribution of its own, learned in ``distribution_rounds``; those of deviations lie around a median that is
-    learned by absolute errors, three times. Counts are expected to be the mean of what the distribution and the Poisson learner say.
+    Deciles are those of a distribution of its own, learned in ``distribution_rounds``; those of
+    deviations lie around a median that is learned by absolute errors, three times. Counts are
+    expected to be the mean of what the distribution and the Poisson learner say.
     """
 
     max_depth: int
     distribution_rounds: int
     distribution_learning_rate: float
 
-    def distribution(self, state: SeasonalState, cells: Cells, actual_qty: Floats, unit: float, seed: int) -> Distribution:
-        learning = Learning(self.distribution_rounds, self.distribution_learning_rate, self.threads, seed)
+    def distribution(
+        self, state: SeasonalState, cells: Cells, actual_qty: Floats, unit: float, seed: int
+    ) -> Distribution:
+        learning = Learning(
+            self.distribution_rounds, self.distribution_learning_rate, self.threads, seed
+        )
         return learn_distribution(state, cells, actual_qty, self.groups, unit, learning)
 
-    def train(self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int) -> Any:
-        return self._train("reg:pseudohubererror" if regime == "deviation" else "count:poisson", inputs, target, weight, seed)
+    def train(
+        self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int
+    ) -> Any:
+        return self._train(
+            "reg:pseudohubererror" if regime == "deviation" else "count:poisson",
+            inputs,
+            target,
+            weight,
+            seed,
+        )
 
     def train_medians(self, inputs: pd.DataFrame, target: Floats, seed: int) -> tuple[Any, ...]:
         learners = []
         for draw in range(seed, seed + MEDIAN_LEARNERS):
             read = thinned(len(inputs), MEDIAN_ROWS, draw)
-            learners.append(self._train("reg:absoluteerror", inputs.loc[read], target[read], np.ones(len(read)), draw))
+            learners.append(
+                self._train(
+                    "reg:absoluteerror", inputs.loc[read], target[read], np.ones(len(read)), draw
+                )
+            )
         return tuple(learners)
 
-    def _train(self, objective: str, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int) -> Any:
+    def _train(
+        self, objective: str, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int
+    ) -> Any:
         import xgboost
 
         parameters = {
@@ -199,13 +273,17 @@ class XGBoost(GlobalBooster):
             "nthread": self.threads,
             "seed": seed,
         }
-        rows = xgboost.QuantileDMatrix(inputs, target, weight=weight, max_bin=64, nthread=self.threads)
+        rows = xgboost.QuantileDMatrix(
+            inputs, target, weight=weight, max_bin=64, nthread=self.threads
+        )
         return xgboost.train(parameters, rows, self.rounds)
 
     def apply(self, learner: Any, inputs: pd.DataFrame) -> Floats:
         import xgboost
 
-        return np.asarray(learner.predict(xgboost.DMatrix(inputs, nthread=self.threads)), dtype=float)
+        return np.asarray(
+            learner.predict(xgboost.DMatrix(inputs, nthread=self.threads)), dtype=float
+        )
 
     def importance(self, learner: Any, columns: list[str]) -> dict[str, float]:
         gains: dict[str, float] = learner.get_score(importance_type="total_gain")
@@ -215,7 +293,8 @@ class XGBoost(GlobalBooster):
 
 @dataclass(frozen=True)
 class HistGradient(GlobalBooster):
-    """Scikit-learn's histogram gradient boosting: squared error of deviations, Poisson deviance of ratios.
+    """Scikit-learn's histogram gradient boosting: squared error of deviations, Poisson deviance of
+    ratios.
 
     It takes twice XGBoost's time for a row, so it reads half of them.
     """
@@ -223,7 +302,9 @@ class HistGradient(GlobalBooster):
     max_leaf_nodes: int
     max_rows: ClassVar[int] = MAX_ROWS // 2
 
-    def train(self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int) -> Any:
+    def train(
+        self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int
+    ) -> Any:
         from sklearn.ensemble import HistGradientBoostingRegressor
         from threadpoolctl import threadpool_limits
 
@@ -239,7 +320,8 @@ class HistGradient(GlobalBooster):
             early_stopping=False,
             random_state=seed,
         )
-        # With weights scikit-learn sorts every column once for every bin, which takes longer than all rounds.
+        # With weights scikit-learn sorts every column once for every bin, which takes longer than
+        # all rounds.
         weights = None if (weight == weight[0]).all() else weight
         with threadpool_limits(self.threads):
             return learner.fit(inputs.to_numpy(dtype=float), target, sample_weight=weights)
@@ -277,21 +359,31 @@ def _xgboost(p: Parameters) -> XGBoost:
     return XGBoost("xgboost_global", _groups(p), *shared, int(p["max_depth"]), *distribution)
 
 
-# Threads are fixed, so that sums keep their order on any machine; one, because several origins learn at a time.
+# Threads are fixed, so that sums keep their order on any machine; one, because several origins
+# learn at a time.
 MODELS = (
     ModelSpec(
         name="sklearn_hist_gradient",
         family="boosting",
         description="Histogram gradient boosting over all parts (scikit-learn)",
         build=_hist_gradient,
-        parameters={**USE_GROUPS, "rounds": 90, "learning_rate": 0.1, "max_leaf_nodes": 31, "threads": 1},
+        parameters={
+            **USE_GROUPS,
+            "rounds": 90,
+            "learning_rate": 0.1,
+            "max_leaf_nodes": 31,
+            "threads": 1,
+        },
         is_global=True,
         code_version="4",
     ),
     ModelSpec(
         name="xgboost_global",
         family="boosting",
-        description="XGBoost over all parts: expected demand, and the whole distribution by classifying demand into bins",
+        description=(
+            "XGBoost over all parts: expected demand, and the whole distribution by classifying"
+            " demand into bins"
+        ),
         build=_xgboost,
         parameters={
             **USE_GROUPS,

@@ -1,4 +1,6 @@
-"""Buckets of whole parts: how rows of Spark frames come together in one Python call for many parts."""
+"""Buckets of whole parts: how rows of Spark frames come together in one Python call for many
+parts.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +29,21 @@ def apply_by_bucket(
     schema: str,
     in_engine: Callable[[Any], Any] = lambda body: body,
 ) -> DataFrame:
-    """What ``function`` gives for the rows of ``left`` and ``right`` in each bucket; one of its frames may be empty.
+    """What ``function`` gives for the rows of ``left`` and ``right`` in each bucket; one of its
+    frames may be empty.
 
-    Columns of one name have one type on both sides. The sides go through a union, since not every engine groups two frames together.
-    ``in_engine``: how the engine runs a Python function (Engine.python).
+    Columns of one name have one type on both sides. The sides go through a union, since not every
+    engine groups two frames together. ``in_engine``: how the engine runs a Python function
+    (Engine.python).
     """
     sides = dict(left.dtypes), dict(right.dtypes)
     types = sides[1] | sides[0]
 
     def completed(rows: DataFrame, is_left: bool) -> DataFrame:
         # Typed, because Python is not given a column of no type.
-        lacking = {name: F.lit(None).cast(types[name]) for name in types if name not in rows.columns}
+        lacking = {
+            name: F.lit(None).cast(types[name]) for name in types if name not in rows.columns
+        }
         return rows.withColumns({**lacking, "is_left": F.lit(is_left)}).select(*types, "is_left")
 
     def call(rows: pd.DataFrame) -> pd.DataFrame:
@@ -49,7 +55,11 @@ def apply_by_bucket(
 
 
 def _side(rows: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:
-    """The columns of one side; the NULLs of the other had made floats of integers, and objects of booleans."""
+    """The columns of one side; the NULLs of the other had made floats of integers, and objects of
+    booleans.
+    """
     own = rows[list(types)].reset_index(drop=True)
-    whole = [name for name, type_ in types.items() if type_ in NUMPY_TYPES and own[name].notna().all()]
+    whole = [
+        name for name, type_ in types.items() if type_ in NUMPY_TYPES and own[name].notna().all()
+    ]
     return own.astype({name: NUMPY_TYPES[types[name]] for name in whole})

@@ -1,4 +1,5 @@
-"""Models for demand with many empty months: they smooth how often and how much is sold. Forecasts are flat over the horizon.
+"""Models for demand with many empty months: they smooth how often and how much is sold. Forecasts
+are flat over the horizon.
 
 All parts are smoothed at once, month by month. Models for dense demand are in statistical.py.
 """
@@ -14,11 +15,17 @@ import numpy as np
 from medallion_assets.zoo.series import Flags, Floats, SeriesForecaster, recent_mean
 from medallion_assets.zoo.spec import ModelSpec, Parameters
 
-SPARSE = ("intermittent", "lumpy", "new")  # where months without demand are the rule, or too little is known to tell
+SPARSE = (
+    "intermittent",
+    "lumpy",
+    "new",
+)  # where months without demand are the rule, or too little is known to tell
 
 
 def smoothed(matrix: Floats, alpha: float) -> Floats:
-    """Level [part] after simple exponential smoothing over [part, month]; NaN months change nothing; starts at the first value."""
+    """Level [part] after simple exponential smoothing over [part, month]; NaN months change
+    nothing; starts at the first value.
+    """
     level = np.full(len(matrix), np.nan)
     for values in matrix.T:
         step = np.where(np.isnan(level), values, level + alpha * (values - level))
@@ -27,7 +34,9 @@ def smoothed(matrix: Floats, alpha: float) -> Floats:
 
 
 def demand_intervals(matrix: Floats) -> Floats:
-    """Months [part, month] since the sale before (or since the start) where there is demand, NaN elsewhere."""
+    """Months [part, month] since the sale before (or since the start) where there is demand, NaN
+    elsewhere.
+    """
     gap = np.zeros(len(matrix))
     intervals = np.full(matrix.shape, np.nan)
     for month, values in enumerate(matrix.T):
@@ -64,21 +73,26 @@ class SyntetosBoylan(SeriesForecaster):
 
 @dataclass(frozen=True)
 class TeunterSyntetosBabai(SeriesForecaster):
-    """Probability of demand, smoothed every month, times size, smoothed at each sale (Teunter, Syntetos and Babai 2011)."""
+    """Probability of demand, smoothed every month, times size, smoothed at each sale (Teunter,
+    Syntetos and Babai 2011).
+    """
 
     alpha_probability: float
     alpha_size: float
     name: str = "tsb"
 
     def expected(self, matrix: Floats, horizon: int) -> tuple[Floats, Flags]:
-        probability = smoothed(np.where(np.isnan(matrix), np.nan, matrix > 0), self.alpha_probability)
+        probability = smoothed(
+            np.where(np.isnan(matrix), np.nan, matrix > 0), self.alpha_probability
+        )
         size = smoothed(np.where(matrix > 0, matrix, np.nan), self.alpha_size)
         return _flat(probability * np.nan_to_num(size), horizon)
 
 
 @dataclass(frozen=True)
 class Aggregated(SeriesForecaster):
-    """Levels smoothed over time aggregations of StatsForecast, series by series; a constant series keeps its level.
+    """Levels smoothed over time aggregations of StatsForecast, series by series; a constant series
+    keeps its level.
 
     ``build`` makes the StatsForecast model.
     """
@@ -110,7 +124,9 @@ def _adida() -> Any:
 
 
 def _flat(level: Floats, horizon: int) -> tuple[Floats, Flags]:
-    """The same level at every horizon; a part without any month has none and is left to the fallback."""
+    """The same level at every horizon; a part without any month has none and is left to the
+    fallback.
+    """
     forecast_qty = np.repeat(level[:, None], horizon, axis=1)
     return forecast_qty, np.zeros(forecast_qty.shape, dtype=bool)
 
@@ -124,7 +140,9 @@ def _sba(parameters: Parameters) -> SyntetosBoylan:
 
 
 def _tsb(parameters: Parameters) -> TeunterSyntetosBabai:
-    return TeunterSyntetosBabai(float(parameters["alpha_probability"]), float(parameters["alpha_size"]))
+    return TeunterSyntetosBabai(
+        float(parameters["alpha_probability"]), float(parameters["alpha_size"])
+    )
 
 
 MODELS = (
@@ -154,14 +172,19 @@ MODELS = (
     ModelSpec(
         name="imapa",
         family="intermittent",
-        description="Levels smoothed at several time aggregations (Petropoulos and Kourentzes 2015)",
+        description=(
+            "Levels smoothed at several time aggregations (Petropoulos and Kourentzes 2015)"
+        ),
         build=lambda parameters: Aggregated("imapa", _imapa),
         classes=(*SPARSE, "erratic"),
     ),
     ModelSpec(
         name="adida",
         family="intermittent",
-        description="Level smoothed at the time aggregation of the mean demand interval (Nikolopoulos et al. 2011)",
+        description=(
+            "Level smoothed at the time aggregation of the mean demand interval (Nikolopoulos et"
+            " al. 2011)"
+        ),
         build=lambda parameters: Aggregated("adida", _adida),
         classes=SPARSE,
     ),

@@ -12,7 +12,9 @@ from medallion_assets.zoo.spec import ModelSpec
 
 @dataclass(frozen=True)
 class SeasonalNaive(SeriesForecaster):
-    """Demand of the same calendar month in the last twelve; the mean of those that exist where it is missing."""
+    """Demand of the same calendar month in the last twelve; the mean of those that exist where it
+    is missing.
+    """
 
     name: str = "seasonal_naive"
 

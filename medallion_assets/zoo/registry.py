@@ -1,4 +1,6 @@
-"""The zoo: every ModelSpec of every family, by name. Adding a model edits its family; a new family is one more line here."""
+"""The zoo: every ModelSpec of every family, by name. Adding a model edits its family; a new family
+is one more line here.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ BASELINE = "seasonal_naive"
 def collect(*families: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
     """The models of all families, in order.
 
-    Raises ValueError for a name used twice, a member that does not exist, and a model listed before one of its members.
+    Raises ValueError for a name used twice, a member that does not exist, and a model listed before
+    one of its members.
     """
     specs = tuple(spec for family in families for spec in family)
     names = [spec.name for spec in specs]
@@ -27,8 +30,11 @@ def collect(*families: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
     return specs
 
 
-# Cheapest first, so that a broken input shows after seconds; combinations last, because they read their members.
-ZOO = collect(naive.MODELS, intermittent.MODELS, statistical.MODELS, boosting.MODELS, combination.MODELS)
+# Cheapest first, so that a broken input shows after seconds; combinations last, because they read
+# their members.
+ZOO = collect(
+    naive.MODELS, intermittent.MODELS, statistical.MODELS, boosting.MODELS, combination.MODELS
+)
 
 
 def model(name: str) -> ModelSpec:
@@ -38,11 +44,15 @@ def model(name: str) -> ModelSpec:
             return spec
     names = [spec.name for spec in ZOO]
     close = difflib.get_close_matches(name, names, n=1)
-    raise ValueError(f"no model '{name}' in the zoo; " + (f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"))
+    raise ValueError(
+        f"no model '{name}' in the zoo; "
+        + (f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}")
+    )
 
 
 def enabled(names: Iterable[str] | None) -> tuple[ModelSpec, ...]:
-    """The models to run, in the zoo's order: those named, the members they need and the baseline; all when none is named.
+    """The models to run, in the zoo's order: those named, the members they need and the baseline;
+    all when none is named.
 
     Raises ValueError for an unknown name.
     """

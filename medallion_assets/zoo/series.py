@@ -1,4 +1,5 @@
-"""Demand as a matrix of parts and months, the forecast frame, and the base of models that treat every series by itself.
+"""Demand as a matrix of parts and months, the forecast frame, and the base of models that treat
+every series by itself.
 
 What a single family computes does not belong here.
 """
@@ -28,10 +29,11 @@ def month_number(yyyymm: object) -> NDArray[np.int64]:
 
 
 def demand_matrix(demand: pd.DataFrame, part_numbers: pd.Series, origin: int) -> Floats:
-    """Demand [part, month] in units, the origin in the last column, NaN before a part's first month.
+    """Demand [part, month] in units, the origin in the last column, NaN before a part's first
+    month.
 
-    Rows follow ``part_numbers``, which must not repeat; a part without demand rows is NaN throughout. Months missing after
-    the first count as zero.
+    Rows follow ``part_numbers``, which must not repeat; a part without demand rows is NaN
+    throughout. Months missing after the first count as zero.
     """
     rows = pd.Index(part_numbers).get_indexer(pd.Index(demand["part_number"]))
     age = month_number(origin) - month_number(demand["yyyymm"])
@@ -54,7 +56,8 @@ def recent_mean(matrix: Floats, months: int = 12) -> Floats:
 def never_sold(matrix: Floats, newcomer_qty: float) -> Floats:
     """Expected monthly demand of parts without any sale, units; NaN for all others.
 
-    The mean of a gamma distribution of demand rates after so many months without a sale: what new parts sell, fading by month.
+    The mean of a gamma distribution of demand rates after so many months without a sale: what new
+    parts sell, fading by month.
     """
     waited = (~np.isnan(matrix)).sum(axis=1)
     expected = newcomer_qty * NEWCOMER_MONTHS / (NEWCOMER_MONTHS + waited)
@@ -62,12 +65,17 @@ def never_sold(matrix: Floats, newcomer_qty: float) -> Floats:
 
 
 def forecast_frame(
-    features: pd.DataFrame, matrix: Floats, forecast_qty: Floats, is_fallback: Flags, calibration: Calibration
+    features: pd.DataFrame,
+    matrix: Floats,
+    forecast_qty: Floats,
+    is_fallback: Flags,
+    calibration: Calibration,
 ) -> pd.DataFrame:
-    """Point forecasts [part, horizon] as the long frame of the protocol, with deciles by ``calibration``.
+    """Point forecasts [part, horizon] as the long frame of the protocol, with deciles by
+    ``calibration``.
 
-    A forecast that is not finite is replaced by the mean of the last twelve months and flagged; a negative one is zero.
-    ``is_fallback`` is [part, horizon] as well.
+    A forecast that is not finite is replaced by the mean of the last twelve months and flagged; a
+    negative one is zero. ``is_fallback`` is [part, horizon] as well.
     """
     parts, horizon = forecast_qty.shape
     failed = ~np.isfinite(forecast_qty)
@@ -77,38 +85,71 @@ def forecast_frame(
     by_cell = features.iloc[np.repeat(np.arange(parts), horizon)].reset_index(drop=True)
     is_count = np.repeat(is_count_demand(matrix), horizon)
     return cells_frame(
-        by_cell, horizons, expected, deciles(calibration, expected, by_cell, horizons, is_count), (is_fallback | failed).ravel()
+        by_cell,
+        horizons,
+        expected,
+        deciles(calibration, expected, by_cell, horizons, is_count),
+        (is_fallback | failed).ravel(),
     )
 
 
 def cells_frame(
-    by_cell: pd.DataFrame, horizons: NDArray[np.int64], forecast_qty: Floats, quantiles: Floats, is_fallback: Flags
+    by_cell: pd.DataFrame,
+    horizons: NDArray[np.int64],
+    forecast_qty: Floats,
+    quantiles: Floats,
+    is_fallback: Flags,
 ) -> pd.DataFrame:
     """One row per cell with FORECAST_COLUMNS; ``quantiles`` is [cell, decile]."""
-    frame = pd.DataFrame({"part_number": by_cell["part_number"].to_numpy(), "horizon": horizons, "forecast_qty": forecast_qty})
+    frame = pd.DataFrame(
+        {
+            "part_number": by_cell["part_number"].to_numpy(),
+            "horizon": horizons,
+            "forecast_qty": forecast_qty,
+        }
+    )
     frame[list(DECILES)] = quantiles
     frame["is_fallback"] = is_fallback
     return frame[list(FORECAST_COLUMNS)]
 
 
 class SeriesForecaster(ABC):
-    """A model that forecasts each series from its own demand and learns nothing but the spread of its past errors.
+    """A model that forecasts each series from its own demand and learns nothing but the spread of
+    its past errors.
 
     A part that was never sold has no demand of its own: what other new parts sell stands in for it.
 
-    Subclasses need the attribute ``name``, under which their past forecasts are stored, and ``expected``.
+    Subclasses need the attribute ``name``, under which their past forecasts are stored, and
+    ``expected``.
     """
 
     name: str
 
     @abstractmethod
     def expected(self, matrix: Floats, horizon: int) -> tuple[Floats, Flags]:
-        """Expected demand [part, horizon] in units and where a mean stands in for the method, from demand [part, month]."""
+        """Expected demand [part, horizon] in units and where a mean stands in for the method, from
+        demand [part, month].
+        """
 
-    def fit(self, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int, horizon: int, seed: int) -> Calibration:
+    def fit(
+        self,
+        demand: pd.DataFrame,
+        features: pd.DataFrame,
+        past: pd.DataFrame,
+        origin: int,
+        horizon: int,
+        seed: int,
+    ) -> Calibration:
         return learn(past, self.name, features)
 
-    def predict(self, fitted: Calibration, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
+    def predict(
+        self,
+        fitted: Calibration,
+        demand: pd.DataFrame,
+        features: pd.DataFrame,
+        origin: int,
+        horizon: int,
+    ) -> pd.DataFrame:
         matrix = demand_matrix(demand, features["part_number"], origin)
         forecast_qty, is_fallback = self.expected(matrix, horizon)
         unsold = never_sold(matrix, fitted.newcomer_qty)

@@ -1,6 +1,7 @@
 """Serving: the history a model reads, and the pyfunc that answers with forecasts for every class.
 
-The same functions forecast in the backtest, in the served table and in a process that has only the installed package.
+The same functions forecast in the backtest, in the served table and in a process that has only the
+installed package.
 """
 
 from __future__ import annotations
@@ -18,12 +19,23 @@ from medallion_assets.tables import DECILES, DEMAND_CLASSES, DEMAND_FEATURES
 from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, Forecaster
 
 TEXT_FEATURES = ("demand_class", "abc_class", "region")
-FEATURE_COLUMNS = tuple(name for name in DEMAND_FEATURES.column_names if name not in ("yyyymm", "part_number"))
+FEATURE_COLUMNS = tuple(
+    name for name in DEMAND_FEATURES.column_names if name not in ("yyyymm", "part_number")
+)
 HISTORY_COLUMNS = ("part_number", "yyyymm", "demand_qty", *FEATURE_COLUMNS)
 SERVED_COLUMNS = (
-    "part_number", "origin", "horizon", "target_yyyymm", "forecast_qty", *DECILES, "demand_class", "model",
-    "trained_yyyymm", "model_run_id", "is_fallback",
-)  # fmt: skip
+    "part_number",
+    "origin",
+    "horizon",
+    "target_yyyymm",
+    "forecast_qty",
+    *DECILES,
+    "demand_class",
+    "model",
+    "trained_yyyymm",
+    "model_run_id",
+    "is_fallback",
+)
 
 
 @dataclass(frozen=True)
@@ -38,19 +50,33 @@ class ServedModel:
 
 
 def split(history: pd.DataFrame, origin: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """History as the demand and features that a Forecaster reads, in one order and with one set of types wherever it came from."""
-    rows = history[history["yyyymm"] <= origin].sort_values(["part_number", "yyyymm"], kind="stable")
-    features = rows[(rows["yyyymm"] == origin) & rows["demand_class"].notna()].drop(columns="demand_qty").reset_index(drop=True)
+    """History as the demand and features that a Forecaster reads, in one order and with one set of
+    types wherever it came from.
+    """
+    rows = history[history["yyyymm"] <= origin].sort_values(
+        ["part_number", "yyyymm"], kind="stable"
+    )
+    features = (
+        rows[(rows["yyyymm"] == origin) & rows["demand_class"].notna()]
+        .drop(columns="demand_qty")
+        .reset_index(drop=True)
+    )
     numbers = [name for name in FEATURE_COLUMNS if name not in TEXT_FEATURES]
     features = features.astype({name: "float64" for name in numbers} | {"yyyymm": "int64"})
-    demand = rows.loc[rows["part_number"].isin(features["part_number"]), ["part_number", "yyyymm", "demand_qty"]]
-    return demand.astype({"yyyymm": "int64", "demand_qty": "float64"}).reset_index(drop=True), features
+    demand = rows.loc[
+        rows["part_number"].isin(features["part_number"]), ["part_number", "yyyymm", "demand_qty"]
+    ]
+    return (
+        demand.astype({"yyyymm": "int64", "demand_qty": "float64"}).reset_index(drop=True),
+        features,
+    )
 
 
 def unpacked(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Demand and features as ``split`` gives them, from one row per part in any order.
 
-    rows: part_number, yyyymm (the origin), FEATURE_COLUMNS and two lists, demand_months (ascending) and demand_quantities.
+    rows: part_number, yyyymm (the origin), FEATURE_COLUMNS and two lists, demand_months (ascending)
+    and demand_quantities.
     """
     rows = rows.sort_values("part_number", kind="stable", ignore_index=True)
     demand = {
@@ -64,40 +90,61 @@ def unpacked(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 class DemandForecaster(PythonModel):
     """The registered model: a manifest {demand class -> ServedModel}.
 
-    ``predict(history)`` forecasts every active part of a history frame (silver.monthly_demand through the origin joined with
-    silver.demand_features at the origin: HISTORY_COLUMNS); the origin is the newest month in it.
+    ``predict(history)`` forecasts every active part of a history frame (silver.monthly_demand
+    through the origin joined with silver.demand_features at the origin: HISTORY_COLUMNS); the
+    origin is the newest month in it.
     """
 
     def __init__(self, entries: Mapping[str, ServedModel], horizon: int):
         self.entries = dict(entries)
         self.horizon = horizon
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """SERVED_COLUMNS, one row per active part and horizon, in order of part and horizon."""
-        if absent := [name for name in ("part_number", "yyyymm", "demand_qty", "demand_class") if name not in model_input]:
+        if absent := [
+            name
+            for name in ("part_number", "yyyymm", "demand_qty", "demand_class")
+            if name not in model_input
+        ]:
             raise ValueError(
-                f"history lacks {', '.join(absent)}; it holds silver.monthly_demand joined with silver.demand_features at the origin"
+                f"history lacks {', '.join(absent)}; it holds silver.monthly_demand joined with"
+                " silver.demand_features at the origin"
             )
         origin = int(model_input["yyyymm"].max())
         return self.forecast(model_input, origin)
 
-    def forecast(self, history: pd.DataFrame, origin: int, answered: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
+    def forecast(
+        self, history: pd.DataFrame, origin: int, answered: Mapping[str, pd.DataFrame] | None = None
+    ) -> pd.DataFrame:
         """As predict, with the origin given: a bucket of parts need not hold it.
 
-        ``answered``: by run, FORECAST_COLUMNS that its fit gave for this origin from the same history; only other parts are forecast.
+        ``answered``: by run, FORECAST_COLUMNS that its fit gave for this origin from the same
+        history; only other parts are forecast.
         """
         return self._forecast(*split(history, origin), origin, answered or {})
 
     def by_bucket(self, origin: int) -> Any:
-        """The model as a function of the packed history of a bucket and of what runs answered there: run_id and FORECAST_COLUMNS."""
+        """The model as a function of the packed history of a bucket and of what runs answered
+        there: run_id and FORECAST_COLUMNS.
+        """
 
         def forecast_bucket(packed: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
             answered = {run: rows[list(FORECAST_COLUMNS)] for run, rows in stored.groupby("run_id")}
-            return self._forecast(*unpacked(packed), origin, answered) if len(packed) else _no_rows()
+            return (
+                self._forecast(*unpacked(packed), origin, answered) if len(packed) else _no_rows()
+            )
 
         return forecast_bucket
 
-    def _forecast(self, demand: pd.DataFrame, features: pd.DataFrame, origin: int, answered: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    def _forecast(
+        self,
+        demand: pd.DataFrame,
+        features: pd.DataFrame,
+        origin: int,
+        answered: Mapping[str, pd.DataFrame],
+    ) -> pd.DataFrame:
         active = features[features["is_active"].astype(bool)]
         frames = []
         for demand_class in DEMAND_CLASSES:
@@ -107,11 +154,22 @@ class DemandForecaster(PythonModel):
                 continue
             found = []
             if entry.run_id in answered:
-                found.append(answered[entry.run_id].loc[lambda rows, wanted=names: rows["part_number"].isin(wanted)])
+                found.append(
+                    answered[entry.run_id].loc[
+                        lambda rows, wanted=names: rows["part_number"].isin(wanted)
+                    ]
+                )
                 names = names[~names.isin(found[0]["part_number"])]
             if len(names):
-                sold, known = (rows[rows["part_number"].isin(names)].reset_index(drop=True) for rows in (demand, active))
-                found.append(entry.forecaster.predict(entry.fitted, sold, known, origin, self.horizon)[list(FORECAST_COLUMNS)])
+                sold, known = (
+                    rows[rows["part_number"].isin(names)].reset_index(drop=True)
+                    for rows in (demand, active)
+                )
+                found.append(
+                    entry.forecaster.predict(entry.fitted, sold, known, origin, self.horizon)[
+                        list(FORECAST_COLUMNS)
+                    ]
+                )
             labels = {
                 "demand_class": demand_class,
                 "model": entry.model,
@@ -125,7 +183,11 @@ class DemandForecaster(PythonModel):
         targets = {h: add_months(origin, h) for h in range(1, self.horizon + 1)}
         served["horizon"] = served["horizon"].astype(np.int64)
         served["target_yyyymm"] = served["horizon"].map(targets)
-        return served[list(SERVED_COLUMNS)].sort_values(["part_number", "horizon"], kind="stable").reset_index(drop=True)
+        return (
+            served[list(SERVED_COLUMNS)]
+            .sort_values(["part_number", "horizon"], kind="stable")
+            .reset_index(drop=True)
+        )
 
     def models(self) -> Iterator[tuple[str, ServedModel]]:
         """Class and entry, in the order of the classes."""

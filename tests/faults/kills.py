@@ -1,4 +1,5 @@
-"""SIGKILL at random moments and at named points, again and again, until a lakehouse is complete; then it must equal an undisturbed one.
+"""SIGKILL at random moments and at named points, again and again, until a lakehouse is complete;
+then it must equal an undisturbed one.
 
 `python -m tests.faults.kills N folder` makes N kills, going on where it stopped.
 """
@@ -43,7 +44,9 @@ RANDOM_KILLS = 20  # of one round
 
 
 def campaign(kills: int, folder: Path) -> int:
-    """Rounds of kills until there were so many; prints each and a summary. Returns the number of faults found."""
+    """Rounds of kills until there were so many; prints each and a summary. Returns the number of
+    faults found.
+    """
     record = folder / "kills.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
@@ -54,22 +57,42 @@ def campaign(kills: int, folder: Path) -> int:
         left = kills - sum(len(round_["kills"]) for round_ in done)
         # Four rounds meet every named point three times, and random moments once.
         points = () if number % 4 == 2 else POINTS
-        found = disturbed(folder / f"round_{number}", points[:left] or min(RANDOM_KILLS, left), expected, number, seconds=seconds)
+        found = disturbed(
+            folder / f"round_{number}",
+            points[:left] or min(RANDOM_KILLS, left),
+            expected,
+            number,
+            seconds=seconds,
+        )
         done.append(found)
         with record.open("a") as file:
             file.write(json.dumps(found) + "\n")
-        print(f"round {number}: {len(found['kills'])} kills, {len(found['faults'])} faults", *found["faults"], sep="\n  ", flush=True)
-    at_points = Counter(kill["point"] for round_ in done for kill in round_["kills"] if kill["point"])
-    steps = Counter(kill["step"] for round_ in done for kill in round_["kills"] if not kill["point"])
+        print(
+            f"round {number}: {len(found['kills'])} kills, {len(found['faults'])} faults",
+            *found["faults"],
+            sep="\n  ",
+            flush=True,
+        )
+    at_points = Counter(
+        kill["point"] for round_ in done for kill in round_["kills"] if kill["point"]
+    )
+    steps = Counter(
+        kill["step"] for round_ in done for kill in round_["kills"] if not kill["point"]
+    )
     faults = [fault for round_ in done for fault in round_["faults"]]
-    print(f"{sum(len(round_['kills']) for round_ in done)} kills in {len(done)} rounds, {len(faults)} faults")
+    print(
+        f"{sum(len(round_['kills']) for round_ in done)} kills in {len(done)} rounds, {len(faults)}"
+        " faults"
+    )
     for name, count in [*((p, at_points[p]) for p in POINTS), *sorted(steps.items())]:
         print(f"  {count:3} {name}")
     return len(faults)
 
 
 def undisturbed(folder: Path, deliveries: int = 2) -> Content:
-    """The content of the scenario's lakehouse after its deliveries, run without a fault; a finished one is taken as it is."""
+    """The content of the scenario's lakehouse after its deliveries, run without a fault; a finished
+    one is taken as it is.
+    """
     scenario = Scenario(folder)
     if not (folder / "is_complete").exists():
         scenario.create()
@@ -85,9 +108,15 @@ def undisturbed(folder: Path, deliveries: int = 2) -> Content:
 
 
 def disturbed(
-    folder: Path, kills: tuple[str, ...] | int, expected: Content, seed: int, deliveries: int = 2, seconds: float = 60
+    folder: Path,
+    kills: tuple[str, ...] | int,
+    expected: Content,
+    seed: int,
+    deliveries: int = 2,
+    seconds: float = 60,
 ) -> dict[str, Any]:
-    """One round: the scenario is killed at the points, or so many times at random moments, while it takes in its deliveries.
+    """One round: the scenario is killed at the points, or so many times at random moments, while it
+    takes in its deliveries.
 
     ``seconds``: what an undisturbed run takes, for the random moments.
     Returns the kills, each with the step it met, and the faults found at the end.
@@ -115,7 +144,9 @@ def disturbed(
             made.append({"point": point, "step": run.step()})
             run.kill()
         elif code:
-            faults.append(f"a run after {made[-1:]} failed with exit code {code}: {_last_lines(run)}")
+            faults.append(
+                f"a run after {made[-1:]} failed with exit code {code}: {_last_lines(run)}"
+            )
         else:
             deliver()
     while True:

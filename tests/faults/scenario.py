@@ -1,4 +1,5 @@
-"""A small lakehouse to be disturbed: its files and configuration, how it is run, and how two lakehouses are compared.
+"""A small lakehouse to be disturbed: its files and configuration, how it is run, and how two
+lakehouses are compared.
 
 What disturbs it lies in victim.py, kills.py and the tests.
 """
@@ -32,8 +33,17 @@ from resources.tracking import COMMITTED, MlflowTracking
 
 FIRST, LAST = 202201, 202209
 REPOSITORY = Path(__file__).resolve().parents[2]
-# What names a run, a moment or a count of commits, and so differs between two runs that came to the same.
-OF_THE_RUN = ("model_run_id", "input_versions", "registry_version", "candidate_version", "evidence_version", "fit_seconds", "run_id")
+# What names a run, a moment or a count of commits, and so differs between two runs that came to the
+# same.
+OF_THE_RUN = (
+    "model_run_id",
+    "input_versions",
+    "registry_version",
+    "candidate_version",
+    "evidence_version",
+    "fit_seconds",
+    "run_id",
+)
 SPARK_SAYS = re.compile(r"WARN|setLogLevel|log4j|default log level")  # while it starts
 LATE_LINES = (
     "Order No,Item Code,Customer,Region,Order Date,Qty,Unit Price,Item Description\n"
@@ -61,7 +71,9 @@ class Scenario:
         """Write files and configuration; ``changes`` replace its keys."""
         shutil.rmtree(self.folder, ignore_errors=True)
         write(Simulation(parts=20, months=9, first_month=FIRST, seed=3), self.folder / "landing")
-        self.config.write_text(yaml.safe_dump({**_configuration(closed_through), **changes}), encoding="utf-8")
+        self.config.write_text(
+            yaml.safe_dump({**_configuration(closed_through), **changes}), encoding="utf-8"
+        )
         return self
 
     def deliver_late(self) -> None:
@@ -74,18 +86,34 @@ class Scenario:
         ``point`` is where it meets its fault (victim.py).
         """
         command = [sys.executable, "-m", "tests.faults.victim", point, *job]
-        environment = {**os.environ, "MEDALLION_CONFIG": str(self.config), "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
-        for name in [n for n in environment if n.startswith(("SAIL_", "SPARK_")) or n in ("DAGSTER_HOME", "MEDALLION_ENGINE")]:
+        environment = {
+            **os.environ,
+            "MEDALLION_CONFIG": str(self.config),
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONUNBUFFERED": "1",
+        }
+        for name in [
+            n
+            for n in environment
+            if n.startswith(("SAIL_", "SPARK_")) or n in ("DAGSTER_HOME", "MEDALLION_ENGINE")
+        ]:
             del environment[name]
         log = log or self.folder / "run.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                command, cwd=self.folder, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=self.folder,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         return Run(process, log, log.stat().st_size)
 
     def run(self, seconds: float = 600) -> str:
-        """`medallion run` to its end; returns what it printed. Raises AssertionError where it fails."""
+        """`medallion run` to its end; returns what it printed. Raises AssertionError where it
+        fails.
+        """
         started = self.start()
         code = started.wait(seconds)
         assert code == 0, f"exit code {code}\n{started.output()[-3000:]}"
@@ -121,12 +149,18 @@ class Run:
 
     def step(self) -> str:
         """The step it was in: the one after the last that it told of."""
-        told = [line.strip() for line in self.output().splitlines() if line.strip() and not SPARK_SAYS.search(line)]
+        told = [
+            line.strip()
+            for line in self.output().splitlines()
+            if line.strip() and not SPARK_SAYS.search(line)
+        ]
         return re.sub(r"[\d.,]+ ?s?\b", "", told[-1])[:80].strip() if told else "start-up"
 
 
 class Content(NamedTuple):
-    """What a lakehouse holds, without what names a run: rows by table, manifests by decision, MLflow's figures by model and month."""
+    """What a lakehouse holds, without what names a run: rows by table, manifests by decision,
+    MLflow's figures by model and month.
+    """
 
     rows: Mapping[str, pd.DataFrame]
     manifests: Mapping[int, Mapping[str, tuple[str, int]]]
@@ -141,51 +175,80 @@ def content(settings: Settings) -> Content:
         stored = _newest(lakehouse.rows(spec)) if spec is LEDGER else lakehouse.rows(spec)
         rows[spec.id] = _plain(stored, spec)
     decisions = lakehouse.rows(tables.CHAMPION)
-    versions = decisions.set_index("decision_number")["registry_version"].astype(int) if len(decisions) else pd.Series(dtype=int)
+    versions = (
+        decisions.set_index("decision_number")["registry_version"].astype(int)
+        if len(decisions)
+        else pd.Series(dtype=int)
+    )
     loaded = {version: tracking.load_version(version).entries for version in sorted(set(versions))}
     manifests = {
-        int(number): {name: (entry.model, entry.trained_yyyymm) for name, entry in loaded[version].items()}
+        int(number): {
+            name: (entry.model, entry.trained_yyyymm) for name, entry in loaded[version].items()
+        }
         for number, version in versions.items()
     }
     zoo = lakehouse.rows(tables.ZOO_FORECAST, ["model", "yyyymm", "run_id"]).drop_duplicates()
     logged = {}
     for model, month, run_id in zoo.itertuples(index=False):
         found = tracking.run(run_id)
-        assert found.tags.get(COMMITTED) == "true", f"{model} {month}: its run {run_id} is not marked as committed"
+        assert found.tags.get(COMMITTED) == "true", (
+            f"{model} {month}: its run {run_id} is not marked as committed"
+        )
         logged[(model, int(month))] = found.parameters
     return Content(rows, manifests, logged)
 
 
 def differences(found: Content, expected: Content) -> list[str]:
-    """What one lakehouse holds otherwise than another: rows lost, rows twice or changed, manifests, logged parameters."""
+    """What one lakehouse holds otherwise than another: rows lost, rows twice or changed, manifests,
+    logged parameters.
+    """
     told = []
     for table, wanted in expected.rows.items():
-        have, want = (set(map(tuple, rows.itertuples(index=False))) for rows in (found.rows[table], wanted))
+        have, want = (
+            set(map(tuple, rows.itertuples(index=False))) for rows in (found.rows[table], wanted)
+        )
         if lost := want - have:
-            told.append(f"{table}: {len(lost)} rows lost or changed, for instance {min(map(str, lost))[:300]}")
+            told.append(
+                f"{table}: {len(lost)} rows lost or changed, for instance"
+                f" {min(map(str, lost))[:300]}"
+            )
         if extra := have - want:
-            told.append(f"{table}: {len(extra)} rows too many, for instance {min(map(str, extra))[:300]}")
+            told.append(
+                f"{table}: {len(extra)} rows too many, for instance {min(map(str, extra))[:300]}"
+            )
         if len(found.rows[table]) != len(have):
             told.append(f"{table}: {len(found.rows[table]) - len(have)} rows twice")
     if found.manifests != expected.manifests:
-        told.append(f"registered versions differ: {found.manifests} instead of {expected.manifests}")
+        told.append(
+            f"registered versions differ: {found.manifests} instead of {expected.manifests}"
+        )
     if found.logged != expected.logged:
-        told.append(f"parameters in MLflow differ: {sorted(set(found.logged) ^ set(expected.logged))}")
+        told.append(
+            f"parameters in MLflow differ: {sorted(set(found.logged) ^ set(expected.logged))}"
+        )
     return told
 
 
 def standing_faults(settings: Settings) -> list[str]:
-    """What no finished run may leave behind: runs that count as running, an alias that is not the last decision's, a key twice."""
+    """What no finished run may leave behind: runs that count as running, an alias that is not the
+    last decision's, a key twice.
+    """
     import mlflow
 
     told = []
     lakehouse, tracking = runs.reader(settings), MlflowTracking(settings, "", lambda: None)
     decisions = lakehouse.rows(tables.CHAMPION)
-    if len(decisions) and tracking.alias() != (last := int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])):
+    if len(decisions) and tracking.alias() != (
+        last := int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
+    ):
         told.append(f"the alias is {tracking.alias()}, the last decision says {last}")
     client = mlflow.MlflowClient(settings.tracking_uri, settings.registry_uri)
     experiment = client.get_experiment_by_name(settings.mlflow.experiment)
-    running = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'") if experiment else []
+    running = (
+        client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+        if experiment
+        else []
+    )
     told += [f"MLflow run {run.info.run_name} still counts as running" for run in running]
     for spec in tables.TABLES:
         twice = lakehouse.rows(spec, list(spec.key)).duplicated().sum()
@@ -224,9 +287,28 @@ def answers(url: str) -> bool:
 @contextlib.contextmanager
 def mlflow_server(folder: Path, port: int) -> Iterator[None]:
     """A real MLflow server on loopback, ended by process id."""
-    store = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "artifacts")]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *store]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/server.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        *store,
+    ]
+    server = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         assert wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 120)
         yield
@@ -237,8 +319,16 @@ def mlflow_server(folder: Path, port: int) -> Iterator[None]:
 
 def _plain(rows: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
     """Compared columns as texts that are equal for equal values."""
-    dropped = {"delta_version", "details", "engine", "input_version", "recorded_at"} if spec is LEDGER else set()
-    own = [c for c in spec.compared_columns if c in rows and c not in (*OF_THE_RUN, *dropped) and not c.endswith("_at")]
+    dropped = (
+        {"delta_version", "details", "engine", "input_version", "recorded_at"}
+        if spec is LEDGER
+        else set()
+    )
+    own = [
+        c
+        for c in spec.compared_columns
+        if c in rows and c not in (*OF_THE_RUN, *dropped) and not c.endswith("_at")
+    ]
     if spec.has_source_columns:
         own += [c for c in rows.columns if c not in spec.column_names]
     shown = rows[own].map(_text)
@@ -246,10 +336,15 @@ def _plain(rows: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
 
 
 def _newest(ledger: pd.DataFrame) -> pd.DataFrame:
-    """The last record of each slice; of slices that hold nothing none, since it depends on the way whether one was noted."""
-    newest = ledger.sort_values("recorded_at").drop_duplicates(["table_id", "yyyymm", "writer"], keep="last")
+    """The last record of each slice; of slices that hold nothing none, since it depends on the way
+    whether one was noted.
+    """
+    newest = ledger.sort_values("recorded_at").drop_duplicates(
+        ["table_id", "yyyymm", "writer"], keep="last"
+    )
     by_version = newest["table_id"].isin([tables.CHAMPION.id, tables.DEMAND_FORECAST.id])
-    # A kill between registry and decision leaves a version that nobody serves, and the next one a higher number.
+    # A kill between registry and decision leaves a version that nobody serves, and the next one a
+    # higher number.
     newest = newest.assign(data_version=newest["data_version"].mask(by_version, ""))
     return newest[newest["row_count"] > 0]
 
@@ -264,9 +359,15 @@ def _text(value: Any) -> str:
 
 def _configuration(closed_through: int | None) -> dict[str, Any]:
     columns = {
-        "order_id": "Order No", "part_number": "Item Code", "customer_id": "Customer", "region": "Region", "order_date": "Order Date",
-        "quantity": "Qty", "unit_price": "Unit Price", "description": "Item Description",
-    }  # fmt: skip
+        "order_id": "Order No",
+        "part_number": "Item Code",
+        "customer_id": "Customer",
+        "region": "Region",
+        "order_date": "Order Date",
+        "quantity": "Qty",
+        "unit_price": "Unit Price",
+        "description": "Item Description",
+    }
     source = {
         "name": "wholesaler",
         "files": "landing/*.csv",

@@ -1,6 +1,8 @@
-"""The process that faults befall: `medallion run`, or one job, with the real resources; at a named point it is killed or overtaken.
+"""The process that faults befall: `medallion run`, or one job, with the real resources; at a named
+point it is killed or overtaken.
 
-`python -m tests.faults.victim when:Class.method:table[:act] [job first last]`; an empty point lets it run.
+`python -m tests.faults.victim when:Class.method:table[:act] [job first last]`; an empty point lets
+it run.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from typing import Any
 
 
 def main(point: str = "", *job: str) -> None:
-    """Run until the point is met. ``act``: kill (the default), or write: another writer commits to the table first."""
+    """Run until the point is met. ``act``: kill (the default), or write: another writer commits to
+    the table first.
+    """
     from medallion_assets import cli
     from medallion_assets.environment import current_settings
     from medallion_assets.operations import runs
@@ -31,7 +35,9 @@ def main(point: str = "", *job: str) -> None:
 
 
 def befall(when: str, method: str, table: str = "", act: str = "kill") -> None:
-    """Make the first call of a method, for a table where one is named, meet the fault before or after it is done."""
+    """Make the first call of a method, for a table where one is named, meet the fault before or
+    after it is done.
+    """
     from resources import lakehouse, tracking
 
     owner_name, name = method.split(".")

@@ -1,4 +1,6 @@
-"""Every asset body over resources in memory: jobs of the project run for ranges and single months, transforms replaced."""
+"""Every asset body over resources in memory: jobs of the project run for ranges and single months,
+transforms replaced.
+"""
 
 from __future__ import annotations
 
@@ -58,17 +60,43 @@ from resources.errors import Refused
 from resources.settings import RetrainingSettings, Settings, Source
 from tests import fakes
 from tests.conftest import SOURCE
-from tests.fakes import FakeFrame, FakeLakehouse, FakeOrderFiles, FakeReportFiles, FakeTracking, filled
+from tests.fakes import (
+    FakeFrame,
+    FakeLakehouse,
+    FakeOrderFiles,
+    FakeReportFiles,
+    FakeTracking,
+    filled,
+)
 from tests.frames import feature_frame
 
 NAIVE = "seasonal_naive"
 MODEL_KEY = zoo_assets.model_key(NAIVE)
-KEYS = {MODEL_KEY if spec is ZOO_FORECAST else asset_key(spec): spec for spec in TABLES if spec not in (*RECORDS, RETRAINING_DECISION)}
-AFTER_TRAINING = (ZOO_FORECAST, ZOO_RESULT, MODEL_EVALUATION, CHAMPION, DEMAND_FORECAST, FORECAST_ACCURACY)
+KEYS = {
+    MODEL_KEY if spec is ZOO_FORECAST else asset_key(spec): spec
+    for spec in TABLES
+    if spec not in (*RECORDS, RETRAINING_DECISION)
+}
+AFTER_TRAINING = (
+    ZOO_FORECAST,
+    ZOO_RESULT,
+    MODEL_EVALUATION,
+    CHAMPION,
+    DEMAND_FORECAST,
+    FORECAST_ACCURACY,
+)
 PLOTS = (
-    "model_comparison", "error_by_segment", "forecast_against_actual", "calibration", "served_forecast", "demand_history",
-    "forecast_by_class", "error_by_lag", "coverage_by_lag", "value_added",
-)  # fmt: skip
+    "model_comparison",
+    "error_by_segment",
+    "forecast_against_actual",
+    "calibration",
+    "served_forecast",
+    "demand_history",
+    "forecast_by_class",
+    "error_by_lag",
+    "coverage_by_lag",
+    "value_added",
+)
 # The file of the first run ends with LAST, which is complete only when lines of NEXT are there.
 FIRST, EVIDENCE, TRAINED, LAST, NEXT = 202101, 202104, (202105, 202106), 202107, 202108
 ALL_MONTHS = range(FIRST, LAST + 1)
@@ -85,7 +113,11 @@ SETTINGS = Settings(
 def order_lines(*months: int) -> list[dict[str, str]]:
     """Two parts sold late in each month."""
     line = {"Order": "1", "Customer": "c", "Region": "North", "Qty": "3", "Price": "2"}
-    return [{**line, "Part": part, "Date": f"{m // 100}-{m % 100:02}-28"} for m in months for part in ("P1", "P2")]
+    return [
+        {**line, "Part": part, "Date": f"{m // 100}-{m % 100:02}-28"}
+        for m in months
+        for part in ("P1", "P2")
+    ]
 
 
 @dataclass
@@ -100,7 +132,12 @@ class Execution:
         found: dict[str, dict[str, Any]] = {}
         for event in self.events:
             if event.is_step_materialization and event.asset_key == key:
-                metadata = {name: value.value for name, value in event.step_materialization_data.materialization.metadata.items()}
+                metadata = {
+                    name: value.value
+                    for name, value in (
+                        event.step_materialization_data.materialization.metadata.items()
+                    )
+                }
                 found.setdefault(str(event.partition), {}).update(metadata)
         return found
 
@@ -124,18 +161,37 @@ class World:
 
     def __post_init__(self) -> None:
         self.journal = self.tracking.journal = self.lakehouse.journal
-        fake = {"lakehouse": self.lakehouse, "tracking": self.tracking, "orders": self.orders, "reports": self.reports}
+        fake = {
+            "lakehouse": self.lakehouse,
+            "tracking": self.tracking,
+            "orders": self.orders,
+            "reports": self.reports,
+        }
         self.defs = build_defs(self.settings, build_resources(self.settings) | fake)
 
     def copied(self) -> World:
         """A world of its own with the same tables, files and runs, and an empty journal."""
-        made = World(*(copy.deepcopy(fake) for fake in (self.lakehouse, self.orders, self.tracking, self.reports)))
+        made = World(
+            *(
+                copy.deepcopy(fake)
+                for fake in (self.lakehouse, self.orders, self.tracking, self.reports)
+            )
+        )
         made.journal.clear()
         return made
 
-    def run(self, job: str, first: int, last: int | None = None, tags: Mapping[str, str] | None = None) -> Execution:
+    def run(
+        self, job: str, first: int, last: int | None = None, tags: Mapping[str, str] | None = None
+    ) -> Execution:
         """Run a job for a single month, or for a range in one run."""
-        span = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)} if last else {}
+        span = (
+            {
+                "dagster/asset_partition_range_start": str(first),
+                "dagster/asset_partition_range_end": str(last),
+            }
+            if last
+            else {}
+        )
         single = {} if last else {"partition_key": str(first)}
         result = self.defs.resolve_job_def(job).execute_in_process(
             tags={**span, **(tags or {})}, raise_on_error=False, run_config=QUIET, **single
@@ -158,19 +214,32 @@ def dated(lines: FakeFrame, *_: Any) -> FakeFrame:
 
 def described(lines: FakeFrame) -> FakeFrame:
     counted = lines.toPandas().groupby(["_delivery_id", "yyyymm"], as_index=False)
-    return FakeFrame(counted.agg(line_count=("_day", "size"), last_day=("_day", "max"), content_version=("_row_hash", "sum"))).withColumns(
-        {"unreadable_line_count": fakes.functions.lit(0)}
-    )
+    return FakeFrame(
+        counted.agg(
+            line_count=("_day", "size"),
+            last_day=("_day", "max"),
+            content_version=("_row_hash", "sum"),
+        )
+    ).withColumns({"unreadable_line_count": fakes.functions.lit(0)})
 
 
 def stored_lines(lines: FakeFrame, source_name: str, ingested_at: Mapping[str, Any]) -> FakeFrame:
     rows = lines.toPandas().drop(columns="_day")
-    return FakeFrame(rows.assign(_source=source_name, _occurrence=1, _ingested_at=rows["_delivery_id"].map(ingested_at)))
+    return FakeFrame(
+        rows.assign(
+            _source=source_name, _occurrence=1, _ingested_at=rows["_delivery_id"].map(ingested_at)
+        )
+    )
 
 
 def accepted(lines: FakeFrame) -> FakeFrame:
     sold = (
-        filled(SILVER_SALES_ORDERS, yyyymm=r["yyyymm"], line_id=f"{r['_delivery_id']}{r['_line_number']}", part_number=r["Part"])
+        filled(
+            SILVER_SALES_ORDERS,
+            yyyymm=r["yyyymm"],
+            line_id=f"{r['_delivery_id']}{r['_line_number']}",
+            part_number=r["Part"],
+        )
         for r in lines.collect()
     )
     return FakeFrame(sold, SILVER_SALES_ORDERS.column_names)
@@ -178,39 +247,71 @@ def accepted(lines: FakeFrame) -> FakeFrame:
 
 def sold_parts(sales: FakeFrame, announced: FakeFrame) -> FakeFrame:
     first = sales.toPandas().groupby("part_number")["yyyymm"].min()
-    return FakeFrame([filled(PARTS, part_number=part, yyyymm=month) for part, month in first.items()], PARTS.column_names)
+    return FakeFrame(
+        [filled(PARTS, part_number=part, yyyymm=month) for part, month in first.items()],
+        PARTS.column_names,
+    )
 
 
-def demand(sales: FakeFrame, parts: FakeFrame, months: Sequence[int], complete: Iterable[int]) -> FakeFrame:
+def demand(
+    sales: FakeFrame, parts: FakeFrame, months: Sequence[int], complete: Iterable[int]
+) -> FakeFrame:
     counted = sales.toPandas().groupby(["part_number", "yyyymm"]).size()
     rows = [
-        filled(MONTHLY_DEMAND, part_number=part, yyyymm=month, demand_qty=float(n), is_complete=month in complete)
+        filled(
+            MONTHLY_DEMAND,
+            part_number=part,
+            yyyymm=month,
+            demand_qty=float(n),
+            is_complete=month in complete,
+        )
         for (part, month), n in counted.items()
         if month in months
     ]
     return FakeFrame(rows, MONTHLY_DEMAND.column_names)
 
 
-def features(demand: FakeFrame, parts: FakeFrame, months: Sequence[int], settings: Any) -> FakeFrame:
+def features(
+    demand: FakeFrame, parts: FakeFrame, months: Sequence[int], settings: Any
+) -> FakeFrame:
     known = feature_frame(demand.toPandas()[["part_number", "yyyymm", "demand_qty"]])
     return FakeFrame(known[known["yyyymm"].isin(months)])
 
 
 def packed(lakehouse: FakeLakehouse, settings: Settings, origin: int) -> FakeFrame:
-    known = lakehouse.read(MONTHLY_DEMAND, backtest.window(settings, origin)).where("is_complete").toPandas()
+    known = (
+        lakehouse.read(MONTHLY_DEMAND, backtest.window(settings, origin))
+        .where("is_complete")
+        .toPandas()
+    )
     active = lakehouse.read(DEMAND_FEATURES, [origin]).where("is_active").toPandas()
-    history = known[["part_number", "yyyymm", "demand_qty"]].merge(active, on=["part_number", "yyyymm"], how="left")
+    history = known[["part_number", "yyyymm", "demand_qty"]].merge(
+        active, on=["part_number", "yyyymm"], how="left"
+    )
     demand, rows = split(history[list(HISTORY_COLUMNS)], origin)
     by_part = demand.groupby("part_number")
-    lists = {f"demand_{kind}": rows["part_number"].map(by_part[name].agg(list)) for kind, name in DEMAND_LISTS}
+    lists = {
+        f"demand_{kind}": rows["part_number"].map(by_part[name].agg(list))
+        for kind, name in DEMAND_LISTS
+    }
     return FakeFrame(rows.assign(**lists))
 
 
 def result(
-    forecasts: FakeFrame, demand: FakeFrame, features: FakeFrame, origins: Mapping[int, Sequence[int]], classes: Any, stored: Any
+    forecasts: FakeFrame,
+    demand: FakeFrame,
+    features: FakeFrame,
+    origins: Mapping[int, Sequence[int]],
+    classes: Any,
+    stored: Any,
 ) -> FakeFrame:
     rows = [
-        filled(ZOO_RESULT, **{name: r[name] for name in ("model", "part_number", "horizon")}, yyyymm=month, origin=r["yyyymm"])
+        filled(
+            ZOO_RESULT,
+            **{name: r[name] for name in ("model", "part_number", "horizon")},
+            yyyymm=month,
+            origin=r["yyyymm"],
+        )
         for month, wanted in origins.items()
         for r in forecasts.collect()
         if r["yyyymm"] in wanted
@@ -221,7 +322,14 @@ def result(
 def evaluation(results: FakeFrame, seconds: FakeFrame, classes: Any, settings: Any) -> FakeFrame:
     segments = [("all", "all"), *(("demand_class", name) for name in DEMAND_CLASSES)]
     rows = [
-        filled(MODEL_EVALUATION, yyyymm=month, model=NAIVE, segment_kind=kind, segment=segment, horizon=0)
+        filled(
+            MODEL_EVALUATION,
+            yyyymm=month,
+            model=NAIVE,
+            segment_kind=kind,
+            segment=segment,
+            horizon=0,
+        )
         for month in results.toPandas()["yyyymm"].unique()
         for kind, segment in segments
     ]
@@ -229,11 +337,18 @@ def evaluation(results: FakeFrame, seconds: FakeFrame, classes: Any, settings: A
 
 
 def served(forecasts: FakeFrame, baseline: str, has_version: bool) -> FakeFrame:
-    return FakeFrame(forecasts.toPandas().drop(columns="is_fallback").rename(columns={"origin": "yyyymm"}).assign(status="forecast"))
+    return FakeFrame(
+        forecasts.toPandas()
+        .drop(columns="is_fallback")
+        .rename(columns={"origin": "yyyymm"})
+        .assign(status="forecast")
+    )
 
 
 def published(rows: FakeFrame, vintage: int, reason: str | None) -> FakeFrame:
-    return FakeFrame(rows.toPandas().assign(vintage=vintage, reason=reason)[list(DEMAND_FORECAST.column_names)])
+    return FakeFrame(
+        rows.toPandas().assign(vintage=vintage, reason=reason)[list(DEMAND_FORECAST.column_names)]
+    )
 
 
 def no_rows(*columns: str) -> Any:
@@ -243,7 +358,10 @@ def no_rows(*columns: str) -> Any:
 def repeated_keys(spec: TableSpec, table: FakeFrame) -> FakeFrame:
     rows = table.toPandas()
     twice = rows[rows.duplicated(list(spec.key))]
-    found = [{"rule": "key_unique", "yyyymm": row.get("yyyymm", 0), "row_count": 1} for row in twice.to_dict("records")]
+    found = [
+        {"rule": "key_unique", "yyyymm": row.get("yyyymm", 0), "row_count": 1}
+        for row in twice.to_dict("records")
+    ]
     return FakeFrame(found, ["rule", "yyyymm", "row_count"])
 
 
@@ -251,14 +369,29 @@ def repeated_keys(spec: TableSpec, table: FakeFrame) -> FakeFrame:
 def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
     """Transforms over pandas in place of Spark's, for all tests of this file."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (register, bronze_lines, silver_assets, watch_assets, champion_assets, publishing, backtest, buckets, checks):
+        for module in (
+            register,
+            bronze_lines,
+            silver_assets,
+            watch_assets,
+            champion_assets,
+            publishing,
+            backtest,
+            buckets,
+            checks,
+        ):
             patch.setattr(module, "F", fakes.functions)
         patch.setattr(policies, "RETRY_DELAY_SECONDS", 0)
         drawn = SimpleNamespace(
-            **dict.fromkeys(PLOTS, lambda *args, **options: "a figure"), rendered=lambda figure: Picture(b"png", "a figure")
+            **dict.fromkeys(PLOTS, lambda *args, **options: "a figure"),
+            rendered=lambda figure: Picture(b"png", "a figure"),
         )
         replacements = {
-            bronze_lines.transforms: {"dated_lines": dated, "deliveries": described, "sales_orders": stored_lines},
+            bronze_lines.transforms: {
+                "dated_lines": dated,
+                "deliveries": described,
+                "sales_orders": stored_lines,
+            },
             silver_assets.transforms: {
                 "canonical_lines": lambda lines, source: lines,
                 "disposed_lines": lambda lines, *args: lines,
@@ -278,25 +411,42 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
             },
             publishing.transforms: {
                 "served_rows": served,
-                "excluded_rows": no_rows(*({*SERVED_COLUMNS, "yyyymm", "status"} - {"origin", "is_fallback"})),
+                "excluded_rows": no_rows(
+                    *({*SERVED_COLUMNS, "yyyymm", "status"} - {"origin", "is_fallback"})
+                ),
                 "changed_numbers": no_rows(),
                 "demand_forecast": published,
             },
             served_assets.accuracy: {
-                "forecast_accuracy": lambda forecasts, demand, evidence, months: rows_by_month(FORECAST_ACCURACY, months)
+                "forecast_accuracy": lambda forecasts, demand, evidence, months: rows_by_month(
+                    FORECAST_ACCURACY, months
+                )
             },
             watch_assets.drift: {
                 "monthly_figures": lambda demand, features: demand,
-                "demand_drift": lambda figures, accuracy, months, settings: rows_by_month(DEMAND_DRIFT, months).collect(),
+                "demand_drift": (
+                    lambda figures, accuracy, months, settings: rows_by_month(
+                        DEMAND_DRIFT, months
+                    ).collect()
+                ),
             },
-            watch_assets.quality: {"data_quality": lambda lines, sales, rejected, months, settings: rows_by_month(DATA_QUALITY, months)},
+            watch_assets.quality: {
+                "data_quality": lambda lines, sales, rejected, months, settings: rows_by_month(
+                    DATA_QUALITY, months
+                )
+            },
             **{module: {"packed_history": packed} for module in (backtest, publishing)},
             checks: {"findings": repeated_keys},
             reporting.report: {
-                "monthly_report": lambda data, lists, history, descriptions, made_from: f'origin {data.origin} content="{made_from}"',
+                "monthly_report": lambda data, lists, history, descriptions, made_from: (
+                    f'origin {data.origin} content="{made_from}"'
+                ),
                 "largest_errors": lambda data, history, lists: "a figure",
             },
-            **{module: {"plots": drawn} for module in (training, silver_assets, served_assets, reporting)},
+            **{
+                module: {"plots": drawn}
+                for module in (training, silver_assets, served_assets, reporting)
+            },
         }
         for module, by_name in replacements.items():
             for name, replacement in by_name.items():
@@ -318,7 +468,9 @@ class Stage:
 
 @dataclass
 class Past:
-    """What one small lakehouse went through: months of one file, the same again, a newer file's month, the month it completed."""
+    """What one small lakehouse went through: months of one file, the same again, a newer file's
+    month, the month it completed.
+    """
 
     world: World
     months: Stage
@@ -334,12 +486,22 @@ def past() -> Past:
 
     def after(*runs: tuple[Any, ...]) -> Stage:
         executions = [world.run(*run) for run in runs]
-        assert all(execution.success for execution in executions), next(e for e in executions if not e.success).failure()
+        assert all(execution.success for execution in executions), next(
+            e for e in executions if not e.success
+        ).failure()
         return Stage(
-            {key: {m: told for e in executions for m, told in e.months(key).items()} for key in (*KEYS, REPORT_KEY)}, world.versions()
+            {
+                key: {m: told for e in executions for m, told in e.months(key).items()}
+                for key in (*KEYS, REPORT_KEY)
+            },
+            world.versions(),
         )
 
-    whole = ("register_deliveries", LAST), ("monthly_data", FIRST, LAST), ("retraining", TRAINED[0], LAST)
+    whole = (
+        ("register_deliveries", LAST),
+        ("monthly_data", FIRST, LAST),
+        ("retraining", TRAINED[0], LAST),
+    )
     months, again = after(*whole), after(*whole)
     world.orders.files["shop"]["second.csv"] = order_lines(NEXT)
     newer = after(("register_deliveries", NEXT), ("monthly_data", NEXT))
@@ -348,7 +510,9 @@ def past() -> Past:
 
 @pytest.mark.parametrize("key", KEYS, ids=dg.AssetKey.to_user_string)
 def test_a_range_is_one_run_with_metadata_per_month(past: Past, key: dg.AssetKey) -> None:
-    """Every month asked for is materialized by one run; what was stored for it says so month by month."""
+    """Every month asked for is materialized by one run; what was stored for it says so month by
+    month.
+    """
     spec, told = KEYS[key], past.months.told[key]
     asked = [*TRAINED, LAST] if spec in AFTER_TRAINING else list(ALL_MONTHS)
     assert {str(month) for month in asked} <= set(told)
@@ -373,7 +537,9 @@ def test_the_same_range_again_is_unchanged(past: Past, key: dg.AssetKey) -> None
 
 @pytest.mark.parametrize("key", KEYS, ids=dg.AssetKey.to_user_string)
 def test_a_single_month_is_told_with_its_figures(past: Past, key: dg.AssetKey) -> None:
-    """A month of its own carries its own metadata: the newest one in the data, the one it completed in what is trained."""
+    """A month of its own carries its own metadata: the newest one in the data, the one it completed
+    in what is trained.
+    """
     spec = KEYS[key]
     month = LAST if spec in AFTER_TRAINING else NEXT
     told = (past.completed if spec in AFTER_TRAINING else past.newer).told[key][str(month)]
@@ -385,26 +551,39 @@ def test_a_single_month_is_told_with_its_figures(past: Past, key: dg.AssetKey) -
     if spec is CHAMPION:
         assert told["data_version"] == rows["evidence_version"].iloc[-1]
     else:
-        assert told["data_version"] == past.world.lakehouse.slices(spec, NAIVE if spec is ZOO_FORECAST else "")[month].data_version
+        assert (
+            told["data_version"]
+            == past.world.lakehouse.slices(spec, NAIVE if spec is ZOO_FORECAST else "")[
+                month
+            ].data_version
+        )
 
 
 def test_months_that_a_delivery_touches_are_reported(past: Past) -> None:
-    """Registered in the newest partition, a file's other months become materializations with its name."""
+    """Registered in the newest partition, a file's other months become materializations with its
+    name.
+    """
     told = past.months.told[asset_key(DELIVERIES)]
     assert set(told) == {str(month) for month in ALL_MONTHS}
     assert (told[str(FIRST)]["file"], told[str(FIRST)]["lines"]) == ("first.csv", 2)
 
 
-@pytest.mark.parametrize("spec", [MONTHLY_DEMAND, DEMAND_FEATURES, DEMAND_DRIFT], ids=lambda spec: spec.id)
+@pytest.mark.parametrize(
+    "spec", [MONTHLY_DEMAND, DEMAND_FEATURES, DEMAND_DRIFT], ids=lambda spec: spec.id
+)
 def test_a_month_reached_back_is_a_materialization_of_its_own(past: Past, spec: TableSpec) -> None:
-    """The month before was partial until a later line came: it is made again by the later month's run, and reported."""
+    """The month before was partial until a later line came: it is made again by the later month's
+    run, and reported.
+    """
     told = past.newer.told[asset_key(spec)]
     assert set(told) == {str(LAST), str(NEXT)}
     assert told[str(LAST)]["result"] == "written"
 
 
 def test_evidence_fitted_on_the_way_is_reported_as_its_own_month(past: Past) -> None:
-    """The origin before the months asked for was missing, was fitted, and is a materialization of the model."""
+    """The origin before the months asked for was missing, was fitted, and is a materialization of
+    the model.
+    """
     told = past.months.told[MODEL_KEY]
     assert set(told) == {str(month) for month in (EVIDENCE, *TRAINED, LAST)}
     assert told[str(EVIDENCE)]["mlflow_run"].startswith("http")
@@ -415,29 +594,44 @@ def test_an_incomplete_month_is_neither_fitted_nor_published(past: Past) -> None
     told = past.months.told
     assert told[asset_key(MONTHLY_DEMAND)][str(LAST)]["dagster/partition_row_count"] == 2
     assert told[asset_key(DEMAND_FEATURES)][str(LAST)]["dagster/partition_row_count"] == 0
-    assert all("result" not in told[key][str(LAST)] for key in (MODEL_KEY, asset_key(CHAMPION), asset_key(DEMAND_FORECAST)))
+    assert all(
+        "result" not in told[key][str(LAST)]
+        for key in (MODEL_KEY, asset_key(CHAMPION), asset_key(DEMAND_FORECAST))
+    )
 
 
 def test_a_training_is_registered_decided_and_served(past: Past) -> None:
-    """Each trained month has a version, its decisions and a forecast by it; the alias names the last."""
+    """Each trained month has a version, its decisions and a forecast by it; the alias names the
+    last.
+    """
     lakehouse, tracking = past.world.lakehouse, past.world.tracking
     assert lakehouse.rows(CHAMPION).groupby("yyyymm")["registry_version"].agg(list).to_dict() == {
         month: [number] * len(DEMAND_CLASSES) for number, month in enumerate((*TRAINED, LAST), 1)
     }
     assert tracking.alias() == len(tracking.versions) == len(TRAINED) + 1
     served = lakehouse.rows(DEMAND_FORECAST)
-    assert set(zip(served["yyyymm"], served["registry_version"], served["vintage"], strict=True)) == {
-        (month, number, 1) for number, month in enumerate((*TRAINED, LAST), 1)
-    }
+    assert set(
+        zip(served["yyyymm"], served["registry_version"], served["vintage"], strict=True)
+    ) == {(month, number, 1) for number, month in enumerate((*TRAINED, LAST), 1)}
 
 
 def test_the_newest_complete_month_is_decided_upon_once(past: Past) -> None:
-    """The monthly job stores a decision on it with its reason; the same again adds no row, and other months get none."""
+    """The monthly job stores a decision on it with its reason; the same again adds no row, and
+    other months get none.
+    """
     world, key = past.world.copied(), asset_key(RETRAINING_DECISION)
     told = world.run("monthly_forecast", FIRST, NEXT).months(key)
     decisions = world.lakehouse.rows(RETRAINING_DECISION)
-    assert decisions[["yyyymm", "decision_number", "decision", "training_lag_months"]].values.tolist() == [[LAST, 1, "watch", 0]]
-    assert decisions["reason"].iloc[0].endswith(f"a champion was trained in {LAST}, and drift trains none within 1 months after that")
+    assert decisions[
+        ["yyyymm", "decision_number", "decision", "training_lag_months"]
+    ].values.tolist() == [[LAST, 1, "watch", 0]]
+    assert (
+        decisions["reason"]
+        .iloc[0]
+        .endswith(
+            f"a champion was trained in {LAST}, and drift trains none within 1 months after that"
+        )
+    )
     assert {month for month, facts in told.items() if "decision" in facts} == {str(LAST)}
     assert (told[str(LAST)]["decision"], told[str(LAST)]["result"]) == ("watch", "written")
     assert world.run("monthly_forecast", LAST).months(key)[str(LAST)]["result"] == "unchanged"
@@ -445,19 +639,34 @@ def test_the_newest_complete_month_is_decided_upon_once(past: Past) -> None:
 
 
 def test_other_evidence_adds_a_row(past: Past) -> None:
-    """Once the month's figures are calm, a second row with the next number says so; the first stays."""
+    """Once the month's figures are calm, a second row with the next number says so; the first
+    stays.
+    """
     world = past.world.copied()
     assert world.run("monthly_forecast", LAST).success
-    world.lakehouse.merge(DEMAND_DRIFT, FakeFrame([filled(DEMAND_DRIFT, yyyymm=LAST, is_drift=False)], DEMAND_DRIFT.column_names), [LAST])
+    world.lakehouse.merge(
+        DEMAND_DRIFT,
+        FakeFrame([filled(DEMAND_DRIFT, yyyymm=LAST, is_drift=False)], DEMAND_DRIFT.column_names),
+        [LAST],
+    )
     assert world.run("monthly_forecast", LAST).success
     decisions = world.lakehouse.rows(RETRAINING_DECISION)
-    assert decisions[["decision_number", "decision"]].values.tolist() == [[1, "watch"], [2, "nothing"]]
+    assert decisions[["decision_number", "decision"]].values.tolist() == [
+        [1, "watch"],
+        [2, "nothing"],
+    ]
 
 
 def test_with_retraining_off_nothing_is_decided(past: Past) -> None:
     """No row is added; how fresh the tables are is told all the same."""
     off = SETTINGS.model_copy(update={"retraining": RetrainingSettings(mode="off")})
-    world = World(*(copy.deepcopy(fake) for fake in (past.world.lakehouse, past.world.orders, past.world.tracking)), settings=off)
+    world = World(
+        *(
+            copy.deepcopy(fake)
+            for fake in (past.world.lakehouse, past.world.orders, past.world.tracking)
+        ),
+        settings=off,
+    )
     execution = world.run("monthly_forecast", LAST)
     assert execution.success
     assert world.lakehouse.rows(RETRAINING_DECISION).empty
@@ -466,13 +675,18 @@ def test_with_retraining_off_nothing_is_decided(past: Past) -> None:
 
 
 def test_each_table_is_told_its_fresh_months(past: Past) -> None:
-    """A month that is complete and was not made, and a running one, are observations on the table's own page."""
+    """A month that is complete and was not made, and a running one, are observations on the table's
+    own page.
+    """
     world = past.world.copied()
     world.lakehouse.forget(MONTHLY_DEMAND, FIRST)
     world.lakehouse.forget(DATA_QUALITY, FIRST + 1)
     execution = world.run("monthly_forecast", LAST)
     observed = {
-        event.asset_key: {name: value.value for name, value in event.asset_observation_data.asset_observation.metadata.items()}
+        event.asset_key: {
+            name: value.value
+            for name, value in event.asset_observation_data.asset_observation.metadata.items()
+        }
         for event in execution.events
         if event.event_type == dg.DagsterEventType.ASSET_OBSERVATION
     }
@@ -487,10 +701,21 @@ def test_each_table_is_told_its_fresh_months(past: Past) -> None:
 
 
 def test_a_suggested_retraining_warns(past: Past) -> None:
-    """With retraining.mode suggest the check of the newest decision warns, with its reason, and fails no run."""
+    """With retraining.mode suggest the check of the newest decision warns, with its reason, and
+    fails no run.
+    """
     world = past.world.copied()
-    row = filled(RETRAINING_DECISION, decision_number=1, decision="retrain", yyyymm=FIRST, reason="two months drifted", mode="suggest")
-    world.lakehouse.append(RETRAINING_DECISION, FakeFrame([row], RETRAINING_DECISION.column_names), number=1)
+    row = filled(
+        RETRAINING_DECISION,
+        decision_number=1,
+        decision="retrain",
+        yyyymm=FIRST,
+        reason="two months drifted",
+        mode="suggest",
+    )
+    world.lakehouse.append(
+        RETRAINING_DECISION, FakeFrame([row], RETRAINING_DECISION.column_names), number=1
+    )
     suggested = checked(world.run("monthly_forecast", FIRST), "no_retraining_waits")
     assert (suggested.passed, suggested.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert suggested.description == f"train {FIRST} again: two months drifted"
@@ -500,7 +725,13 @@ def test_a_suggested_retraining_warns(past: Past) -> None:
 def test_drift_is_told_in_the_text_of_its_check(past: Past) -> None:
     """The check that warns says which figure of which month drifts, and why."""
     world = past.world.copied()
-    row = filled(DEMAND_DRIFT, yyyymm=LAST, feature="demand_qty", is_drift=True, reason="twice the usual demand")
+    row = filled(
+        DEMAND_DRIFT,
+        yyyymm=LAST,
+        feature="demand_qty",
+        is_drift=True,
+        reason="twice the usual demand",
+    )
     world.lakehouse.merge(DEMAND_DRIFT, FakeFrame([row], DEMAND_DRIFT.column_names), [LAST])
     warned = checked(world.run("monthly_data", LAST), "no_drift")
     assert (warned.passed, warned.severity) == (False, dg.AssetCheckSeverity.WARN)
@@ -510,49 +741,83 @@ def test_drift_is_told_in_the_text_of_its_check(past: Past) -> None:
 def checked(execution: Execution, name: str) -> Any:
     assert execution.success
     found = [
-        event.asset_check_evaluation_data for event in execution.events if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        event.asset_check_evaluation_data
+        for event in execution.events
+        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
     ]
     return next(check for check in found if check.check_name == name)
 
 
 def test_runs_say_what_they_read_and_are_committed(past: Past) -> None:
-    """A fit's run names its month, model and trigger, the Delta versions it read, and ends committed with its model."""
+    """A fit's run names its month, model and trigger, the Delta versions it read, and ends
+    committed with its model.
+    """
     run = next(r for r in past.world.tracking.runs.values() if r.name == f"{NAIVE} {LAST}")
-    assert {"month": str(LAST), "model": NAIVE, "trigger": "person", "medallion.committed": "true"}.items() <= run.tags.items()
+    assert {
+        "month": str(LAST),
+        "model": NAIVE,
+        "trigger": "person",
+        "medallion.committed": "true",
+    }.items() <= run.tags.items()
     read = {table.name: table.delta_version for table in run.inputs}
     assert read["my_catalog.my_silver.monthly_demand"] == past.newer.versions[MONTHLY_DEMAND.id]
     assert read["my_catalog.my_silver.demand_features"] == past.newer.versions[DEMAND_FEATURES.id]
-    assert (run.status, run.parameters["horizon"], set(run.model.entries)) == ("FINISHED", 2, set(DEMAND_CLASSES))
+    assert (run.status, run.parameters["horizon"], set(run.model.entries)) == (
+        "FINISHED",
+        2,
+        set(DEMAND_CLASSES),
+    )
     assert "evaluation/model_evaluation.csv" in run.artifacts
 
 
 def test_a_published_month_has_its_report(past: Past) -> None:
-    """One page per origin, linked in the metadata, an artifact of a run of its own; the same again writes none."""
+    """One page per origin, linked in the metadata, an artifact of a run of its own; the same again
+    writes none.
+    """
     months = [str(month) for month in TRAINED]
     written = past.months.told_of_reports
-    assert {month: written[month]["report"] for month in months} == {month: f"memory/reports/report_{month}.html" for month in months}
+    assert {month: written[month]["report"] for month in months} == {
+        month: f"memory/reports/report_{month}.html" for month in months
+    }
     assert {written[month]["result"] for month in months} == {"written"}
     assert written[str(LAST)]["result"] == "nothing published"
     assert {past.again.told_of_reports[month]["result"] for month in months} == {"unchanged"}
     assert past.completed.told_of_reports[str(LAST)]["result"] == "written"
-    assert sorted(past.world.reports.texts) == [f"report_{month}.html" for month in (*TRAINED, LAST)]
-    runs = {run.name: run for run in past.world.tracking.runs.values() if run.tags.get("kind") == "report"}
+    assert sorted(past.world.reports.texts) == [
+        f"report_{month}.html" for month in (*TRAINED, LAST)
+    ]
+    runs = {
+        run.name: run
+        for run in past.world.tracking.runs.values()
+        if run.tags.get("kind") == "report"
+    }
     assert set(runs) == {f"report {month}" for month in (*TRAINED, LAST)}
     name = f"report_{LAST}.html"
-    assert (runs[f"report {LAST}"].artifacts[name], runs[f"report {LAST}"].status) == (past.world.reports.texts[name], "FINISHED")
+    assert (runs[f"report {LAST}"].artifacts[name], runs[f"report {LAST}"].status) == (
+        past.world.reports.texts[name],
+        "FINISHED",
+    )
 
 
 def test_a_report_follows_what_it_is_made_from(past: Past) -> None:
     """A later decision about the month makes its page anew; the page of the month before stays."""
     world = past.world.copied()
     last = world.lakehouse.rows(CHAMPION).sort_values("decision_number").tail(1)
-    world.lakehouse.append(CHAMPION, FakeFrame(last.assign(decision_number=last["decision_number"] + 1, decision="released")))
+    world.lakehouse.append(
+        CHAMPION,
+        FakeFrame(last.assign(decision_number=last["decision_number"] + 1, decision="released")),
+    )
     told = world.run("publish", TRAINED[-1], LAST).months(REPORT_KEY)
-    assert {month: facts["result"] for month, facts in told.items()} == {str(TRAINED[-1]): "unchanged", str(LAST): "written"}
+    assert {month: facts["result"] for month, facts in told.items()} == {
+        str(TRAINED[-1]): "unchanged",
+        str(LAST): "written",
+    }
 
 
 def test_a_report_does_not_need_mlflow(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is gone by the time of the report costs the copy, not the month: the page is written, and the metadata say so."""
+    """A server that is gone by the time of the report costs the copy, not the month: the page is
+    written, and the metadata say so.
+    """
     world = past.world.copied()
     world.reports.texts.clear()
 
@@ -563,11 +828,16 @@ def test_a_report_does_not_need_mlflow(past: Past, monkeypatch: pytest.MonkeyPat
     execution = world.run("publish", LAST)
     assert execution.success
     told = execution.months(REPORT_KEY)[str(LAST)]
-    assert (told["result"], told["mlflow"]) == ("written", "not logged: http://***@mlflow does not answer")
+    assert (told["result"], told["mlflow"]) == (
+        "written",
+        "not logged: http://***@mlflow does not answer",
+    )
     assert list(world.reports.texts) == [f"report_{LAST}.html"]
 
 
-def test_a_refusal_fails_with_its_message_and_is_not_tried_again(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_fails_with_its_message_and_is_not_tried_again(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The message is the failure's, there is no retry, and no table has changed."""
     world = past.world.copied()
     world.lakehouse.forget(SILVER_SALES_ORDERS, LAST)
@@ -584,8 +854,12 @@ def test_a_refusal_fails_with_its_message_and_is_not_tried_again(past: Past, mon
 
 
 @pytest.mark.parametrize(("failures", "is_success"), [(1, True), (2, False)])
-def test_a_short_loss_is_tried_once_more(past: Past, monkeypatch: pytest.MonkeyPatch, failures: int, is_success: bool) -> None:
-    """The storage that answers at the second try costs nothing; what fails twice fails the run, with its message."""
+def test_a_short_loss_is_tried_once_more(
+    past: Past, monkeypatch: pytest.MonkeyPatch, failures: int, is_success: bool
+) -> None:
+    """The storage that answers at the second try costs nothing; what fails twice fails the run,
+    with its message.
+    """
     world = past.world.copied()
     world.lakehouse.forget(SILVER_SALES_ORDERS, LAST)
     whole, left = silver_assets.transforms.sales_orders, [OSError("the disk is away")] * failures
@@ -603,8 +877,12 @@ def test_a_short_loss_is_tried_once_more(past: Past, monkeypatch: pytest.MonkeyP
         assert "the disk is away" in execution.failure()
 
 
-def test_an_interrupt_ends_the_run_and_is_not_tried_again(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever stops a run gets an ended run that says what stays: no step is tried again and none is started after."""
+def test_an_interrupt_ends_the_run_and_is_not_tried_again(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stops a run gets an ended run that says what stays: no step is tried again and none
+    is started after.
+    """
     world = past.world.copied()
     world.lakehouse.forget(SILVER_SALES_ORDERS, LAST)
 
@@ -615,8 +893,12 @@ def test_an_interrupt_ends_the_run_and_is_not_tried_again(past: Past, monkeypatc
     execution = world.run("monthly_data", LAST)
     assert not execution.success
     assert execution.count(dg.DagsterEventType.STEP_UP_FOR_RETRY) == 0
-    assert [event.step_key for event in execution.events if event.is_step_start][-1] == "silver__sales_orders"
-    assert execution.failure() == "stopped; what is stored stays, and the next run goes on from there"
+    assert [event.step_key for event in execution.events if event.is_step_start][
+        -1
+    ] == "silver__sales_orders"
+    assert (
+        execution.failure() == "stopped; what is stored stays, and the next run goes on from there"
+    )
 
 
 def test_a_file_that_can_not_be_read_stops_the_registration(past: Past) -> None:
@@ -631,11 +913,21 @@ def test_a_file_that_can_not_be_read_stops_the_registration(past: Past) -> None:
 
 def test_a_source_that_never_had_a_file_stops_the_registration() -> None:
     """What finds nothing is named with where it looks and what to check, and nothing is stored."""
-    world = World(settings=SETTINGS.model_copy(update={"sources": (Source(**SOURCE | {"files": "/nowhere/landing/*/*.csv"}),)}))
+    world = World(
+        settings=SETTINGS.model_copy(
+            update={"sources": (Source(**SOURCE | {"files": "/nowhere/landing/*/*.csv"}),)}
+        )
+    )
     execution = world.run("register_deliveries", FIRST)
     assert not execution.success
-    assert execution.failure().startswith("source shop: /nowhere/landing/*/*.csv finds no file, and none was ever taken in: the folder")
-    assert "/nowhere/landing does not exist on this machine. Check files of this source" in execution.failure()
+    assert execution.failure().startswith(
+        "source shop: /nowhere/landing/*/*.csv finds no file, and none was ever taken in: the"
+        " folder"
+    )
+    assert (
+        "/nowhere/landing does not exist on this machine. Check files of this source"
+        in execution.failure()
+    )
     assert execution.count(dg.DagsterEventType.STEP_UP_FOR_RETRY) == 0
     assert world.journal == []
 
@@ -666,7 +958,9 @@ def test_every_stored_time_has_its_zone(past: Past) -> None:
 
 
 def test_without_mlflow_the_data_go_on_and_training_stops_before_any_write(past: Past) -> None:
-    """Bronze and silver never ask for MLflow; the model's asset fails with its message, and nothing of gold's zoo is written."""
+    """Bronze and silver never ask for MLflow; the model's asset fails with its message, and nothing
+    of gold's zoo is written.
+    """
     world = past.world.copied()
     world.tracking.unreachable = True
     world.orders.files["shop"]["third.csv"] = order_lines(NEXT + 1)
@@ -682,26 +976,46 @@ def test_without_mlflow_the_data_go_on_and_training_stops_before_any_write(past:
 
 
 def test_a_run_that_was_never_committed_is_ended_as_killed(past: Past) -> None:
-    """A process that dies before the commit leaves the month due; the next attempt ends its run, fits again, and the rows name its run."""
+    """A process that dies before the commit leaves the month due; the next attempt ends its run,
+    fits again, and the rows name its run.
+    """
     world = past.world.copied()
     world.lakehouse.forget(ZOO_FORECAST, LAST, writer=NAIVE)
     world.journal.crash_before = f"commit {NAIVE} {LAST}"
     assert world.run("retraining", LAST).success
-    runs = [(run_id, run.status) for run_id, run in world.tracking.runs.items() if run.name == f"{NAIVE} {LAST}"]
+    runs = [
+        (run_id, run.status)
+        for run_id, run in world.tracking.runs.items()
+        if run.name == f"{NAIVE} {LAST}"
+    ]
     assert [status for _, status in runs] == ["FINISHED", "KILLED", "FINISHED"]
     assert [entry for entry in world.journal if not entry.startswith("merge")] == [
-        f"start {NAIVE} {LAST}", f"start {NAIVE} {LAST}", f"commit {NAIVE} {LAST}"
-    ]  # fmt: skip
-    assert set(world.lakehouse.rows(ZOO_FORECAST, ["run_id"], [LAST], [NAIVE])["run_id"]) == {runs[-1][0]}
+        f"start {NAIVE} {LAST}",
+        f"start {NAIVE} {LAST}",
+        f"commit {NAIVE} {LAST}",
+    ]
+    assert set(world.lakehouse.rows(ZOO_FORECAST, ["run_id"], [LAST], [NAIVE])["run_id"]) == {
+        runs[-1][0]
+    }
     after = world.versions()
-    assert {name for name, version in after.items() if version != past.completed.versions[name]} == {ZOO_FORECAST.id}
+    assert {
+        name for name, version in after.items() if version != past.completed.versions[name]
+    } == {ZOO_FORECAST.id}
 
 
 @pytest.mark.parametrize("later", ["absurd", "deleted"])
 def test_an_origin_fitted_again_knows_nothing_of_later_ones(past: Past, later: str) -> None:
-    """With absurd forecasts, demand and features of later months, or with none, every number of the origin is what it was."""
+    """With absurd forecasts, demand and features of later months, or with none, every number of the
+    origin is what it was.
+    """
     world, origin = past.world.copied(), TRAINED[0]
-    numbers = [*(f"q{n}0" for n in range(1, 10)), "forecast_qty", "part_number", "horizon", "is_fallback"]
+    numbers = [
+        *(f"q{n}0" for n in range(1, 10)),
+        "forecast_qty",
+        "part_number",
+        "horizon",
+        "is_fallback",
+    ]
     before = world.lakehouse.rows(ZOO_FORECAST, numbers, [origin])
     for spec in (ZOO_FORECAST, MONTHLY_DEMAND, DEMAND_FEATURES):
         rows = world.lakehouse._versions[spec.id][-1]
@@ -719,12 +1033,22 @@ def test_an_origin_fitted_again_knows_nothing_of_later_ones(past: Past, later: s
     pd.testing.assert_frame_equal(world.lakehouse.rows(ZOO_FORECAST, numbers, [origin]), before)
 
 
-@pytest.mark.parametrize("tags", [{"medallion/trigger": "freshness"}, {"medallion/plan": "backfill-demand_forecast-1"}, {}])
-def test_superseding_published_months_needs_a_plan_of_a_person(past: Past, tags: dict[str, str]) -> None:
-    """Where another version serves origins whose demand is the same, a person's range is refused with its plan, a sensor's is not."""
+@pytest.mark.parametrize(
+    "tags",
+    [{"medallion/trigger": "freshness"}, {"medallion/plan": "backfill-demand_forecast-1"}, {}],
+)
+def test_superseding_published_months_needs_a_plan_of_a_person(
+    past: Past, tags: dict[str, str]
+) -> None:
+    """Where another version serves origins whose demand is the same, a person's range is refused
+    with its plan, a sensor's is not.
+    """
     world = past.world.copied()
     published = world.lakehouse.slices(DEMAND_FORECAST)
-    moved = [replace(s, input_version="other", details={**s.details, "registry_version": 99}) for s in published.values()]
+    moved = [
+        replace(s, input_version="other", details={**s.details, "registry_version": 99})
+        for s in published.values()
+    ]
     world.lakehouse.record(DEMAND_FORECAST, moved, "")
     if "medallion/plan" in tags:
         assert not world.run("publish", TRAINED[0], LAST).success
@@ -753,33 +1077,69 @@ def test_another_writer_is_met_by_reading_again(past: Past) -> None:
 
 
 def test_a_broken_rule_stops_what_is_downstream(past: Past) -> None:
-    """A key written twice by hand fails the blocking check of its table; the assets below do not run."""
+    """A key written twice by hand fails the blocking check of its table; the assets below do not
+    run.
+    """
     world = past.world.copied()
     order_line = world.lakehouse.rows(SILVER_SALES_ORDERS).iloc[[-1]]
     world.lakehouse.append(SILVER_SALES_ORDERS, FakeFrame(order_line))
     execution = world.run("monthly_data", NEXT)
     assert not execution.success
-    failed = [e.asset_check_evaluation_data for e in execution.events if e.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION]
+    failed = [
+        e.asset_check_evaluation_data
+        for e in execution.events
+        if e.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ]
     broken = {check.asset_key: check.description for check in failed if not check.passed}
     assert broken == {asset_key(SILVER_SALES_ORDERS): f"{NEXT}: 1 rows break key_unique"}
     assert execution.months(asset_key(SILVER_SALES_ORDERS))
-    assert not any(execution.months(asset_key(spec)) for spec in (PARTS, MONTHLY_DEMAND, DEMAND_FEATURES, DATA_QUALITY))
+    assert not any(
+        execution.months(asset_key(spec))
+        for spec in (PARTS, MONTHLY_DEMAND, DEMAND_FEATURES, DATA_QUALITY)
+    )
 
 
-def test_an_adopted_table_is_read_by_month_and_never_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adopted_table_is_read_by_month_and_never_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its months are registered and go through silver; bronze of our own holds no line of it."""
 
     def lines(table: FakeFrame, source: object, settings: Settings) -> FakeFrame:
         rows = table.toPandas()
-        return dated(FakeFrame(rows.assign(_delivery_id="adopted_erp", _line_number=range(len(rows)))))
+        return dated(
+            FakeFrame(rows.assign(_delivery_id="adopted_erp", _line_number=range(len(rows))))
+        )
 
     for module in (register, silver_assets, watch_assets):
         monkeypatch.setattr(module, "adopted_lines", lines)
-    adopted = {"name": "erp", "mode": "adopt", "table": "my_catalog.my_bronze.orders", "columns": SOURCE["columns"]}
-    world = World(settings=Settings(lakehouse_root="nowhere", first_month=FIRST, sources=(adopted,)))
-    world.lakehouse.external["my_catalog.my_bronze.orders"] = FakeFrame(order_lines(FIRST, FIRST + 1)[1:])
-    executions = [world.run("register_deliveries", FIRST), world.run("monthly_data", FIRST, FIRST + 1)]
-    assert all(execution.success for execution in executions), [e.failure() for e in executions if not e.success]
-    assert world.lakehouse.rows(SILVER_SALES_ORDERS)["yyyymm"].tolist() == [FIRST, FIRST + 1, FIRST + 1]
+    adopted = {
+        "name": "erp",
+        "mode": "adopt",
+        "table": "my_catalog.my_bronze.orders",
+        "columns": SOURCE["columns"],
+    }
+    world = World(
+        settings=Settings(lakehouse_root="nowhere", first_month=FIRST, sources=(adopted,))
+    )
+    world.lakehouse.external["my_catalog.my_bronze.orders"] = FakeFrame(
+        order_lines(FIRST, FIRST + 1)[1:]
+    )
+    executions = [
+        world.run("register_deliveries", FIRST),
+        world.run("monthly_data", FIRST, FIRST + 1),
+    ]
+    assert all(execution.success for execution in executions), [
+        e.failure() for e in executions if not e.success
+    ]
+    assert world.lakehouse.rows(SILVER_SALES_ORDERS)["yyyymm"].tolist() == [
+        FIRST,
+        FIRST + 1,
+        FIRST + 1,
+    ]
     assert not [entry for entry in world.journal if entry == "append bronze.sales_orders"]
-    assert executions[1].months(asset_key(BRONZE_SALES_ORDERS))[str(FIRST + 1)]["dagster/partition_row_count"] == 2
+    assert (
+        executions[1].months(asset_key(BRONZE_SALES_ORDERS))[str(FIRST + 1)][
+            "dagster/partition_row_count"
+        ]
+        == 2
+    )

@@ -1,4 +1,6 @@
-"""The asset graph of every configuration: what each table's asset carries, what depends on what, jobs and sensors."""
+"""The asset graph of every configuration: what each table's asset carries, what depends on what,
+jobs and sensors.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +37,22 @@ from resources.settings import Settings, load_settings
 from tests.conftest import SOURCE
 
 CONFIGURATIONS = sorted((Path(__file__).parents[2] / "config").glob("*.yaml"))
-ADOPTED = {"name": "erp", "mode": "adopt", "table": "my_catalog.my_bronze.orders", "columns": SOURCE["columns"]}
+ADOPTED = {
+    "name": "erp",
+    "mode": "adopt",
+    "table": "my_catalog.my_bronze.orders",
+    "columns": SOURCE["columns"],
+}
 SETTINGS = Settings(
-    lakehouse_root="nowhere", first_month=202201, sources=(SOURCE, ADOPTED), zoo={"models": ("seasonal_naive", "tsb", "xgboost_global")}
+    lakehouse_root="nowhere",
+    first_month=202201,
+    sources=(SOURCE, ADOPTED),
+    zoo={"models": ("seasonal_naive", "tsb", "xgboost_global")},
 )
 MODELS = ("seasonal_naive", "tsb", "xgboost_global")
-KEYS: dict[dg.AssetKey, TableSpec] = {asset_key(spec): spec for spec in TABLES if spec not in (*RECORDS, ZOO_FORECAST)}
+KEYS: dict[dg.AssetKey, TableSpec] = {
+    asset_key(spec): spec for spec in TABLES if spec not in (*RECORDS, ZOO_FORECAST)
+}
 KEYS |= {model_key(name): ZOO_FORECAST for name in MODELS}
 
 
@@ -64,7 +76,9 @@ def nodes(defs: dg.Definitions) -> dict[dg.AssetKey, Any]:
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda path: path.stem)
 def test_definitions_load(configuration: Path) -> None:
-    """Every configuration in the repository gives definitions whose jobs, checks and resources fit together."""
+    """Every configuration in the repository gives definitions whose jobs, checks and resources fit
+    together.
+    """
     found = defined(load_settings(configuration, {}))
     dg.Definitions.validate_loadable(found)
     assert {asset_key(spec) for spec in TABLES if spec not in (*RECORDS, ZOO_FORECAST)} <= set(
@@ -73,13 +87,17 @@ def test_definitions_load(configuration: Path) -> None:
 
 
 def test_every_table_has_an_asset_and_nothing_else(nodes: dict[dg.AssetKey, Any]) -> None:
-    """The ledger is the lakehouse's own; zoo forecasts are one asset per model; adopted tables are external; the report is a page."""
+    """The ledger is the lakehouse's own; zoo forecasts are one asset per model; adopted tables are
+    external; the report is a page.
+    """
     assert set(nodes) == {*KEYS, REPORT_KEY, dg.AssetKey(["my_catalog", "my_bronze", "orders"])}
 
 
 @pytest.mark.parametrize("key", KEYS, ids=dg.AssetKey.to_user_string)
 def test_an_asset_carries_what_people_see(nodes: dict[dg.AssetKey, Any], key: dg.AssetKey) -> None:
-    """Group by layer, owner, description with the grain, kinds, columns, code version, freshness policy."""
+    """Group by layer, owner, description with the grain, kinds, columns, code version, freshness
+    policy.
+    """
     node, spec = nodes[key], KEYS[key]
     is_model = spec is ZOO_FORECAST
     assert node.group_name == ("zoo" if is_model else spec.layer)
@@ -90,12 +108,16 @@ def test_an_asset_carries_what_people_see(nodes: dict[dg.AssetKey, Any], key: dg
     assert node.metadata["dagster/table_name"] == f"my_catalog.my_{spec.layer}.{spec.name}"
     columns = node.metadata["dagster/column_schema"].columns
     assert [(c.name, c.description) for c in columns] == [(c.name, c.comment) for c in spec.columns]
-    assert node.code_version == (registry.model(key.path[-1]).code_version if is_model else spec.code_version)
+    assert node.code_version == (
+        registry.model(key.path[-1]).code_version if is_model else spec.code_version
+    )
     assert node.freshness_policy is not None
 
 
 @pytest.mark.parametrize("key", KEYS, ids=dg.AssetKey.to_user_string)
-def test_an_asset_is_made_by_month_a_range_in_one_run(nodes: dict[dg.AssetKey, Any], key: dg.AssetKey) -> None:
+def test_an_asset_is_made_by_month_a_range_in_one_run(
+    nodes: dict[dg.AssetKey, Any], key: dg.AssetKey
+) -> None:
     """One start month for all, so that a range over several assets is not split."""
     assert nodes[key].partitions_def == month_partitions(SETTINGS.first_month)
     assert nodes[key].backfill_policy == dg.BackfillPolicy.single_run()
@@ -133,35 +155,57 @@ def test_an_adopted_table_is_external(nodes: dict[dg.AssetKey, Any]) -> None:
 
 
 def test_the_order_is_data_models_evidence_decision_forecast(defs: dg.Definitions) -> None:
-    """Models wait for features, the evidence for every model, the decision for the evaluation, the forecast for the decision."""
+    """Models wait for features, the evidence for every model, the decision for the evaluation, the
+    forecast for the decision.
+    """
     for name in MODELS:
-        assert {asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES)} <= parents(defs, model_key(name))
+        assert {asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES)} <= parents(
+            defs, model_key(name)
+        )
     assert parents(defs, asset_key(ZOO_RESULT)) >= {model_key(name) for name in MODELS}
     assert parents(defs, asset_key(MODEL_EVALUATION)) == {asset_key(ZOO_RESULT)}
     assert parents(defs, asset_key(CHAMPION)) >= {asset_key(MODEL_EVALUATION)}
-    assert parents(defs, asset_key(DEMAND_FORECAST)) >= {asset_key(CHAMPION), asset_key(DEMAND_FEATURES)}
-    assert parents(defs, asset_key(DEMAND_DRIFT)) == set(map(asset_key, (MONTHLY_DEMAND, DEMAND_FEATURES, FORECAST_ACCURACY)))
-    assert parents(defs, asset_key(RETRAINING_DECISION)) == set(map(asset_key, (CHAMPION, DEMAND_DRIFT, FORECAST_ACCURACY)))
+    assert parents(defs, asset_key(DEMAND_FORECAST)) >= {
+        asset_key(CHAMPION),
+        asset_key(DEMAND_FEATURES),
+    }
+    assert parents(defs, asset_key(DEMAND_DRIFT)) == set(
+        map(asset_key, (MONTHLY_DEMAND, DEMAND_FEATURES, FORECAST_ACCURACY))
+    )
+    assert parents(defs, asset_key(RETRAINING_DECISION)) == set(
+        map(asset_key, (CHAMPION, DEMAND_DRIFT, FORECAST_ACCURACY))
+    )
 
 
 def test_the_report_is_the_last_page(defs: dg.Definitions, nodes: dict[dg.AssetKey, Any]) -> None:
-    """It waits for the forecast and its accuracy, is made by month a range in one run, and nothing waits for it."""
+    """It waits for the forecast and its accuracy, is made by month a range in one run, and nothing
+    waits for it.
+    """
     report = nodes[REPORT_KEY]
     assert parents(defs, REPORT_KEY) >= {asset_key(DEMAND_FORECAST), asset_key(FORECAST_ACCURACY)}
-    assert (report.group_name, report.partitions_def) == ("gold", month_partitions(SETTINGS.first_month))
+    assert (report.group_name, report.partitions_def) == (
+        "gold",
+        month_partitions(SETTINGS.first_month),
+    )
     assert report.backfill_policy == dg.BackfillPolicy.single_run()
     assert not report.child_keys
     assert "What a planner reads each month" in report.description
 
 
 def test_only_what_trains_or_serves_needs_mlflow(defs: dg.Definitions) -> None:
-    """No asset or check of bronze and silver asks for the tracking resource, nor do those that watch."""
+    """No asset or check of bronze and silver asks for the tracking resource, nor do those that
+    watch.
+    """
     needing = {
         node.key
         for node in defs.resolve_asset_graph().asset_nodes
         if node.is_executable and "tracking" in node.assets_def.required_resource_keys
     }
-    assert needing == {*map(model_key, MODELS), *map(asset_key, (MODEL_EVALUATION, CHAMPION, DEMAND_FORECAST)), REPORT_KEY}
+    assert needing == {
+        *map(model_key, MODELS),
+        *map(asset_key, (MODEL_EVALUATION, CHAMPION, DEMAND_FORECAST)),
+        REPORT_KEY,
+    }
     for check in defs.asset_checks or ():
         assert "tracking" not in check.required_resource_keys
 
@@ -171,19 +215,41 @@ def selected(defs: dg.Definitions, job: str) -> set[dg.AssetKey]:
 
 
 def test_jobs_hold_what_their_sensors_ask_for(defs: dg.Definitions) -> None:
-    """Registration alone, months without training, training with publication, each published month with its report."""
-    jobs = {name: selected(defs, name) for name in ("register_deliveries", "monthly_data", "monthly_forecast", "publish", "retraining")}
+    """Registration alone, months without training, training with publication, each published month
+    with its report.
+    """
+    jobs = {
+        name: selected(defs, name)
+        for name in (
+            "register_deliveries",
+            "monthly_data",
+            "monthly_forecast",
+            "publish",
+            "retraining",
+        )
+    }
     assert jobs["register_deliveries"] == {asset_key(DELIVERIES)}
-    assert jobs["monthly_forecast"] == jobs["monthly_data"] | jobs["publish"] | {asset_key(RETRAINING_DECISION)}
+    assert jobs["monthly_forecast"] == jobs["monthly_data"] | jobs["publish"] | {
+        asset_key(RETRAINING_DECISION)
+    }
     assert not jobs["monthly_forecast"] & {*map(model_key, MODELS), asset_key(CHAMPION)}
-    assert jobs["retraining"] >= {*map(model_key, MODELS), asset_key(CHAMPION), asset_key(DEMAND_FORECAST)}
+    assert jobs["retraining"] >= {
+        *map(model_key, MODELS),
+        asset_key(CHAMPION),
+        asset_key(DEMAND_FORECAST),
+    }
     assert REPORT_KEY in jobs["publish"] & jobs["monthly_forecast"] & jobs["retraining"]
-    assert jobs["register_deliveries"] | jobs["monthly_forecast"] | jobs["retraining"] == {*KEYS, REPORT_KEY}
+    assert jobs["register_deliveries"] | jobs["monthly_forecast"] | jobs["retraining"] == {
+        *KEYS,
+        REPORT_KEY,
+    }
     assert defs.executor is dg.in_process_executor
 
 
 def test_sensors_ask_for_these_jobs(defs: dg.Definitions) -> None:
-    """Landing files are registered, deliveries forecast, age and drift retrain, a failure asks for nothing; tables are resources."""
+    """Landing files are registered, deliveries forecast, age and drift retrain, a failure asks for
+    nothing; tables are resources.
+    """
     sensors = {sensor.name: sensor for sensor in defs.sensors or ()}
     assert not sensors.pop("run_failure_sensor").targets
     assert {name: sensor.job_name for name, sensor in sensors.items()} == {
@@ -192,22 +258,42 @@ def test_sensors_ask_for_these_jobs(defs: dg.Definitions) -> None:
         "freshness_sensor": "retraining",
         "drift_sensor": "retraining",
     }
-    assert {key for sensor in defs.sensors or () for key in sensor.required_resource_keys} <= set(defs.resources or {})
+    assert {key for sensor in defs.sensors or () for key in sensor.required_resource_keys} <= set(
+        defs.resources or {}
+    )
 
 
 @pytest.fixture
 def with_new_model(monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
-    combined = replace(registry.model("tsb"), name="newcomer", description="Forecasts by hope.", members=("tsb",), code_version="7")
+    combined = replace(
+        registry.model("tsb"),
+        name="newcomer",
+        description="Forecasts by hope.",
+        members=("tsb",),
+        code_version="7",
+    )
     monkeypatch.setattr(registry, "ZOO", (*registry.ZOO, combined))
-    return defined(SETTINGS.model_copy(update={"zoo": SETTINGS.zoo.model_copy(update={"models": (*MODELS, "newcomer")})}))
+    return defined(
+        SETTINGS.model_copy(
+            update={"zoo": SETTINGS.zoo.model_copy(update={"models": (*MODELS, "newcomer")})}
+        )
+    )
 
 
 def test_a_new_model_is_one_entry_of_the_zoo(with_new_model: dg.Definitions) -> None:
-    """Its asset, what it waits for, its check and its place in evidence, decision and job follow from the ModelSpec alone."""
+    """Its asset, what it waits for, its check and its place in evidence, decision and job follow
+    from the ModelSpec alone.
+    """
     graph, key = with_new_model.resolve_asset_graph(), model_key("newcomer")
     assert graph.get(key).description.startswith("Forecasts by hope.")
     assert graph.get(key).code_version == "7"
-    assert parents(with_new_model, key) == {asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES), model_key("tsb")}
-    assert key in parents(with_new_model, asset_key(ZOO_RESULT)) & parents(with_new_model, asset_key(CHAMPION))
+    assert parents(with_new_model, key) == {
+        asset_key(MONTHLY_DEMAND),
+        asset_key(DEMAND_FEATURES),
+        model_key("tsb"),
+    }
+    assert key in parents(with_new_model, asset_key(ZOO_RESULT)) & parents(
+        with_new_model, asset_key(CHAMPION)
+    )
     assert graph.get(dg.AssetCheckKey(key, "rules_kept")).blocking
     assert key in selected(with_new_model, "retraining")

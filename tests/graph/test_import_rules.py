@@ -1,4 +1,6 @@
-"""Who may import whom, read from the source: pure code stays pure, side effects and machine details stay where they belong."""
+"""Who may import whom, read from the source: pure code stays pure, side effects and machine details
+stay where they belong.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,26 @@ ASSETS = "medallion_assets"
 SPARK_HOME = "resources/spark.py"
 # Registering, reading and writing by the assets; everything else in zoo/ is a model family or pure.
 ZOO_WIRING = {"assets", "backtest", "serving", "registry"}
-IMPURE = {"dagster", "dagster_deltalake", "dagster_mlflow", "dagster_pyspark", "mlflow", "deltalake", "delta", "os"}
-# Values that a transform may name: settings it is given, refusals it raises, and how columns are called.
+IMPURE = {
+    "dagster",
+    "dagster_deltalake",
+    "dagster_mlflow",
+    "dagster_pyspark",
+    "mlflow",
+    "deltalake",
+    "delta",
+    "os",
+}
+# Values that a transform may name: settings it is given, refusals it raises, and how columns are
+# called.
 PURE_MAY_USE = {"resources.settings", "resources.errors", "resources.orders"}
 
 
 @cache
 def tracked_files() -> tuple[str, ...]:
-    """Files of the checkout that are not ignored; the test is skipped where there is no checkout."""
+    """Files of the checkout that are not ignored; the test is skipped where there is no
+    checkout.
+    """
     command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, capture_output=True, text=True)
     if listed.returncode:
@@ -32,7 +46,9 @@ def tracked_files() -> tuple[str, ...]:
 
 
 def sources(*folders: str) -> list[str]:
-    return sorted(str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    return sorted(
+        str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / folder).rglob("*.py")
+    )
 
 
 @cache
@@ -41,7 +57,9 @@ def tree(file: str) -> ast.Module:
 
 
 def imported(file: str) -> set[str]:
-    """Modules and names that a file imports anywhere, dotted; relative imports are made absolute."""
+    """Modules and names that a file imports anywhere, dotted; relative imports are made
+    absolute.
+    """
     found: set[str] = set()
     package = file.removesuffix(".py").split("/")[:-1]
     for node in ast.walk(tree(file)):
@@ -70,9 +88,9 @@ def is_within(name: str, *modules: str) -> bool:
 
 
 def reads_environment(file: str) -> bool:
-    return any(pair in {("os", "environ"), ("os", "getenv"), ("os", "putenv")} for pair in attributes(file)) or bool(
-        imported(file) & {"os.environ", "os.getenv"}
-    )
+    return any(
+        pair in {("os", "environ"), ("os", "getenv"), ("os", "putenv")} for pair in attributes(file)
+    ) or bool(imported(file) & {"os.environ", "os.getenv"})
 
 
 TRANSFORMS = [file for file in sources(ASSETS) if file.endswith("transforms.py")]
@@ -83,32 +101,62 @@ VERDICTS = [
     f"{ASSETS}/complete.py",
 ]
 ZOO_PURE = [file for file in sources(f"{ASSETS}/zoo") if Path(file).stem not in ZOO_WIRING]
-PURE = [*TRANSFORMS, *VERDICTS, *ZOO_PURE, *(f"{ASSETS}/{name}.py" for name in ("tables", "exact", "repeats", "plots", "report/page"))]
+PURE = [
+    *TRANSFORMS,
+    *VERDICTS,
+    *ZOO_PURE,
+    *(f"{ASSETS}/{name}.py" for name in ("tables", "exact", "repeats", "plots", "report/page")),
+]
 WIRING = [
     file
     for file in sources(ASSETS)
-    if Path(file).stem in {"assets", "checks", "sensors", "publishing", "published", "reporting", "backtest", "training", "table_asset"}
+    if Path(file).stem
+    in {
+        "assets",
+        "checks",
+        "sensors",
+        "publishing",
+        "published",
+        "reporting",
+        "backtest",
+        "training",
+        "table_asset",
+    }
 ]
 
 
 def test_the_lists_are_not_empty() -> None:
     """A renamed folder would otherwise pass every rule."""
     assert {Path(file).parent.name for file in TRANSFORMS} == {"bronze", "silver", "served"}
-    assert {Path(file).stem for file in ZOO_PURE} >= {"spec", "series", "calibration", "naive", "boosting"}
+    assert {Path(file).stem for file in ZOO_PURE} >= {
+        "spec",
+        "series",
+        "calibration",
+        "naive",
+        "boosting",
+    }
     assert len(WIRING) >= 10
     assert all((ROOT / file).is_file() for file in PURE)
 
 
 @pytest.mark.parametrize("file", PURE)
 def test_pure_code_knows_no_machinery(file: str) -> None:
-    """Transforms, verdicts, evaluation, promotion, calibration and model families: no dagster, mlflow, deltalake or os."""
+    """Transforms, verdicts, evaluation, promotion, calibration and model families: no dagster,
+    mlflow, deltalake or os.
+    """
     assert not top_level(file) & IMPURE
 
 
 @pytest.mark.parametrize("file", PURE)
 def test_pure_code_reads_tables_partitions_and_its_own_field(file: str) -> None:
-    """Of our own modules only other pure ones, months, and the values they are given; never the wiring or a resource."""
-    allowed = {source.removesuffix(".py").replace("/", ".") for source in PURE} | {f"{ASSETS}.partitions"} | PURE_MAY_USE
+    """Of our own modules only other pure ones, months, and the values they are given; never the
+    wiring or a resource.
+    """
+    allowed = (
+        {source.removesuffix(".py").replace("/", ".") for source in PURE}
+        | {f"{ASSETS}.partitions"}
+        | PURE_MAY_USE
+    )
     if file == f"{ASSETS}/tables.py":
         allowed |= {"resources.ledger", "resources.table_spec"}
     packages = {name.rpartition(".")[0] for name in allowed}
@@ -143,30 +191,60 @@ def test_wiring_knows_protocols_and_not_what_is_behind_them(file: str) -> None:
 FRONTS = tuple(f"{ASSETS}.{name}" for name in ("operations", "bench", "cli", "definitions"))
 
 
-@pytest.mark.parametrize("file", [file for file in sources(ASSETS) if not is_within(file.removesuffix(".py").replace("/", "."), *FRONTS)])
+@pytest.mark.parametrize(
+    "file",
+    [
+        file
+        for file in sources(ASSETS)
+        if not is_within(file.removesuffix(".py").replace("/", "."), *FRONTS)
+    ],
+)
 def test_nothing_depends_on_the_commands(file: str) -> None:
-    """operations/, bench/ and cli.py are fronts: nothing else imports them, and only they import the definitions."""
+    """operations/, bench/ and cli.py are fronts: nothing else imports them, and only they import
+    the definitions.
+    """
     assert not {name for name in imported(file) if is_within(name, *FRONTS)}
 
 
 def test_the_environment_is_read_in_one_place() -> None:
-    """environment.py reads it; the session tells Spark its Python, and the servers hand it to their children."""
+    """environment.py reads it; the session tells Spark its Python, and the servers hand it to their
+    children.
+    """
     reading = {file for file in sources(ASSETS, "resources") if reads_environment(file)}
     assert reading <= {f"{ASSETS}/environment.py", SPARK_HOME, f"{ASSETS}/operations/servers.py"}
     names = {
         node.value
         for node in ast.walk(tree(SPARK_HOME))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"[A-Z]+(_[A-Z]+)+", node.value)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"[A-Z]+(_[A-Z]+)+", node.value)
     }
     assert "PYSPARK_PYTHON" in names
     assert not {name for name in names if name.startswith("MEDALLION")}
 
 
-@pytest.mark.parametrize("file", [name for name in sources(ASSETS, "resources", "scripts", "benchmarks", "tests") if name != SPARK_HOME])
+@pytest.mark.parametrize(
+    "file",
+    [
+        name
+        for name in sources(ASSETS, "resources", "scripts", "benchmarks", "tests")
+        if name != SPARK_HOME
+    ],
+)
 def test_only_what_spark_connect_offers(file: str) -> None:
-    """No RDD, sparkContext, JVM handle or Spark DeltaTable outside resources/spark.py; delta-rs is not meant."""
+    """No RDD, sparkContext, JVM handle or Spark DeltaTable outside resources/spark.py; delta-rs is
+    not meant.
+    """
     found = set(attributes(file))
-    assert not {name for _, name in found} & {"rdd", "sparkContext", "_sc", "_jvm", "_jdf", "_jsparkSession", "parallelize"}
+    assert not {name for _, name in found} & {
+        "rdd",
+        "sparkContext",
+        "_sc",
+        "_jvm",
+        "_jdf",
+        "_jsparkSession",
+        "parallelize",
+    }
     assert not {name for _, name in found} & {"forPath", "forName"}
     assert "delta.tables" not in imported(file)
     assert not {"pyspark.SparkContext", "pyspark.RDD"} & imported(file)
@@ -182,12 +260,33 @@ def texts() -> Iterator[tuple[str, str]]:
 
 def test_no_file_names_a_machine() -> None:
     """Paths of somebody's disk work nowhere else."""
-    machine_path = re.compile(r"(?<![\w./}\])-])/(?:" + "|".join(("wo" + "rk", "ro" + "ot", "ho" + "me", "Us" + "ers")) + r")/\w")
-    assert {name: found.group() for name, text in texts() if (found := machine_path.search(text))} == {}
+    machine_path = re.compile(
+        r"(?<![\w./}\])-])/(?:"
+        + "|".join(("wo" + "rk", "ro" + "ot", "ho" + "me", "Us" + "ers"))
+        + r")/\w"
+    )
+    assert {
+        name: found.group() for name, text in texts() if (found := machine_path.search(text))
+    } == {}
 
 
 def test_no_file_names_a_package_registry() -> None:
-    """Where packages and jars come from is the machine's business; constraints carry versions and no addresses."""
-    hosts = "|".join(("py" + "pi", "python" + "hosted", "mav" + "en", "arti" + "factory", "ne" + "xus", "jf" + "rog", "ana" + "conda"))
-    address = re.compile(rf"https?://[\w.@:-]*(?:{hosts})[\w.-]*|(?:extra-)?in" + r"dex[-_]url\s*[=:]\s*\S+", re.IGNORECASE)
+    """Where packages and jars come from is the machine's business; constraints carry versions and
+    no addresses.
+    """
+    hosts = "|".join(
+        (
+            "py" + "pi",
+            "python" + "hosted",
+            "mav" + "en",
+            "arti" + "factory",
+            "ne" + "xus",
+            "jf" + "rog",
+            "ana" + "conda",
+        )
+    )
+    address = re.compile(
+        rf"https?://[\w.@:-]*(?:{hosts})[\w.-]*|(?:extra-)?in" + r"dex[-_]url\s*[=:]\s*\S+",
+        re.IGNORECASE,
+    )
     assert {name: found.group() for name, text in texts() if (found := address.search(text))} == {}

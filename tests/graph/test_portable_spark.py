@@ -1,4 +1,6 @@
-"""Spark code that every engine runs, and to the same bits: functions and methods that engines disagree on, read from the source."""
+"""Spark code that every engine runs, and to the same bits: functions and methods that engines
+disagree on, read from the source.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,12 @@ WINDOWS = "engines differ in what rounding leaves: take exact.deviation"
 FUNCTIONS = {
     "try_divide": "not every engine divides doubles with it: take exact.ratio",
     "rint": "engines put a half to different sides: take floor(x + 0.5)",
-    **dict.fromkeys(("ln", "log", "log2", "log10", "log1p", "exp", "expm1", "pow", "power"), LAST_DIGIT),
-    **dict.fromkeys(("std", "stddev", "stddev_pop", "stddev_samp", "variance", "var_pop", "var_samp"), WINDOWS),
+    **dict.fromkeys(
+        ("ln", "log", "log2", "log10", "log1p", "exp", "expm1", "pow", "power"), LAST_DIGIT
+    ),
+    **dict.fromkeys(
+        ("std", "stddev", "stddev_pop", "stddev_samp", "variance", "var_pop", "var_samp"), WINDOWS
+    ),
 }
 METHODS = {
     "cogroup": "not every engine takes NULLs in it: take zoo.buckets.apply_by_bucket",
@@ -40,7 +46,11 @@ def findings(source: str) -> Iterator[str]:
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "pyspark.sql.functions":
-            yield from (f"{alias.name}: {FUNCTIONS[alias.name]}" for alias in node.names if alias.name in FUNCTIONS)
+            yield from (
+                f"{alias.name}: {FUNCTIONS[alias.name]}"
+                for alias in node.names
+                if alias.name in FUNCTIONS
+            )
         if not isinstance(node, ast.Attribute | ast.Call):
             continue
         owner, name = (node.value, node.attr) if isinstance(node, ast.Attribute) else (None, None)
@@ -56,8 +66,17 @@ def _calls(call: ast.Call, function: ast.Attribute) -> Iterator[str]:
     if function.attr == "unionByName" and (len(call.args) > 1 or call.keywords):
         yield f"unionByName with allowMissingColumns: {NO_TYPE}"
     if function.attr in ("expr", "selectExpr", "where", "filter"):
-        texts = (arg.value for arg in ast.walk(call) if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
-        yield from (f"{name}: {FUNCTIONS[name]}" for text in texts for name in re.findall(r"\b(\w+)\(", text) if name in FUNCTIONS)
+        texts = (
+            arg.value
+            for arg in ast.walk(call)
+            if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+        )
+        yield from (
+            f"{name}: {FUNCTIONS[name]}"
+            for text in texts
+            for name in re.findall(r"\b(\w+)\(", text)
+            if name in FUNCTIONS
+        )
 
 
 @pytest.mark.parametrize("file", SOURCES)
@@ -84,5 +103,12 @@ def test_each_rule_finds_what_it_is_for(line: str, name: str) -> None:
 
 def test_what_only_looks_alike_is_left_alone() -> None:
     """Functions of numpy and math, and unions of frames with the same columns, are no finding."""
-    lines = ("np.exp(x)", "math.log(x)", "np.rint(x)", "rows.unionByName(other)", "F.expr('explode(x)')", "F.floor(x)")
+    lines = (
+        "np.exp(x)",
+        "math.log(x)",
+        "np.rint(x)",
+        "rows.unionByName(other)",
+        "F.expr('explode(x)')",
+        "F.floor(x)",
+    )
     assert list(findings("\n".join(("from pyspark.sql import functions as F", *lines)))) == []

@@ -20,24 +20,38 @@ def counted(context: dg.AssetExecutionContext) -> None:
     context.log.info("counted")
 
 
-def test_dagsters_own_storage_reads_what_kept_engines_wrote(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The home of a former release gets the storage; a run of two months is there for either, event by event."""
+def test_dagsters_own_storage_reads_what_kept_engines_wrote(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The home of a former release gets the storage; a run of two months is there for either, event
+    by event.
+    """
     home = tmp_path / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text(environment.INSTANCE_YAML)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     environment.prepare_dagster_home(settings)
-    months = {"dagster/asset_partition_range_start": "202401", "dagster/asset_partition_range_end": "202402"}
+    months = {
+        "dagster/asset_partition_range_start": "202401",
+        "dagster/asset_partition_range_end": "202402",
+    }
     with dg.DagsterInstance.get() as instance:
         assert isinstance(instance.event_log_storage, KeptEngines)
         run = dg.materialize([counted], instance=instance, tags=months)
-        written = [record.event_log_entry for record in instance.event_log_storage.get_records_for_run(run.run_id).records]
+        written = [
+            record.event_log_entry
+            for record in instance.event_log_storage.get_records_for_run(run.run_id).records
+        ]
     own = SqliteEventLogStorage(str(home / "history" / "runs"))
-    assert [record.event_log_entry for record in own.get_records_for_run(run.run_id).records] == written
+    assert [
+        record.event_log_entry for record in own.get_records_for_run(run.run_id).records
+    ] == written
     assert own.get_materialized_partitions(counted.key) == {"202401", "202402"}
 
 
-def test_a_file_that_somebody_wrote_stays(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_somebody_wrote_stays(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Dagster's settings of a deployment are not touched."""
     (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))

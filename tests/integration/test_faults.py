@@ -1,4 +1,5 @@
-"""Processes that are killed, collide, or lose what they stand on: nothing lost, nothing twice, and the next run succeeds.
+"""Processes that are killed, collide, or lose what they stand on: nothing lost, nothing twice, and
+the next run succeeds.
 
 `make faults` runs them, after its kills; FAULTS names the folder they share.
 """
@@ -49,7 +50,9 @@ def expected() -> Content:
 
 
 def recovers(scenario: Scenario, expected: Content) -> None:
-    """The next runs succeed, and the lakehouse is as if nothing had happened. Raises AssertionError where it is not."""
+    """The next runs succeed, and the lakehouse is as if nothing had happened. Raises AssertionError
+    where it is not.
+    """
     scenario.run()
     scenario.deliver_late()
     scenario.run()
@@ -60,7 +63,9 @@ def recovers(scenario: Scenario, expected: Content) -> None:
 @slow
 @pytest.mark.timeout(3000)
 def test_five_kills(tmp_path: Path) -> None:
-    """Killed between write and record, log, write and tag, registry, decision and alias, vintage and record: as if undisturbed."""
+    """Killed between write and record, log, write and tag, registry, decision and alias, vintage
+    and record: as if undisturbed.
+    """
     expected = undisturbed(tmp_path / "undisturbed", deliveries=1)
     found = disturbed(tmp_path / "killed", FIVE, expected, seed=5, deliveries=1)
     assert found["faults"] == []
@@ -69,12 +74,16 @@ def test_five_kills(tmp_path: Path) -> None:
 
 @long
 def test_two_runs_at_once(tmp_path: Path, expected: Content) -> None:
-    """Two runs of everything, started together: each ends well or says who was faster, and together they leave what one leaves."""
+    """Two runs of everything, started together: each ends well or says who was faster, and together
+    they leave what one leaves.
+    """
     scenario = Scenario(tmp_path / "two").create()
     both = [scenario.start(log=scenario.folder / f"run_{n}.log") for n in (1, 2)]
     for run in both:
         code = run.wait(900)
-        assert code == 0 or "another writer" in run.output() or "same slice" in run.output(), run.output()[-2000:]
+        assert code == 0 or "another writer" in run.output() or "same slice" in run.output(), (
+            run.output()[-2000:]
+        )
     recovers(scenario, expected)
 
 
@@ -84,7 +93,10 @@ def test_neighbouring_months_at_once(tmp_path: Path, expected: Content) -> None:
     scenario = Scenario(tmp_path / "neighbours").create()
     first = scenario.start(job=["register_deliveries", str(LAST)])
     assert first.wait(300) == 0, first.output()[-2000:]
-    both = [scenario.start(log=scenario.folder / f"run_{m}.log", job=["monthly_data", str(m), str(m)]) for m in (LAST - 1, LAST)]
+    both = [
+        scenario.start(log=scenario.folder / f"run_{m}.log", job=["monthly_data", str(m), str(m)])
+        for m in (LAST - 1, LAST)
+    ]
     for run in both:
         assert run.wait(600) == 0, run.output()[-2000:]
     recovers(scenario, expected)
@@ -92,7 +104,9 @@ def test_neighbouring_months_at_once(tmp_path: Path, expected: Content) -> None:
 
 @long
 def test_another_writer_in_between(tmp_path: Path, expected: Content) -> None:
-    """A commit of somebody else between reading and writing a table makes the write read again, and nothing is lost."""
+    """A commit of somebody else between reading and writing a table makes the write read again, and
+    nothing is lost.
+    """
     scenario = Scenario(tmp_path / "between").create()
     scenario.run()
     scenario.deliver_late()
@@ -103,9 +117,13 @@ def test_another_writer_in_between(tmp_path: Path, expected: Content) -> None:
 
 @long
 def test_mlflow_absent(tmp_path: Path, expected: Content) -> None:
-    """Without MLflow bronze and silver are made, the zoo says what to do before its first fit, and the next run goes on."""
+    """Without MLflow bronze and silver are made, the zoo says what to do before its first fit, and
+    the next run goes on.
+    """
     port = free_port()
-    scenario = Scenario(tmp_path / "absent").create(mlflow={"tracking_uri": f"http://127.0.0.1:{port}", "timeout_seconds": 2})
+    scenario = Scenario(tmp_path / "absent").create(
+        mlflow={"tracking_uri": f"http://127.0.0.1:{port}", "timeout_seconds": 2}
+    )
     run = scenario.start()
     assert run.wait(600) == 2
     assert f"http://127.0.0.1:{port} does not answer" in run.output()
@@ -116,12 +134,18 @@ def test_mlflow_absent(tmp_path: Path, expected: Content) -> None:
 
 @long
 def test_mlflow_slow_and_gone_half_way(tmp_path: Path, expected: Content) -> None:
-    """A server that answers late is waited for; one that goes away while models are fitted ends the run, and the next goes on."""
+    """A server that answers late is waited for; one that goes away while models are fitted ends the
+    run, and the next goes on.
+    """
     port, behind = free_port(), free_port()
-    scenario = Scenario(tmp_path / "slow").create(mlflow={"tracking_uri": f"http://127.0.0.1:{port}", "timeout_seconds": 20})
+    scenario = Scenario(tmp_path / "slow").create(
+        mlflow={"tracking_uri": f"http://127.0.0.1:{port}", "timeout_seconds": 20}
+    )
     with mlflow_server(tmp_path, behind), _proxy(port, behind, delay=0.3):
         run = scenario.start()
-        assert wait_until(lambda: "ses 2022" in run.output() or run.process.poll() is not None, 600), run.output()[-2000:]
+        assert wait_until(
+            lambda: "ses 2022" in run.output() or run.process.poll() is not None, 600
+        ), run.output()[-2000:]
     code = run.wait(900)
     assert code != 0, "the server was gone, and the run did not notice"
     assert "Traceback" not in run.output()
@@ -131,7 +155,9 @@ def test_mlflow_slow_and_gone_half_way(tmp_path: Path, expected: Content) -> Non
 
 @long
 def test_disk_full(tmp_path: Path, expected: Content) -> None:
-    """A disk that fills up ends the run with a message; with room again the next run goes on, and nothing is lost or twice."""
+    """A disk that fills up ends the run with a message; with room again the next run goes on, and
+    nothing is lost or twice.
+    """
     scenario = Scenario(tmp_path / "full").create()
     root = scenario.folder / "lakehouse"
     root.mkdir()
@@ -145,7 +171,9 @@ def test_disk_full(tmp_path: Path, expected: Content) -> None:
 
 @long
 def test_read_only_tables(tmp_path: Path, expected: Content) -> None:
-    """Tables that can't be written end the run with a message and are as before; writable again, the next run goes on."""
+    """Tables that can't be written end the run with a message and are as before; writable again,
+    the next run goes on.
+    """
     scenario = Scenario(tmp_path / "read_only").create()
     scenario.run()
     scenario.deliver_late()
@@ -198,7 +226,9 @@ def _proxy(port: int, behind: int, delay: float) -> Iterator[None]:
 @contextmanager
 def _mounted(folder: Path, *options: str) -> Iterator[None]:
     """A mount over a folder; the test is skipped where mounting is not allowed."""
-    if subprocess.run(["mount", *options, str(folder)], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", *options, str(folder)], capture_output=True, check=False
+    ).returncode:
         pytest.skip("mounting a file system is not allowed here")
     try:
         yield

@@ -1,4 +1,6 @@
-"""The same orders give the same bits on every engine: versions of all slices, decisions, forecasts; each goes on from another."""
+"""The same orders give the same bits on every engine: versions of all slices, decisions, forecasts;
+each goes on from another.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +22,25 @@ from tests.faults.scenario import LAST, Scenario, content, differences
 from tests.servers import WORKER_PYTHON, connect_server, standalone_cluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
-long = pytest.mark.skipif("PARITY" not in os.environ, reason="takes many minutes on a JVM; make parity runs it")
+long = pytest.mark.skipif(
+    "PARITY" not in os.environ, reason="takes many minutes on a JVM; make parity runs it"
+)
 
 FORECAST = {"horizon": 1, "origins": 2, "k_min": 2, "min_history": 4}
 HEADER = "Order No,Item Code,Customer,Region,Order Date,Qty,Unit Price,Item Description\n"
 FEW_MODELS = ["tsb", "auto_ets", "xgboost_global"]
 FEW_ROUNDS = {name: {"rounds": 20} for name in ("xgboost_global", "sklearn_hist_gradient")}
-# Published and decided rows carry versions and times of their run; their numbers are compared as rows.
+# Published and decided rows carry versions and times of their run; their numbers are compared as
+# rows.
 OF_THE_RUN = (CHAMPION.id, DEMAND_FORECAST.id)
 
 
 def data_versions(scenario: Scenario) -> pd.Series:
     """The newest data version of every slice: table, month and writer."""
     ledger = runs.reader(scenario.settings).rows(LEDGER)
-    newest = ledger.sort_values("recorded_at", kind="stable").drop_duplicates(["table_id", "yyyymm", "writer"], keep="last")
+    newest = ledger.sort_values("recorded_at", kind="stable").drop_duplicates(
+        ["table_id", "yyyymm", "writer"], keep="last"
+    )
     newest = newest[~newest["table_id"].isin(OF_THE_RUN)]
     return newest.set_index(["table_id", "yyyymm", "writer"])["data_version"].sort_index()
 
@@ -48,8 +55,15 @@ def apart(one: Scenario, other: Scenario) -> list[str]:
 
 
 def made(folder: Path, engine: str, models: list[str] | None = None, **changes: Any) -> Scenario:
-    """A scenario's lakehouse, run from nothing and again after a late file, with some models or all."""
-    zoo = {"models": models, "buckets": 4, "tuning": {"trials": 0}, "parameters": FEW_ROUNDS if models is None else {}}
+    """A scenario's lakehouse, run from nothing and again after a late file, with some models or
+    all.
+    """
+    zoo = {
+        "models": models,
+        "buckets": 4,
+        "tuning": {"trials": 0},
+        "parameters": FEW_ROUNDS if models is None else {},
+    }
     scenario = Scenario(folder).create(engine=engine, forecast=FORECAST, zoo=zoo, **changes)
     scenario.run(1200)
     scenario.deliver_late()
@@ -65,7 +79,9 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
 
 @slow
 def test_embedded_and_spark_make_the_same_bits(embedded: Scenario, tmp_path: Path) -> None:
-    """All slices of all tables, decisions and forecasts of a few models, from nothing and after a late file."""
+    """All slices of all tables, decisions and forecasts of a few models, from nothing and after a
+    late file.
+    """
     assert apart(embedded, made(tmp_path / "spark", "spark", FEW_MODELS)) == []
 
 
@@ -78,8 +94,11 @@ def test_embedded_and_spark_make_the_same_bits_with_all_models(tmp_path: Path) -
 
 
 @long
-def test_a_lakehouse_is_continued_by_the_other_engine_and_back(embedded: Scenario, tmp_path: Path) -> None:
-    """The other engine finds nothing to do; after a further line both lakehouses are the same, and the ledger tells who made what.
+def test_a_lakehouse_is_continued_by_the_other_engine_and_back(
+    embedded: Scenario, tmp_path: Path
+) -> None:
+    """The other engine finds nothing to do; after a further line both lakehouses are the same, and
+    the ledger tells who made what.
 
     Back on the first engine there is nothing to do again.
     """
@@ -93,7 +112,9 @@ def test_a_lakehouse_is_continued_by_the_other_engine_and_back(embedded: Scenari
         (scenario.folder / "landing" / "more.csv").write_text(f"{HEADER}{line}")
         scenario.run()
     assert apart(kept, moved) == []
-    engines = runs.reader(moved.settings).rows(LEDGER, ["engine"])["engine"].str.split().str[0].unique()
+    engines = (
+        runs.reader(moved.settings).rows(LEDGER, ["engine"])["engine"].str.split().str[0].unique()
+    )
     assert set(engines) == {"embedded", "spark"}
     _set_engine(moved, "embedded")
     assert "Nothing to do" in moved.run()
@@ -101,14 +122,25 @@ def test_a_lakehouse_is_continued_by_the_other_engine_and_back(embedded: Scenari
 
 @long
 def test_two_workers_of_a_cluster_make_the_same_bits(embedded: Scenario, tmp_path: Path) -> None:
-    """A standalone master with two workers gives what the embedded engine gives, and both workers finished tasks."""
+    """A standalone master with two workers gives what the embedded engine gives, and both workers
+    finished tasks.
+    """
     with standalone_cluster(tmp_path / "cluster") as master:
-        conf = {"spark.pyspark.python": WORKER_PYTHON["PYSPARK_PYTHON"], "spark.executor.memory": "1g", "spark.driver.host": "127.0.0.1"}
+        conf = {
+            "spark.pyspark.python": WORKER_PYTHON["PYSPARK_PYTHON"],
+            "spark.executor.memory": "1g",
+            "spark.driver.host": "127.0.0.1",
+        }
         cluster = made(
-            tmp_path / "scenario", "spark", FEW_MODELS, spark={"master": master, "conf": {**conf, "spark.sql.shuffle.partitions": 2}}
+            tmp_path / "scenario",
+            "spark",
+            FEW_MODELS,
+            spark={"master": master, "conf": {**conf, "spark.sql.shuffle.partitions": 2}},
         )
         done = {
-            worker.name: sum(len(re.findall("Finished task", log.read_text())) for log in worker.rglob("stderr"))
+            worker.name: sum(
+                len(re.findall("Finished task", log.read_text())) for log in worker.rglob("stderr")
+            )
             for worker in (tmp_path / "cluster").glob("worker_[12]")
         }
     assert apart(embedded, cluster) == []
@@ -117,8 +149,12 @@ def test_two_workers_of_a_cluster_make_the_same_bits(embedded: Scenario, tmp_pat
 
 
 @long
-def test_a_connect_server_of_another_zone_makes_the_same_bits(embedded: Scenario, tmp_path: Path) -> None:
-    """A Spark Connect server in another process, folder and time zone gives what the embedded engine gives."""
+def test_a_connect_server_of_another_zone_makes_the_same_bits(
+    embedded: Scenario, tmp_path: Path
+) -> None:
+    """A Spark Connect server in another process, folder and time zone gives what the embedded
+    engine gives.
+    """
     with connect_server(tmp_path / "server") as address:
         connected = made(tmp_path / "scenario", "connect", FEW_MODELS, connect={"address": address})
     assert apart(embedded, connected) == []

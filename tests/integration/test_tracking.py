@@ -29,12 +29,18 @@ class Constant(PythonModel):
 
 
 @pytest.mark.integration
-def test_loading_models_leaves_no_files(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run's model and a registered version come from a server as they were logged, and no copy of either stays on disk."""
+def test_loading_models_leaves_no_files(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's model and a registered version come from a server as they were logged, and no copy of
+    either stays on disk.
+    """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with mlflow_server(tmp_path, port):
-        served = settings.model_copy(update={"mlflow": settings.mlflow.model_copy(update={"tracking_uri": url})})
+        served = settings.model_copy(
+            update={"mlflow": settings.mlflow.model_copy(update={"tracking_uri": url})}
+        )
         tracking = MlflowTracking(served, "dagster-run", parent=lambda: None)
         run = tracking.start("constant", {})
         tracking.log(run, RunContent(model=Constant()))
@@ -53,7 +59,9 @@ def test_loading_models_leaves_no_files(settings: Settings, tmp_path: Path, monk
 def other() -> Iterator[str]:
     """A process of this machine that lives as long as the test."""
     script = "from resources.processes import identity; print(identity(), flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
         process.communicate("\n")
@@ -63,37 +71,69 @@ def other() -> Iterator[str]:
 def gone() -> str:
     """A process of this machine that has ended."""
     script = "from resources.processes import identity; print(identity())"
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 @pytest.mark.integration
-def test_only_a_fit_whose_process_is_gone_is_ended_as_killed(settings: Settings, other: str, gone: str) -> None:
-    """Fits of one month and model by a live process, another machine and a former release go on; left behind are those of nobody."""
+def test_only_a_fit_whose_process_is_gone_is_ended_as_killed(
+    settings: Settings, other: str, gone: str
+) -> None:
+    """Fits of one month and model by a live process, another machine and a former release go on;
+    left behind are those of nobody.
+    """
     made = MlflowTracking(settings, "dagster-run", parent=lambda: None)
     fit = {"month": "202401", "model": "naive"}
-    processes = {"other": other, "elsewhere": "elsewhere:1:2", "former": "", "gone": gone, "failed attempt": identity()}
-    runs = {name: made.start(name, {**fit, PROCESS: process}) for name, process in processes.items()}
+    processes = {
+        "other": other,
+        "elsewhere": "elsewhere:1:2",
+        "former": "",
+        "gone": gone,
+        "failed attempt": identity(),
+    }
+    runs = {
+        name: made.start(name, {**fit, PROCESS: process}) for name, process in processes.items()
+    }
     made._connected().delete_tag(runs["former"], PROCESS)
     assert set(made.end_killed(fit)) == {runs["gone"], runs["failed attempt"]}
     assert made.end_killed(fit) == []
     status = {name: made._connected().get_run(run).info.status for name, run in runs.items()}
-    assert {name for name, state in status.items() if state == "RUNNING"} == {"other", "elsewhere", "former"}
+    assert {name for name, state in status.items() if state == "RUNNING"} == {
+        "other",
+        "elsewhere",
+        "former",
+    }
 
 
 @pytest.mark.integration
 def test_only_a_dagster_run_that_is_over_is_ended_as_killed(
     settings: Settings, other: str, gone: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Runs of another Dagster instance, live, elsewhere or of a former release, stay and are named; a gone process's do not."""
+    """Runs of another Dagster instance, live, elsewhere or of a former release, stay and are named;
+    a gone process's do not.
+    """
     made = MlflowTracking(settings, "dagster-run", parent=lambda: None)
     with dg.DagsterInstance.ephemeral() as instance:
         over = instance.create_run_for_job(_job)
         instance.report_run_failed(over)
         own = {"over": over.run_id, "under way": instance.create_run_for_job(_job).run_id}
-        processes = {"other": other, "elsewhere": "elsewhere:1:2", "former": "", "gone": gone, "over": "elsewhere:1:2", "under way": ""}
+        processes = {
+            "other": other,
+            "elsewhere": "elsewhere:1:2",
+            "former": "",
+            "gone": gone,
+            "over": "elsewhere:1:2",
+            "under way": "",
+        }
         runs = {
             name: made.start(
-                name, {"medallion.kind": "dagster_run", "dagster_run_id": own.get(name, "of another instance"), PROCESS: process}
+                name,
+                {
+                    "medallion.kind": "dagster_run",
+                    "dagster_run_id": own.get(name, "of another instance"),
+                    PROCESS: process,
+                },
             )
             for name, process in processes.items()
         }

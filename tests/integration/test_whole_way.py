@@ -1,4 +1,5 @@
-"""The whole way with real Spark, Delta and MLflow: a small simulated wholesaler from files to a served forecast.
+"""The whole way with real Spark, Delta and MLflow: a small simulated wholesaler from files to a
+served forecast.
 
 One lakehouse is built once; the tests look at it, then change it in the order in which they stand.
 """
@@ -51,23 +52,41 @@ class Way:
     defs: dg.Definitions
     instance: dg.DagsterInstance
 
-    def run(self, job: str, first: int, last: int | None = None, **tags: str) -> dg.ExecuteInProcessResult:
+    def run(
+        self, job: str, first: int, last: int | None = None, **tags: str
+    ) -> dg.ExecuteInProcessResult:
         """Run a job for a month or a range of months."""
-        span = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last or first)}
+        span = {
+            "dagster/asset_partition_range_start": str(first),
+            "dagster/asset_partition_range_end": str(last or first),
+        }
         return self.defs.resolve_job_def(job).execute_in_process(
             instance=self.instance, tags={**span, **tags}, raise_on_error=False, run_config=QUIET
         )
 
-    def run_model(self, model: str, first: int, last: int | None = None) -> dg.ExecuteInProcessResult:
+    def run_model(
+        self, model: str, first: int, last: int | None = None
+    ) -> dg.ExecuteInProcessResult:
         """Run one zoo model for a month or the range of months, as a backfill does."""
-        span = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last or first)}
+        span = {
+            "dagster/asset_partition_range_start": str(first),
+            "dagster/asset_partition_range_end": str(last or first),
+        }
         return self.defs.resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=self.instance, asset_selection=[model_key(model)], tags=span, raise_on_error=False, run_config=QUIET
+            instance=self.instance,
+            asset_selection=[model_key(model)],
+            tags=span,
+            raise_on_error=False,
+            run_config=QUIET,
         )
 
     def versions(self) -> dict[str, int]:
         """Delta version of every table."""
-        return {spec.id: self.lakehouse.version(spec) for spec in tables.TABLES if spec.name != "slice_ledger"}
+        return {
+            spec.id: self.lakehouse.version(spec)
+            for spec in tables.TABLES
+            if spec.name != "slice_ledger"
+        }
 
 
 def configuration(folder: Path) -> Settings:
@@ -82,8 +101,14 @@ def configuration(folder: Path) -> Settings:
                 "files": "landing/*.csv",
                 "closed_through": LAST,
                 "columns": {
-                    "order_id": "Order No", "part_number": "Item Code", "customer_id": "Customer", "region": "Region",
-                    "order_date": "Order Date", "quantity": "Qty", "unit_price": "Unit Price", "description": "Item Description",
+                    "order_id": "Order No",
+                    "part_number": "Item Code",
+                    "customer_id": "Customer",
+                    "region": "Region",
+                    "order_date": "Order Date",
+                    "quantity": "Qty",
+                    "unit_price": "Unit Price",
+                    "description": "Item Description",
                 },
                 "date_formats": ["dd/MM/yyyy HH:mm", "dd/MM/yyyy"],
                 "rules": {"product_pattern": "^P-", "cancellation_pattern": "^C"},
@@ -91,13 +116,15 @@ def configuration(folder: Path) -> Settings:
         ],
         "forecast": {"horizon": 3, "origins": 3},
         "zoo": {"models": ["ses", "xgboost_global"], "buckets": 2, "tuning": {"trials": 2}},
-    }  # fmt: skip
+    }
     return parse_settings(content, folder / "whole_way.yaml")
 
 
 @pytest.fixture(scope="module")
 def way(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
-    """Files written, registered, brought to features, trained for the newest month and published."""
+    """Files written, registered, brought to features, trained for the newest month and
+    published.
+    """
     folder = tmp_path_factory.mktemp("whole way")
     settings = configuration(folder)
     write(Simulation(parts=40, months=34, first_month=FIRST, seed=7), folder / "landing")
@@ -107,27 +134,47 @@ def way(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wa
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
         made = Way(settings, lakehouse, build_defs(settings, resources), instance)
         newest = int(str(definitions.newest_partition(settings)))
-        for result in (made.run("register_deliveries", newest), made.run("monthly_data", FIRST, LAST), made.run("retraining", LAST)):
-            assert result.success, [event.message for event in result.all_events if event.is_failure]
+        for result in (
+            made.run("register_deliveries", newest),
+            made.run("monthly_data", FIRST, LAST),
+            made.run("retraining", LAST),
+        ):
+            assert result.success, [
+                event.message for event in result.all_events if event.is_failure
+            ]
         yield made
     forget_tables(engine, settings)
 
 
 def test_every_line_read_is_accounted_for(way: Way) -> None:
-    """Lines read = accepted + rejected + duplicates + superseded, by delivery, counted in the tables themselves."""
+    """Lines read = accepted + rejected + duplicates + superseded, by delivery, counted in the
+    tables themselves.
+    """
     read = way.lakehouse.rows(tables.DELIVERIES).set_index("delivery_id")["line_count"]
-    accepted = way.lakehouse.rows(tables.SILVER_SALES_ORDERS, ["delivery_id"]).value_counts("delivery_id")
-    put_aside = way.lakehouse.rows(tables.REJECTED_LINES, ["delivery_id"]).value_counts("delivery_id")
-    pd.testing.assert_series_equal(read.sort_index(), accepted.add(put_aside, fill_value=0).astype("int64").sort_index(), check_names=False)
+    accepted = way.lakehouse.rows(tables.SILVER_SALES_ORDERS, ["delivery_id"]).value_counts(
+        "delivery_id"
+    )
+    put_aside = way.lakehouse.rows(tables.REJECTED_LINES, ["delivery_id"]).value_counts(
+        "delivery_id"
+    )
+    pd.testing.assert_series_equal(
+        read.sort_index(),
+        accepted.add(put_aside, fill_value=0).astype("int64").sort_index(),
+        check_names=False,
+    )
 
 
 def test_every_active_part_has_every_horizon(way: Way) -> None:
-    """Each active part has one finite row for each horizon with deciles in order; the others one row with a reason."""
+    """Each active part has one finite row for each horizon with deciles in order; the others one
+    row with a reason.
+    """
     rows = way.lakehouse.rows(tables.DEMAND_FORECAST)
     features = way.lakehouse.rows(tables.DEMAND_FEATURES, ["part_number", "is_active"], [LAST])
     served = rows[rows["horizon"] > 0]
     assert set(served["part_number"]) == set(features.loc[features["is_active"], "part_number"])
-    assert (served.groupby("part_number")["horizon"].nunique() == way.settings.forecast.horizon).all()
+    assert (
+        served.groupby("part_number")["horizon"].nunique() == way.settings.forecast.horizon
+    ).all()
     assert (served[list(DECILES)].diff(axis=1).iloc[:, 1:] >= 0).all().all()
     assert served["forecast_qty"].ge(0).all()
     excluded = rows[rows["horizon"] == 0]
@@ -136,54 +183,90 @@ def test_every_active_part_has_every_horizon(way: Way) -> None:
 
 
 def test_the_champions_rows_are_what_is_served(way: Way) -> None:
-    """Where the origin is the trained month, the served rows equal the champions' rows in gold.zoo_forecast."""
+    """Where the origin is the trained month, the served rows equal the champions' rows in
+    gold.zoo_forecast.
+    """
     key = ["part_number", "horizon"]
-    served = way.lakehouse.rows(tables.DEMAND_FORECAST).query("horizon > 0").set_index([*key, "model"])
+    served = (
+        way.lakehouse.rows(tables.DEMAND_FORECAST).query("horizon > 0").set_index([*key, "model"])
+    )
     zoo = way.lakehouse.rows(tables.ZOO_FORECAST, months=[LAST]).set_index([*key, "model"])
     columns = ["forecast_qty", *DECILES]
-    pd.testing.assert_frame_equal(served[columns], zoo.loc[served.index, columns], rtol=0, atol=1e-9)
+    pd.testing.assert_frame_equal(
+        served[columns], zoo.loc[served.index, columns], rtol=0, atol=1e-9
+    )
 
 
 def history(way: Way) -> pd.DataFrame:
-    """HISTORY_COLUMNS of the active parts at LAST, as README tells a user to join them for the pyfunc."""
-    demand = way.lakehouse.rows(tables.MONTHLY_DEMAND, months=window(way.settings, LAST)).query("is_complete")
+    """HISTORY_COLUMNS of the active parts at LAST, as README tells a user to join them for the
+    pyfunc.
+    """
+    demand = way.lakehouse.rows(tables.MONTHLY_DEMAND, months=window(way.settings, LAST)).query(
+        "is_complete"
+    )
     features = way.lakehouse.rows(tables.DEMAND_FEATURES, months=[LAST]).query("is_active")
-    known = demand.loc[demand["part_number"].isin(features["part_number"]), ["part_number", "yyyymm", "demand_qty"]]
+    known = demand.loc[
+        demand["part_number"].isin(features["part_number"]), ["part_number", "yyyymm", "demand_qty"]
+    ]
     return known.merge(features, on=["part_number", "yyyymm"], how="left")[list(HISTORY_COLUMNS)]
 
 
 def test_a_packed_history_is_the_same_history(way: Way) -> None:
-    """Demand and features come out of one row per part as they come out of one row per part and month, in any order of rows."""
+    """Demand and features come out of one row per part as they come out of one row per part and
+    month, in any order of rows.
+    """
     months = history(way)
     rows = packed_history(way.lakehouse, way.settings, LAST).toPandas()
     assert rows["part_number"].is_unique
-    for found, expected in zip(unpacked(rows.sample(frac=1, random_state=2)), split(months, LAST), strict=True):
+    for found, expected in zip(
+        unpacked(rows.sample(frac=1, random_state=2)), split(months, LAST), strict=True
+    ):
         pd.testing.assert_frame_equal(found, expected[found.columns])
 
 
-def test_a_fresh_process_loads_the_champion_and_forecasts_the_same(way: Way, tmp_path: Path) -> None:
-    """With only the installed package, outside the repository, the pyfunc gives gold.demand_forecast within 1e-9."""
+def test_a_fresh_process_loads_the_champion_and_forecasts_the_same(
+    way: Way, tmp_path: Path
+) -> None:
+    """With only the installed package, outside the repository, the pyfunc gives
+    gold.demand_forecast within 1e-9.
+    """
     history(way).to_parquet(tmp_path / "history.parquet")
     script = (
         "import mlflow, pandas as pd, sys; mlflow.set_tracking_uri(sys.argv[1]);"
         "model = mlflow.pyfunc.load_model(f'models:/{sys.argv[2]}@champion');"
         "model.predict(pd.read_parquet('history.parquet')).to_parquet('predicted.parquet')"
     )
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MEDALLION_CONFIG")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MEDALLION_CONFIG")
+    }
     done = subprocess.run(
         [sys.executable, "-c", script, way.settings.tracking_uri, way.settings.registered_model],
-        cwd=tmp_path, env=environment, check=False, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     predicted = pd.read_parquet(tmp_path / "predicted.parquet")
     served = way.lakehouse.rows(tables.DEMAND_FORECAST).query("horizon > 0")
-    both = predicted.merge(served, on=["part_number", "horizon"], suffixes=("", "_served"), validate="one_to_one")
+    both = predicted.merge(
+        served, on=["part_number", "horizon"], suffixes=("", "_served"), validate="one_to_one"
+    )
     assert len(both) == len(predicted) == len(served)
-    assert max((both[name] - both[f"{name}_served"]).abs().max() for name in ["forecast_qty", *DECILES]) <= 1e-9
+    assert (
+        max(
+            (both[name] - both[f"{name}_served"]).abs().max() for name in ["forecast_qty", *DECILES]
+        )
+        <= 1e-9
+    )
 
 
 def test_one_nested_run_holds_its_evidence(way: Way) -> None:
-    """A model's run of the training month has parameters, metrics, tags, inputs with versions and artifacts, below the Dagster run's."""
+    """A model's run of the training month has parameters, metrics, tags, inputs with versions and
+    artifacts, below the Dagster run's.
+    """
     import mlflow
 
     client = mlflow.MlflowClient(way.settings.tracking_uri)
@@ -192,32 +275,72 @@ def test_one_nested_run_holds_its_evidence(way: Way) -> None:
     parent = client.get_run(run.data.tags["mlflow.parentRunId"])
     assert parent.data.tags["dagster_run_id"] == run.data.tags["dagster_run_id"]
     assert (run.info.status, parent.info.status) == ("FINISHED", "FINISHED")
-    assert {"horizon", "seed", "training_first_month", "training_last_month", "features_lags"} <= set(run.data.params)
-    assert {"wql", "mae", "rmse", "mape", "wape", "rmsse", "bias", "revenue_weighted_error", "stock_cost", "fit_seconds"} <= set(
-        run.data.metrics
+    assert {
+        "horizon",
+        "seed",
+        "training_first_month",
+        "training_last_month",
+        "features_lags",
+    } <= set(run.data.params)
+    assert {
+        "wql",
+        "mae",
+        "rmse",
+        "mape",
+        "wape",
+        "rmsse",
+        "bias",
+        "revenue_weighted_error",
+        "stock_cost",
+        "fit_seconds",
+    } <= set(run.data.metrics)
+    assert {"month", "model", "git_commit", "dagster_run_id", "trigger", "data"} <= set(
+        run.data.tags
     )
-    assert {"month", "model", "git_commit", "dagster_run_id", "trigger", "data"} <= set(run.data.tags)
-    named = {d.dataset.name: json.loads(d.dataset.source)["delta_table_version"] for d in run.inputs.dataset_inputs}
-    assert named[way.lakehouse.name(tables.MONTHLY_DEMAND)] == way.lakehouse.version(tables.MONTHLY_DEMAND)
-    assert {"model", "plots", "evaluation", "feature_importance.csv"} <= {a.path for a in client.list_artifacts(run_id)}
+    named = {
+        d.dataset.name: json.loads(d.dataset.source)["delta_table_version"]
+        for d in run.inputs.dataset_inputs
+    }
+    assert named[way.lakehouse.name(tables.MONTHLY_DEMAND)] == way.lakehouse.version(
+        tables.MONTHLY_DEMAND
+    )
+    assert {"model", "plots", "evaluation", "feature_importance.csv"} <= {
+        a.path for a in client.list_artifacts(run_id)
+    }
 
 
-def test_a_run_is_made_again_and_says_what_its_input_had_been(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fitted again from what it pinned, a run gives its stored forecasts; a table with other rows than it read is named."""
+def test_a_run_is_made_again_and_says_what_its_input_had_been(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fitted again from what it pinned, a run gives its stored forecasts; a table with other rows
+    than it read is named.
+    """
     tracking = MlflowTracking(way.settings, "", lambda: None)
     run_id = way.lakehouse.slices(tables.ZOO_FORECAST, "xgboost_global")[LAST].details["run_id"]
     again = reproduce(way.settings, way.lakehouse, tracking, run_id, lambda _: None)
     assert (again.is_equal, again.changed) == (True, [])
-    assert again.cells == len(way.lakehouse.rows(tables.ZOO_FORECAST, ["part_number"], [LAST], ["xgboost_global"]))
+    assert again.cells == len(
+        way.lakehouse.rows(tables.ZOO_FORECAST, ["part_number"], [LAST], ["xgboost_global"])
+    )
     run = tracking.run(run_id)
     name = way.lakehouse.name(tables.MONTHLY_DEMAND)
-    monkeypatch.setattr(tracking, "run", lambda _: replace(run, input_digests={**run.input_digests, name: "v0-of other rows"}))
+    monkeypatch.setattr(
+        tracking,
+        "run",
+        lambda _: replace(run, input_digests={**run.input_digests, name: "v0-of other rows"}),
+    )
     (told,) = reproduce(way.settings, way.lakehouse, tracking, run_id, lambda _: None).changed
-    assert told == f"silver.monthly_demand version {run.input_versions[name]}: rows are not those recorded when the run read it"
+    assert (
+        told
+        == f"silver.monthly_demand version {run.input_versions[name]}: rows are not those recorded"
+        " when the run read it"
+    )
 
 
 def test_the_same_again_changes_nothing(way: Way) -> None:
-    """A second run of everything leaves every table at its version and registers no new model version."""
+    """A second run of everything leaves every table at its version and registers no new model
+    version.
+    """
     before = way.versions(), version_count(way)
     for result in (
         way.run("register_deliveries", int(str(definitions.newest_partition(way.settings)))),
@@ -229,49 +352,81 @@ def test_the_same_again_changes_nothing(way: Way) -> None:
 
 
 def test_a_range_is_one_run_and_equals_single_months(way: Way) -> None:
-    """A model over three months in one run gives a partition for each month and the slices that single runs give."""
+    """A model over three months in one run gives a partition for each month and the slices that
+    single runs give.
+    """
     months = month_range(202307, 202309)
     forget_model(way, "ses")
     result = way.run_model("ses", months[0], months[-1])
     assert result.success
     partitions = {event.partition for event in result.get_asset_materialization_events()}
     assert {str(month) for month in months} <= partitions
-    ranged = {month: s.data_version for month, s in way.lakehouse.slices(tables.ZOO_FORECAST, "ses").items()}
+    ranged = {
+        month: s.data_version
+        for month, s in way.lakehouse.slices(tables.ZOO_FORECAST, "ses").items()
+    }
     forget_model(way, "ses")
     assert all(way.run_model("ses", month).success for month in months)
-    assert {month: s.data_version for month, s in way.lakehouse.slices(tables.ZOO_FORECAST, "ses").items()} == ranged
+    assert {
+        month: s.data_version
+        for month, s in way.lakehouse.slices(tables.ZOO_FORECAST, "ses").items()
+    } == ranged
 
 
 def test_a_late_file_restates_exactly_its_months(way: Way) -> None:
-    """A file for a month long past changes that month's demand, adds a vintage where the forecast changed, and keeps the old one."""
+    """A file for a month long past changes that month's demand, adds a vintage where the forecast
+    changed, and keeps the old one.
+    """
     before = way.lakehouse.slices(tables.MONTHLY_DEMAND)
-    lines = pd.read_csv(Path(way.settings.sources[0].files or "").parent / "simulated_orders_202309.csv", dtype=str)
-    is_sale = lines["Item Code"].str.fullmatch(r"P-\d+", na=False) & lines["Qty"].str.fullmatch(r"[1-9]\d*", na=False)
+    lines = pd.read_csv(
+        Path(way.settings.sources[0].files or "").parent / "simulated_orders_202309.csv", dtype=str
+    )
+    is_sale = lines["Item Code"].str.fullmatch(r"P-\d+", na=False) & lines["Qty"].str.fullmatch(
+        r"[1-9]\d*", na=False
+    )
     sale = lines[is_sale & lines["Order Date"].str.contains("/09/2023", na=False)].iloc[[0]]
     sale.assign(**{"Order No": "SO9999999", "Qty": "500"}).to_csv(
         Path(way.settings.sources[0].files or "").parent / "late.csv", index=False
     )
-    assert way.run("register_deliveries", int(str(definitions.newest_partition(way.settings)))).success
+    assert way.run(
+        "register_deliveries", int(str(definitions.newest_partition(way.settings)))
+    ).success
     assert way.run("monthly_forecast", 202309, LAST).success
     after = way.lakehouse.slices(tables.MONTHLY_DEMAND)
     changed = {month for month in after if after[month].data_version != before[month].data_version}
     assert changed == {202309}
     vintages = way.lakehouse.rows(tables.DEMAND_FORECAST, ["yyyymm", "vintage", "reason"], [LAST])
     assert set(vintages["vintage"]) == {1, 2}
-    assert vintages.loc[vintages["vintage"] == 2, "reason"].str.contains("demand known by the origin changed").all()
+    assert (
+        vintages.loc[vintages["vintage"] == 2, "reason"]
+        .str.contains("demand known by the origin changed")
+        .all()
+    )
 
 
 def test_a_duplicate_key_stops_what_is_downstream(way: Way) -> None:
-    """A row written twice by hand fails the blocking check of its table, and nothing downstream runs."""
+    """A row written twice by hand fails the blocking check of its table, and nothing downstream
+    runs.
+    """
     path = way.lakehouse.path(tables.SILVER_SALES_ORDERS)
     stored = DeltaTable(path).to_pyarrow_table(partitions=[("yyyymm", "=", str(LAST))])
     write_deltalake(path, stored.slice(0, 1), mode="append")
     result = way.run("monthly_data", LAST)
     assert not result.success
-    failed = [e for e in result.get_asset_check_evaluations() if not e.passed and e.severity == dg.AssetCheckSeverity.ERROR]
-    assert [(e.asset_key.to_user_string(), e.check_name) for e in failed] == [("silver/sales_orders", "rules_kept")]
+    failed = [
+        e
+        for e in result.get_asset_check_evaluations()
+        if not e.passed and e.severity == dg.AssetCheckSeverity.ERROR
+    ]
+    assert [(e.asset_key.to_user_string(), e.check_name) for e in failed] == [
+        ("silver/sales_orders", "rules_kept")
+    ]
     assert "key_unique" in str(failed[0].description)
-    made = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
+    made = {
+        event.asset_key.to_user_string()
+        for event in result.get_asset_materialization_events()
+        if event.asset_key
+    }
     assert not made & {"silver/parts", "silver/monthly_demand", "silver/demand_features"}
 
 
@@ -288,4 +443,6 @@ def forget_model(way: Way, model: str) -> None:
     from resources.lakehouse import LEDGER
 
     DeltaTable(way.lakehouse.path(tables.ZOO_FORECAST)).delete(f"model = '{model}'")
-    DeltaTable(way.lakehouse.path(LEDGER)).delete(f"table_id = '{tables.ZOO_FORECAST.id}' AND writer = '{model}'")
+    DeltaTable(way.lakehouse.path(LEDGER)).delete(
+        f"table_id = '{tables.ZOO_FORECAST.id}' AND writer = '{model}'"
+    )

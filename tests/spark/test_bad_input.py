@@ -1,4 +1,6 @@
-"""What sources deliver wrongly, each case with what becomes of it: accepted, set aside with its reason, or refused with nothing written."""
+"""What sources deliver wrongly, each case with what becomes of it: accepted, set aside with its
+reason, or refused with nothing written.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,10 @@ LINES: dict[str, tuple[str, list[str]]] = {
     "path in the part": ("P../../etc/passwd,K1,North,2022-01-05,3,2.50", ACCEPTED),
     "emoji in the part": ("P🔩1,K1,North,2022-01-05,3,2.50", ACCEPTED),
     "another script": ("Pпривет,K1,Köln,2022-01-05,3,2.50", ACCEPTED),
-    "SQL in the part": ("P'; DROP TABLE my_catalog.my_bronze.sales_orders; --,K1,North,2022-01-05,3,2.50", ACCEPTED),
+    "SQL in the part": (
+        "P'; DROP TABLE my_catalog.my_bronze.sales_orders; --,K1,North,2022-01-05,3,2.50",
+        ACCEPTED,
+    ),
     "10,000 characters": (f"{LONG},K1,North,2022-01-05,3,2.50", ACCEPTED),
     "no part": (",K1,North,2022-01-05,3,2.50", ["part_number_missing"]),
     "no product": ("POSTAGE?,K1,North,2022-01-05,3,2.50", ACCEPTED),
@@ -68,16 +73,29 @@ LINES: dict[str, tuple[str, list[str]]] = {
     "too few fields": ("P1,K1", ["unreadable"]),
     "too many fields": ("P1,K1,North,2022-01-05,3,2.50,more,and more", ["unreadable"]),
 }
-ORDER_OF = {name: ("C1" if name == "a cancellation that adds" else f"O{number}") for number, name in enumerate(LINES)}
+ORDER_OF = {
+    name: "C1" if name == "a cancellation that adds" else f"O{number}"
+    for number, name in enumerate(LINES)
+}
 
 
 @pytest.fixture(scope="module")
-def outcomes(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, list[str]], pd.DataFrame]]:
-    """Reasons by order number after one file with all lines went through bronze and silver; the typed lines."""
+def outcomes(
+    engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[dict[str, list[str]], pd.DataFrame]]:
+    """Reasons by order number after one file with all lines went through bronze and silver; the
+    typed lines.
+    """
     folder = tmp_path_factory.mktemp("corpus")
     settings = configured(folder)
-    text = [f"{ORDER_OF[name]},{rest or 'P1,K1,North,2022-01-05,3,2.50'}" for name, (rest, _) in LINES.items()]
-    write(folder / "landing" / "corpus.csv", "\n".join([HEADER, *text]).encode() + b"\nO999,P1,K1,\xff\xfe,2022-01-05,3,2.50\n")
+    text = [
+        f"{ORDER_OF[name]},{rest or 'P1,K1,North,2022-01-05,3,2.50'}"
+        for name, (rest, _) in LINES.items()
+    ]
+    write(
+        folder / "landing" / "corpus.csv",
+        "\n".join([HEADER, *text]).encode() + b"\nO999,P1,K1,\xff\xfe,2022-01-05,3,2.50\n",
+    )
     lakehouse = open_lakehouse(engine, settings)
     (delivery,) = take_in(settings, lakehouse)
     stored = lakehouse.rows(BRONZE_SALES_ORDERS)
@@ -92,7 +110,11 @@ def outcomes(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def configured(folder: Path, **source: Any) -> Settings:
-    content = {"lakehouse_root": "lakehouse", "first_month": 202201, "sources": [{**SOURCE, **source}]}
+    content = {
+        "lakehouse_root": "lakehouse",
+        "first_month": 202201,
+        "sources": [{**SOURCE, **source}],
+    }
     return parse_settings(content, folder / "test.yaml")
 
 
@@ -108,22 +130,34 @@ def take_in(settings: Settings, lakehouse: DeltaLakehouse) -> list[dict[str, Any
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_a_line_counts_or_is_set_aside_with_its_reason(outcomes: tuple[dict[str, list[str]], pd.DataFrame], name: str) -> None:
+def test_a_line_counts_or_is_set_aside_with_its_reason(
+    outcomes: tuple[dict[str, list[str]], pd.DataFrame], name: str
+) -> None:
     """Nothing is lost: each line of the corpus has its row, and the reason is the one that fits."""
     found, wanted = list(outcomes[0][ORDER_OF[name]]), LINES[name][1]
-    assert found == wanted or (wanted == ["unreadable"] and len(found) == 1 and found[0].startswith("unreadable"))
+    assert found == wanted or (
+        wanted == ["unreadable"] and len(found) == 1 and found[0].startswith("unreadable")
+    )
 
 
-def test_text_that_is_no_text_is_set_aside(outcomes: tuple[dict[str, list[str]], pd.DataFrame]) -> None:
+def test_text_that_is_no_text_is_set_aside(
+    outcomes: tuple[dict[str, list[str]], pd.DataFrame],
+) -> None:
     """Bytes that the encoding does not know make one line unreadable, not the file."""
     ((order, reasons),) = [(o, r) for o, r in outcomes[0].items() if str(o).startswith("O999")]
     assert reasons[0].startswith("unreadable"), order
 
 
 def test_part_numbers_arrive_whole(outcomes: tuple[dict[str, list[str]], pd.DataFrame]) -> None:
-    """Quotes, separators, line breaks, paths, emoji, SQL and 10,000 characters are the part's name and nothing else."""
+    """Quotes, separators, line breaks, paths, emoji, SQL and 10,000 characters are the part's name
+    and nothing else.
+    """
     parts = outcomes[1].set_index("order_id")["part_number"]
-    told = {name: parts[ORDER_OF[name]] for name in LINES if "part" in name and LINES[name][1] == ACCEPTED}
+    told = {
+        name: parts[ORDER_OF[name]]
+        for name in LINES
+        if "part" in name and LINES[name][1] == ACCEPTED
+    }
     assert told["quotes in the part"] == 'P"1"'
     assert told["separator in the part"] == "P,1"
     assert told["line break in the part"] == "P\n1"
@@ -141,19 +175,47 @@ def parquet(**columns: list[Any]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-WHOLE = parquet(Order=["O1"], Part=["P1"], Customer=["K1"], Region=["N"], Date=["2022-01-05"], Qty=[3], Price=[2.5])
+WHOLE = parquet(
+    Order=["O1"],
+    Part=["P1"],
+    Customer=["K1"],
+    Region=["N"],
+    Date=["2022-01-05"],
+    Qty=[3],
+    Price=[2.5],
+)
 
 REFUSED: dict[str, tuple[bytes, dict[str, Any], str]] = {
     "empty file": (b"", {}, "is empty|no header"),
-    "wrong delimiter": (HEADER.replace(",", ";").encode() + b"\n" + GOOD.replace(",", ";").encode(), {}, "Order|column"),
-    "broken quoting": (f'{HEADER}\nO1,"P1,K1,North,2022-01-05,3,2.50\n'.encode(), {}, "line 2|quote"),
-    "a mapped column is missing": (f"{HEADER.replace(',Qty', '')}\nO1,P1,K1,North,2022-01-05,2.50".encode(), {}, "Qty"),
-    "a mapped column was renamed": (f"{HEADER.replace('Qty', 'Quantity')}\n{GOOD}".encode(), {}, "Qty"),
+    "wrong delimiter": (
+        HEADER.replace(",", ";").encode() + b"\n" + GOOD.replace(",", ";").encode(),
+        {},
+        "Order|column",
+    ),
+    "broken quoting": (
+        f'{HEADER}\nO1,"P1,K1,North,2022-01-05,3,2.50\n'.encode(),
+        {},
+        "line 2|quote",
+    ),
+    "a mapped column is missing": (
+        f"{HEADER.replace(',Qty', '')}\nO1,P1,K1,North,2022-01-05,2.50".encode(),
+        {},
+        "Qty",
+    ),
+    "a mapped column was renamed": (
+        f"{HEADER.replace('Qty', 'Quantity')}\n{GOOD}".encode(),
+        {},
+        "Qty",
+    ),
     "a column is there twice": (f"{HEADER},Qty\n{GOOD},4".encode(), {}, "twice|Qty"),
     "another encoding": (f"{HEADER}\n{GOOD}\n".encode("utf-16"), {}, "Order|UTF-8|column|encoding"),
     "truncated Parquet": (WHOLE[: len(WHOLE) // 2], {"format": "parquet"}, "Parquet"),
     "text for Parquet": (f"{HEADER}\n{GOOD}".encode(), {"format": "parquet"}, "Parquet"),
-    "Parquet without lines": (parquet(Order=pa.array([], pa.string())), {"format": "parquet"}, "no line|column"),
+    "Parquet without lines": (
+        parquet(Order=pa.array([], pa.string())),
+        {"format": "parquet"},
+        "no line|column",
+    ),
 }
 
 
@@ -172,8 +234,12 @@ def opened(engine: Engine) -> Iterator[Callable[[Settings], DeltaLakehouse]]:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_file_that_can_not_be_taken_in_is_refused_whole(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path, name: str) -> None:
-    """The message names the file, and neither a delivery nor a line is stored; a good file beside it waits."""
+def test_a_file_that_can_not_be_taken_in_is_refused_whole(
+    opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path, name: str
+) -> None:
+    """The message names the file, and neither a delivery nor a line is stored; a good file beside
+    it waits.
+    """
     content, source, told = REFUSED[name]
     settings = configured(tmp_path, **source)
     write(tmp_path / "landing" / "bad.csv", content)
@@ -188,10 +254,16 @@ def test_a_file_that_can_not_be_taken_in_is_refused_whole(opened: Callable[[Sett
 TAKEN: dict[str, tuple[bytes, dict[str, Any]]] = {
     "byte-order mark": (b"\xef\xbb\xbf" + f"{HEADER}\n{GOOD}".encode(), {}),
     "Windows line ends": (f"{HEADER}\r\n{GOOD}\r\n".encode(), {}),
-    "latin-1": (f"{HEADER}\n{GOOD.replace('North', 'Köln')}".encode("latin-1"), {"csv": {"encoding": "latin-1"}}),
+    "latin-1": (
+        f"{HEADER}\n{GOOD.replace('North', 'Köln')}".encode("latin-1"),
+        {"csv": {"encoding": "latin-1"}},
+    ),
     "utf-16": (f"{HEADER}\n{GOOD}\n".encode("utf-16"), {"csv": {"encoding": "utf-16"}}),
     "extra columns": (f"{HEADER},Note,Größe (mm)\n{GOOD},hello,3".encode(), {}),
-    "columns in another order": (b"Price,Qty,Date,Region,Customer,Part,Order\n2.50,3,2022-01-05,North,K1,P1,O1", {}),
+    "columns in another order": (
+        b"Price,Qty,Date,Region,Customer,Part,Order\n2.50,3,2022-01-05,North,K1,P1,O1",
+        {},
+    ),
     "column names with spaces and in another script": (
         "Заказ,Item No,Customer,Region,Date,Qty,Price\n".encode() + GOOD.encode(),
         {"columns": {**SOURCE["columns"], "order_id": "Заказ", "part_number": "Item No"}},  # type: ignore[dict-item]
@@ -201,7 +273,9 @@ TAKEN: dict[str, tuple[bytes, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_a_file_that_is_only_unusual_is_taken_in(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_only_unusual_is_taken_in(
+    opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path, name: str
+) -> None:
     """One line is delivered, accepted, and has its part and quantity."""
     content, source = TAKEN[name]
     settings = configured(tmp_path, **source)
@@ -209,22 +283,39 @@ def test_a_file_that_is_only_unusual_is_taken_in(opened: Callable[[Settings], De
     lakehouse = opened(settings)
     (delivery,) = take_in(settings, lakehouse)
     lines = transforms.canonical_lines(lakehouse.read(BRONZE_SALES_ORDERS), settings.sources[0])
-    (line,) = transforms.disposed_lines(lines, {delivery["delivery_id"]: 1}, {}, settings.sources).collect()
-    assert (line["disposition"], line["part_number"], float(line["quantity"])) == ("accepted", "P1", 3.0)
+    (line,) = transforms.disposed_lines(
+        lines, {delivery["delivery_id"]: 1}, {}, settings.sources
+    ).collect()
+    assert (line["disposition"], line["part_number"], float(line["quantity"])) == (
+        "accepted",
+        "P1",
+        3.0,
+    )
 
 
-def test_a_folder_for_a_file_and_no_file_at_all_are_refused(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path) -> None:
-    """A folder that the pattern matches is no file of it, and a source that never had one is named with where it looks."""
+def test_a_folder_for_a_file_and_no_file_at_all_are_refused(
+    opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path
+) -> None:
+    """A folder that the pattern matches is no file of it, and a source that never had one is named
+    with where it looks.
+    """
     settings = configured(tmp_path)
     (tmp_path / "landing" / "folder.csv").mkdir(parents=True)
     lakehouse = opened(settings)
     landing = tmp_path / "landing"
-    with pytest.raises(NoFiles, match=re.escape(f"source shop: {landing}/*.csv finds no file, and none was ever taken in: no file below")):
+    with pytest.raises(
+        NoFiles,
+        match=re.escape(
+            f"source shop: {landing}/*.csv finds no file, and none was ever taken in: no file below"
+        ),
+    ):
         take_in(settings, lakehouse)
     assert lakehouse.version(DELIVERIES) == -1
 
 
-def test_a_header_without_lines_delivers_nothing(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path) -> None:
+def test_a_header_without_lines_delivers_nothing(
+    opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path
+) -> None:
     """The file is on record as one that held no line."""
     settings = configured(tmp_path)
     write(tmp_path / "landing" / "header.csv", f"{HEADER}\n".encode())
@@ -233,13 +324,22 @@ def test_a_header_without_lines_delivers_nothing(opened: Callable[[Settings], De
     assert (delivery["line_count"], len(lakehouse.rows(BRONZE_SALES_ORDERS))) == (0, 0)
 
 
-def test_a_month_without_a_line_is_a_month_all_the_same(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path) -> None:
-    """Two files with an empty month between them: it is stored as empty and asked for again without harm."""
+def test_a_month_without_a_line_is_a_month_all_the_same(
+    opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path
+) -> None:
+    """Two files with an empty month between them: it is stored as empty and asked for again without
+    harm.
+    """
     settings = configured(tmp_path)
-    write(tmp_path / "landing" / "a.csv", f"{HEADER}\n{GOOD}\n{GOOD.replace('2022-01', '2024-02')}".encode())
+    write(
+        tmp_path / "landing" / "a.csv",
+        f"{HEADER}\n{GOOD}\n{GOOD.replace('2022-01', '2024-02')}".encode(),
+    )
     lakehouse = opened(settings)
     take_in(settings, lakehouse)
-    stored = {month: s.row_count for month, s in lakehouse.slices(BRONZE_SALES_ORDERS).items() if month}
+    stored = {
+        month: s.row_count for month, s in lakehouse.slices(BRONZE_SALES_ORDERS).items() if month
+    }
     assert stored == {202201: 1, 202202: 0, 202402: 1}
     version = lakehouse.version(BRONZE_SALES_ORDERS)
     take_in(settings, lakehouse)
@@ -247,15 +347,23 @@ def test_a_month_without_a_line_is_a_month_all_the_same(opened: Callable[[Settin
 
 
 @pytest.mark.real
-def test_very_many_lines_of_one_part_are_all_there(opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path) -> None:
-    """One part that has everything is no special case; MANY_LINES says how many, a million with the tests on real data."""
+def test_very_many_lines_of_one_part_are_all_there(
+    opened: Callable[[Settings], DeltaLakehouse], tmp_path: Path
+) -> None:
+    """One part that has everything is no special case; MANY_LINES says how many, a million with the
+    tests on real data.
+    """
     count = int(os.environ.get("MANY_LINES", "100000"))
     settings = configured(tmp_path)
-    many = "\n".join(f"O{i},P1,K{i % 997},North,2022-01-{i % 28 + 1:02},1,2.50" for i in range(count))
+    many = "\n".join(
+        f"O{i},P1,K{i % 997},North,2022-01-{i % 28 + 1:02},1,2.50" for i in range(count)
+    )
     write(tmp_path / "landing" / "many.csv", f"{HEADER}\n{many}".encode())
     lakehouse = opened(settings)
     (delivery,) = take_in(settings, lakehouse)
     assert delivery["line_count"] == count
     lines = transforms.canonical_lines(lakehouse.read(BRONZE_SALES_ORDERS), settings.sources[0])
-    sales = transforms.sales_orders(transforms.disposed_lines(lines, {delivery["delivery_id"]: 1}, {}, settings.sources))
+    sales = transforms.sales_orders(
+        transforms.disposed_lines(lines, {delivery["delivery_id"]: 1}, {}, settings.sources)
+    )
     assert sales.selectExpr("sum(quantity)").collect()[0][0] == count

@@ -15,7 +15,13 @@ from pyspark.sql import SparkSession
 
 from medallion_assets.bronze.lines import LineStore, adopted_lines
 from medallion_assets.bronze.register import Register
-from medallion_assets.bronze.transforms import dated_lines, deliveries, superseded_months, text_of, timestamp_of
+from medallion_assets.bronze.transforms import (
+    dated_lines,
+    deliveries,
+    superseded_months,
+    text_of,
+    timestamp_of,
+)
 from medallion_assets.partitions import month_range
 from medallion_assets.table_asset import retry_on_conflict
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
@@ -51,15 +57,27 @@ class Landing:
         return file
 
     def register(self) -> list[dict[str, Any]]:
-        return Register(self.settings, self.lakehouse, LocalOrderFiles(), self.log.append).run("run")
+        return Register(self.settings, self.lakehouse, LocalOrderFiles(), self.log.append).run(
+            "run"
+        )
 
     def store(self, months: list[int] = MONTHS) -> dict[int, int]:
         """Lines stored by month."""
-        outcome = LineStore(self.settings, self.lakehouse, LocalOrderFiles(), self.log.append).run(months, "run")
-        return {month: written.inserted for month, written in outcome.written.items() if written.inserted}
+        outcome = LineStore(self.settings, self.lakehouse, LocalOrderFiles(), self.log.append).run(
+            months, "run"
+        )
+        return {
+            month: written.inserted
+            for month, written in outcome.written.items()
+            if written.inserted
+        }
 
     def lines(self) -> pd.DataFrame:
-        return self.lakehouse.rows(BRONZE_SALES_ORDERS).sort_values(["yyyymm", "_delivery_id", "_line_number"]).reset_index(drop=True)
+        return (
+            self.lakehouse.rows(BRONZE_SALES_ORDERS)
+            .sort_values(["yyyymm", "_delivery_id", "_line_number"])
+            .reset_index(drop=True)
+        )
 
     def versions(self) -> tuple[int, int]:
         return self.lakehouse.version(DELIVERIES), self.lakehouse.version(BRONZE_SALES_ORDERS)
@@ -81,13 +99,17 @@ def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def by_month(delivery: dict[str, Any]) -> dict[int, tuple[int, int]]:
-    return {month["yyyymm"]: (month["line_count"], month["last_day"]) for month in delivery["months"]}
+    return {
+        month["yyyymm"]: (month["line_count"], month["last_day"]) for month in delivery["months"]
+    }
 
 
 def test_a_delivery_is_registered_and_stored_once(landing: Landing, far_from_utc: None) -> None:
-    """Lines of no month come with their delivery and their reason, the others with their month; a second run writes nothing.
+    """Lines of no month come with their delivery and their reason, the others with their month; a
+    second run writes nothing.
 
-    The same content under another name is the same delivery, and a late file adds its own lines only, with its new column.
+    The same content under another name is the same delivery, and a late file adds its own lines
+    only, with its new column.
     """
     first = landing.deliver(
         "a.csv",
@@ -100,7 +122,11 @@ def test_a_delivery_is_registered_and_stored_once(landing: Landing, far_from_utc
     )
     (delivery,) = landing.register()
     assert by_month(delivery) == {0: (4, 0), 202201: (1, 5), 202202: (1, 28)}
-    assert (delivery["line_count"], delivery["unreadable_line_count"], delivery["status"]) == (6, 1, "has_unreadable_lines")
+    assert (delivery["line_count"], delivery["unreadable_line_count"], delivery["status"]) == (
+        6,
+        1,
+        "has_unreadable_lines",
+    )
     homeless = landing.lines()
     assert list(homeless["_problem"]) == [
         "order_date_unreadable",
@@ -108,23 +134,34 @@ def test_a_delivery_is_registered_and_stored_once(landing: Landing, far_from_utc
         "order_date_after_ingestion",
         "unreadable: 3 fields where the header has 7",
     ]
-    assert (list(homeless["_line_number"]), homeless["_raw"].iloc[3]) == ([4, 5, 6, 7], "O6,P1,too few")
+    assert (list(homeless["_line_number"]), homeless["_raw"].iloc[3]) == (
+        [4, 5, 6, 7],
+        "O6,P1,too few",
+    )
 
     assert landing.store() == {202201: 1, 202202: 1}
     stored = landing.lines()
     assert list(stored["Order"])[4:] == ["O1", "O2"]
     assert list(stored["Qty"])[4:] == ["2", "1"]
     times = pd.concat([stored["_ingested_at"], landing.lakehouse.rows(DELIVERIES)["registered_at"]])
-    assert ((pd.Timestamp.now("UTC") - pd.to_datetime(times, utc=True)).abs() < pd.Timedelta(minutes=10)).all()
+    assert (
+        (pd.Timestamp.now("UTC") - pd.to_datetime(times, utc=True)).abs() < pd.Timedelta(minutes=10)
+    ).all()
 
     before = landing.versions()
     shutil.copy(first, landing.folder / "copy of a.csv")
     assert (landing.register(), landing.store()) == ([], {})
     assert landing.versions() == before
 
-    landing.deliver("late.csv", "O7,P2,C1,North,2022-01-30,1,1,red", header=f"{HEADER},Colour (new)")
+    landing.deliver(
+        "late.csv", "O7,P2,C1,North,2022-01-30,1,1,red", header=f"{HEADER},Colour (new)"
+    )
     (late,) = landing.register()
-    assert (late["sequence"], late["new_columns"], by_month(late)) == (2, ["Colour (new)"], {202201: (1, 30)})
+    assert (late["sequence"], late["new_columns"], by_month(late)) == (
+        2,
+        ["Colour (new)"],
+        {202201: (1, 30)},
+    )
     assert landing.store() == {202201: 1}
     after = landing.lines()
     assert list(after["Order"])[4:] == [*after.loc[after["yyyymm"] == 202201, "Order"], "O2"]
@@ -132,8 +169,12 @@ def test_a_delivery_is_registered_and_stored_once(landing: Landing, far_from_utc
 
 
 @pytest.mark.parametrize("step", ["register", "store"])
-def test_of_two_runs_at_once_one_takes_a_file_in(landing: Landing, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """A run that does all between another's reading and writing is not repeated by it: no delivery and no line is there twice."""
+def test_of_two_runs_at_once_one_takes_a_file_in(
+    landing: Landing, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A run that does all between another's reading and writing is not repeated by it: no delivery
+    and no line is there twice.
+    """
     landing.deliver("a.csv", "O1,P1,C1,North,2022-01-05,2,1.5", "O2,P1,C1,North,someday,1,1.5")
     if step == "store":
         landing.register()
@@ -153,7 +194,9 @@ def test_of_two_runs_at_once_one_takes_a_file_in(landing: Landing, monkeypatch: 
 
 
 def test_a_missing_column_stops_before_anything_is_stored(landing: Landing) -> None:
-    """All files that can't be taken in are named with what they lack, and a good file beside them waits."""
+    """All files that can't be taken in are named with what they lack, and a good file beside them
+    waits.
+    """
     landing.deliver("good.csv", "O1,P1,C1,North,someday,2,1.5")
     landing.deliver("other.csv", "O1,P1,2022-01-05,2", header="Order,Part,Date,Amount")
     landing.deliver("empty.csv", header="")
@@ -162,13 +205,20 @@ def test_a_missing_column_stops_before_anything_is_stored(landing: Landing) -> N
     first, *mistakes = str(refused.value).splitlines()
     assert first == "2 file(s) can't be taken in; no table was changed"
     assert "empty.csv: line 1 has no column names" in mistakes[0]
-    assert "other.csv: no column Qty, which sources.shop.columns.quantity names; the file has: Order, Part, Date, Amount." in mistakes[1]
+    assert (
+        "other.csv: no column Qty, which sources.shop.columns.quantity names; the file has: Order,"
+        " Part, Date, Amount." in mistakes[1]
+    )
     assert landing.versions() == (-1, -1)
 
 
 def test_a_broken_file_is_told_in_one_line(landing: Landing) -> None:
-    """What a worker finds while reading reaches the reader as the file's mistake; lines of no month were not stored before it."""
-    landing.deliver("broken.csv", "O1,P1,C1,North,someday,2,1.5", 'O2,"P1,C1,North,2022-01-05,2,1.5')
+    """What a worker finds while reading reaches the reader as the file's mistake; lines of no month
+    were not stored before it.
+    """
+    landing.deliver(
+        "broken.csv", "O1,P1,C1,North,someday,2,1.5", 'O2,"P1,C1,North,2022-01-05,2,1.5'
+    )
     with pytest.raises(UnreadableFile) as refused:
         landing.register()
     assert str(refused.value).startswith(f"{landing.folder / 'broken.csv'}: line 3: ")
@@ -177,13 +227,18 @@ def test_a_broken_file_is_told_in_one_line(landing: Landing) -> None:
 
 
 def test_a_registered_file_must_stay_until_it_is_stored(landing: Landing) -> None:
-    """A file that vanished, or changed, between the two is named; an unreadable newcomer beside it does not matter once it is back."""
+    """A file that vanished, or changed, between the two is named; an unreadable newcomer beside it
+    does not matter once it is back.
+    """
     file = landing.deliver("a.csv", "O1,P1,C1,North,2022-01-05,2,1.5")
     landing.register()
     before = landing.versions()
     text = file.read_text(encoding="utf-8")
     file.unlink()
-    with pytest.raises(UnreadableFile, match=r"^a\.csv: registered, but its lines are not stored yet and the file is gone"):
+    with pytest.raises(
+        UnreadableFile,
+        match=r"^a\.csv: registered, but its lines are not stored yet and the file is gone",
+    ):
         landing.store()
     assert landing.versions() == before
     file.write_text(text, encoding="utf-8")
@@ -191,22 +246,34 @@ def test_a_registered_file_must_stay_until_it_is_stored(landing: Landing) -> Non
     assert landing.store() == {202201: 1}
 
 
-def test_lines_left_by_a_run_that_ended_early_are_not_stored_again(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table is written before the ledger: a crash in between costs a look, and no line twice."""
+def test_lines_left_by_a_run_that_ended_early_are_not_stored_again(
+    landing: Landing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is written before the ledger: a crash in between costs a look, and no line
+    twice.
+    """
     landing.deliver("a.csv", "O1,P1,C1,North,2022-01-05,2,1.5", "O2,P1,C1,North,2022-02-05,2,1.5")
     landing.register()
     with monkeypatch.context() as crash:
-        crash.setattr(DeltaLakehouse, "record", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        crash.setattr(
+            DeltaLakehouse, "record", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             landing.store()
     assert landing.store() == {}
     assert list(landing.lines()["Order"]) == ["O1", "O2"]
 
 
-def test_a_snapshot_touches_the_months_of_the_file_that_it_replaces(landing: Landing, tmp_path: Path) -> None:
-    """Bronze keeps both; the newer delivery lists the month that it no longer has, so that silver is made again there."""
+def test_a_snapshot_touches_the_months_of_the_file_that_it_replaces(
+    landing: Landing, tmp_path: Path
+) -> None:
+    """Bronze keeps both; the newer delivery lists the month that it no longer has, so that silver
+    is made again there.
+    """
     landing.settings = changed(landing.settings, tmp_path, mode="snapshot")
-    landing.deliver("stand.csv", "O1,P1,C1,North,2022-01-05,2,1.5", "O2,P1,C1,North,2022-02-05,2,1.5")
+    landing.deliver(
+        "stand.csv", "O1,P1,C1,North,2022-01-05,2,1.5", "O2,P1,C1,North,2022-02-05,2,1.5"
+    )
     (old,) = landing.register()
     assert landing.store() == {202201: 1, 202202: 1}
     file = landing.deliver("stand.csv", "O1,P1,C1,North,2022-01-05,3,1.5")
@@ -224,38 +291,75 @@ def test_a_snapshot_touches_the_months_of_the_file_that_it_replaces(landing: Lan
     }
 
 
-def test_a_snapshot_of_months_replaces_only_the_months_it_has(settings: Settings, tmp_path: Path) -> None:
+def test_a_snapshot_of_months_replaces_only_the_months_it_has(
+    settings: Settings, tmp_path: Path
+) -> None:
     """Whatever the file is called; lines of no month replace nothing."""
     source = changed(settings, tmp_path, mode="snapshot", replaces="month").sources[0]
     months = [{"a": (0, 202201, 202202)}, {"b": (0, 202202)}]
     rows = [
-        {"delivery_id": name, "sequence": n, "source": "shop", "file_name": name, "months": [{"yyyymm": m, "line_count": 1} for m in held]}
+        {
+            "delivery_id": name,
+            "sequence": n,
+            "source": "shop",
+            "file_name": name,
+            "months": [{"yyyymm": m, "line_count": 1} for m in held],
+        }
         for n, delivery in enumerate(months)
         for name, held in delivery.items()
     ]
     assert superseded_months(pd.DataFrame(rows), [source]) == {("a", 202202): "b"}
 
 
-def test_an_adopted_table_is_read_and_never_written(landing: Landing, engine: Engine, spark: SparkSession, tmp_path: Path) -> None:
-    """Its own names and types are mapped, its months registered by content; its version and files stay as they are."""
+def test_an_adopted_table_is_read_and_never_written(
+    landing: Landing, engine: Engine, spark: SparkSession, tmp_path: Path
+) -> None:
+    """Its own names and types are mapped, its months registered by content; its version and files
+    stay as they are.
+    """
     path = Path(landing.settings.lakehouse_root) / "other" / "sales_orders"
-    rows = [("A-1", "P1", "2022-01-05", 2.0, 1.5), ("A-2", "P1", "2022-01-05", 2.0, 1.5), ("A-3", "P2", "2022-02-07", 1.0, None)]
-    frame = spark.createDataFrame(rows, "doc_no STRING, item STRING, day STRING, pieces DOUBLE, amount DOUBLE")
+    rows = [
+        ("A-1", "P1", "2022-01-05", 2.0, 1.5),
+        ("A-2", "P1", "2022-01-05", 2.0, 1.5),
+        ("A-3", "P2", "2022-02-07", 1.0, None),
+    ]
+    frame = spark.createDataFrame(
+        rows, "doc_no STRING, item STRING, day STRING, pieces DOUBLE, amount DOUBLE"
+    )
     frame.withColumn("day", frame["day"].cast("date")).write.format("delta").save(str(path))
-    columns = {"order_id": "doc_no", "part_number": "item", "order_date": "day", "quantity": "pieces", "unit_price": "amount"}
+    columns = {
+        "order_id": "doc_no",
+        "part_number": "item",
+        "order_date": "day",
+        "quantity": "pieces",
+        "unit_price": "amount",
+    }
     landing.settings = changed(
-        landing.settings, tmp_path, mode="adopt", files=None, table="my_catalog.other.sales_orders", columns=columns, rules={}
+        landing.settings,
+        tmp_path,
+        mode="adopt",
+        files=None,
+        table="my_catalog.other.sales_orders",
+        columns=columns,
+        rules={},
     )
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     (delivery,) = landing.register()
     assert by_month(delivery) == {202201: (2, 5), 202202: (1, 7)}
-    assert (delivery["file_name"], delivery["column_names"]) == ("my_catalog.other.sales_orders", list(columns.values()))
+    assert (delivery["file_name"], delivery["column_names"]) == (
+        "my_catalog.other.sales_orders",
+        list(columns.values()),
+    )
     assert (landing.store(), landing.register()) == ({}, [])
     assert landing.lakehouse.version(BRONZE_SALES_ORDERS) == -1
     (source,) = landing.settings.sources
-    lines = adopted_lines(landing.lakehouse.read_external(str(source.table)), source, landing.settings)
+    lines = adopted_lines(
+        landing.lakehouse.read_external(str(source.table)), source, landing.settings
+    )
     january = lines.where("yyyymm = 202201").orderBy("doc_no").toPandas()
-    assert list(january[["doc_no", "day", "pieces", "amount"]].itertuples(index=False, name=None)) == [
+    assert list(
+        january[["doc_no", "day", "pieces", "amount"]].itertuples(index=False, name=None)
+    ) == [
         ("A-1", "2022-01-05", "2.0", "1.5"),
         ("A-2", "2022-01-05", "2.0", "1.5"),
     ]
@@ -269,31 +373,90 @@ def source(**others: Any) -> Source:
 
 
 def test_dates_are_read_by_the_first_format_that_fits(spark: SparkSession) -> None:
-    """Fractions and offsets of seconds are read as ISO writes them, the result is UTC; a day alone is midnight."""
-    texts = ["2022-01-05 08:26:00.120", "2022-01-05T08:26:01Z", "2022-01-05T08:26:02+02:00", "2022-01-05", "05/01/2022"]
+    """Fractions and offsets of seconds are read as ISO writes them, the result is UTC; a day alone
+    is midnight.
+    """
+    texts = [
+        "2022-01-05 08:26:00.120",
+        "2022-01-05T08:26:01Z",
+        "2022-01-05T08:26:02+02:00",
+        "2022-01-05",
+        "05/01/2022",
+    ]
     frame = spark.createDataFrame([(text,) for text in texts], "Date STRING")
-    read = frame.select(timestamp_of(source(), frame["Date"]).cast("string").alias("at")).toPandas()["at"]
-    assert list(read) == ["2022-01-05 08:26:00.12", "2022-01-05 08:26:01", "2022-01-05 06:26:02", "2022-01-05 00:00:00", None]
+    read = frame.select(
+        timestamp_of(source(), frame["Date"]).cast("string").alias("at")
+    ).toPandas()["at"]
+    assert list(read) == [
+        "2022-01-05 08:26:00.12",
+        "2022-01-05 08:26:01",
+        "2022-01-05 06:26:02",
+        "2022-01-05 00:00:00",
+        None,
+    ]
 
 
 def test_a_column_may_be_joined_or_have_several_names(spark: SparkSession) -> None:
-    """Of joined columns a missing one is left out, all missing are nothing; of names the first with a value is taken."""
-    joined = source(columns=SOURCE["columns"] | {"order_date": {"join": ["Day", "Time"]}, "part_number": ["Item No", "SKU"]})
-    frame = spark.createDataFrame([("2022-01-05", "10:00", None, "S1"), ("2022-01-06", "", "I2", "S2"), ("n/a", None, " ", None)],
-                                  "Day STRING, Time STRING, Item_No STRING, sku STRING")  # fmt: skip
-    texts = frame.select(*(text_of(joined, name, frame.columns).alias(name) for name in ("order_date", "part_number", "region")))
-    assert [tuple(row) for row in texts.collect()] == [("2022-01-05 10:00", "S1", None), ("2022-01-06", "I2", None), (None, None, None)]
+    """Of joined columns a missing one is left out, all missing are nothing; of names the first with
+    a value is taken.
+    """
+    joined = source(
+        columns=SOURCE["columns"]
+        | {
+            "order_date": {"join": ["Day", "Time"]},
+            "part_number": ["Item No", "SKU"],
+        }
+    )
+    frame = spark.createDataFrame(
+        [
+            ("2022-01-05", "10:00", None, "S1"),
+            ("2022-01-06", "", "I2", "S2"),
+            ("n/a", None, " ", None),
+        ],
+        "Day STRING, Time STRING, Item_No STRING, sku STRING",
+    )
+    texts = frame.select(
+        *(
+            text_of(joined, name, frame.columns).alias(name)
+            for name in ("order_date", "part_number", "region")
+        )
+    )
+    assert [tuple(row) for row in texts.collect()] == [
+        ("2022-01-05 10:00", "S1", None),
+        ("2022-01-06", "I2", None),
+        (None, None, None),
+    ]
 
 
-def test_what_a_delivery_says_does_not_depend_on_its_order_or_neighbours(spark: SparkSession) -> None:
-    """The hash of a month's lines is the same in any order of lines and beside a file with more columns."""
-    schema = "_delivery_id STRING, _line_number LONG, _problem STRING, _raw STRING, Date STRING, Part STRING"
-    rows = [("d", 2, None, None, "2022-01-05", "P1"), ("d", 3, None, None, "2022-01-06", None), ("d", 4, None, None, "2022-02-01", "P1")]
+def test_what_a_delivery_says_does_not_depend_on_its_order_or_neighbours(
+    spark: SparkSession,
+) -> None:
+    """The hash of a month's lines is the same in any order of lines and beside a file with more
+    columns.
+    """
+    schema = (
+        "_delivery_id STRING, _line_number LONG, _problem STRING, _raw STRING, Date STRING, Part"
+        " STRING"
+    )
+    rows = [
+        ("d", 2, None, None, "2022-01-05", "P1"),
+        ("d", 3, None, None, "2022-01-06", None),
+        ("d", 4, None, None, "2022-02-01", "P1"),
+    ]
     plain = spark.createDataFrame(rows, schema)
-    wider = spark.createDataFrame([(*row, None) for row in rows[::-1]], f"{schema}, Colour STRING").repartition(3)
+    wider = spark.createDataFrame(
+        [(*row, None) for row in rows[::-1]], f"{schema}, Colour STRING"
+    ).repartition(3)
     first, second = (
-        {row["yyyymm"]: row for row in deliveries(dated_lines(frame, source(), 202201, 202212)).collect()} for frame in (plain, wider)
+        {
+            row["yyyymm"]: row
+            for row in deliveries(dated_lines(frame, source(), 202201, 202212)).collect()
+        }
+        for frame in (plain, wider)
     )
     assert first == second
-    assert {month: (row["line_count"], row["last_day"]) for month, row in first.items()} == {202201: (2, 6), 202202: (1, 1)}
+    assert {month: (row["line_count"], row["last_day"]) for month, row in first.items()} == {
+        202201: (2, 6),
+        202202: (1, 1),
+    }
     assert first[202201]["content_version"] != first[202202]["content_version"]

@@ -18,7 +18,9 @@ pytestmark = pytest.mark.spark
 
 
 def test_the_embedded_engine_answers(engine: Engine, settings: Settings) -> None:
-    """It sums, holds, runs Python and reads the disk; afterwards nothing of it is left, not even the lakehouse's folder."""
+    """It sums, holds, runs Python and reads the disk; afterwards nothing of it is left, not even
+    the lakehouse's folder.
+    """
     if not isinstance(engine, EmbeddedEngine):
         pytest.skip("the process speaks to another engine")
     before = sorted(Path(settings.lakehouse_root).parent.iterdir())
@@ -34,10 +36,16 @@ def test_slices_are_counted_by_who_made_the_newest(
     engine: Engine, settings: Settings, lakehouse: DeltaLakehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A month that another engine made again counts for that one."""
-    monkeypatch.setattr("medallion_assets.operations.doctor._engine", lambda settings, folder: iter(()))
+    monkeypatch.setattr(
+        "medallion_assets.operations.doctor._engine", lambda settings, folder: iter(())
+    )
     lakehouse.record(PARTS, [Slice(month, "", "d", "i", 1, 0) for month in (202201, 202202)], "run")
     lakehouse.record(MONTHLY_DEMAND, [Slice(202201, "", "d", "i", 1, 0)], "run")
     other = SparkEngine(lambda: engine.session, "spark (pyspark 4.2.0)")
     open_lakehouse(other, settings).record(PARTS, [Slice(202202, "", "d", "i", 1, 0)], "run")
-    (told,) = (finding for finding in examine(lambda: settings, Path("test.yaml")) if finding.check == "slices")
+    (told,) = (
+        finding
+        for finding in examine(lambda: settings, Path("test.yaml"))
+        if finding.check == "slices"
+    )
     assert told.found == f"2 by {engine.label}; 1 by spark (pyspark 4.2.0)"

@@ -1,4 +1,6 @@
-"""What an engine promises: a held frame is evaluated once, Python code reaches all cores and keeps its errors, nothing stays behind."""
+"""What an engine promises: a held frame is evaluated once, Python code reaches all cores and keeps
+its errors, nothing stays behind.
+"""
 
 from __future__ import annotations
 
@@ -35,21 +37,27 @@ def embedded(engine: Engine) -> EmbeddedEngine:
 def test_a_held_frame_is_evaluated_once(engine: Engine) -> None:
     """What a source gives anew each time is the same in all that is read of it once it is held."""
     held = engine.hold(engine.session.range(1000).select(F.rand().alias("drawn")))
-    first, second = (held.agg(F.sum("drawn").alias("total")).collect()[0]["total"] for _ in range(2))
+    first, second = (
+        held.agg(F.sum("drawn").alias("total")).collect()[0]["total"] for _ in range(2)
+    )
     assert first == second
     engine.release(held)
 
 
 def test_a_held_frame_without_rows_keeps_its_columns(engine: Engine) -> None:
     """Nothing held is nothing read, with names and types."""
-    empty = engine.session.createDataFrame([(1, "a", 1.5)], "n int, text string, x double").where("n > 1")
+    empty = engine.session.createDataFrame([(1, "a", 1.5)], "n int, text string, x double").where(
+        "n > 1"
+    )
     held = engine.hold(empty)
     assert (held.collect(), held.dtypes) == ([], empty.dtypes)
     assert engine.batches(held).read_all().num_rows == 0
 
 
 def test_files_of_a_held_frame_go_with_it(embedded: EmbeddedEngine) -> None:
-    """Files stay while a frame made of the held one is there, and go when it is released or forgotten."""
+    """Files stay while a frame made of the held one is there, and go when it is released or
+    forgotten.
+    """
     before = set(embedded._folder().iterdir())
     held = embedded.hold(embedded.session.range(10).toDF("n"))
     larger = held.where("n > 5")
@@ -63,14 +71,20 @@ def test_files_of_a_held_frame_go_with_it(embedded: EmbeddedEngine) -> None:
 
 
 def test_python_code_runs_in_as_many_processes_as_cores(embedded: EmbeddedEngine) -> None:
-    """Groups of rows are worked on by other processes than this one, and by more than one of them."""
+    """Groups of rows are worked on by other processes than this one, and by more than one of
+    them.
+    """
 
     def worked(rows: pd.DataFrame) -> pd.DataFrame:
         time.sleep(0.2)
         return pd.DataFrame({"bucket": rows["bucket"].head(1), "pid": os.getpid()})
 
     rows = embedded.session.range(400).select((F.col("id") % 8).alias("bucket"))
-    found = rows.groupBy("bucket").applyInPandas(embedded.python(worked), "bucket bigint, pid bigint").toPandas()
+    found = (
+        rows.groupBy("bucket")
+        .applyInPandas(embedded.python(worked), "bucket bigint, pid bigint")
+        .toPandas()
+    )
     assert len(found) == 8
     assert len(set(found["pid"]) - {os.getpid()}) == embedded.cores
 
@@ -88,7 +102,9 @@ def test_an_error_of_python_code_is_told(engine: Engine) -> None:
 
 
 def test_a_worker_that_is_killed_is_told_and_replaced(embedded: EmbeddedEngine) -> None:
-    """Memory that ran out ends a process, not the engine: the message says so, and the next call has new processes."""
+    """Memory that ran out ends a process, not the engine: the message says so, and the next call
+    has new processes.
+    """
 
     def dies(rows: pd.DataFrame) -> pd.DataFrame:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -97,7 +113,9 @@ def test_a_worker_that_is_killed_is_told_and_replaced(embedded: EmbeddedEngine) 
     rows = embedded.session.range(2).toDF("n")
     with pytest.raises(Exception, match=WorkerEnded.__name__):
         rows.groupBy("n").applyInPandas(embedded.python(dies), "n bigint").collect()
-    assert rows.groupBy("n").applyInPandas(embedded.python(lambda own: own), "n bigint").count() == 2
+    assert (
+        rows.groupBy("n").applyInPandas(embedded.python(lambda own: own), "n bigint").count() == 2
+    )
 
 
 LEAVES = """
@@ -117,14 +135,20 @@ def _leave(scratch: Path, seconds: float) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     environment.pop("SPARK_CONNECT_MODE_ENABLED", None)
     command = [sys.executable, "-c", LEAVES, str(scratch), str(seconds)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
 
 
-def test_a_killed_process_leaves_no_process_and_the_next_removes_its_files(embedded: EmbeddedEngine, tmp_path: Path) -> None:
-    """Workers end with the process that was killed, and what it held is gone once another process holds something there."""
+def test_a_killed_process_leaves_no_process_and_the_next_removes_its_files(
+    embedded: EmbeddedEngine, tmp_path: Path
+) -> None:
+    """Workers end with the process that was killed, and what it held is gone once another process
+    holds something there.
+    """
     killed = _leave(tmp_path, 600)
     (left,) = tmp_path.iterdir()
     assert any(left.iterdir())
@@ -159,18 +183,29 @@ from pathlib import Path
 from pyspark.sql import functions as F
 from resources.engines import EmbeddedEngine
 engine = EmbeddedEngine(Path(sys.argv[1]), 64 * 2**20, 2)
-rows = engine.session.range(4_000_000).select("id", F.sha2(F.col("id").cast("string"), 256).alias("text"))
+text = F.sha2(F.col("id").cast("string"), 256).alias("text")
+rows = engine.session.range(4_000_000).select("id", text)
 print("sorted", rows.orderBy("text").agg(F.count("*").alias("n")).collect()[0]["n"], flush=True)
 held = engine.hold(rows.repartition(2, "id"))
-print("joined", held.join(engine.hold(rows.withColumnRenamed("text", "other")), "id").agg(F.max("other"), F.max("text")).collect())
+others = engine.hold(rows.withColumnRenamed("text", "other"))
+print("joined", held.join(others, "id").agg(F.max("other"), F.max("text")).collect())
 """
 
 
-def test_a_query_beyond_the_memory_limit_fails_with_what_to_do(embedded: EmbeddedEngine, tmp_path: Path) -> None:
-    """What can spill is finished; what can't is an error that names the setting, and the process lives to tell it."""
-    environment = {**{k: v for k, v in os.environ.items() if not k.startswith("SAIL_")}, "PYTHONPATH": str(REPOSITORY)}
+def test_a_query_beyond_the_memory_limit_fails_with_what_to_do(
+    embedded: EmbeddedEngine, tmp_path: Path
+) -> None:
+    """What can spill is finished; what can't is an error that names the setting, and the process
+    lives to tell it.
+    """
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("SAIL_")},
+        "PYTHONPATH": str(REPOSITORY),
+    }
     command = [sys.executable, "-c", MEMORY, str(tmp_path)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert "sorted 4000000" in ended.stdout
     assert ended.returncode == 1
     assert "embedded.memory_gb" in without_stack(ended.stderr)
@@ -196,15 +231,26 @@ try:
     engine.hold(rows.groupBy("id").applyInPandas(waits, "id bigint"))
 except stalled_queries.QueryStalled as error:
     print("ended:", error, flush=True)
-print("next", rows.count(), [place.name for place in engine._folder().iterdir() if len(place.name) == 32], flush=True)
+left = [place.name for place in engine._folder().iterdir() if len(place.name) == 32]
+print("next", rows.count(), left, flush=True)
 """
 
 
 def test_a_query_that_stands_still_is_ended(embedded: EmbeddedEngine, tmp_path: Path) -> None:
-    """A query for which nobody works is ended with what to do and leaves nothing; one that waits for the pool is not; the next runs."""
-    environment = {**{k: v for k, v in os.environ.items() if not k.startswith("SAIL_")}, "PYTHONPATH": str(REPOSITORY)}
+    """A query for which nobody works is ended with what to do and leaves nothing; one that waits
+    for the pool is not; the next runs.
+    """
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("SAIL_")},
+        "PYTHONPATH": str(REPOSITORY),
+    }
     ended = subprocess.run(
-        [sys.executable, "-c", STILL, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", STILL, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     said = ended.stdout.splitlines()
     assert said[:1] == ["of the pool 1"], ended.stderr
@@ -222,15 +268,22 @@ def test_cores_are_those_of_a_local_master(master: str, cores: int) -> None:
     assert cores_of(master) == cores
 
 
-@pytest.mark.parametrize("master", ["spark://node1:7077", "k8s://https://10.1.2.3:6443", "yarn", "local-cluster[2,1,1024]"])
+@pytest.mark.parametrize(
+    "master",
+    ["spark://node1:7077", "k8s://https://10.1.2.3:6443", "yarn", "local-cluster[2,1,1024]"],
+)
 def test_an_address_says_nothing_of_cores(master: str) -> None:
     """Digits of a cluster's address are no number of partitions."""
     with pytest.raises(ValueError, match="no local session"):
         cores_of(master)
 
 
-def test_a_session_of_the_jvm_in_a_client_of_connect_is_refused(embedded: EmbeddedEngine, tmp_path: Path) -> None:
-    """A variable that turns sessions into clients is named, not met as an attribute that is missing somewhere else."""
+def test_a_session_of_the_jvm_in_a_client_of_connect_is_refused(
+    embedded: EmbeddedEngine, tmp_path: Path
+) -> None:
+    """A variable that turns sessions into clients is named, not met as an attribute that is missing
+    somewhere else.
+    """
     with pytest.raises(SparkStartError, match="SPARK_CONNECT_MODE_ENABLED"):
         start_session("local[1]", "my_catalog", str(tmp_path), {})
 

@@ -1,4 +1,6 @@
-"""Real Delta tables: a write changes its own slices and nothing else, and writes nothing where nothing differs."""
+"""Real Delta tables: a write changes its own slices and nothing else, and writes nothing where
+nothing differs.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +48,11 @@ def lake(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
 
 
 def frame(lake: DeltaLakehouse, spec: TableSpec, units: Units, run_id: str = "run 1") -> DataFrame:
-    rows = [{"yyyymm": m, "part_number": p, "units": u, "run_id": run_id} for m, parts in units.items() for p, u in parts.items()]
+    rows = [
+        {"yyyymm": m, "part_number": p, "units": u, "run_id": run_id}
+        for m, parts in units.items()
+        for p, u in parts.items()
+    ]
     return lake.create_frame(spec, rows)
 
 
@@ -58,7 +64,9 @@ def contents(lake: DeltaLakehouse, spec: TableSpec) -> dict[int, dict[str, float
     return result
 
 
-def files(lake: DeltaLakehouse, spec: TableSpec, partitions: Sequence[tuple[str, str, Any]]) -> dict[str, bytes]:
+def files(
+    lake: DeltaLakehouse, spec: TableSpec, partitions: Sequence[tuple[str, str, Any]]
+) -> dict[str, bytes]:
     """Names and bytes of the files that the newest version of the table has in some partitions."""
     return {
         uri: Path(uri.removeprefix("file://")).read_bytes()
@@ -68,9 +76,17 @@ def files(lake: DeltaLakehouse, spec: TableSpec, partitions: Sequence[tuple[str,
 
 def forecasts(lake: DeltaLakehouse, model: str, quantity: float) -> DataFrame:
     """Two parts' forecasts of January by one model."""
-    common = {"yyyymm": JANUARY, "model": model, "horizon": 1, "target_yyyymm": FEBRUARY, "is_fallback": False}
+    common = {
+        "yyyymm": JANUARY,
+        "model": model,
+        "horizon": 1,
+        "target_yyyymm": FEBRUARY,
+        "is_fallback": False,
+    }
     common |= dict.fromkeys(("forecast_qty", *DECILES), quantity)
-    return lake.create_frame(ZOO_FORECAST, [common | {"part_number": part} for part in ("P1", "P2")])
+    return lake.create_frame(
+        ZOO_FORECAST, [common | {"part_number": part} for part in ("P1", "P2")]
+    )
 
 
 def bronze_line(line_number: int, month: int = JANUARY) -> dict[str, Any]:
@@ -93,7 +109,9 @@ def test_the_same_rows_again_make_no_version(lake: DeltaLakehouse) -> None:
     assert [m.inserted for m in first.months.values()] == [2, 1]
     assert second.delta_version == first.delta_version
     assert not second.is_changed
-    assert second.months == {m: MonthWritten(w.row_count, w.data_version) for m, w in first.months.items()}
+    assert second.months == {
+        m: MonthWritten(w.row_count, w.data_version) for m, w in first.months.items()
+    }
 
 
 def test_a_volatile_column_alone_is_no_change(lake: DeltaLakehouse) -> None:
@@ -106,8 +124,12 @@ def test_a_volatile_column_alone_is_no_change(lake: DeltaLakehouse) -> None:
     assert list(lake.rows(spec)["run_id"]) == ["run 1"]
 
 
-@pytest.mark.parametrize(("name", "written"), [("one_month", [FEBRUARY]), ("a_range", [FEBRUARY, MARCH])])
-def test_a_write_leaves_the_other_months(lake: DeltaLakehouse, name: str, written: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("name", "written"), [("one_month", [FEBRUARY]), ("a_range", [FEBRUARY, MARCH])]
+)
+def test_a_write_leaves_the_other_months(
+    lake: DeltaLakehouse, name: str, written: list[int]
+) -> None:
     """Writing a month or a range changes no row, file name or byte of the other months."""
     spec = units_table(name)
     before: Units = {month: {"P1": 1.0, "P2": 2.0} for month in (JANUARY, FEBRUARY, MARCH, APRIL)}
@@ -116,7 +138,9 @@ def test_a_write_leaves_the_other_months(lake: DeltaLakehouse, name: str, writte
     kept = files(lake, spec, others)
     change = {month: {"P1": 1.0, "P2": 9.0, "P3": 3.0} for month in written}
     result = lake.merge(spec, frame(lake, spec, change), written)
-    assert {m: (w.inserted, w.updated, w.deleted) for m, w in result.months.items()} == dict.fromkeys(written, (1, 1, 0))
+    assert {
+        m: (w.inserted, w.updated, w.deleted) for m, w in result.months.items()
+    } == dict.fromkeys(written, (1, 1, 0))
     assert contents(lake, spec) == {**before, **change}
     assert len(kept) == len(before) - len(written)
     assert files(lake, spec, others) == kept
@@ -133,16 +157,26 @@ def test_a_write_leaves_the_other_writer(lake: DeltaLakehouse) -> None:
     assert result.months[JANUARY].updated == 2
     assert kept
     assert files(lake, ZOO_FORECAST, other) == kept
-    assert sorted(zip(stored["model"], stored["forecast_qty"], strict=True)) == 2 * [("auto_ets", 5.0)] + 2 * [("naive", 2.0)]
+    assert sorted(zip(stored["model"], stored["forecast_qty"], strict=True)) == 2 * [
+        ("auto_ets", 5.0)
+    ] + 2 * [("naive", 2.0)]
 
 
 def test_a_slice_is_filled_once(lake: DeltaLakehouse) -> None:
-    """Of two who found the same slice empty only one writes, at once or one after the other; a repeat changes nothing."""
+    """Of two who found the same slice empty only one writes, at once or one after the other; a
+    repeat changes nothing.
+    """
 
     def fill(model: str) -> bool:
         try:
             table = lake._tables.open(lake.path(ZOO_FORECAST))
-            lake._writer.append(ZOO_FORECAST, table, forecasts(lake, model, 5.0), (f"{model}/{JANUARY}", 1), {JANUARY: 2})
+            lake._writer.append(
+                ZOO_FORECAST,
+                table,
+                forecasts(lake, model, 5.0),
+                (f"{model}/{JANUARY}", 1),
+                {JANUARY: 2},
+            )
         except ConcurrentWrite:
             return False
         return True
@@ -152,11 +186,15 @@ def test_a_slice_is_filled_once(lake: DeltaLakehouse) -> None:
     assert [fill("in_turn"), fill("in_turn")] == [True, False]
     stored = lake.rows(ZOO_FORECAST, ["model"])["model"].value_counts()
     assert (stored["at_once"], stored["in_turn"]) == (2, 2)
-    assert not lake.merge(ZOO_FORECAST, forecasts(lake, "in_turn", 5.0), [JANUARY], "in_turn").is_changed
+    assert not lake.merge(
+        ZOO_FORECAST, forecasts(lake, "in_turn", 5.0), [JANUARY], "in_turn"
+    ).is_changed
 
 
 def test_of_two_appends_with_one_number_one_is_stored(lake: DeltaLakehouse) -> None:
-    """Who comes later under a number that is taken is told, and nothing of it is there; the next number is free."""
+    """Who comes later under a number that is taken is told, and nothing of it is there; the next
+    number is free.
+    """
     spec = units_table("numbered")
     lake.append(spec, frame(lake, spec, {JANUARY: {"P1": 1.0}}), number=1)
     with pytest.raises(ConcurrentWrite):
@@ -171,15 +209,26 @@ def test_a_column_of_a_newer_release_is_added(lake: DeltaLakehouse) -> None:
     lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 1.0}}), [JANUARY])
     grown = replace(spec, columns=(*spec.columns, Column("price", "DOUBLE", "price of a unit")))
     lake._ensured.discard(spec.id)
-    lake.merge(grown, frame(lake, spec, {FEBRUARY: {"P1": 2.0}}).withColumn("price", F.lit(5.0)), [FEBRUARY])
+    lake.merge(
+        grown,
+        frame(lake, spec, {FEBRUARY: {"P1": 2.0}}).withColumn("price", F.lit(5.0)),
+        [FEBRUARY],
+    )
     rows = lake.rows(grown).sort_values("yyyymm")
     assert [None if price != price else price for price in rows["price"]] == [None, 5.0]
     lake._ensured.discard(spec.id)
     with pytest.raises(Refused, match="lacks colour, which no release can add to stored rows"):
-        lake.read(replace(spec, columns=(*spec.columns, Column("colour", "STRING", "colour", is_nullable=False))))
+        lake.read(
+            replace(
+                spec,
+                columns=(*spec.columns, Column("colour", "STRING", "colour", is_nullable=False)),
+            )
+        )
 
 
-def test_many_rows_of_a_month_make_several_files(lake: DeltaLakehouse, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_of_a_month_make_several_files(
+    lake: DeltaLakehouse, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No Spark task has to write a month of any size alone; a small month stays one file."""
     if not isinstance(engine, SparkEngine):
         pytest.skip("delta-rs begins a new file by size")
@@ -196,8 +245,12 @@ def test_a_restored_table_is_what_it_was_and_so_is_its_record(lake: DeltaLakehou
     spec = units_table("restored")
     first = lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 1.0}}), [JANUARY])
     lake.record(spec, [Slice(JANUARY, "", "old", "in 1", 1, first.delta_version)], "run 1")
-    second = lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 9.0}, FEBRUARY: {"P1": 2.0}}), [JANUARY, FEBRUARY])
-    newer = [Slice(month, "", "new", "in 2", 1, second.delta_version) for month in (JANUARY, FEBRUARY)]
+    second = lake.merge(
+        spec, frame(lake, spec, {JANUARY: {"P1": 9.0}, FEBRUARY: {"P1": 2.0}}), [JANUARY, FEBRUARY]
+    )
+    newer = [
+        Slice(month, "", "new", "in 2", 1, second.delta_version) for month in (JANUARY, FEBRUARY)
+    ]
     lake.record(spec, newer, "run 2")
     lake.restore(spec, first.delta_version, "run 3")
     assert contents(lake, spec) == {JANUARY: {"P1": 1.0}}
@@ -205,7 +258,10 @@ def test_a_restored_table_is_what_it_was_and_so_is_its_record(lake: DeltaLakehou
     assert told == {JANUARY: ("old", "in 1"), FEBRUARY: ("0-0", "")}
     lake.restore(spec, second.delta_version, "run 4")
     assert contents(lake, spec) == {JANUARY: {"P1": 9.0}, FEBRUARY: {"P1": 2.0}}
-    assert {month: s.data_version for month, s in lake.slices(spec).items()} == {JANUARY: "new", FEBRUARY: "new"}
+    assert {month: s.data_version for month, s in lake.slices(spec).items()} == {
+        JANUARY: "new",
+        FEBRUARY: "new",
+    }
 
 
 def test_a_pinned_lakehouse_reads_the_past_and_writes_nothing(lake: DeltaLakehouse) -> None:
@@ -223,7 +279,9 @@ def test_a_pinned_lakehouse_reads_the_past_and_writes_nothing(lake: DeltaLakehou
 
 
 def test_vacuum_leaves_what_the_retention_promises(lake: DeltaLakehouse) -> None:
-    """A file that a young version needs is none to be removed, and a shorter retention is refused."""
+    """A file that a young version needs is none to be removed, and a shorter retention is
+    refused.
+    """
     spec = units_table("vacuumed")
     for value in (1.0, 2.0):
         lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": value}}), [JANUARY])
@@ -245,12 +303,20 @@ def test_vanished_keys_are_deleted_in_the_slice_only(lake: DeltaLakehouse) -> No
 
 
 def test_a_refused_removal_writes_nothing(lake: DeltaLakehouse) -> None:
-    """A write that would remove most of one month is refused as a whole, its other months and rows included."""
+    """A write that would remove most of one month is refused as a whole, its other months and rows
+    included.
+    """
     spec = units_table("refused")
     before = {JANUARY: {f"P{i}": float(i) for i in range(5)}, FEBRUARY: {"P1": 1.0}}
     version = lake.merge(spec, frame(lake, spec, before), list(before)).delta_version
-    with pytest.raises(RemovalRefused, match=r"writing 202201 would remove 3 of 5 rows.*Nothing was written"):
-        lake.merge(spec, frame(lake, spec, {JANUARY: {"P0": 7.0, "P1": 1.0}, FEBRUARY: {"P1": 2.0}}), list(before))
+    with pytest.raises(
+        RemovalRefused, match=r"writing 202201 would remove 3 of 5 rows.*Nothing was written"
+    ):
+        lake.merge(
+            spec,
+            frame(lake, spec, {JANUARY: {"P0": 7.0, "P1": 1.0}, FEBRUARY: {"P1": 2.0}}),
+            list(before),
+        )
     assert lake.version(spec) == version
     assert contents(lake, spec) == before
 
@@ -259,24 +325,38 @@ def test_rows_outside_the_months_are_refused(lake: DeltaLakehouse) -> None:
     """A row of a month that the write does not name stops it before anything is written."""
     spec = units_table("outside")
     with pytest.raises(ValueError, match=r"rows of \[202202\] in a write of 202201"):
-        lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 1.0}, FEBRUARY: {"P1": 1.0}}), [JANUARY])
+        lake.merge(
+            spec, frame(lake, spec, {JANUARY: {"P1": 1.0}, FEBRUARY: {"P1": 1.0}}), [JANUARY]
+        )
     assert contents(lake, spec) == {}
 
 
 def test_a_table_that_another_tool_has_touched_is_read_by_part(lake: DeltaLakehouse) -> None:
-    """Files that delta-rs has put together and updated give the rows of the parts asked for; no part asked for is no row."""
+    """Files that delta-rs has put together and updated give the rows of the parts asked for; no
+    part asked for is no row.
+    """
     spec = units_table("touched")
     lake.merge(spec, frame(lake, spec, {JANUARY: {f"P{n}": float(n) for n in range(9)}}), [JANUARY])
     table = DeltaTable(lake.path(spec))
     table.optimize.compact()
     table.update(updates={"units": "units"})
     wanted = [f"P{n}" for n in range(2, 7)]
-    assert sorted(lake.rows(spec, ["units"], [JANUARY], parts=wanted)["units"]) == [2.0, 3.0, 4.0, 5.0, 6.0]
+    assert sorted(lake.rows(spec, ["units"], [JANUARY], parts=wanted)["units"]) == [
+        2.0,
+        3.0,
+        4.0,
+        5.0,
+        6.0,
+    ]
     assert list(lake.rows(spec, ["units"], parts=[]).columns) == ["units"]
 
 
-def test_years_of_records_lie_in_few_files(lake: DeltaLakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ledger's small files, and those of a table that is appended to, are put together; nothing of them is lost."""
+def test_years_of_records_lie_in_few_files(
+    lake: DeltaLakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger's small files, and those of a table that is appended to, are put together; nothing
+    of them is lost.
+    """
     spec = replace(units_table("appended"), partition_by=())
     for n in range(MAX_FILES + 1):
         lake.record(spec, [Slice(JANUARY + n % 12, "", f"version {n}", "in", n, n)], f"run {n}")
@@ -289,14 +369,22 @@ def test_years_of_records_lie_in_few_files(lake: DeltaLakehouse, monkeypatch: py
         lake.append(spec, frame(lake, spec, {JANUARY: {f"P{number}": 1.0}}).coalesce(1), number)
     assert lake.storage(spec, None)[0] == 1
     assert sorted(lake.rows(spec)["part_number"]) == ["P1", "P2", "P3"]
-    assert [row["n"] for row in lake.read(spec).groupBy().agg(F.count("*").alias("n")).collect()] == [3]
+    assert [
+        row["n"] for row in lake.read(spec).groupBy().agg(F.count("*").alias("n")).collect()
+    ] == [3]
 
 
 def test_append_adds_columns_and_old_versions_stay_readable(lake: DeltaLakehouse) -> None:
-    """A new source column is added to bronze.sales_orders, and the version before it is read as it was."""
+    """A new source column is added to bronze.sales_orders, and the version before it is read as it
+    was.
+    """
     one = lake.create_frame(BRONZE_SALES_ORDERS, [bronze_line(2)]).withColumn("Part", F.lit("P1"))
     first = lake.append(BRONZE_SALES_ORDERS, one, number=1)
-    more = lake.create_frame(BRONZE_SALES_ORDERS, [bronze_line(3)]).withColumn("Colour", F.lit("red")).withColumn("Part", F.lit("P2"))
+    more = (
+        lake.create_frame(BRONZE_SALES_ORDERS, [bronze_line(3)])
+        .withColumn("Colour", F.lit("red"))
+        .withColumn("Part", F.lit("P2"))
+    )
     second = lake.append(BRONZE_SALES_ORDERS, more, lake.next_number(BRONZE_SALES_ORDERS))
     now = lake.read(BRONZE_SALES_ORDERS, [JANUARY]).orderBy("_line_number")
     then = lake.read(BRONZE_SALES_ORDERS, version=first)
@@ -307,10 +395,17 @@ def test_append_adds_columns_and_old_versions_stay_readable(lake: DeltaLakehouse
 
 
 def test_the_ledger_keeps_the_newest_of_every_month_and_writer(lake: DeltaLakehouse) -> None:
-    """Of several records of a month the last one counts, writers apart, and details come back as they went in."""
+    """Of several records of a month the last one counts, writers apart, and details come back as
+    they went in.
+    """
     spec = units_table("recorded")
-    newest = Slice(JANUARY, "", "b", "in 2", 7, 4, {"inputs": {"silver.parts": 3}, "is_complete": True})
-    february, other = Slice(FEBRUARY, "", "c", "in 1", 1, 1), Slice(JANUARY, "naive", "d", "in 1", 2, 2)
+    newest = Slice(
+        JANUARY, "", "b", "in 2", 7, 4, {"inputs": {"silver.parts": 3}, "is_complete": True}
+    )
+    february, other = (
+        Slice(FEBRUARY, "", "c", "in 1", 1, 1),
+        Slice(JANUARY, "naive", "d", "in 1", 2, 2),
+    )
     lake.record(spec, [Slice(JANUARY, "", "a", "in 1", 5, 1), february], "run 1")
     lake.record(spec, [newest], "run 2")
     lake.record(spec, [other], "run 3")
@@ -320,11 +415,17 @@ def test_the_ledger_keeps_the_newest_of_every_month_and_writer(lake: DeltaLakeho
 
 
 def test_two_months_are_created_at_once(lake: DeltaLakehouse) -> None:
-    """Writers of different months do not meet, not even where both begin with a table that is not there."""
+    """Writers of different months do not meet, not even where both begin with a table that is not
+    there.
+    """
     spec = units_table("created_at_once")
 
     def write(month: int) -> int:
-        return lake.merge(spec, frame(lake, spec, {month: {"P1": 1.0}}), [month]).months[month].inserted
+        return (
+            lake.merge(spec, frame(lake, spec, {month: {"P1": 1.0}}), [month])
+            .months[month]
+            .inserted
+        )
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(write, (JANUARY, FEBRUARY))) == [1, 1]
@@ -336,13 +437,19 @@ def test_a_value_that_moves_to_another_column_changes_the_data_version(spark: Sp
     spec = units_table("moved")
     spec = replace(spec, columns=(*spec.columns[:3], Column("sold_units", "DOUBLE", "units")))
     schema = "yyyymm INT, part_number STRING, units DOUBLE, sold_units DOUBLE"
-    first, second = (spark.createDataFrame([(JANUARY, "P1", *units)], schema) for units in ((2.0, None), (None, 2.0)))
+    first, second = (
+        spark.createDataFrame([(JANUARY, "P1", *units)], schema)
+        for units in ((2.0, None), (None, 2.0))
+    )
     assert _slice_versions(spec, first) != _slice_versions(spec, second)
 
 
 def test_an_adopted_table_that_is_nowhere_is_refused(lake: DeltaLakehouse) -> None:
     """A misspelled name is told, not made."""
-    with pytest.raises(Refused, match=r"table my_catalog\.other\.orders is neither in the catalog nor a Delta table at"):
+    with pytest.raises(
+        Refused,
+        match=r"table my_catalog\.other\.orders is neither in the catalog nor a Delta table at",
+    ):
         lake.read_external("my_catalog.other.orders")
 
 
@@ -353,11 +460,16 @@ def test_totals_add_up_slices_without_spark(lake: DeltaLakehouse) -> None:
     stored: Units = {month: {"P1": 1.0, "P2": float(month)} for month in (JANUARY, FEBRUARY, MARCH)}
     lake.merge(spec, frame(lake, spec, stored), list(stored))
     sums = lake.totals(spec, ["yyyymm"], ["units"], [JANUARY, MARCH])
-    assert dict(zip(sums["yyyymm"], sums["units"], strict=True)) == {JANUARY: JANUARY + 1.0, MARCH: MARCH + 1.0}
+    assert dict(zip(sums["yyyymm"], sums["units"], strict=True)) == {
+        JANUARY: JANUARY + 1.0,
+        MARCH: MARCH + 1.0,
+    }
 
 
 def test_a_remembered_sample_is_that_of_the_version(lake: DeltaLakehouse) -> None:
-    """A sample asked for twice is read once; after a write it holds what was written, and changing it changes nothing kept."""
+    """A sample asked for twice is read once; after a write it holds what was written, and changing
+    it changes nothing kept.
+    """
     spec = units_table("sampled")
     parts = {f"P{i}": float(i) for i in range(40)}
     lake.merge(spec, frame(lake, spec, {JANUARY: parts}), [JANUARY])
@@ -366,6 +478,10 @@ def test_a_remembered_sample_is_that_of_the_version(lake: DeltaLakehouse) -> Non
     assert 0 < len(first) < 40
     first["units"] = -1.0
     assert (lake.sample(spec, wanted, [JANUARY], 0.5)["units"] >= 0).all()
-    lake.merge(spec, frame(lake, spec, {JANUARY: {part: units + 1 for part, units in parts.items()}}), [JANUARY])
+    lake.merge(
+        spec,
+        frame(lake, spec, {JANUARY: {part: units + 1 for part, units in parts.items()}}),
+        [JANUARY],
+    )
     assert (lake.sample(spec, wanted, [JANUARY], 0.5)["units"] >= 1).all()
     assert lake.sample(spec, wanted, [FEBRUARY], 0.5).empty

@@ -1,4 +1,5 @@
-"""What must hold of any orders and any write, tried on generated ones; and defects sown on purpose, which the same tries must find.
+"""What must hold of any orders and any write, tried on generated ones; and defects sown on purpose,
+which the same tries must find.
 
 PROPERTY_EXAMPLES says how many are tried of each.
 """
@@ -38,7 +39,7 @@ FORECAST = ForecastSettings(horizon=2, min_history=3)
 MODELS = ("seasonal_naive", "imapa", "xgboost_global")
 # A found example is not made smaller: each step of that is a Spark job.
 TRIES = tried(
-    max_examples=int(os.environ.get("PROPERTY_EXAMPLES", "20" if "CI" in os.environ else "2")),
+    max_examples=int(os.environ.get("PROPERTY_EXAMPLES", "20" if "CI" in os.environ else "3")),
     deadline=None,
     derandomize=True,
     database=None,
@@ -58,9 +59,16 @@ class Line(NamedTuple):
 
 
 def lines(first: int, last: int, at_least: int = 1) -> st.SearchStrategy[list[Line]]:
-    """Lines of eight parts in months of a range, many of them on the same day and of the same size, so that there are ties."""
+    """Lines of eight parts in months of a range, many of them on the same day and of the same size,
+    so that there are ties.
+    """
     one = st.builds(
-        Line, st.integers(1, 8), st.sampled_from(month_range(first, last)), st.integers(1, 3), st.integers(1, 3), st.sampled_from("NSE")
+        Line,
+        st.integers(1, 8),
+        st.sampled_from(month_range(first, last)),
+        st.integers(1, 3),
+        st.integers(1, 3),
+        st.sampled_from("NSE"),
     )
     return st.lists(one, min_size=at_least, max_size=120)
 
@@ -74,20 +82,42 @@ class Outcome(NamedTuple):
 
 
 def outcome(engine: Engine, deliveries: Sequence[Sequence[Line]], partitions: int = 2) -> Outcome:
-    """Deliveries, registered in the order given, from bronze to forecasts at the origin; all months through LAST are known."""
+    """Deliveries, registered in the order given, from bronze to forecasts at the origin; all months
+    through LAST are known.
+    """
     names = ("Order", "Part", "Customer", "Region", "Date", "Qty", "Price")
     rows = [
-        (f"d{min(delivery)}", n, None, None, f"{d.part}-{d.month}", f"P{d.part}", "K1", d.region, _date(d), str(d.units), "2.5")
+        (
+            f"d{min(delivery)}",
+            n,
+            None,
+            None,
+            f"{d.part}-{d.month}",
+            f"P{d.part}",
+            "K1",
+            d.region,
+            _date(d),
+            str(d.units),
+            "2.5",
+        )
         for delivery in deliveries
         for n, d in enumerate(delivery, 2)
-    ]  # fmt: skip
-    schema = "_delivery_id STRING, _line_number BIGINT, _problem STRING, _raw STRING" + "".join(f", {name} STRING" for name in names)
+    ]
+    schema = "_delivery_id STRING, _line_number BIGINT, _problem STRING, _raw STRING" + "".join(
+        f", {name} STRING" for name in names
+    )
     delivered = engine.session.createDataFrame(rows, schema).repartition(partitions)
     bronze = dated_lines(delivered, SHOP, FIRST, LAST).withColumn("_source", F.lit(SHOP.name))
-    sequences = {row[0]: number for number, row in enumerate(dict.fromkeys((row[0],) for row in rows), 1)}
-    disposed = engine.hold(transforms.disposed_lines(transforms.canonical_lines(bronze, SHOP), sequences, {}, [SHOP]))
+    sequences = {
+        row[0]: number for number, row in enumerate(dict.fromkeys((row[0],) for row in rows), 1)
+    }
+    disposed = engine.hold(
+        transforms.disposed_lines(transforms.canonical_lines(bronze, SHOP), sequences, {}, [SHOP])
+    )
     sales = engine.hold(transforms.sales_orders(disposed))
-    announced = engine.session.createDataFrame([], "part_number STRING, announced_month INT, description STRING")
+    announced = engine.session.createDataFrame(
+        [], "part_number STRING, announced_month INT, description STRING"
+    )
     parts = engine.hold(transforms.parts(sales, announced))
     months = month_range(FIRST, LAST)
     demand = engine.hold(transforms.monthly_demand(sales, parts, months, months))
@@ -96,7 +126,10 @@ def outcome(engine: Engine, deliveries: Sequence[Sequence[Line]], partitions: in
     seen = features.toPandas().sort_values(["part_number", "yyyymm"], ignore_index=True)
     for frame in (disposed, sales, parts, demand):
         engine.release(frame)
-    through = known[known["yyyymm"] <= ORIGIN].reset_index(drop=True), seen[seen["yyyymm"] <= ORIGIN].reset_index(drop=True)
+    through = (
+        known[known["yyyymm"] <= ORIGIN].reset_index(drop=True),
+        seen[seen["yyyymm"] <= ORIGIN].reset_index(drop=True),
+    )
     return Outcome(*through, _forecasts(*through))
 
 
@@ -109,14 +142,33 @@ def _forecasts(demand: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
     found = []
     for name in MODELS if len(own) else ():
         forecaster = model(name).forecaster({**model(name).parameters})
-        fitted = forecaster.fit(demand[["part_number", "yyyymm", "demand_qty"]], features, _no_past(), ORIGIN, FORECAST.horizon, 7)
-        rows = forecaster.predict(fitted, demand[["part_number", "yyyymm", "demand_qty"]], own, ORIGIN, FORECAST.horizon)
+        fitted = forecaster.fit(
+            demand[["part_number", "yyyymm", "demand_qty"]],
+            features,
+            _no_past(),
+            ORIGIN,
+            FORECAST.horizon,
+            7,
+        )
+        rows = forecaster.predict(
+            fitted, demand[["part_number", "yyyymm", "demand_qty"]], own, ORIGIN, FORECAST.horizon
+        )
         found.append(rows.assign(model=name))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def _no_past() -> pd.DataFrame:
-    return pd.DataFrame(columns=["model", "actual_qty", "is_fallback", "origin", "part_number", "horizon", "demand_class"])
+    return pd.DataFrame(
+        columns=[
+            "model",
+            "actual_qty",
+            "is_fallback",
+            "origin",
+            "part_number",
+            "horizon",
+            "demand_class",
+        ]
+    )
 
 
 def same(found: Outcome, expected: Outcome) -> None:
@@ -126,7 +178,9 @@ def same(found: Outcome, expected: Outcome) -> None:
 
 
 def nothing_leaks(engine: Engine) -> None:
-    """Lines of months after the origin, added or changed, change no demand, feature or forecast through it."""
+    """Lines of months after the origin, added or changed, change no demand, feature or forecast
+    through it.
+    """
 
     @TRIES
     @given(lines(FIRST, ORIGIN, at_least=60), lines(add_months(ORIGIN, 1), LAST))
@@ -159,12 +213,18 @@ MONTHS = (202201, 202202, 202203)
 def slices(months: st.SearchStrategy[int]) -> st.SearchStrategy[Slices]:
     """Units of up to three parts in some months."""
     return st.dictionaries(
-        months, st.dictionaries(st.sampled_from(["P1", "P2", "P3"]), st.sampled_from([1.0, 2.0]), min_size=1), min_size=1
+        months,
+        st.dictionaries(
+            st.sampled_from(["P1", "P2", "P3"]), st.sampled_from([1.0, 2.0]), min_size=1
+        ),
+        min_size=1,
     )
 
 
 def nothing_spills(lake: DeltaLakehouse) -> None:
-    """A write of months leaves rows and files of all others as they are, makes its own what was given, and again writes nothing."""
+    """A write of months leaves rows and files of all others as they are, makes its own what was
+    given, and again writes nothing.
+    """
     count = 0
 
     @TRIES
@@ -179,13 +239,23 @@ def nothing_spills(lake: DeltaLakehouse) -> None:
         made = lake.merge(spec, _rows(lake, spec, written), [*written], may_remove=True)
         assert _stored(lake, spec) == {**stored, **written}
         assert {month: _files(lake, spec, month) for month in untouched} == untouched
-        assert lake.merge(spec, _rows(lake, spec, written), [*written]).delta_version == made.delta_version
+        assert (
+            lake.merge(spec, _rows(lake, spec, written), [*written]).delta_version
+            == made.delta_version
+        )
 
     tries()
 
 
 def _rows(lake: DeltaLakehouse, spec: TableSpec, units: Slices) -> DataFrame:
-    return lake.create_frame(spec, [{"yyyymm": m, "part_number": p, "units": u} for m, parts in units.items() for p, u in parts.items()])
+    return lake.create_frame(
+        spec,
+        [
+            {"yyyymm": m, "part_number": p, "units": u}
+            for m, parts in units.items()
+            for p, u in parts.items()
+        ],
+    )
 
 
 def _stored(lake: DeltaLakehouse, spec: TableSpec) -> Slices:
@@ -196,14 +266,19 @@ def _stored(lake: DeltaLakehouse, spec: TableSpec) -> Slices:
 
 
 def _files(lake: DeltaLakehouse, spec: TableSpec, month: int) -> dict[str, bytes]:
-    uris = DeltaTable(lake.path(spec)).file_uris(file_pruning_predicate=[("yyyymm", "=", str(month))])
+    uris = DeltaTable(lake.path(spec)).file_uris(
+        file_pruning_predicate=[("yyyymm", "=", str(month))]
+    )
     return {uri: Path(uri.removeprefix("file://")).read_bytes() for uri in uris}
 
 
 @pytest.fixture
 def lake(engine: Engine, tmp_path: Path) -> Iterator[DeltaLakehouse]:
     """An empty lakehouse."""
-    settings = parse_settings({"lakehouse_root": "lakehouse", "first_month": FIRST, "sources": [SOURCE]}, tmp_path / "test.yaml")
+    settings = parse_settings(
+        {"lakehouse_root": "lakehouse", "first_month": FIRST, "sources": [SOURCE]},
+        tmp_path / "test.yaml",
+    )
     yield open_lakehouse(engine, settings)
     forget_tables(engine, settings)
 
@@ -227,18 +302,33 @@ def test_a_feature_that_peeks_is_found(engine: Engine, monkeypatch: pytest.Monke
     """A lag that looks one month ahead fails the tries on leaks."""
     honest = transforms.demand_features
 
-    def peeking(demand: DataFrame, parts: DataFrame, months: Sequence[int], settings: ForecastSettings) -> DataFrame:
-        ahead = demand.select("part_number", F.col("yyyymm").alias("ahead"), F.col("demand_qty").alias("peeked"))
-        next_month = F.expr("CAST(date_format(add_months(to_date(CAST(yyyymm AS STRING), 'yyyyMM'), 1), 'yyyyMM') AS INT)")
+    def peeking(
+        demand: DataFrame, parts: DataFrame, months: Sequence[int], settings: ForecastSettings
+    ) -> DataFrame:
+        ahead = demand.select(
+            "part_number", F.col("yyyymm").alias("ahead"), F.col("demand_qty").alias("peeked")
+        )
+        next_month = F.expr(
+            "CAST(date_format(add_months(to_date(CAST(yyyymm AS STRING), 'yyyyMM'), 1), 'yyyyMM')"
+            " AS INT)"
+        )
         made = honest(demand, parts, months, settings).withColumn("ahead", next_month)
-        return made.join(ahead, ["part_number", "ahead"], "left").withColumn("demand_lag_1", F.col("peeked")).drop("ahead", "peeked")
+        return (
+            made.join(ahead, ["part_number", "ahead"], "left")
+            .withColumn("demand_lag_1", F.col("peeked"))
+            .drop("ahead", "peeked")
+        )
 
     monkeypatch.setattr(transforms, "demand_features", peeking)
     assert is_found(lambda: nothing_leaks(engine))
 
 
-def test_a_tie_broken_by_row_order_is_found(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A region taken from whichever line of the part comes first in its file fails the tries on order."""
+def test_a_tie_broken_by_row_order_is_found(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A region taken from whichever line of the part comes first in its file fails the tries on
+    order.
+    """
     honest = transforms.canonical_lines
 
     def careless(bronze: DataFrame, source: Source) -> DataFrame:
@@ -249,7 +339,9 @@ def test_a_tie_broken_by_row_order_is_found(engine: Engine, monkeypatch: pytest.
     assert is_found(lambda: order_is_no_matter(engine))
 
 
-def test_a_merge_without_its_months_is_found(lake: DeltaLakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merge_without_its_months_is_found(
+    lake: DeltaLakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A merge that is not cut to the months it writes fails the tries on spills."""
     monkeypatch.setattr(Scope, "of_months", lambda scope, prefix="", quote="`": "true")
     assert is_found(lambda: nothing_spills(lake))

@@ -1,4 +1,6 @@
-"""What the parting of a frame by hashes promises: no row lost, none twice, and every row that has a twin among the alike."""
+"""What the parting of a frame by hashes promises: no row lost, none twice, and every row that has a
+twin among the alike.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ from medallion_assets.repeats import hashed, parted, repeated
 
 pytestmark = pytest.mark.spark
 ONE = Decimal(1)
-ROWS = [("a", ONE, "x"), ("a", ONE, "y"), ("a", Decimal(2), "z"), (None, ONE, "u"), (None, ONE, "v"), ("b", None, "w"), (None, None, "n")]
+ROWS = [
+    ("a", ONE, "x"),
+    ("a", ONE, "y"),
+    ("a", Decimal(2), "z"),
+    (None, ONE, "u"),
+    (None, ONE, "v"),
+    ("b", None, "w"),
+    (None, None, "n"),
+]
 
 
 def test_rows_with_a_twin_are_alike_and_all_others_are_others(spark: SparkSession) -> None:

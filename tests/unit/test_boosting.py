@@ -14,7 +14,9 @@ from medallion_assets.zoo.registry import model
 
 
 def test_a_fit_of_a_former_release_keeps_its_median_learner() -> None:
-    """A registered fit with one learner of the median comes back as a fit with that one; a fit of today comes back as it is."""
+    """A registered fit with one learner of the median comes back as a fit with that one; a fit of
+    today comes back as it is.
+    """
     fit = BoosterFit.__new__(BoosterFit)
     fit.__setstate__({"learners": {}, "unit": 1.0, "median": "one"})
     assert (fit.medians, fit.unit) == (("one",), 1.0)
@@ -22,7 +24,9 @@ def test_a_fit_of_a_former_release_keeps_its_median_learner() -> None:
 
 
 def test_the_median_is_that_of_several_learners() -> None:
-    """Of deviations around 2 with a long tail each learner finds about the median, and no two are the same."""
+    """Of deviations around 2 with a long tail each learner finds about the median, and no two are
+    the same.
+    """
     forecaster: Any = model("xgboost_global").forecaster({})
     random = np.random.default_rng(5)
     inputs = pd.DataFrame({"level": random.normal(size=2_000)})

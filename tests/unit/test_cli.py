@@ -1,4 +1,6 @@
-"""The command line: what a mistake prints and how it ends, and the document made from the table specifications."""
+"""The command line: what a mistake prints and how it ends, and the document made from the table
+specifications.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,12 @@ def configured(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: object)
     monkeypatch.setenv("MEDALLION_CONFIG", str(file))
 
 
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What the command prints on standard error when it ends with exit code 2, and nothing on standard output."""
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> str:
+    """What the command prints on standard error when it ends with exit code 2, and nothing on
+    standard output.
+    """
     monkeypatch.setattr(sys, "argv", ["medallion", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -36,9 +42,14 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 @pytest.mark.parametrize("command", ["run", "ui", "simulate", "status"])
 def test_a_configuration_mistake_ends_every_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
 ) -> None:
-    """The file, each wrong key and what was perhaps meant, exit code 2, no stack trace, nothing written."""
+    """The file, each wrong key and what was perhaps meant, exit code 2, no stack trace, nothing
+    written.
+    """
     configured(tmp_path, monkeypatch, first_mont=202201, forecast={"horizon": 0})
     error = refused(monkeypatch, capsys, command)
     assert "mine.yaml: 2 mistake(s) in the configuration" in error
@@ -59,20 +70,28 @@ def test_brackets_of_a_message_are_printed_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A regular expression in a message is no markup."""
-    configured(tmp_path, monkeypatch, sources=[{**SOURCE, "rules": {"product_pattern": "^[/][A-Z](\\d"}}])
+    configured(
+        tmp_path, monkeypatch, sources=[{**SOURCE, "rules": {"product_pattern": "^[/][A-Z](\\d"}}]
+    )
     assert "'^[/][A-Z](\\d' is not a regular expression" in refused(monkeypatch, capsys, "status")
 
 
-def test_simulate_needs_its_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_simulate_needs_its_section(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Real orders are never mixed with made-up ones by mistake."""
     configured(tmp_path, monkeypatch)
     assert "has no section simulation" in refused(monkeypatch, capsys, "simulate")
 
 
-def test_export_before_anything_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_before_anything_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A refusal, and no file."""
     configured(tmp_path, monkeypatch)
-    assert "nothing is published yet" in refused(monkeypatch, capsys, "export", "--out", str(tmp_path / "f.csv"))
+    assert "nothing is published yet" in refused(
+        monkeypatch, capsys, "export", "--out", str(tmp_path / "f.csv")
+    )
     assert not (tmp_path / "f.csv").exists()
 
 
@@ -87,7 +106,9 @@ def test_status_of_an_empty_lakehouse(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_docs_writes_what_differs(tmp_path: Path) -> None:
     """The first call writes tables.md with every table and column, the second nothing."""
-    first, second = (CliRunner().invoke(cli.commands, ["docs", "--folder", str(tmp_path)]) for _ in range(2))
+    first, second = (
+        CliRunner().invoke(cli.commands, ["docs", "--folder", str(tmp_path)]) for _ in range(2)
+    )
     assert (first.exit_code, first.output.split()[0], second.output) == (0, "wrote", "")
     text = (tmp_path / "tables.md").read_text(encoding="utf-8")
     for spec in TABLES:

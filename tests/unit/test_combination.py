@@ -15,7 +15,9 @@ NOTHING = CombinationFit({})
 
 def member(level: dict[str, float], stand_in: tuple[str, ...] = ()) -> pd.DataFrame:
     """One month ahead: ``level`` by part, deciles from a half to one and a half of it."""
-    rows = pd.DataFrame({"part_number": list(level), "horizon": 1, "forecast_qty": list(level.values())})
+    rows = pd.DataFrame(
+        {"part_number": list(level), "horizon": 1, "forecast_qty": list(level.values())}
+    )
     for decile, share in zip(DECILES, np.linspace(0.5, 1.5, 9), strict=True):
         rows[decile] = rows["forecast_qty"] * share
     return rows.assign(is_fallback=rows["part_number"].isin(stand_in))
@@ -31,7 +33,9 @@ def deciles(rows: pd.DataFrame) -> list[list[float]]:
 
 def test_a_mean_weighs_forecasts_and_deciles_alike() -> None:
     """Three quarters of 4 and one of 8 are 5, and q90 is three quarters of 6 and one of 12."""
-    rows = Combination("mean", {"x": 0.75, "y": 0.25}).combine(NOTHING, {"x": member({"A": 4}), "y": member({"A": 8})}, FEATURES)
+    rows = Combination("mean", {"x": 0.75, "y": 0.25}).combine(
+        NOTHING, {"x": member({"A": 4}), "y": member({"A": 8})}, FEATURES
+    )
     assert by_part(rows) == {"A": 5.0}
     assert by_part(rows, "q90") == {"A": 7.5}
 
@@ -47,7 +51,13 @@ def test_a_registered_combination_of_a_former_release_is_read() -> None:
     """It named weights of deciles where there is one member now, and said whether they move."""
     former = Combination.__new__(Combination)
     former.__setstate__(
-        {"name": "mean", "weights": {"x": 0.5, "y": 0.5}, "rule": "mean", "decile_weights": {"y": 1.0}, "moves_deciles": False}
+        {
+            "name": "mean",
+            "weights": {"x": 0.5, "y": 0.5},
+            "rule": "mean",
+            "decile_weights": {"y": 1.0},
+            "moves_deciles": False,
+        }
     )
     assert former == Combination("mean", {"x": 0.5, "y": 0.5}, decile_member="y", spread_member="y")
 
@@ -62,7 +72,9 @@ def test_a_stand_in_does_not_count_unless_there_is_nothing_else() -> None:
 
 def test_a_member_that_lacks_a_part_leaves_it_to_the_others() -> None:
     """B is known to y only."""
-    rows = Combination("mean", {"x": 0.5, "y": 0.5}).combine(NOTHING, {"x": member({"A": 4}), "y": member({"A": 8, "B": 6})}, FEATURES)
+    rows = Combination("mean", {"x": 0.5, "y": 0.5}).combine(
+        NOTHING, {"x": member({"A": 4}), "y": member({"A": 8, "B": 6})}, FEATURES
+    )
     assert by_part(rows) == {"A": 6.0, "B": 6.0}
 
 
@@ -70,19 +82,31 @@ def test_a_median_ignores_the_member_that_runs_away() -> None:
     """Of 4, 5 and 900 the median is 5."""
     weights = {"x": 1 / 3, "y": 1 / 3, "z": 1 / 3}
     members = {"x": member({"A": 4}), "y": member({"A": 5}), "z": member({"A": 900})}
-    assert by_part(Combination("median", weights, "median").combine(NOTHING, members, FEATURES)) == {"A": 5.0}
+    assert by_part(
+        Combination("median", weights, "median").combine(NOTHING, members, FEATURES)
+    ) == {"A": 5.0}
 
 
 def test_weights_learned_by_class_go_to_the_member_that_was_right() -> None:
     """x was right for smooth parts and twice too high for lumpy ones, y the other way round."""
     random = np.random.default_rng(2)
     actual = random.gamma(20, size=400)
-    cells = pd.DataFrame({"part_number": [f"P{i}" for i in range(400)], "horizon": 1, "origin": 202301, "actual_qty": actual})
+    cells = pd.DataFrame(
+        {
+            "part_number": [f"P{i}" for i in range(400)],
+            "horizon": 1,
+            "origin": 202301,
+            "actual_qty": actual,
+        }
+    )
     cells["demand_class"] = np.where(np.arange(400) < 200, "smooth", "lumpy")
     rows = []
     for name, good in (("x", "smooth"), ("y", "lumpy")):
         level = np.where(cells["demand_class"] == good, 1.0, 2.0) * 20
-        spread = {decile: level * share for decile, share in zip(DECILES, np.linspace(0.7, 1.3, 9), strict=True)}
+        spread = {
+            decile: level * share
+            for decile, share in zip(DECILES, np.linspace(0.7, 1.3, 9), strict=True)
+        }
         rows.append(cells.assign(model=name, forecast_qty=level, is_fallback=False, **spread))
     learned = learn_weights(pd.concat(rows, ignore_index=True), ("x", "y"))
     assert learned["smooth"][0] > 0.8
@@ -91,38 +115,64 @@ def test_weights_learned_by_class_go_to_the_member_that_was_right() -> None:
 
 
 def known(width: float, horizon: int = 2, parts: int = 300) -> pd.DataFrame:
-    """Past cells of x and y, a month and ``horizon`` ahead, whose deciles are ``width`` times as wide as demand is spread around 20."""
+    """Past cells of x and y, a month and ``horizon`` ahead, whose deciles are ``width`` times as
+    wide as demand is spread around 20.
+    """
     random = np.random.default_rng(5)
     rows = []
     for h in (1, horizon):
-        cells = pd.DataFrame({"part_number": [f"P{i}" for i in range(parts)], "horizon": h, "origin": 202301, "target_yyyymm": 202301 + h})
-        cells = cells.assign(actual_qty=20 + random.normal(size=parts), demand_class="smooth", is_fallback=False)
+        cells = pd.DataFrame(
+            {
+                "part_number": [f"P{i}" for i in range(parts)],
+                "horizon": h,
+                "origin": 202301,
+                "target_yyyymm": 202301 + h,
+            }
+        )
+        cells = cells.assign(
+            actual_qty=20 + random.normal(size=parts), demand_class="smooth", is_fallback=False
+        )
         spread = {decile: 20 + width * norm.ppf((i + 1) / 10) for i, decile in enumerate(DECILES)}
         rows += [cells.assign(model=name, forecast_qty=20.0, **spread) for name in ("x", "y")]
     return pd.concat(rows, ignore_index=True)
 
 
-@pytest.mark.parametrize(("width", "factor"), [(1.0, 1.0), (1.2, 1 / 1.2), (0.8, 1 / 0.8), (3.0, 0.7)])
+@pytest.mark.parametrize(
+    ("width", "factor"), [(1.0, 1.0), (1.2, 1 / 1.2), (0.8, 1 / 0.8), (3.0, 0.7)]
+)
 def test_a_spread_is_drawn_to_what_past_errors_were(width: float, factor: float) -> None:
-    """Deciles a fifth too wide come a sixth nearer to the median, too narrow ones go apart, within limits; the median stays."""
+    """Deciles a fifth too wide come a sixth nearer to the median, too narrow ones go apart, within
+    limits; the median stays.
+    """
     combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
     past = known(width)
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
     fitted = combination.fit(FEATURES, FEATURES, past, 202303, 2, 7)
-    assert fitted.spread == {name: pytest.approx((factor, factor), abs=0.06) for name in ("", "smooth")}
+    assert fitted.spread == {
+        name: pytest.approx((factor, factor), abs=0.06) for name in ("", "smooth")
+    }
     members = {"x": member({"A": 4}), "y": member({"A": 4})}
-    rows, plain = combination.combine(fitted, members, FEATURES), combination.combine(NOTHING, members, FEATURES)
+    rows, plain = (
+        combination.combine(fitted, members, FEATURES),
+        combination.combine(NOTHING, members, FEATURES),
+    )
     assert by_part(rows, "q50") == by_part(plain, "q50")
-    assert by_part(rows, "q90")["A"] - 4 == pytest.approx(fitted.spread[""][1] * (by_part(plain, "q90")["A"] - 4))
+    assert by_part(rows, "q90")["A"] - 4 == pytest.approx(
+        fitted.spread[""][1] * (by_part(plain, "q90")["A"] - 4)
+    )
 
 
 def test_each_side_is_drawn_to_its_own_past_errors() -> None:
-    """Where demand falls short of the median half as far as it exceeds it, the lower deciles come nearer than the upper ones."""
+    """Where demand falls short of the median half as far as it exceeds it, the lower deciles come
+    nearer than the upper ones.
+    """
     past = known(1.0, parts=3000)
     error = past["actual_qty"] - 20
     past["actual_qty"] = 20 + error.where(error > 0, error / 2)
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
-    fitted = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y").fit(FEATURES, FEATURES, past, 202303, 2, 7)
+    fitted = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y").fit(
+        FEATURES, FEATURES, past, 202303, 2, 7
+    )
     below, above = fitted.spread[""]
     assert below == pytest.approx(0.75, abs=0.06)
     assert above == pytest.approx(0.9, abs=0.06)
@@ -135,36 +185,52 @@ def test_a_registered_fit_of_a_former_release_draws_both_sides_alike() -> None:
     rows = combination.combine(CombinationFit({}, spread={"": 0.5}), members, FEATURES)
     plain = combination.combine(NOTHING, members, FEATURES)
     for decile in ("q10", "q90"):
-        assert by_part(rows, decile)["A"] - 4 == pytest.approx((by_part(plain, decile)["A"] - 4) / 2)
+        assert by_part(rows, decile)["A"] - 4 == pytest.approx(
+            (by_part(plain, decile)["A"] - 4) / 2
+        )
 
 
 def test_one_large_part_does_not_say_how_wide_the_deciles_of_all_are() -> None:
-    """With one part a thousand times as large, whose deciles are three times too narrow, the factor stays that of the 299 others."""
+    """With one part a thousand times as large, whose deciles are three times too narrow, the factor
+    stays that of the 299 others.
+    """
     past = known(1.25)
     large = past["part_number"] == "P0"
     past.loc[large, ["actual_qty", "forecast_qty", *DECILES]] *= 1000
     past.loc[large, "actual_qty"] = 26_000.0
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
     combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
-    assert combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread[""] == pytest.approx((0.8, 0.8), abs=0.06)
+    assert combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread[""] == pytest.approx(
+        (0.8, 0.8), abs=0.06
+    )
 
 
 def test_counts_stay_whole_and_keep_their_spread_as_does_demand_that_may_be_zero() -> None:
-    """Between counts of 0 to 8 and of 2 to 10 lie those of 1 to 9; a factor of a half draws neither them nor deciles from zero on."""
+    """Between counts of 0 to 8 and of 2 to 10 lie those of 1 to 9; a factor of a half draws neither
+    them nor deciles from zero on.
+    """
     combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
     fitted = CombinationFit({}, spread={"": 0.5})
     counts = {decile: [float(i)] for i, decile in enumerate(DECILES)}
-    rows = pd.DataFrame({"part_number": ["A"], "horizon": 1, "forecast_qty": 4.0, **counts, "is_fallback": False})
+    rows = pd.DataFrame(
+        {"part_number": ["A"], "horizon": 1, "forecast_qty": 4.0, **counts, "is_fallback": False}
+    )
     other = rows.assign(**{decile: rows[decile] + 2 for decile in DECILES})
-    assert deciles(combination.combine(fitted, {"x": other, "y": rows}, FEATURES)) == [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]]
+    assert deciles(combination.combine(fitted, {"x": other, "y": rows}, FEATURES)) == [
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
+    ]
     nearer = combination.combine(fitted, {"x": rows.assign(q90=9.0), "y": rows}, FEATURES)
     assert deciles(nearer) == [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]]
     from_zero = rows.assign(q90=8.5)
-    assert deciles(combination.combine(fitted, {"x": from_zero, "y": from_zero}, FEATURES)) == deciles(from_zero)
+    assert deciles(
+        combination.combine(fitted, {"x": from_zero, "y": from_zero}, FEATURES)
+    ) == deciles(from_zero)
 
 
 def test_the_spread_is_that_of_all_members_drawn_as_one_of_them_teaches() -> None:
-    """x never had its spread measured, so it teaches nothing: what y's past says draws the mean of both."""
+    """x never had its spread measured, so it teaches nothing: what y's past says draws the mean of
+    both.
+    """
     past = known(1.25)
     wrong = past["model"] == "x"
     past.loc[wrong, list(DECILES)] = 20 + 4 * (past.loc[wrong, list(DECILES)] - 20)
@@ -177,10 +243,14 @@ def test_the_spread_is_that_of_all_members_drawn_as_one_of_them_teaches() -> Non
 
 
 def test_cells_that_a_member_is_not_asked_for_teach_no_spread() -> None:
-    """A quarter too wide on smooth parts, where both forecast; of the lumpy ones, which only y forecasts, nothing is learned."""
+    """A quarter too wide on smooth parts, where both forecast; of the lumpy ones, which only y
+    forecasts, nothing is learned.
+    """
     combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
     other = known(1.0).query("model == 'y'").assign(demand_class="lumpy")
-    past = pd.concat([known(1.25), other.assign(part_number="L" + other["part_number"])], ignore_index=True)
+    past = pd.concat(
+        [known(1.25), other.assign(part_number="L" + other["part_number"])], ignore_index=True
+    )
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
     spread = combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread
     assert spread == dict.fromkeys(("", "smooth"), pytest.approx((0.8, 0.8), abs=0.06))
@@ -206,6 +276,17 @@ def test_short_horizons_alone_teach_no_spread() -> None:
 
 def test_few_past_cells_teach_no_weights() -> None:
     """Below 200 cells weights stay as they are written."""
-    one = pd.DataFrame({"part_number": ["A"], "horizon": [1], "origin": [202301], "actual_qty": [4.0], "demand_class": ["smooth"]})
-    rows = [one.merge(member({"A": 4}), on=["part_number", "horizon"]).assign(model=name) for name in ("x", "y")]
+    one = pd.DataFrame(
+        {
+            "part_number": ["A"],
+            "horizon": [1],
+            "origin": [202301],
+            "actual_qty": [4.0],
+            "demand_class": ["smooth"],
+        }
+    )
+    rows = [
+        one.merge(member({"A": 4}), on=["part_number", "horizon"]).assign(model=name)
+        for name in ("x", "y")
+    ]
     assert learn_weights(pd.concat(rows, ignore_index=True), ("x", "y")) == {}

@@ -1,4 +1,6 @@
-"""What `medallion doctor` says of parts that are missing, without an engine; tests/spark/test_doctor.py starts one."""
+"""What `medallion doctor` says of parts that are missing, without an engine;
+tests/spark/test_doctor.py starts one.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,13 @@ def found(settings: Settings) -> dict[str, Finding]:
     return {finding.check: finding for finding in examine(lambda: settings, Path("test.yaml"))}
 
 
-def test_a_missing_java_is_said_for_engine_spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_java_is_said_for_engine_spark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without java on PATH the command ends with 1, names Java, and starts no engine."""
-    configured(tmp_path, monkeypatch, engine="spark", spark={"conf": {"spark.jars.packages": "delta"}})
+    configured(
+        tmp_path, monkeypatch, engine="spark", spark={"conf": {"spark.jars.packages": "delta"}}
+    )
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     shown = CliRunner().invoke(cli.commands, ["doctor"])
@@ -41,7 +47,12 @@ def test_a_missing_java_is_said_for_engine_spark(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize(("version", "state"), [("17.0.15", "ok"), ("1.8.0_402", "missing")])
 def test_the_java_that_counts_is_that_of_java_home(
-    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, no_engine: None, version: str, state: str
+    tmp_path: Path,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    no_engine: None,
+    version: str,
+    state: str,
 ) -> None:
     """Its version is shown, and one that is too old counts as missing."""
     java = tmp_path / "bin" / "java"
@@ -54,28 +65,54 @@ def test_the_java_that_counts_is_that_of_java_home(
 
 
 @pytest.mark.parametrize(
-    ("jar", "state"), [(None, "missing"), ("delta-spark_4.2_2.13-1.0.0.jar", "missing"), ("delta-spark_4.2_2.13-{version}.jar", "ok")]
+    ("jar", "state"),
+    [
+        (None, "missing"),
+        ("delta-spark_4.2_2.13-1.0.0.jar", "missing"),
+        ("delta-spark_4.2_2.13-{version}.jar", "ok"),
+    ],
 )
 def test_jars_must_fit_the_package(
-    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, no_engine: None, jar: str | None, state: str
+    tmp_path: Path,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    no_engine: None,
+    jar: str | None,
+    state: str,
 ) -> None:
     """None, and those of another version, are fetched by the set-up."""
     if jar:
         (tmp_path / jar.format(version=doctor.version("delta-spark"))).touch()
     monkeypatch.setattr(doctor, "delta_jars", lambda: tmp_path)
     told = found(settings.model_copy(update={"engine": "spark"}))["Delta's jars"]
-    assert (told.state, told.advice) == (state, "run make setup ENGINE=spark" if state == "missing" else "")
+    assert (told.state, told.advice) == (
+        state,
+        "run make setup ENGINE=spark" if state == "missing" else "",
+    )
 
 
 @pytest.mark.parametrize(
     ("versions", "state", "advice"),
     [
-        (lambda name: "" if name == "pysail" else "1", "missing", "run make setup; not there: pysail"),
-        (lambda name: "0.0.1" if name == "pysail" else "1", "look", "run make setup: equal bits are tested with pysail 0.7.2"),
+        (
+            lambda name: "" if name == "pysail" else "1",
+            "missing",
+            "run make setup; not there: pysail",
+        ),
+        (
+            lambda name: "0.0.1" if name == "pysail" else "1",
+            "look",
+            "run make setup: equal bits are tested with pysail 0.7.2",
+        ),
     ],
 )
 def test_packages_that_are_missing_or_other_ones(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, no_engine: None, versions: Callable[[str], str], state: str, advice: str
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    no_engine: None,
+    versions: Callable[[str], str],
+    state: str,
+    advice: str,
 ) -> None:
     """A missing one is named; another version than the pinned one is worth a look."""
     monkeypatch.setattr(doctor, "_version", versions)
@@ -89,11 +126,21 @@ def test_a_server_that_is_not_there_is_said_without_its_token(settings: Settings
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        connect = settings.connect.model_copy(update={"address": f"sc://127.0.0.1:{port}", "token": "s3cr3t"})
-        mlflow = settings.mlflow.model_copy(update={"tracking_uri": f"http://me:s3cr3t@127.0.0.1:{port}"})
-        told = found(settings.model_copy(update={"engine": "connect", "connect": connect, "mlflow": mlflow}))
-    assert told["engine"].found.startswith(f"Spark Connect at sc://127.0.0.1:{port} does not answer")
-    assert told["MLflow"].found.startswith(f"tracking server at http://***@127.0.0.1:{port} does not answer")
+        connect = settings.connect.model_copy(
+            update={"address": f"sc://127.0.0.1:{port}", "token": "s3cr3t"}
+        )
+        mlflow = settings.mlflow.model_copy(
+            update={"tracking_uri": f"http://me:s3cr3t@127.0.0.1:{port}"}
+        )
+        told = found(
+            settings.model_copy(update={"engine": "connect", "connect": connect, "mlflow": mlflow})
+        )
+    assert told["engine"].found.startswith(
+        f"Spark Connect at sc://127.0.0.1:{port} does not answer"
+    )
+    assert told["MLflow"].found.startswith(
+        f"tracking server at http://***@127.0.0.1:{port} does not answer"
+    )
     assert {told["engine"].state, told["MLflow"].state} == {"missing"}
     assert "s3cr3t" not in repr(told)
 
@@ -104,11 +151,18 @@ def test_a_mistake_in_the_configuration_is_a_finding() -> None:
     def load() -> Settings:
         raise ConfigurationError("x.yaml: 1 mistake(s) in the configuration")
 
-    assert [(finding.check, finding.state) for finding in examine(load, Path("x.yaml"))] == [("Python", "ok"), ("configuration", "missing")]
+    assert [(finding.check, finding.state) for finding in examine(load, Path("x.yaml"))] == [
+        ("Python", "ok"),
+        ("configuration", "missing"),
+    ]
 
 
-def test_leftovers_of_killed_processes_are_told_and_stay(settings: Settings, no_engine: None) -> None:
-    """A folder of a process that is gone counts, one of this process does not, and nothing is removed."""
+def test_leftovers_of_killed_processes_are_told_and_stay(
+    settings: Settings, no_engine: None
+) -> None:
+    """A folder of a process that is gone counts, one of this process does not, and nothing is
+    removed.
+    """
     scratch = Path(settings.lakehouse_root) / "scratch"
     host, _, _ = identity().rsplit(":", 2)
     gone = scratch / f"{host}.999999999.1"
@@ -116,12 +170,20 @@ def test_leftovers_of_killed_processes_are_told_and_stay(settings: Settings, no_
         folder.mkdir(parents=True)
         (folder / "rows.parquet").write_bytes(b"x" * 2**20)
     told = found(settings)["leftovers"]
-    assert (told.state, told.found) == ("look", f"1 folders of killed processes, 1.0 MB, in {scratch}")
+    assert (told.state, told.found) == (
+        "look",
+        f"1 folders of killed processes, 1.0 MB, in {scratch}",
+    )
     assert gone.exists()
 
 
 def test_a_root_below_a_file_is_no_lakehouse(tmp_path: Path, settings: Settings) -> None:
     """It can't be written, so no engine is started."""
     (tmp_path / "file").touch()
-    told = found(settings.model_copy(update={"lakehouse_root": str(tmp_path / "file" / "lakehouse")}))
-    assert (told["lakehouse"].state, told["engine"].found) == ("missing", "not tried without lakehouse")
+    told = found(
+        settings.model_copy(update={"lakehouse_root": str(tmp_path / "file" / "lakehouse")})
+    )
+    assert (told["lakehouse"].state, told["engine"].found) == (
+        "missing",
+        "not tried without lakehouse",
+    )

@@ -1,4 +1,6 @@
-"""The forecast as a file: what its rows are, that nothing but equal files appear, and that no text becomes a formula."""
+"""The forecast as a file: what its rows are, that nothing but equal files appear, and that no text
+becomes a formula.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ ORIGIN = 202402
 FORMATS = ("csv", "xlsx", "parquet")
 
 
-def forecast(part: str, origin: int, vintage: int, *quantities: float, **others: Any) -> list[dict[str, Any]]:
+def forecast(
+    part: str, origin: int, vintage: int, *quantities: float, **others: Any
+) -> list[dict[str, Any]]:
     return [
         filled(
             DEMAND_FORECAST,
@@ -48,7 +52,16 @@ def forecast(part: str, origin: int, vintage: int, *quantities: float, **others:
 
 def excluded(part: str) -> dict[str, Any]:
     numbers = dict.fromkeys(["forecast_qty", *DECILES, "model"])
-    return forecast(part, ORIGIN, 2, 0.0)[0] | numbers | {"horizon": 0, "target_yyyymm": ORIGIN, "status": "excluded", "reason": "no sale"}
+    return (
+        forecast(part, ORIGIN, 2, 0.0)[0]
+        | numbers
+        | {
+            "horizon": 0,
+            "target_yyyymm": ORIGIN,
+            "status": "excluded",
+            "reason": "no sale",
+        }
+    )
 
 
 def lakehouse(*rows: dict[str, Any]) -> FakeLakehouse:
@@ -74,9 +87,23 @@ def lakehouse(*rows: dict[str, Any]) -> FakeLakehouse:
     return made
 
 
-def exported(tables: FakeLakehouse, path: Path, file_format: Any, origin: int | None = ORIGIN, **options: bool) -> str:
+def exported(
+    tables: FakeLakehouse,
+    path: Path,
+    file_format: Any,
+    origin: int | None = ORIGIN,
+    **options: bool,
+) -> str:
     console = Console(record=True, width=400)
-    exports.export(tables, origin, file_format, path, options.get("overwrite", False), options.get("apostrophe", False), console)
+    exports.export(
+        tables,
+        origin,
+        file_format,
+        path,
+        options.get("overwrite", False),
+        options.get("apostrophe", False),
+        console,
+    )
     return console.export_text()
 
 
@@ -85,8 +112,14 @@ def rows_of(path: Path, file_format: str) -> list[dict[str, str]]:
     if file_format == "csv":
         return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     if file_format == "parquet":
-        return [{k: "" if pd.isna(v) else str(v) for k, v in row.items()} for row in pq.read_table(path).to_pandas().to_dict("records")]
-    cells = [{str(c.get("r"))[0]: "".join(c.itertext()) for c in row} for row in sheet(path).iter(f"{NAMESPACE}row")]
+        return [
+            {k: "" if pd.isna(v) else str(v) for k, v in row.items()}
+            for row in pq.read_table(path).to_pandas().to_dict("records")
+        ]
+    cells = [
+        {str(c.get("r"))[0]: "".join(c.itertext()) for c in row}
+        for row in sheet(path).iter(f"{NAMESPACE}row")
+    ]
     names = cells[0]
     return [{name: row.get(letter, "") for letter, name in names.items()} for row in cells[1:]]
 
@@ -101,7 +134,9 @@ def sheet(path: Path) -> ElementTree.Element:
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_the_file_holds_the_current_vintage(tmp_path: Path, file_format: str) -> None:
-    """The newest vintage in order of part and month, last year's demand and the change beside it; excluded parts with their reason."""
+    """The newest vintage in order of part and month, last year's demand and the change beside it;
+    excluded parts with their reason.
+    """
     told = exported(lakehouse(), path := tmp_path / f"f.{file_format}", file_format)
     rows = rows_of(path, file_format)
     assert tuple(rows[0]) == exports.COLUMNS
@@ -114,14 +149,31 @@ def test_the_file_holds_the_current_vintage(tmp_path: Path, file_format: str) ->
         ("P3", 202402, "excluded"),
     ]
     assert [float(r["forecast_qty"]) for r in rows[:4]] == [0.1, 6.0, 0.2, 2.5]
-    assert [r["year_before_qty"] and float(r["year_before_qty"]) for r in rows] == [7.0, 8.0, "", "", ""]
-    assert [r["change_qty"] and round(float(r["change_qty"]), 9) for r in rows] == [-3.9, "", "", "", ""]
+    assert [r["year_before_qty"] and float(r["year_before_qty"]) for r in rows] == [
+        7.0,
+        8.0,
+        "",
+        "",
+        "",
+    ]
+    assert [r["change_qty"] and round(float(r["change_qty"]), 9) for r in rows] == [
+        -3.9,
+        "",
+        "",
+        "",
+        "",
+    ]
     assert (rows[4]["forecast_qty"], rows[4]["reason"]) == ("", "no sale")
-    assert "origin 202402, vintage 2, 3 parts, 5 rows, equal to the table; change_qty is against origin 202401, vintage 1" in told
+    assert (
+        "origin 202402, vintage 2, 3 parts, 5 rows, equal to the table; change_qty is against"
+        " origin 202401, vintage 1" in told
+    )
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_it_is_read_in_pieces(tmp_path: Path, file_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_read_in_pieces(
+    tmp_path: Path, file_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A part at a time gives the same rows as all at once."""
     exported(lakehouse(), tmp_path / "whole", file_format)
     monkeypatch.setattr(exports, "PARTS_PER_PIECE", 1)
@@ -132,19 +184,28 @@ def test_it_is_read_in_pieces(tmp_path: Path, file_format: str, monkeypatch: pyt
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize(
     ("change", "message"),
-    [("lost", "held 4 rows and the table 5"), ("other", r"202404 added up to 9\.500000 units in the file and to 8\.5")],
+    [
+        ("lost", "held 4 rows and the table 5"),
+        ("other", r"202404 added up to 9\.500000 units in the file and to 8\.5"),
+    ],
 )
 def test_a_file_that_differs_never_appears(
     tmp_path: Path, file_format: str, change: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lost row or another number on the way is found by reading the file again; no file is left, not even an unfinished one."""
+    """A lost row or another number on the way is found by reading the file again; no file is left,
+    not even an unfinished one.
+    """
     right = exports.exported_rows
 
     def wrong(*frames: pd.DataFrame) -> pd.DataFrame:
         rows = right(*frames)
         if change == "lost":
             return rows[rows["part_number"] != "P3"]
-        return rows.assign(forecast_qty=rows["forecast_qty"].where((rows["part_number"] != "P1") | (rows["horizon"] != 2), 7.0))
+        return rows.assign(
+            forecast_qty=rows["forecast_qty"].where(
+                (rows["part_number"] != "P1") | (rows["horizon"] != 2), 7.0
+            )
+        )
 
     monkeypatch.setattr(exports, "exported_rows", wrong)
     with pytest.raises(Refused, match=message):
@@ -156,7 +217,9 @@ def test_an_existing_file_stays_unless_it_is_said(tmp_path: Path) -> None:
     """Refused with the way out, and the file is what it was; with --overwrite it is replaced."""
     path = tmp_path / "f.csv"
     path.write_text("mine")
-    with pytest.raises(Refused, match="exists already; give another name with --out, or --overwrite"):
+    with pytest.raises(
+        Refused, match="exists already; give another name with --out, or --overwrite"
+    ):
         exported(lakehouse(), path, "csv")
     assert path.read_text() == "mine"
     exported(lakehouse(), path, "csv", overwrite=True)
@@ -165,9 +228,13 @@ def test_an_existing_file_stays_unless_it_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["=1+1", "+49", "-12", "@x", "＝1"])
 def test_a_csv_with_formulas_is_refused_or_marked(tmp_path: Path, part: str) -> None:
-    """Part numbers are never changed unasked; with --apostrophe one stands before each, and the command says how many."""
+    """Part numbers are never changed unasked; with --apostrophe one stands before each, and the
+    command says how many.
+    """
     tables = lakehouse(*forecast(part, ORIGIN, 1, 1.0), *forecast("P-1", ORIGIN, 1, 1.0))
-    with pytest.raises(Refused, match=r"1 part numbers begin like a formula .*--format xlsx or parquet"):
+    with pytest.raises(
+        Refused, match=r"1 part numbers begin like a formula .*--format xlsx or parquet"
+    ):
         exported(tables, tmp_path / "f.csv", "csv")
     told = exported(tables, tmp_path / "f.csv", "csv", apostrophe=True)
     assert {row["part_number"] for row in rows_of(tmp_path / "f.csv", "csv")} == {f"'{part}", "P-1"}
@@ -176,7 +243,9 @@ def test_a_csv_with_formulas_is_refused_or_marked(tmp_path: Path, part: str) -> 
 
 @pytest.mark.parametrize("part", ["=1+1", "0012", "http://x", "<b>&"])
 def test_a_sheet_holds_texts_and_no_formula(tmp_path: Path, part: str) -> None:
-    """Whatever a part number looks like, its cell is a text that is exactly the part number: no formula, no link, no number."""
+    """Whatever a part number looks like, its cell is a text that is exactly the part number: no
+    formula, no link, no number.
+    """
     exported(lakehouse(*forecast(part, ORIGIN, 1, 1.5)), path := tmp_path / "f.xlsx", "xlsx")
     cell = next(cell for cell in sheet(path).iter(f"{NAMESPACE}c") if cell.get("r") == "A2")
     assert (cell.get("t"), "".join(cell.itertext())) == ("inlineStr", part)
@@ -184,7 +253,9 @@ def test_a_sheet_holds_texts_and_no_formula(tmp_path: Path, part: str) -> None:
     assert not list(sheet(path).iter(f"{NAMESPACE}hyperlink"))
 
 
-def test_more_rows_than_a_sheet_holds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_rows_than_a_sheet_holds_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before anything is written, with the formats that hold them."""
     monkeypatch.setattr(exports, "MAX_SHEET_ROWS", 5)
     with pytest.raises(Refused, match="take --format parquet or csv"):
@@ -202,11 +273,17 @@ def test_the_first_origin_has_no_change(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tables", "origin", "message"),
     [
-        (lakehouse, 202312, "no forecast was published at the end of 202312; published are 202401 to 202402"),
+        (
+            lakehouse,
+            202312,
+            "no forecast was published at the end of 202312; published are 202401 to 202402",
+        ),
         (FakeLakehouse, None, "nothing is published yet"),
     ],
 )
-def test_an_origin_that_was_not_published_is_refused(tmp_path: Path, tables: Any, origin: int | None, message: str) -> None:
+def test_an_origin_that_was_not_published_is_refused(
+    tmp_path: Path, tables: Any, origin: int | None, message: str
+) -> None:
     """The message says which origins there are."""
     with pytest.raises(Refused, match=message):
         exported(tables(), tmp_path / "f.csv", "csv", origin)

@@ -8,12 +8,27 @@ import pandas as pd
 import pytest
 
 from medallion_assets.tables import PARTS
-from resources.lakehouse import Column, ConcurrentWrite, DeltaLakehouse, RemovalRefused, Slice, TableSpec
+from resources.lakehouse import (
+    Column,
+    ConcurrentWrite,
+    DeltaLakehouse,
+    RemovalRefused,
+    Slice,
+    TableSpec,
+)
 from resources.orders import LocalOrderFiles, UnreadableFile
 from resources.settings import Settings
 from resources.tracking import COMMITTED, MlflowTracking, RunContent, TrackingUnavailable
 from tests import fakes
-from tests.fakes import Crash, FakeFrame, FakeLakehouse, FakeOrderFiles, FakeTracking, Journal, functions
+from tests.fakes import (
+    Crash,
+    FakeFrame,
+    FakeLakehouse,
+    FakeOrderFiles,
+    FakeTracking,
+    Journal,
+    functions,
+)
 
 PRICES = TableSpec(
     layer="silver",
@@ -36,24 +51,43 @@ PRICES = TableSpec(
 )
 
 
-def prices(*rows: tuple[int, str, float], note: str = "", run_id: str = "r1", model: str = "") -> FakeFrame:
-    return FakeFrame(pd.DataFrame([(m, p, v, note, run_id, model) for m, p, v in rows], columns=PRICES.column_names))
+def prices(
+    *rows: tuple[int, str, float], note: str = "", run_id: str = "r1", model: str = ""
+) -> FakeFrame:
+    return FakeFrame(
+        pd.DataFrame(
+            [(m, p, v, note, run_id, model) for m, p, v in rows], columns=PRICES.column_names
+        )
+    )
 
 
 TWO = ((202401, "a", 1.0), (202402, "a", 2.0))
 
 
 @pytest.mark.parametrize(
-    ("fake", "real"), [(FakeLakehouse, DeltaLakehouse), (FakeTracking, MlflowTracking), (FakeOrderFiles, LocalOrderFiles)]
+    ("fake", "real"),
+    [
+        (FakeLakehouse, DeltaLakehouse),
+        (FakeTracking, MlflowTracking),
+        (FakeOrderFiles, LocalOrderFiles),
+    ],
 )
 def test_fakes_have_the_methods_of_the_real_ones(fake: type, real: type) -> None:
     """Every public method that the protocol names takes the same arguments."""
-    protocol = {"DeltaLakehouse": "Lakehouse", "MlflowTracking": "Tracking", "LocalOrderFiles": "OrderFiles"}[real.__name__]
-    for name in (n for n in vars(getattr(inspect.getmodule(real), protocol)) if not n.startswith("_")):
+    protocol = {
+        "DeltaLakehouse": "Lakehouse",
+        "MlflowTracking": "Tracking",
+        "LocalOrderFiles": "OrderFiles",
+    }[real.__name__]
+    for name in (
+        n for n in vars(getattr(inspect.getmodule(real), protocol)) if not n.startswith("_")
+    ):
         if isinstance(getattr(real, name), property):
             assert hasattr(fake(), name), name
             continue
-        expected, found = (list(inspect.signature(getattr(kind, name)).parameters) for kind in (real, fake))
+        expected, found = (
+            list(inspect.signature(getattr(kind, name)).parameters) for kind in (real, fake)
+        )
         assert found == expected, name
 
 
@@ -67,7 +101,9 @@ def test_merging_twice_changes_nothing() -> None:
 
 
 def test_a_merge_leaves_other_months_and_writers() -> None:
-    """Rows of other months and of other writers stay; updated and deleted rows are counted by month."""
+    """Rows of other months and of other writers stay; updated and deleted rows are counted by
+    month.
+    """
     lakehouse = FakeLakehouse(max_removed_share=1)
     lakehouse.merge(PRICES, prices(*TWO), [202401, 202402])
     lakehouse.merge(PRICES, prices((202401, "b", 5.0), model="other"), [202401], "other")
@@ -87,7 +123,9 @@ def test_volatile_columns_are_no_change_and_unversioned_ones_no_new_data_version
 
 
 def test_merges_are_refused_before_anything_is_written() -> None:
-    """Rows outside the months, too many removals, a missing required value and a lost race leave the table as it was."""
+    """Rows outside the months, too many removals, a missing required value and a lost race leave
+    the table as it was.
+    """
     lakehouse = FakeLakehouse()
     lakehouse.merge(PRICES, prices(*((202401, part, 1.0) for part in "abcdefghij")), [202401])
     with pytest.raises(ValueError, match="nothing was written"):
@@ -96,7 +134,20 @@ def test_merges_are_refused_before_anything_is_written() -> None:
         lakehouse.merge(PRICES, prices((202401, "a", 1.0)), [202401])
     with pytest.raises(ValueError, match="part must not be NULL"):
         lakehouse.merge(
-            PRICES, FakeFrame([{"yyyymm": 202401, "part": None, "price": 1.0, "note": "", "run_id": "", "model": ""}]), [202401]
+            PRICES,
+            FakeFrame(
+                [
+                    {
+                        "yyyymm": 202401,
+                        "part": None,
+                        "price": 1.0,
+                        "note": "",
+                        "run_id": "",
+                        "model": "",
+                    }
+                ]
+            ),
+            [202401],
         )
     lakehouse.conflicts = 1
     with pytest.raises(ConcurrentWrite):
@@ -106,25 +157,37 @@ def test_merges_are_refused_before_anything_is_written() -> None:
 
 
 def test_versions_can_be_read_again() -> None:
-    """A table that does not exist has version -1 and no rows, one that was only read version 0; a pinned version keeps its rows."""
+    """A table that does not exist has version -1 and no rows, one that was only read version 0; a
+    pinned version keeps its rows.
+    """
     lakehouse = FakeLakehouse()
     assert (lakehouse.version(PRICES), len(lakehouse.rows(PRICES, ["part"]))) == (-1, 0)
     assert (lakehouse.read(PRICES).count(), lakehouse.version(PRICES)) == (0, 0)
     lakehouse.append(PRICES, prices(TWO[0]))
     lakehouse.append(PRICES, prices(TWO[1]))
-    assert lakehouse.read(PRICES, [202401, 202402], version=1).toPandas()["yyyymm"].tolist() == [202401]
+    assert lakehouse.read(PRICES, [202401, 202402], version=1).toPandas()["yyyymm"].tolist() == [
+        202401
+    ]
 
 
 def test_rows_are_typed_and_cut() -> None:
-    """An empty table has its types, one that does not exist has none; months and writers are filters; a sample keeps whole parts."""
+    """An empty table has its types, one that does not exist has none; months and writers are
+    filters; a sample keeps whole parts.
+    """
     lakehouse = FakeLakehouse()
     assert lakehouse.rows(PRICES)["yyyymm"].dtype == object
-    assert lakehouse.read(PRICES).toPandas()["yyyymm"].dtype == lakehouse.rows(PRICES)["yyyymm"].dtype == "int32"
+    assert (
+        lakehouse.read(PRICES).toPandas()["yyyymm"].dtype
+        == lakehouse.rows(PRICES)["yyyymm"].dtype
+        == "int32"
+    )
     for model in ("m", "n"):
         lakehouse.append(PRICES, prices(*TWO, model=model))
     assert lakehouse.rows(PRICES, ["model"], [202401], ["n"]).to_dict("list") == {"model": ["n"]}
     assert lakehouse.share_of_parts(PARTS, [202401], 1) == 1
-    lakehouse.append(PARTS, FakeFrame([fakes.filled(PARTS, part_number=f"P{n}") for n in range(200)]))
+    lakehouse.append(
+        PARTS, FakeFrame([fakes.filled(PARTS, part_number=f"P{n}") for n in range(200)])
+    )
     share = lakehouse.share_of_parts(PARTS, [1], 100)
     assert share == 0.5
     assert 60 < len(lakehouse.sample(PARTS, ["part_number"], [1], share)) < 140
@@ -133,9 +196,18 @@ def test_rows_are_typed_and_cut() -> None:
 def test_the_ledger_keeps_the_newest_slice_of_a_writer() -> None:
     """Details come back as JSON gives them; another writer's slices are not seen."""
     lakehouse = FakeLakehouse()
-    lakehouse.record(PRICES, [Slice(202401, "m", "d1", "i1", 1, 1), Slice(202401, "m", "d2", "i2", 1, 2, {"by": (1, 2)})], "run")
+    lakehouse.record(
+        PRICES,
+        [
+            Slice(202401, "m", "d1", "i1", 1, 1),
+            Slice(202401, "m", "d2", "i2", 1, 2, {"by": (1, 2)}),
+        ],
+        "run",
+    )
     assert lakehouse.slices(PRICES) == {}
-    assert lakehouse.slices(PRICES, "m")[202401] == Slice(202401, "m", "d2", "i2", 1, 2, {"by": [1, 2]})
+    assert lakehouse.slices(PRICES, "m")[202401] == Slice(
+        202401, "m", "d2", "i2", 1, 2, {"by": [1, 2]}
+    )
 
 
 def test_what_was_read_can_not_change_the_table() -> None:
@@ -148,25 +220,46 @@ def test_what_was_read_can_not_change_the_table() -> None:
 
 
 def test_frames_follow_spark_where_it_matters() -> None:
-    """Conditions, semi and anti joins, aggregates, and results of bucket functions that must fit their schema."""
-    F, frame = functions, FakeFrame([{"part": "a", "n": 1}, {"part": "b", "n": 2}, {"part": "b", "n": 3}])
+    """Conditions, semi and anti joins, aggregates, and results of bucket functions that must fit
+    their schema.
+    """
+    F, frame = (
+        functions,
+        FakeFrame([{"part": "a", "n": 1}, {"part": "b", "n": 2}, {"part": "b", "n": 3}]),
+    )
     other = FakeFrame([{"part": "b"}])
-    assert [r["n"] for r in frame.where((F.col("n") > 1) & (F.col("part") == "b")).collect()] == [2, 3]
+    assert [r["n"] for r in frame.where((F.col("n") > 1) & (F.col("part") == "b")).collect()] == [
+        2,
+        3,
+    ]
     assert frame.where("part = 'b' AND n <> 2").count() == frame.where("true").count() - 2
     assert frame.join(other, "part", "left_semi").count() == 2
     assert frame.join(other, ["part"], "left_anti").count() == 1
-    assert frame.groupBy("part").agg(F.sum("n").alias("total")).collect()[1] == {"part": "b", "total": 5}
-    doubled = frame.groupBy("part").applyInPandas(lambda rows: rows.assign(n=rows["n"] * 2), "part STRING, n INT")
+    assert frame.groupBy("part").agg(F.sum("n").alias("total")).collect()[1] == {
+        "part": "b",
+        "total": 5,
+    }
+    doubled = frame.groupBy("part").applyInPandas(
+        lambda rows: rows.assign(n=rows["n"] * 2), "part STRING, n INT"
+    )
     assert doubled.toPandas()["n"].tolist() == [2, 4, 6]
     with pytest.raises(ValueError, match="its schema differ"):
         frame.groupBy("part").applyInPandas(lambda rows: rows, "part STRING")
-    assert fakes.ddl_names("a STRING, `b` ARRAY<STRUCT<c: INT, d: INT>>, e DECIMAL(24,6)") == ["a", "b", "e"]
+    assert fakes.ddl_names("a STRING, `b` ARRAY<STRUCT<c: INT, d: INT>>, e DECIMAL(24,6)") == [
+        "a",
+        "b",
+        "e",
+    ]
 
 
 def test_a_run_ends_committed_failed_or_killed() -> None:
-    """Only runs that still count as running are ended as killed, and a second value of a parameter is refused."""
+    """Only runs that still count as running are ended as killed, and a second value of a parameter
+    is refused.
+    """
     tracking = FakeTracking()
-    done, lost, failed = (tracking.start(name, {"month": "202401"}) for name in ("done", "lost", "failed"))
+    done, lost, failed = (
+        tracking.start(name, {"month": "202401"}) for name in ("done", "lost", "failed")
+    )
     tracking.log(done, RunContent(parameters={"alpha": 1}, metrics={"mae": 2.0, "mape": None}))
     with pytest.raises(ValueError, match="alpha"):
         tracking.log(done, RunContent(parameters={"alpha": 2}))
@@ -175,27 +268,45 @@ def test_a_run_ends_committed_failed_or_killed() -> None:
     assert tracking.end_killed({"month": "202402"}) == []
     assert tracking.end_killed({"month": "202401"}) == [lost]
     assert [run.status for run in tracking.runs.values()] == ["FINISHED", "KILLED", "FAILED"]
-    assert (tracking.runs[done].metrics, tracking.runs[done].tags[COMMITTED]) == ({"mae": 2.0}, "true")
+    assert (tracking.runs[done].metrics, tracking.runs[done].tags[COMMITTED]) == (
+        {"mae": 2.0},
+        "true",
+    )
 
 
 def test_versions_rise_and_the_alias_follows() -> None:
-    """A run without a model can't be registered; versions count from 1; the alias names one that exists."""
+    """A run without a model can't be registered; versions count from 1; the alias names one that
+    exists.
+    """
     tracking = FakeTracking()
     run_id = tracking.start("m", {})
     with pytest.raises(ValueError, match="no model"):
         tracking.register(run_id, {})
     tracking.log(run_id, RunContent(model={"smooth": "naive"}))
-    assert (tracking.alias(), tracking.register(run_id, {}), tracking.register(run_id, {})) == (None, 1, 2)
+    assert (tracking.alias(), tracking.register(run_id, {}), tracking.register(run_id, {})) == (
+        None,
+        1,
+        2,
+    )
     tracking.set_alias(2)
     with pytest.raises(KeyError):
         tracking.set_alias(3)
-    assert (tracking.alias(), tracking.load_version(2), tracking.load(run_id)) == (2, {"smooth": "naive"}, {"smooth": "naive"})
+    assert (tracking.alias(), tracking.load_version(2), tracking.load(run_id)) == (
+        2,
+        {"smooth": "naive"},
+        {"smooth": "naive"},
+    )
 
 
 def test_an_unreachable_server_answers_nothing() -> None:
     """check says so in the words of the real one, and nothing else works either."""
     tracking = FakeTracking(unreachable=True)
-    for call in (tracking.check, tracking.alias, lambda: tracking.start("m", {}), lambda: tracking.load_version(1)):
+    for call in (
+        tracking.check,
+        tracking.alias,
+        lambda: tracking.start("m", {}),
+        lambda: tracking.load_version(1),
+    ):
         with pytest.raises(TrackingUnavailable, match="does not answer"):
             call()
 
@@ -213,7 +324,9 @@ def test_a_crash_comes_once_and_leaves_no_trace() -> None:
 
 
 def test_order_files_are_known_by_content(settings: Settings) -> None:
-    """Equal content gives an equal delivery, line numbers start after the header, and a broken file is refused."""
+    """Equal content gives an equal delivery, line numbers start after the header, and a broken file
+    is refused.
+    """
     source, line = settings.sources[0], {"Order": "1", "Part": "P1"}
     orders = FakeOrderFiles({"shop": {"a.csv": [line, line], "b.csv": [line, line], "c.csv": None}})
     first, second = (orders.describe(source, path) for path in orders.paths(source)[:2])

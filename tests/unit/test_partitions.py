@@ -23,13 +23,18 @@ from medallion_assets.partitions import (
 CLOSING_DAYS = 10
 
 
-def complete(*lines: tuple[int, int], first: int = 202201, last: int | None = None, closed: int | None = None) -> list[int]:
+def complete(
+    *lines: tuple[int, int], first: int = 202201, last: int | None = None, closed: int | None = None
+) -> list[int]:
     """Complete months of lines given as (month, last day with one)."""
-    return complete_months([MonthLines(month, 5, day) for month, day in lines], first, last, closed, CLOSING_DAYS)
+    return complete_months(
+        [MonthLines(month, 5, day) for month, day in lines], first, last, closed, CLOSING_DAYS
+    )
 
 
 @pytest.mark.parametrize(
-    ("month", "months", "expected"), [(202211, 3, 202302), (202201, -1, 202112), (202206, 0, 202206), (202212, -24, 202012)]
+    ("month", "months", "expected"),
+    [(202211, 3, 202302), (202201, -1, 202112), (202206, 0, 202206), (202212, -24, 202012)],
 )
 def test_months_are_added_across_years(month: int, months: int, expected: int) -> None:
     """A year has twelve months in both directions."""
@@ -50,14 +55,19 @@ def test_a_range_holds_both_ends() -> None:
 
 def test_stretches_have_no_gaps() -> None:
     """Months in any order, with repeats, become stretches; the turn of the year is no gap."""
-    assert stretches([202302, 202212, 202301, 202212, 202306]) == [(202212, 202302), (202306, 202306)]
+    assert stretches([202302, 202212, 202301, 202212, 202306]) == [
+        (202212, 202302),
+        (202306, 202306),
+    ]
     assert stretches([]) == []
 
 
 def test_days_follow_the_calendar() -> None:
     """Every month of a common year, a leap year and two centuries has the calendar's days."""
     for year in (1900, 2000, 2023, 2024):
-        assert [days_in_month(year * 100 + month) for month in range(1, 13)] == [calendar.monthrange(year, m)[1] for m in range(1, 13)]
+        assert [days_in_month(year * 100 + month) for month in range(1, 13)] == [
+            calendar.monthrange(year, m)[1] for m in range(1, 13)
+        ]
 
 
 def test_partitions_are_months_as_text() -> None:
@@ -90,13 +100,17 @@ def test_a_month_that_breaks_off_is_partial_though_later_months_are_complete() -
 
 
 def test_a_month_without_lines_is_complete_when_a_later_one_is() -> None:
-    """A month of no orders before a complete one is known to be empty, one before partial months is not."""
+    """A month of no orders before a complete one is known to be empty, one before partial months is
+    not.
+    """
     assert complete((202201, 31), (202203, 31), (202204, 1)) == [202201, 202202, 202203]
     assert complete((202201, 31), (202203, 5), (202204, 1)) == [202201]
 
 
 def test_the_last_month_covers_what_lies_before_it_and_nothing_after() -> None:
-    """A configured last month is complete without closing days; no later one is, whatever lines there are."""
+    """A configured last month is complete without closing days; no later one is, whatever lines
+    there are.
+    """
     lines = (202201, 5), (202202, 28), (202203, 31), (202204, 30)
     assert complete(*lines, last=202202) == [202201, 202202]
 
@@ -113,7 +127,9 @@ def test_the_last_month_outranks_a_closed_source() -> None:
 
 
 def test_the_best_delivery_of_a_month_counts() -> None:
-    """Two deliveries of a month: the later last day closes it; months before the first and empty entries say nothing."""
+    """Two deliveries of a month: the later last day closes it; months before the first and empty
+    entries say nothing.
+    """
     lines = [
         MonthLines(202201, 5, 10),
         MonthLines(202201, 5, 30),
@@ -135,6 +151,8 @@ def test_evidence_are_the_origins_whose_horizons_have_all_passed() -> None:
 
 
 def test_an_origin_needs_its_history() -> None:
-    """An origin with fewer than twelve months before it is no evidence; with exactly twelve it is."""
+    """An origin with fewer than twelve months before it is no evidence; with exactly twelve it
+    is.
+    """
     assert evidence_origins(202306, 6, 3, 202111, 12) == [202211, 202212]
     assert evidence_origins(202306, 6, 3, 202201, 12) == []

@@ -18,7 +18,10 @@ MONTHS = [202401, 202402, 202403]
 def lakehouse() -> FakeLakehouse:
     """Three months of demand, in one version."""
     made = FakeLakehouse()
-    rows = FakeFrame([filled(MONTHLY_DEMAND, yyyymm=month, part_number="P") for month in MONTHS], MONTHLY_DEMAND.column_names)
+    rows = FakeFrame(
+        [filled(MONTHLY_DEMAND, yyyymm=month, part_number="P") for month in MONTHS],
+        MONTHLY_DEMAND.column_names,
+    )
     made.merge(MONTHLY_DEMAND, rows, MONTHS)
     made.record(MONTHLY_DEMAND, [Slice(month, "", "1", "1", 1, 1) for month in MONTHS], "r")
     return made
@@ -30,25 +33,42 @@ def planner(lakehouse: FakeLakehouse) -> Plans:
 
 def move(lakehouse: FakeLakehouse) -> None:
     """Another writer comes in between."""
-    lakehouse.append(MONTHLY_DEMAND, FakeFrame([filled(MONTHLY_DEMAND, yyyymm=202404, part_number="Q")], MONTHLY_DEMAND.column_names))
+    lakehouse.append(
+        MONTHLY_DEMAND,
+        FakeFrame(
+            [filled(MONTHLY_DEMAND, yyyymm=202404, part_number="Q")], MONTHLY_DEMAND.column_names
+        ),
+    )
 
 
 def test_a_plan_says_what_it_would_do_and_changes_nothing(lakehouse: FakeLakehouse) -> None:
-    """Months without data are not in it; the row names rows, files, the version to return to and who."""
+    """Months without data are not in it; the row names rows, files, the version to return to and
+    who.
+    """
     plan = planner(lakehouse).backfill(MONTHLY_DEMAND, [*MONTHS, 202412])
     assert plan.plan_id == "backfill-monthly_demand-1"
     assert (plan.months, plan.row_count, plan.table_version) == (tuple(MONTHS), 3, 1)
     assert lakehouse.version(MONTHLY_DEMAND) == 1
     stored = plans.listed(lakehouse).iloc[0]
-    assert (stored["event"], stored["actor"], stored["effect"]) == ("planned", "ann", plan.sentence(lakehouse))
-    assert "202401 to 202403 (3 months), again although its inputs did not change" in plan.sentence(lakehouse)
+    assert (stored["event"], stored["actor"], stored["effect"]) == (
+        "planned",
+        "ann",
+        plan.sentence(lakehouse),
+    )
+    assert "202401 to 202403 (3 months), again although its inputs did not change" in plan.sentence(
+        lakehouse
+    )
     assert plans.find(lakehouse, plan.plan_id) == plan
 
 
 def test_forcing_several_stored_months_needs_a_plan(lakehouse: FakeLakehouse) -> None:
-    """The refusal makes the plan and says how to name it; with that tag the same run is permitted."""
+    """The refusal makes the plan and says how to name it; with that tag the same run is
+    permitted.
+    """
     asked = planner(lakehouse)
-    with pytest.raises(Refused, match=r"Nothing was written\. .* tag medallion/plan: backfill-monthly_demand-1"):
+    with pytest.raises(
+        Refused, match=r"Nothing was written\. .* tag medallion/plan: backfill-monthly_demand-1"
+    ):
         asked.permission({FORCE_TAG: "true"}, MONTHLY_DEMAND, MONTHS)
     permission = asked.permission({PLAN_TAG: "backfill-monthly_demand-1"}, MONTHLY_DEMAND, MONTHS)
     assert (permission.is_forced, permission.may_remove) == (True, False)
@@ -58,18 +78,24 @@ def test_superseding_several_published_months_needs_a_plan(lakehouse: FakeLakeho
     """One month needs none; of several the refusal makes the plan, and nothing counts as forced."""
     asked = planner(lakehouse)
     assert asked.permission({}, MONTHLY_DEMAND, MONTHS[:1], needs_plan=True) == plans.NOTHING
-    with pytest.raises(Refused, match=r"Nothing was written\. .* tag medallion/plan: backfill-monthly_demand-1"):
+    with pytest.raises(
+        Refused, match=r"Nothing was written\. .* tag medallion/plan: backfill-monthly_demand-1"
+    ):
         asked.permission({}, MONTHLY_DEMAND, MONTHS, needs_plan=True)
 
 
 @pytest.mark.parametrize("months", [[202401], [202401, 202412]])
-def test_one_stored_month_is_forced_without_a_plan(lakehouse: FakeLakehouse, months: list[int]) -> None:
+def test_one_stored_month_is_forced_without_a_plan(
+    lakehouse: FakeLakehouse, months: list[int]
+) -> None:
     """Months without data do not count."""
     assert planner(lakehouse).permission({FORCE_TAG: "true"}, MONTHLY_DEMAND, months).is_forced
 
 
 def test_an_ordinary_run_asks_nobody(lakehouse: FakeLakehouse) -> None:
-    """Without tags nothing is forced, and no plan is made; a plan of another table permits nothing here."""
+    """Without tags nothing is forced, and no plan is made; a plan of another table permits nothing
+    here.
+    """
     asked = planner(lakehouse)
     assert asked.permission({}, MONTHLY_DEMAND, MONTHS) == plans.NOTHING
     assert len(plans.listed(lakehouse)) == 0
@@ -83,7 +109,13 @@ def test_a_plan_is_refused_after_the_table_moved(lakehouse: FakeLakehouse) -> No
     asked = planner(lakehouse)
     plan = asked.backfill(MONTHLY_DEMAND, MONTHS)
     move(lakehouse)
-    with pytest.raises(Refused, match=r"made for version 1 of my_catalog\.my_silver\.monthly_demand, which is at version 2 now"):
+    with pytest.raises(
+        Refused,
+        match=(
+            r"made for version 1 of my_catalog\.my_silver\.monthly_demand, which is at version"
+            r" 2 now"
+        ),
+    ):
         asked.permission({PLAN_TAG: plan.plan_id}, MONTHLY_DEMAND, MONTHS)
 
 
@@ -103,7 +135,11 @@ def test_undo_returns_to_the_version_before(lakehouse: FakeLakehouse) -> None:
     move(lakehouse)
     asked = planner(lakehouse)
     plan = asked.apply(asked.restore(MONTHLY_DEMAND, 1))
-    assert (plan.state, plan.version_after, len(lakehouse.rows(MONTHLY_DEMAND))) == ("applied", 3, 3)
+    assert (plan.state, plan.version_after, len(lakehouse.rows(MONTHLY_DEMAND))) == (
+        "applied",
+        3,
+        3,
+    )
     undone = asked.undo(plan)
     assert (undone.state, len(lakehouse.rows(MONTHLY_DEMAND))) == ("undone", 4)
     assert plans.listed(lakehouse)["event"].tolist() == ["planned", "applied", "undone"]
@@ -112,7 +148,9 @@ def test_undo_returns_to_the_version_before(lakehouse: FakeLakehouse) -> None:
 
 
 def test_undo_is_refused_where_it_would_undo_more(lakehouse: FakeLakehouse) -> None:
-    """What came after the plan is not taken back with it; the message says how, if that is meant."""
+    """What came after the plan is not taken back with it; the message says how, if that is
+    meant.
+    """
     move(lakehouse)
     asked = planner(lakehouse)
     plan = asked.apply(asked.restore(MONTHLY_DEMAND, 1))

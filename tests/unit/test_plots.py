@@ -23,7 +23,15 @@ EVALUATION = pd.DataFrame(
         ("ets", "region", "North", 0, 0.3, 600.0, 0),
         ("odd", "all", "all", 0, np.nan, 0.0, 17),
     ],
-    columns=["model", "segment_kind", "segment", "horizon", "wql", "actual_qty", "missing_cell_count"],
+    columns=[
+        "model",
+        "segment_kind",
+        "segment",
+        "horizon",
+        "wql",
+        "actual_qty",
+        "missing_cell_count",
+    ],
 )
 TOTALS = pd.DataFrame(
     [(202401, 90.0, 100.0, 60.0, 130.0), (202402, 110.0, 95.0, 55.0, 125.0)],
@@ -31,11 +39,22 @@ TOTALS = pd.DataFrame(
 )
 HISTOGRAM = pd.DataFrame({"tenth": range(1, 11), "cell_count": [5, *[10] * 8, 15]})
 IMPORTANCE = pd.DataFrame({"feature": ["demand_lag_1", "unit_price"], "importance": [3.0, 1.0]})
-HISTORY = pd.DataFrame({"yyyymm": [202312, 202401], "demand_qty": [80.0, 20.0], "is_complete": [True, False]})
+HISTORY = pd.DataFrame(
+    {"yyyymm": [202312, 202401], "demand_qty": [80.0, 20.0], "is_complete": [True, False]}
+)
 JUDGED = TOTALS.assign(demand_class=["smooth", "lumpy"])
-HISTORY_OF_PARTS = pd.DataFrame({"part_number": ["US$1$", "US$1$"], "yyyymm": [202312, 202401], "demand_qty": [80.0, 20.0]})
+HISTORY_OF_PARTS = pd.DataFrame(
+    {"part_number": ["US$1$", "US$1$"], "yyyymm": [202312, 202401], "demand_qty": [80.0, 20.0]}
+)
 FORECAST_OF_PARTS = TOTALS.assign(part_number=["US$1$", "P2"])
-BY_LAG = pd.DataFrame({"segment": ["smooth", "all", "all"], "lag": [1, 2, 1], "wql": [0.3, 0.5, 0.4], "coverage_80": [0.7, 0.8, 0.9]})
+BY_LAG = pd.DataFrame(
+    {
+        "segment": ["smooth", "all", "all"],
+        "lag": [1, 2, 1],
+        "wql": [0.3, 0.5, 0.4],
+        "coverage_80": [0.7, 0.8, 0.9],
+    }
+)
 ACCURACY = pd.DataFrame(
     [
         (202402, 1, "all", "all", 0.3),
@@ -48,23 +67,39 @@ ACCURACY = pd.DataFrame(
 )
 DECISIONS = pd.DataFrame(
     [
-        (1, 202401, "smooth", "promoted", 0.4, 0.8, 1), (2, 202402, "smooth", "refreshed", 0.6, 0.8, 2),
-        (3, 202402, "smooth", "released", 0.5, 0.8, 2), (4, 202401, "smooth", "restated", 0.1, 0.8, 2),
+        (1, 202401, "smooth", "promoted", 0.4, 0.8, 1),
+        (2, 202402, "smooth", "refreshed", 0.6, 0.8, 2),
+        (3, 202402, "smooth", "released", 0.5, 0.8, 2),
+        (4, 202401, "smooth", "restated", 0.1, 0.8, 2),
         (5, 202402, "lumpy", "denied", None, 0.8, 2),
     ],
-    columns=["decision_number", "yyyymm", "demand_class", "decision", "champion_wql", "baseline_wql", "registry_version"],
-)  # fmt: skip
+    columns=[
+        "decision_number",
+        "yyyymm",
+        "demand_class",
+        "decision",
+        "champion_wql",
+        "baseline_wql",
+        "registry_version",
+    ],
+)
 
 FIGURES = {
-    "error_by_segment": lambda **options: plots.error_by_segment(EVALUATION, "ets", "naive", **options),
-    "forecast_against_actual": lambda **options: plots.forecast_against_actual(TOTALS, "ets", **options),
+    "error_by_segment": lambda **options: plots.error_by_segment(
+        EVALUATION, "ets", "naive", **options
+    ),
+    "forecast_against_actual": lambda **options: plots.forecast_against_actual(
+        TOTALS, "ets", **options
+    ),
     "calibration": lambda **options: plots.calibration(HISTOGRAM, "ets", **options),
     "feature_importance": lambda **options: plots.feature_importance(IMPORTANCE, "ets", **options),
     "model_comparison": lambda **options: plots.model_comparison(EVALUATION, **options),
     "demand_history": lambda **options: plots.demand_history(HISTORY, **options),
     "served_forecast": lambda **options: plots.served_forecast(HISTORY, TOTALS, **options),
     "forecast_by_class": lambda **options: plots.forecast_by_class(JUDGED, JUDGED, **options),
-    "largest_errors": lambda **options: plots.largest_errors(HISTORY_OF_PARTS, FORECAST_OF_PARTS, **options),
+    "largest_errors": lambda **options: plots.largest_errors(
+        HISTORY_OF_PARTS, FORECAST_OF_PARTS, **options
+    ),
     "error_by_lag": lambda **options: plots.error_by_lag(BY_LAG, **options),
     "coverage_by_lag": lambda **options: plots.coverage_by_lag(BY_LAG, **options),
     "value_added": lambda **options: plots.value_added(ACCURACY, **options),
@@ -118,16 +153,29 @@ def test_nothing_to_show_is_said(name: str) -> None:
 
 
 def test_a_model_is_shown_beside_the_baseline() -> None:
-    """One bar per segment: classes, months ahead in order, regions by demand; the baseline's mark where it has one."""
+    """One bar per segment: classes, months ahead in order, regions by demand; the baseline's mark
+    where it has one.
+    """
     figure = plots.error_by_segment(EVALUATION, "ets", "naive")
-    assert tick_labels(figure) == ["all parts", "class lumpy", "1 month ahead", "2 months ahead", "region North", "region South"]
+    assert tick_labels(figure) == [
+        "all parts",
+        "class lumpy",
+        "1 month ahead",
+        "2 months ahead",
+        "region North",
+        "region South",
+    ]
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0.6, 0.7, 0.55, 0.65, 0.3, 0.4]
     assert list(figure.axes[0].lines[0].get_xdata())[:2] == [0.8, 0.9]
 
 
 def test_models_are_ordered_by_error_and_incomplete_ones_named() -> None:
     """The best model is on top, one without figures last with the cells it lacks."""
-    assert tick_labels(plots.model_comparison(EVALUATION)) == ["ets", "naive", "odd\nlacks 17 cells"]
+    assert tick_labels(plots.model_comparison(EVALUATION)) == [
+        "ets",
+        "naive",
+        "odd\nlacks 17 cells",
+    ]
 
 
 def test_calibration_shows_the_share_within_80_percent() -> None:
@@ -137,8 +185,12 @@ def test_calibration_shows_the_share_within_80_percent() -> None:
 
 
 def test_a_panel_per_class_and_part() -> None:
-    """Classes in their order, parts in that of the forecast; a part number with dollar signs is drawn as it is."""
-    assert [axes.get_title(loc="left") for axes in plots.forecast_by_class(JUDGED, JUDGED[:0]).axes] == ["smooth", "lumpy"]
+    """Classes in their order, parts in that of the forecast; a part number with dollar signs is
+    drawn as it is.
+    """
+    assert [
+        axes.get_title(loc="left") for axes in plots.forecast_by_class(JUDGED, JUDGED[:0]).axes
+    ] == ["smooth", "lumpy"]
     figure = plots.largest_errors(HISTORY_OF_PARTS, FORECAST_OF_PARTS)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["US$1$", "P2"]
     assert "US$1$" in plots.svg(figure)
@@ -146,19 +198,27 @@ def test_a_panel_per_class_and_part() -> None:
 
 def test_value_added_is_drawn_one_month_ahead() -> None:
     """All parts and classes in order of months; other lags and segments are left out."""
-    lines = {line.get_label(): list(line.get_ydata()) for line in plots.value_added(ACCURACY).axes[0].lines if line.get_label()[0] != "_"}
+    lines = {
+        line.get_label(): list(line.get_ydata())
+        for line in plots.value_added(ACCURACY).axes[0].lines
+        if line.get_label()[0] != "_"
+    }
     assert lines == {"smooth": [-0.1], "all parts": [0.2, 0.3]}
 
 
 def test_versions_are_compared_by_what_they_save() -> None:
-    """One point per month and class, the last decision's; restated ones and those without figures are left out."""
+    """One point per month and class, the last decision's; restated ones and those without figures
+    are left out.
+    """
     line = plots.value_by_version(DECISIONS).axes[0].lines[0]
     assert list(line.get_xdata()) == [0, 1]
     assert list(line.get_ydata()) == pytest.approx([1 - 0.4 / 0.8, 1 - 0.5 / 0.8])
 
 
 def test_an_svg_is_narrow_and_the_same_each_time() -> None:
-    """A picture for a page: text as text, so many inches wide, no time of making, and no title, which the page writes."""
+    """A picture for a page: text as text, so many inches wide, no time of making, and no title,
+    which the page writes.
+    """
     first, second = (plots.svg(FIGURES["model_comparison"](), width=4.0) for _ in range(2))
     assert first == second
     assert 'width="288pt"' in first
@@ -175,7 +235,10 @@ def test_drawing_changes_no_input() -> None:
 
 def test_markdown_holds_a_png_with_its_title() -> None:
     """What the UI shows inline is the picture itself."""
-    match = re.fullmatch(r"!\[(.+)\]\(data:image/png;base64,(.+)\)", plots.rendered(FIGURES["calibration"]()).markdown)
+    match = re.fullmatch(
+        r"!\[(.+)\]\(data:image/png;base64,(.+)\)",
+        plots.rendered(FIGURES["calibration"]()).markdown,
+    )
     assert match is not None
     assert match.group(1) == "Calibration: ets"
     assert base64.b64decode(match.group(2)).startswith(b"\x89PNG")
@@ -190,4 +253,6 @@ def test_markdown_is_made_to_fit() -> None:
 
 def test_a_picture_is_the_same_bytes_each_time() -> None:
     """A run that is repeated stores the same metadata."""
-    assert plots.rendered(FIGURES["model_comparison"]()) == plots.rendered(FIGURES["model_comparison"]())
+    assert plots.rendered(FIGURES["model_comparison"]()) == plots.rendered(
+        FIGURES["model_comparison"]()
+    )

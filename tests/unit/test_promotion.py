@@ -21,9 +21,15 @@ Losses = Mapping[str, Sequence[float]]
 
 
 def part_loss_rows(
-    losses: Losses, demand_class: str, abc: str, bias: Mapping[str, float], squared_error: Mapping[str, float] | None = None
+    losses: Losses,
+    demand_class: str,
+    abc: str,
+    bias: Mapping[str, float],
+    squared_error: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
-    """Rows of part_losses: each part has 60 cells and a demand of 100, the losses spread evenly over the horizon."""
+    """Rows of part_losses: each part has 60 cells and a demand of 100, the losses spread evenly
+    over the horizon.
+    """
     rows = []
     for model, values in losses.items():
         for number, loss in enumerate(values):
@@ -33,10 +39,25 @@ def part_loss_rows(
                 "part_number": f"{demand_class}{abc}{number}",
                 "model": model,
             }
-            row |= {"cell_count": CELLS_PER_PART, "loss_qty": loss, "actual_qty": 100.0, "bias_qty": bias.get(model, 0.0) * 100}
+            row |= {
+                "cell_count": CELLS_PER_PART,
+                "loss_qty": loss,
+                "actual_qty": 100.0,
+                "bias_qty": bias.get(model, 0.0) * 100,
+            }
             row["squared_error"] = (squared_error or {}).get(model, 1.0) * (1 + number % 2)
-            for group, share in {"short": 1 / 3, "mid": 1 / 3, "long": 1 / 3, "A": abc == "A", "B": abc == "B", "C": abc == "C"}.items():
-                row |= {f"cell_count_{group}": round(CELLS_PER_PART * share), f"loss_qty_{group}": loss * share}
+            for group, share in {
+                "short": 1 / 3,
+                "mid": 1 / 3,
+                "long": 1 / 3,
+                "A": abc == "A",
+                "B": abc == "B",
+                "C": abc == "C",
+            }.items():
+                row |= {
+                    f"cell_count_{group}": round(CELLS_PER_PART * share),
+                    f"loss_qty_{group}": loss * share,
+                }
                 row |= {f"actual_qty_{group}": 100.0 * share}
             rows.append(row)
     return pd.DataFrame(rows)
@@ -44,15 +65,30 @@ def part_loss_rows(
 
 def evaluation_rows(losses: pd.DataFrame, missing: Mapping[str, int]) -> pd.DataFrame:
     """Rows of gold.model_evaluation that belong to these part losses."""
-    segments = [("demand_class", name, rows) for name, rows in losses.groupby("demand_class")] + [("all", "all", losses)]
+    segments = [("demand_class", name, rows) for name, rows in losses.groupby("demand_class")] + [
+        ("all", "all", losses)
+    ]
     rows = []
     for kind, segment, cells in segments:
         for model, own in cells.groupby("model"):
             demand = own["actual_qty"].sum()
-            figures = {"wql": own["loss_qty"].sum() / demand, "bias": own["bias_qty"].sum() / demand}
+            figures = {
+                "wql": own["loss_qty"].sum() / demand,
+                "bias": own["bias_qty"].sum() / demand,
+            }
             figures["rmse"] = (own["squared_error"].sum() / own["cell_count"].sum()) ** 0.5
-            counts = {"cell_count": own["cell_count"].sum(), "part_count": own["part_number"].nunique(), "actual_qty": demand}
-            key = {"yyyymm": MONTH, "model": model, "segment_kind": kind, "segment": segment, "horizon": 0}
+            counts = {
+                "cell_count": own["cell_count"].sum(),
+                "part_count": own["part_number"].nunique(),
+                "actual_qty": demand,
+            }
+            key = {
+                "yyyymm": MONTH,
+                "model": model,
+                "segment_kind": kind,
+                "segment": segment,
+                "horizon": 0,
+            }
             rows.append(key | counts | figures | {"missing_cell_count": missing.get(str(model), 0)})
     return pd.DataFrame(rows)
 
@@ -68,20 +104,41 @@ def decided(
     held: Mapping[str, int] | None = None,
 ) -> Decision:
     """The decision about the one class in question."""
-    rows = losses if isinstance(losses, pd.DataFrame) else part_loss_rows(losses, "lumpy", "A", bias or {})
+    rows = (
+        losses
+        if isinstance(losses, pd.DataFrame)
+        else part_loss_rows(losses, "lumpy", "A", bias or {})
+    )
     evaluation = evaluation_rows(rows, missing or {})
     asked = incumbents or {"lumpy": None}
-    return decide(MONTH, evaluation, rows, origins, asked, contestants, settings, k_min=3, draws=200, held=held)[0]
+    return decide(
+        MONTH,
+        evaluation,
+        rows,
+        origins,
+        asked,
+        contestants,
+        settings,
+        k_min=3,
+        draws=200,
+        held=held,
+    )[0]
 
 
 def test_the_model_with_the_lowest_wql_is_promoted() -> None:
     """Both challengers beat the baseline on every part; the reason gives the figures."""
     decision = decided({BASELINE: [60, 70, 80], CHEAP: [50, 60, 70], RICH: [40, 50, 60]})
     assert (decision.decision, decision.champion, decision.challenger) == ("promoted", RICH, CHEAP)
-    assert decision.reason == (
-        "boosting: WQL 0.500 against 0.700 of seasonal_naive on 180 cells of 3 parts, difference -0.200 [-0.200, -0.200]"
+    assert (
+        decision.reason
+        == "boosting: WQL 0.500 against 0.700 of seasonal_naive on 180 cells of 3 parts, difference"
+        " -0.200 [-0.200, -0.200]"
     )
-    assert (decision.champion_wql, decision.baseline_wql, decision.champion_trained_yyyymm) == (0.5, 0.7, MONTH)
+    assert (decision.champion_wql, decision.baseline_wql, decision.champion_trained_yyyymm) == (
+        0.5,
+        0.7,
+        MONTH,
+    )
     assert decision.difference_high == pytest.approx(-0.2)
 
 
@@ -91,25 +148,53 @@ def test_a_promotion_may_wait_for_approval() -> None:
     losses = {BASELINE: [60, 70, 80], CHEAP: [50, 60, 70], RICH: [40, 50, 60]}
     decision = decided(losses, {"lumpy": CHEAP}, settings=settings)
     assert (decision.decision, decision.champion, decision.challenger) == ("proposed", CHEAP, RICH)
-    assert (decision.champion_wql, decision.challenger_wql, decision.champion_trained_yyyymm) == (0.6, 0.5, None)
-    assert decision.reason.startswith("waits for approval, until then croston serves: boosting: WQL 0.500 against 0.600 of croston")
+    assert (decision.champion_wql, decision.challenger_wql, decision.champion_trained_yyyymm) == (
+        0.6,
+        0.5,
+        None,
+    )
+    assert decision.reason.startswith(
+        "waits for approval, until then croston serves: boosting: WQL 0.500 against 0.600 of"
+        " croston"
+    )
     first = decided(losses, settings=settings)
-    assert (first.decision, first.champion, first.champion_trained_yyyymm) == ("proposed", BASELINE, MONTH)
+    assert (first.decision, first.champion, first.champion_trained_yyyymm) == (
+        "proposed",
+        BASELINE,
+        MONTH,
+    )
 
 
 def test_a_class_that_keeps_its_model_needs_no_approval() -> None:
     """Where nothing is promoted there is nothing to approve: the new fit is taken."""
     settings = SETTINGS.model_copy(update={"mode": "approve"})
-    assert decided({BASELINE: [60, 70, 80], CHEAP: [50, 60, 70]}, {"lumpy": CHEAP}, settings=settings).decision == "refreshed"
+    assert (
+        decided(
+            {BASELINE: [60, 70, 80], CHEAP: [50, 60, 70]}, {"lumpy": CHEAP}, settings=settings
+        ).decision
+        == "refreshed"
+    )
 
 
-@pytest.mark.parametrize(("until", "decision"), [(MONTH, "kept"), (999912, "kept"), (MONTH - 1, "promoted")])
+@pytest.mark.parametrize(
+    ("until", "decision"), [(MONTH, "kept"), (999912, "kept"), (MONTH - 1, "promoted")]
+)
 def test_a_held_class_is_evaluated_and_kept(until: int, decision: str) -> None:
-    """Through the month given nothing changes, and the reason says what the evidence would have done; after it the evidence decides."""
-    made = decided({BASELINE: [60, 70, 80], CHEAP: [50, 60, 70], RICH: [40, 50, 60]}, {"lumpy": CHEAP}, held={"lumpy": until})
+    """Through the month given nothing changes, and the reason says what the evidence would have
+    done; after it the evidence decides.
+    """
+    made = decided(
+        {BASELINE: [60, 70, 80], CHEAP: [50, 60, 70], RICH: [40, 50, 60]},
+        {"lumpy": CHEAP},
+        held={"lumpy": until},
+    )
     assert made.decision == decision
     if decision == "kept":
-        assert (made.champion, made.champion_trained_yyyymm, made.held_until_yyyymm) == (CHEAP, None, until)
+        assert (made.champion, made.champion_trained_yyyymm, made.held_until_yyyymm) == (
+            CHEAP,
+            None,
+            until,
+        )
         assert "croston stays as it was trained; the evidence says promoted boosting" in made.reason
 
 
@@ -132,12 +217,26 @@ def test_a_model_with_a_missing_cell_is_denied() -> None:
 
 
 def test_a_model_without_figures_does_not_stop_the_others() -> None:
-    """One whose numbers are all NaN has no losses and no WQL; the winner is promoted and its absence is told."""
+    """One whose numbers are all NaN has no losses and no WQL; the winner is promoted and its
+    absence is told.
+    """
     rows = part_loss_rows({BASELINE: [60, 70, 80], CHEAP: [50, 60, 70]}, "lumpy", "A", {})
     evaluation = evaluation_rows(rows, {})
-    broken = evaluation[evaluation["model"] == CHEAP].assign(model=RICH, wql=np.nan, bias=np.nan, cell_count=0, missing_cell_count=180)
+    broken = evaluation[evaluation["model"] == CHEAP].assign(
+        model=RICH, wql=np.nan, bias=np.nan, cell_count=0, missing_cell_count=180
+    )
     contestants = [Contestant(BASELINE), Contestant(CHEAP), Contestant(RICH)]
-    decision = decide(MONTH, pd.concat([evaluation, broken]), rows, 6, {"lumpy": None}, contestants, SETTINGS, k_min=3, draws=100)[0]
+    decision = decide(
+        MONTH,
+        pd.concat([evaluation, broken]),
+        rows,
+        6,
+        {"lumpy": None},
+        contestants,
+        SETTINGS,
+        k_min=3,
+        draws=100,
+    )[0]
     assert (decision.decision, decision.champion) == ("promoted", CHEAP)
     assert "boosting could not win, lacking 180 cells" in decision.reason
 
@@ -145,7 +244,10 @@ def test_a_model_without_figures_does_not_stop_the_others() -> None:
 def test_a_model_worse_than_the_baseline_is_denied() -> None:
     """Better than the incumbent is not enough: seasonal_naive must be beaten too."""
     losses = {BASELINE: [60, 60, 60], CHEAP: [90, 90, 90], RICH: [70, 70, 70]}
-    assert "boosting has WQL 0.700, not below 0.600 of seasonal_naive" in decided({**losses}, bias={BASELINE: 0.9}).reason
+    assert (
+        "boosting has WQL 0.700, not below 0.600 of seasonal_naive"
+        in decided({**losses}, bias={BASELINE: 0.9}).reason
+    )
     decision = decided(losses, {"lumpy": CHEAP}, bias={BASELINE: 0.9})
     assert (decision.decision, decision.champion) == ("refreshed", CHEAP)
 
@@ -153,7 +255,11 @@ def test_a_model_worse_than_the_baseline_is_denied() -> None:
 def test_the_baseline_takes_over_from_an_incumbent_that_is_certainly_worse() -> None:
     """A champion must beat seasonal_naive on WQL, also one that once did."""
     decision = decided({BASELINE: [60, 60, 60], CHEAP: [90, 90, 90]}, {"lumpy": CHEAP})
-    assert (decision.decision, decision.champion, decision.challenger) == ("promoted", BASELINE, CHEAP)
+    assert (decision.decision, decision.champion, decision.challenger) == (
+        "promoted",
+        BASELINE,
+        CHEAP,
+    )
 
 
 def test_too_few_origins_promote_nobody() -> None:
@@ -168,7 +274,9 @@ def test_no_evidence_at_all_is_a_decision_too() -> None:
     rows = part_loss_rows({BASELINE: [60], RICH: [10]}, "lumpy", "A", {})
     evaluation = evaluation_rows(rows, {})
     incumbents = dict.fromkeys(DEMAND_CLASSES)
-    decisions = decide(MONTH, evaluation[:0], rows[:0], 0, incumbents, [Contestant(BASELINE)], SETTINGS, k_min=3)
+    decisions = decide(
+        MONTH, evaluation[:0], rows[:0], 0, incumbents, [Contestant(BASELINE)], SETTINGS, k_min=3
+    )
     assert [d.demand_class for d in decisions] == list(DEMAND_CLASSES)
     assert {(d.decision, d.champion) for d in decisions} == {("denied", BASELINE)}
 
@@ -184,47 +292,70 @@ def test_a_difference_that_may_be_none_promotes_nobody() -> None:
 
 @pytest.mark.parametrize("baseline_bias", [0.0, 2.0])
 def test_a_forecaster_of_zero_is_never_promoted(baseline_bias: float) -> None:
-    """On sparse demand the quantile loss favours it; its bias stops it, even beside a baseline further off."""
-    decision = decided({BASELINE: [160, 170, 180], RICH: [100, 100, 100]}, bias={RICH: -1.0, BASELINE: baseline_bias})
+    """On sparse demand the quantile loss favours it; its bias stops it, even beside a baseline
+    further off.
+    """
+    decision = decided(
+        {BASELINE: [160, 170, 180], RICH: [100, 100, 100]},
+        bias={RICH: -1.0, BASELINE: baseline_bias},
+    )
     assert (decision.decision, decision.champion) == ("denied", BASELINE)
     assert "boosting has bias -1.00" in decision.reason
 
 
 def test_a_model_good_on_the_easy_half_only_does_not_win() -> None:
-    """Much better on A parts, a little worse on the others: one ABC class more than 2 % worse is enough."""
+    """Much better on A parts, a little worse on the others: one ABC class more than 2 % worse is
+    enough.
+    """
     easy = part_loss_rows({BASELINE: [60] * 8, RICH: [10] * 8}, "lumpy", "A", {})
     hard = part_loss_rows({BASELINE: [60] * 2, RICH: [62] * 2}, "lumpy", "C", {})
     decision = decided(pd.concat([easy, hard], ignore_index=True))
     assert decision.decision == "denied"
     assert (
-        "boosting is more than 2% worse in a part of the cells: WQL 0.620 against 0.600 of seasonal_naive in ABC class C" in decision.reason
+        "boosting is more than 2% worse in a part of the cells: WQL 0.620 against 0.600 of"
+        " seasonal_naive in ABC class C" in decision.reason
     )
 
 
 def test_of_equivalent_models_the_cheaper_is_promoted() -> None:
-    """Within half a per cent of the best, certain by the bootstrap, the model listed first is taken."""
+    """Within half a per cent of the best, certain by the bootstrap, the model listed first is
+    taken.
+    """
     decision = decided({BASELINE: [60, 70, 80], CHEAP: [50.1, 60.1, 70.1], RICH: [50, 60, 70]})
     assert (decision.decision, decision.champion, decision.challenger) == ("promoted", CHEAP, RICH)
-    assert "croston is cheaper and certain to be within 0.5% of boosting with WQL 0.600" in decision.reason
+    assert (
+        "croston is cheaper and certain to be within 0.5% of boosting with WQL 0.600"
+        in decision.reason
+    )
 
 
 def test_a_cheaper_model_whose_expected_demand_errs_more_is_left() -> None:
-    """Both have the same quantile loss; the squared error of the cheaper one is a tenth larger on every part."""
+    """Both have the same quantile loss; the squared error of the cheaper one is a tenth larger on
+    every part.
+    """
     losses = {BASELINE: [90.0] * 40, CHEAP: [60.0] * 40, RICH: [60.0] * 40}
     decision = decided(part_loss_rows(losses, "lumpy", "A", {}, {CHEAP: 1.1}))
     assert decision.champion == RICH
-    assert "croston is cheaper with the same WQL, but the squared error of its expected demand is 10.0% to 10.0% larger" in decision.reason
+    assert (
+        "croston is cheaper with the same WQL, but the squared error of its expected demand is"
+        " 10.0% to 10.0% larger" in decision.reason
+    )
     assert decided(part_loss_rows(losses, "lumpy", "A", {}, {CHEAP: 0.9})).champion == CHEAP
 
 
 def test_a_cheaper_model_that_is_not_equivalent_is_left() -> None:
     """One per cent worse is too much."""
-    assert decided({BASELINE: [60, 70, 80], CHEAP: [50.6, 60.6, 70.6], RICH: [50, 60, 70]}).champion == RICH
+    assert (
+        decided({BASELINE: [60, 70, 80], CHEAP: [50.6, 60.6, 70.6], RICH: [50, 60, 70]}).champion
+        == RICH
+    )
 
 
 def test_an_incumbent_that_nobody_beats_is_refreshed() -> None:
     """It takes the fit of this training, and the best challenger's refusal is told."""
-    decision = decided({BASELINE: [80, 80, 80], CHEAP: [50, 60, 70], RICH: [49, 62, 70]}, {"lumpy": CHEAP})
+    decision = decided(
+        {BASELINE: [80, 80, 80], CHEAP: [50, 60, 70], RICH: [49, 62, 70]}, {"lumpy": CHEAP}
+    )
     assert (decision.decision, decision.champion, decision.challenger) == ("refreshed", CHEAP, RICH)
     assert decision.champion_trained_yyyymm == MONTH
     assert "croston stays with the fit of this training with WQL 0.600" in decision.reason
@@ -232,7 +363,9 @@ def test_an_incumbent_that_nobody_beats_is_refreshed() -> None:
 
 def test_the_difference_is_taken_to_the_incumbent() -> None:
     """Beating the baseline is not enough where another model serves."""
-    decision = decided({BASELINE: [80, 80, 80], CHEAP: [50, 60, 70], RICH: [45, 55, 65]}, {"lumpy": CHEAP})
+    decision = decided(
+        {BASELINE: [80, 80, 80], CHEAP: [50, 60, 70], RICH: [45, 55, 65]}, {"lumpy": CHEAP}
+    )
     assert (decision.decision, decision.champion) == ("promoted", RICH)
     assert decision.difference_low == pytest.approx(-0.05)
     assert "against 0.600 of croston" in decision.reason
@@ -241,16 +374,29 @@ def test_the_difference_is_taken_to_the_incumbent() -> None:
 def test_a_small_class_takes_the_decision_of_all_classes() -> None:
     """One new part is too little to say anything; on all parts together the booster wins."""
     few = part_loss_rows({BASELINE: [60], CHEAP: [10], RICH: [59]}, "new", "A", {})
-    many = part_loss_rows({BASELINE: [60, 70, 80], CHEAP: [60, 70, 80], RICH: [30, 40, 50]}, "lumpy", "A", {})
+    many = part_loss_rows(
+        {BASELINE: [60, 70, 80], CHEAP: [60, 70, 80], RICH: [30, 40, 50]}, "lumpy", "A", {}
+    )
     decision = decided(pd.concat([few, many], ignore_index=True), {"new": None})
-    assert (decision.demand_class, decision.champion, decision.part_count, decision.pooled) == ("new", RICH, 4, True)
-    assert decision.reason.startswith("1 part and 60 cells are too few, so all classes decide together: boosting: WQL 0.448")
+    assert (decision.demand_class, decision.champion, decision.part_count, decision.pooled) == (
+        "new",
+        RICH,
+        4,
+        True,
+    )
+    assert decision.reason.startswith(
+        "1 part and 60 cells are too few, so all classes decide together: boosting: WQL 0.448"
+    )
 
 
 def test_a_model_for_some_classes_takes_no_part_when_all_decide_together() -> None:
-    """The pooled winner must be able to serve every class that has cells; a restricted incumbent stays."""
+    """The pooled winner must be able to serve every class that has cells; a restricted incumbent
+    stays.
+    """
     new = part_loss_rows({BASELINE: [60, 70], CHEAP: [10, 10], RICH: [30, 40]}, "new", "A", {})
-    rows = pd.concat([new, part_loss_rows({BASELINE: [60], RICH: [30]}, "lumpy", "A", {})], ignore_index=True)
+    rows = pd.concat(
+        [new, part_loss_rows({BASELINE: [60], RICH: [30]}, "lumpy", "A", {})], ignore_index=True
+    )
     contestants = (Contestant(BASELINE), Contestant(CHEAP, ("new", "smooth")), Contestant(RICH))
     assert decided(rows, {"new": None}, contestants=contestants).champion == RICH
     decision = decided(rows, {"new": CHEAP}, contestants=contestants)
@@ -259,31 +405,61 @@ def test_a_model_for_some_classes_takes_no_part_when_all_decide_together() -> No
 
 
 def test_classes_without_cells_keep_no_model_out_of_the_decision_of_all() -> None:
-    """Where new and smooth parts are all there are, their model competes for both, but not for a class that it isn't asked for."""
+    """Where new and smooth parts are all there are, their model competes for both, but not for a
+    class that it isn't asked for.
+    """
     new = part_loss_rows({BASELINE: [60], CHEAP: [10], RICH: [30]}, "new", "A", {})
-    rows = pd.concat([new, part_loss_rows({BASELINE: [60, 70], CHEAP: [10, 10], RICH: [30, 40]}, "smooth", "A", {})], ignore_index=True)
+    rows = pd.concat(
+        [
+            new,
+            part_loss_rows(
+                {BASELINE: [60, 70], CHEAP: [10, 10], RICH: [30, 40]}, "smooth", "A", {}
+            ),
+        ],
+        ignore_index=True,
+    )
     contestants = (Contestant(BASELINE), Contestant(CHEAP, ("new", "smooth")), Contestant(RICH))
-    champions = {name: decided(rows, {name: None}, contestants=contestants).champion for name in ("new", "lumpy")}
+    champions = {
+        name: decided(rows, {name: None}, contestants=contestants).champion
+        for name in ("new", "lumpy")
+    }
     assert champions == {"new": CHEAP, "lumpy": RICH}
 
 
 def test_with_promotion_off_everything_is_kept() -> None:
     """The incumbent keeps its fit too."""
     off = PromotionSettings(mode="off", min_parts=1, min_cells=1)
-    decision = decided({BASELINE: [60, 70, 80], CHEAP: [50, 60, 70], RICH: [10, 10, 10]}, {"lumpy": CHEAP}, settings=off)
-    assert (decision.decision, decision.champion, decision.champion_trained_yyyymm) == ("kept", CHEAP, None)
+    decision = decided(
+        {BASELINE: [60, 70, 80], CHEAP: [50, 60, 70], RICH: [10, 10, 10]},
+        {"lumpy": CHEAP},
+        settings=off,
+    )
+    assert (decision.decision, decision.champion, decision.champion_trained_yyyymm) == (
+        "kept",
+        CHEAP,
+        None,
+    )
 
 
 def test_an_incumbent_that_is_no_longer_trained_keeps_its_former_fit() -> None:
     """It left the zoo and nobody is eligible: what served before goes on serving."""
     decision = decided({BASELINE: [60, 70, 80], RICH: [61, 71, 81]}, {"lumpy": "retired"})
-    assert (decision.decision, decision.champion, decision.champion_trained_yyyymm) == ("kept", "retired", None)
-    assert "retired stays with its former fit, since it is not among the models of this training" in decision.reason
+    assert (decision.decision, decision.champion, decision.champion_trained_yyyymm) == (
+        "kept",
+        "retired",
+        None,
+    )
+    assert (
+        "retired stays with its former fit, since it is not among the models of this training"
+        in decision.reason
+    )
 
 
 def test_the_oracle_takes_the_best_model_of_each_part() -> None:
     """In hindsight the first part goes to one model and the second to the other."""
-    assert decided({BASELINE: [80, 80, 80], CHEAP: [20, 60, 70], RICH: [70, 10, 70]}).oracle_wql == pytest.approx((20 + 10 + 70) / 300)
+    assert decided(
+        {BASELINE: [80, 80, 80], CHEAP: [20, 60, 70], RICH: [70, 10, 70]}
+    ).oracle_wql == pytest.approx((20 + 10 + 70) / 300)
 
 
 def test_losses_that_do_not_fit_the_evaluation_are_refused() -> None:
@@ -291,4 +467,13 @@ def test_losses_that_do_not_fit_the_evaluation_are_refused() -> None:
     rows = part_loss_rows({BASELINE: [60, 70, 80], RICH: [10, 10, 10]}, "lumpy", "A", {})
     contestants = [Contestant(BASELINE), Contestant(RICH)]
     with pytest.raises(ValueError, match="part_losses lack rows"):
-        decide(MONTH, evaluation_rows(rows, {}), rows[rows["model"] == BASELINE], 6, {"lumpy": None}, contestants, SETTINGS, k_min=3)
+        decide(
+            MONTH,
+            evaluation_rows(rows, {}),
+            rows[rows["model"] == BASELINE],
+            6,
+            {"lumpy": None},
+            contestants,
+            SETTINGS,
+            k_min=3,
+        )

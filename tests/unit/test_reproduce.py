@@ -1,4 +1,6 @@
-"""What a reproduction says: equal, different and by how much, and which input is not what the run had."""
+"""What a reproduction says: equal, different and by how much, and which input is not what the run
+had.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ from resources.tracking import COMMITTED, StoredRun, git_commit, library_version
 SPEC = model("xgboost_global")
 RUN = StoredRun(
     "r1",
-    {**{name: str(value) for name, value in SPEC.parameters.items()}, "max_depth": "5", "horizon": "6"},
+    {
+        **{name: str(value) for name, value in SPEC.parameters.items()},
+        "max_depth": "5",
+        "horizon": "6",
+    },
     {
         **{"model": SPEC.name, "month": "202401", COMMITTED: "true", EVIDENCE_VERSION: "7"},
         **{"git_commit": git_commit(), "libraries": library_versions()},
@@ -44,7 +50,11 @@ def test_the_same_numbers_are_equal() -> None:
 def test_another_number_is_different() -> None:
     """One of two cells moved by a tenth."""
     told = compared(rows(10.0, 5.0), rows(9.0, 5.0))
-    assert (told.is_equal, told.differing_cells, round(told.largest_difference, 3)) == (False, 1, 0.1)
+    assert (told.is_equal, told.differing_cells, round(told.largest_difference, 3)) == (
+        False,
+        1,
+        0.1,
+    )
 
 
 def test_a_cell_that_only_one_has_is_different() -> None:
@@ -58,14 +68,20 @@ def test_parameters_are_those_that_the_run_logged() -> None:
     parameters, changed = reproduce._parameters(SPEC, RUN)
     assert (parameters["max_depth"], parameters["use_lags"], changed) == (5, True, [])
     older = {name: value for name, value in RUN.parameters.items() if name != "distribution_rounds"}
-    assert reproduce._parameters(SPEC, replace(RUN, parameters=older))[1] == ["parameter distribution_rounds: the run did not have it"]
+    assert reproduce._parameters(SPEC, replace(RUN, parameters=older))[1] == [
+        "parameter distribution_rounds: the run did not have it"
+    ]
 
 
 def test_another_commit_or_library_is_named() -> None:
     """With what it was and what it is; the same ones are not mentioned."""
     assert reproduce._moved(RUN) == []
-    libraries = library_versions().replace(f"xgboost-cpu {library_versions().rsplit(' ', 1)[1]}", "xgboost-cpu 1.0")
-    moved = reproduce._moved(replace(RUN, tags={**RUN.tags, "git_commit": "abc", "libraries": libraries}))
+    libraries = library_versions().replace(
+        f"xgboost-cpu {library_versions().rsplit(' ', 1)[1]}", "xgboost-cpu 1.0"
+    )
+    moved = reproduce._moved(
+        replace(RUN, tags={**RUN.tags, "git_commit": "abc", "libraries": libraries})
+    )
     assert moved[0].startswith("git_commit: abc then, ")
     assert moved[1].startswith("libraries: xgboost-cpu 1.0 then, xgboost-cpu ")
 

@@ -19,11 +19,17 @@ def state(settings: Settings) -> str:
     return Session(settings, cast(Any, None), cast(Any, None), Console(), "")._state()
 
 
-def test_a_changed_parts_master_or_setting_is_something_to_do(settings: Settings, tmp_path: Path) -> None:
-    """The file's content counts, which no table and no setting shows; equal content is nothing new."""
+def test_a_changed_parts_master_or_setting_is_something_to_do(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """The file's content counts, which no table and no setting shows; equal content is nothing
+    new.
+    """
     (tmp_path / "parts.csv").write_text("Item Code\nP-1\n")
     master = PartsMaster(files=str(tmp_path / "parts.csv"), part_number="Item Code")
-    settings = settings.model_copy(update={"parts_master": master, "lakehouse_root": str(tmp_path / "lakehouse")})
+    settings = settings.model_copy(
+        update={"parts_master": master, "lakehouse_root": str(tmp_path / "lakehouse")}
+    )
     before = state(settings)
     assert state(settings) == before
     (tmp_path / "parts.csv").write_text("Item Code\nP-1\nP-2\n")

@@ -1,4 +1,6 @@
-"""The set-up: what each engine needs, what a second call does, and what an interruption leaves. Nothing is installed here."""
+"""The set-up: what each engine needs, what a second call does, and what an interruption leaves.
+Nothing is installed here.
+"""
 
 from __future__ import annotations
 
@@ -59,14 +61,18 @@ def steps(script: ModuleType, engine: str) -> list[str]:
 
 
 def test_only_spark_gets_jars(setup_env: ModuleType) -> None:
-    """Embedded first, then spark: the second fetches jars and nothing else, and embedded afterwards leaves them."""
+    """Embedded first, then spark: the second fetches jars and nothing else, and embedded afterwards
+    leaves them.
+    """
     assert steps(setup_env, "embedded") == ["venv", "packages"]
     assert steps(setup_env, "spark") == ["jars"]
     assert [steps(setup_env, engine) for engine in ("embedded", "spark", "connect")] == [[], [], []]
     assert setup_env.JARS_STAMP.exists()
 
 
-def test_an_interrupted_set_up_is_repaired(setup_env: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_set_up_is_repaired(
+    setup_env: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Interrupted among the packages it starts anew, among the jars it fetches them again."""
     for step in ("install_packages", "resolve_jars"):
         setup_env.VENV_PYTHON.unlink(missing_ok=True)
@@ -82,7 +88,9 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_jars_of_other_versions_are_told(setup_env: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jars_of_other_versions_are_told(
+    setup_env: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A set-up without Java can't fetch new ones, so it says who can."""
     steps(setup_env, "spark")
     setup_env.JARS_STAMP.write_text("other versions", encoding="utf-8")
@@ -103,16 +111,34 @@ def test_jars_of_other_versions_are_told(setup_env: ModuleType, capsys: pytest.C
 def test_what_can_not_be_set_up_is_said_first(tmp_path: Path, engine: str, said: str) -> None:
     """Engine spark without Java and a name that is none end before anything is made."""
     environment = {"PATH": str(tmp_path), "MEDALLION_ENGINE": engine}
-    ended = subprocess.run([sys.executable, str(SCRIPT)], env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, str(SCRIPT)], env=environment, capture_output=True, text=True, check=False
+    )
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(said)
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("given", "engine"), [({}, ""), ({"ENGINE": "spark"}, "spark"), ({"MEDALLION_ENGINE": "connect"}, "connect")])
+@pytest.mark.parametrize(
+    ("given", "engine"),
+    [({}, ""), ({"ENGINE": "spark"}, "spark"), ({"MEDALLION_ENGINE": "connect"}, "connect")],
+)
 def test_make_hands_the_engine_on(given: dict[str, str], engine: str) -> None:
-    """ENGINE becomes MEDALLION_ENGINE; without it the environment's stands, and an empty one never hides the configuration's."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("ENGINE", "MEDALLION_ENGINE", "MAKEFLAGS")} | given
+    """ENGINE becomes MEDALLION_ENGINE; without it the environment's stands, and an empty one never
+    hides the configuration's.
+    """
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("ENGINE", "MEDALLION_ENGINE", "MAKEFLAGS")
+    } | given
     shown = "--eval=shown: ; @$(project_environment); printf '%s' \"$$MEDALLION_ENGINE\""
-    answer = subprocess.run(["make", "-s", shown, "shown"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        ["make", "-s", shown, "shown"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert answer.stdout == engine

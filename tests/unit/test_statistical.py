@@ -35,7 +35,9 @@ def test_level_demand_gets_no_trend() -> None:
 
 @pytest.mark.parametrize(("months", "is_flagged"), [(4, True), (7, False), (8, False)])
 def test_a_series_too_short_for_a_trend_is_smoothed_without(months: int, is_flagged: bool) -> None:
-    """Seven months are enough for a level and too few for a damped trend; of four the mean stands in."""
+    """Seven months are enough for a level and too few for a damped trend; of four the mean stands
+    in.
+    """
     values, is_fallback = forecast("auto_ets", 100 + NOISE[:months])
     assert is_fallback is is_flagged
     assert values == pytest.approx(np.full(18, 100), abs=5.0)
@@ -43,6 +45,10 @@ def test_a_series_too_short_for_a_trend_is_smoothed_without(months: int, is_flag
 
 @pytest.mark.parametrize(("months", "is_seasonal"), [(30, False), (48, True)])
 def test_ces_learns_a_season_from_three_years(months: int, is_seasonal: bool) -> None:
-    """With demand twice as high every December, its forecast knows the December after four years, not after two and a half."""
-    values, _ = forecast("ces", np.where(MONTHS % 12 == 11, 200.0, 100.0)[-months:] + NOISE[-months:], 12)
+    """With demand twice as high every December, its forecast knows the December after four years,
+    not after two and a half.
+    """
+    values, _ = forecast(
+        "ces", np.where(MONTHS % 12 == 11, 200.0, 100.0)[-months:] + NOISE[-months:], 12
+    )
     assert bool(values[11] > 1.5 * values[5]) is is_seasonal

@@ -1,4 +1,6 @@
-"""What makes a month stale: slices it was made from that changed, not slices that an open input got later."""
+"""What makes a month stale: slices it was made from that changed, not slices that an open input got
+later.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def test_a_slice_that_came_later(settings: Settings, is_open: bool, stale: list[
 
 
 def test_a_slice_that_changed(settings: Settings) -> None:
-    """What a month was made from makes it stale in an open input too, and then the slices there now count."""
+    """What a month was made from makes it stale in an open input too, and then the slices there now
+    count.
+    """
     lakehouse = FakeLakehouse()
     lakehouse.record(ZOO_FORECAST, [forecast(ORIGIN, "1")], "run")
     examined(lakehouse, settings, is_open=True)

@@ -1,4 +1,6 @@
-"""What a training leaves behind, what serves when, and what the registered model answers; all in memory."""
+"""What a training leaves behind, what serves when, and what the registered model answers; all in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ from medallion_assets.champion.decisions import held_classes, last_decisions, se
 from medallion_assets.champion.promotion import Decision
 from medallion_assets.champion.stewardship import Stewardship, append_decisions, sync_alias
 from medallion_assets.champion.training import Training, leader_table
-from medallion_assets.tables import CHAMPION, DECILES, DELIVERIES, DEMAND_CLASSES, MODEL_EVALUATION, ZOO_FORECAST
+from medallion_assets.tables import (
+    CHAMPION,
+    DECILES,
+    DELIVERIES,
+    DEMAND_CLASSES,
+    MODEL_EVALUATION,
+    ZOO_FORECAST,
+)
 from medallion_assets.zoo.registry import enabled
 from medallion_assets.zoo.serving import SERVED_COLUMNS, DemandForecaster, ServedModel
 from medallion_assets.zoo.spec import FORECAST_COLUMNS
@@ -32,11 +41,24 @@ FIRST, SECOND = 202401, 202404
 
 
 def decisions(*trainings: tuple[int, int, Mapping[str, int], str]) -> pd.DataFrame:
-    """Rows of gold.champion: (month, registry version, {class: trained month}, decision) each, numbered in order."""
+    """Rows of gold.champion: (month, registry version, {class: trained month}, decision) each,
+    numbered in order.
+    """
     rows = [
-        (month, version, name, trained, decision) for month, version, by_class, decision in trainings for name, trained in by_class.items()
+        (month, version, name, trained, decision)
+        for month, version, by_class, decision in trainings
+        for name, trained in by_class.items()
     ]
-    frame = pd.DataFrame(rows, columns=["yyyymm", "registry_version", "demand_class", "champion_trained_yyyymm", "decision"])
+    frame = pd.DataFrame(
+        rows,
+        columns=[
+            "yyyymm",
+            "registry_version",
+            "demand_class",
+            "champion_trained_yyyymm",
+            "decision",
+        ],
+    )
     return frame.assign(decision_number=range(1, len(frame) + 1), champion=RICH)
 
 
@@ -44,29 +66,43 @@ def both(smooth: int, lumpy: int) -> dict[str, int]:
     return {"smooth": smooth, "lumpy": lumpy}
 
 
-@pytest.mark.parametrize(("month", "version"), [(202312, None), (FIRST, 1), (202403, 1), (SECOND, 2), (202512, 2)])
+@pytest.mark.parametrize(
+    ("month", "version"), [(202312, None), (FIRST, 1), (202403, 1), (SECOND, 2), (202512, 2)]
+)
 def test_an_origin_is_served_by_what_was_trained_by_then(month: int, version: int | None) -> None:
-    """Of two trainings the newer one serves from its month on, the older one before it, nothing before both."""
-    rows = decisions((FIRST, 1, both(FIRST, FIRST), "promoted"), (SECOND, 2, both(SECOND, SECOND), "refreshed"))
+    """Of two trainings the newer one serves from its month on, the older one before it, nothing
+    before both.
+    """
+    rows = decisions(
+        (FIRST, 1, both(FIRST, FIRST), "promoted"), (SECOND, 2, both(SECOND, SECOND), "refreshed")
+    )
     assert serving_version(rows.sample(frac=1, random_state=1), month) == version
 
 
 def test_a_kept_class_keeps_its_older_training() -> None:
     """A version serves from the newest of its trained months, however old a kept class's fit is."""
-    rows = decisions((FIRST, 1, both(FIRST, FIRST), "promoted"), (SECOND, 2, both(SECOND, FIRST), "kept"))
+    rows = decisions(
+        (FIRST, 1, both(FIRST, FIRST), "promoted"), (SECOND, 2, both(SECOND, FIRST), "kept")
+    )
     assert [serving_version(rows, month) for month in (202403, SECOND)] == [1, 2]
 
 
 def test_a_rolled_back_version_serves_again() -> None:
     """The last decision counts, also where it names a version that served before."""
     rolled_back = (202405, 1, both(FIRST, FIRST), "rolled_back")
-    rows = decisions((FIRST, 1, both(FIRST, FIRST), "promoted"), (SECOND, 2, both(SECOND, SECOND), "promoted"), rolled_back)
+    rows = decisions(
+        (FIRST, 1, both(FIRST, FIRST), "promoted"),
+        (SECOND, 2, both(SECOND, SECOND), "promoted"),
+        rolled_back,
+    )
     assert serving_version(rows, 202405) == 1
 
 
 def test_restated_rows_serve_nothing() -> None:
     """What the evidence of a past month would say today moves nothing."""
-    rows = decisions((SECOND, 1, both(SECOND, SECOND), "promoted"), (FIRST, 9, both(FIRST, FIRST), "restated"))
+    rows = decisions(
+        (SECOND, 1, both(SECOND, SECOND), "promoted"), (FIRST, 9, both(FIRST, FIRST), "restated")
+    )
     assert [serving_version(rows, month) for month in (FIRST, SECOND)] == [None, 1]
 
 
@@ -77,17 +113,28 @@ def test_without_decisions_nothing_serves() -> None:
 
 def test_the_last_decision_of_a_class_is_the_highest_number() -> None:
     """Whatever the order of the rows."""
-    rows = decisions((FIRST, 1, both(FIRST, FIRST), "promoted"), (SECOND, 2, {"smooth": SECOND}, "refreshed")).iloc[::-1]
+    rows = decisions(
+        (FIRST, 1, both(FIRST, FIRST), "promoted"), (SECOND, 2, {"smooth": SECOND}, "refreshed")
+    ).iloc[::-1]
     newest = last_decisions(rows)
     assert newest["registry_version"].to_dict() == both(2, 1)
 
 
 def test_leaders_are_listed_by_class_and_wql() -> None:
-    """Pooled horizons of all cells and of each class, best first; a figure that is not there stays empty."""
-    figures = [("all", "all", 0, NAIVE, 0.9), ("all", "all", 0, RICH, 0.5), ("all", "all", 1, RICH, 0.1), ("abc_class", "A", 0, RICH, 0.1)]
+    """Pooled horizons of all cells and of each class, best first; a figure that is not there stays
+    empty.
+    """
+    figures = [
+        ("all", "all", 0, NAIVE, 0.9),
+        ("all", "all", 0, RICH, 0.5),
+        ("all", "all", 1, RICH, 0.1),
+        ("abc_class", "A", 0, RICH, 0.1),
+    ]
     figures.append(("demand_class", "lumpy", 0, NAIVE, np.nan))
     rows = pd.DataFrame(figures, columns=["segment_kind", "segment", "horizon", "model", "wql"])
-    lines = leader_table(rows.assign(bias=0.25, rmse=1.0, cell_count=1200, missing_cell_count=0)).splitlines()[2:]
+    lines = leader_table(
+        rows.assign(bias=0.25, rmse=1.0, cell_count=1200, missing_cell_count=0)
+    ).splitlines()[2:]
     assert lines == [
         f"| all classes | {RICH} | 0.500 | 0.250 | 1.000 | 1,200 | 0 |",
         f"| all classes | {NAIVE} | 0.900 | 0.250 | 1.000 | 1,200 | 0 |",
@@ -103,10 +150,19 @@ class Constant:
 
     def fit(self, *_: Any) -> None: ...
 
-    def predict(self, fitted: object, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
+    def predict(
+        self,
+        fitted: object,
+        demand: pd.DataFrame,
+        features: pd.DataFrame,
+        origin: int,
+        horizon: int,
+    ) -> pd.DataFrame:
         cells = [(part, h) for part in features["part_number"] for h in range(1, horizon + 1)]
         rows = pd.DataFrame(cells, columns=["part_number", "horizon"])
-        return rows.assign(forecast_qty=self.value, is_fallback=False, **dict.fromkeys(DECILES, self.value))
+        return rows.assign(
+            forecast_qty=self.value, is_fallback=False, **dict.fromkeys(DECILES, self.value)
+        )
 
 
 def served(model: str, value: float, month: int = FIRST, run_id: str = "run") -> ServedModel:
@@ -115,7 +171,9 @@ def served(model: str, value: float, month: int = FIRST, run_id: str = "run") ->
 
 @dataclass
 class Decided:
-    """A lakehouse and a registry in which months were fitted and evaluated, and the verdicts that a training comes to."""
+    """A lakehouse and a registry in which months were fitted and evaluated, and the verdicts that a
+    training comes to.
+    """
 
     settings: Settings
     champions: dict[str, str] = field(default_factory=lambda: dict.fromkeys(DEMAND_CLASSES, RICH))
@@ -127,8 +185,12 @@ class Decided:
     def __post_init__(self) -> None:
         self.tracking = FakeTracking(self.lakehouse.journal)
         self.journal = self.lakehouse.journal
-        months = [{"yyyymm": month, "line_count": 1, "last_day": 28} for month in (FIRST, SECOND, 202405)]
-        delivery = filled(DELIVERIES, delivery_id="d", source=self.settings.sources[0].name, months=months)
+        months = [
+            {"yyyymm": month, "line_count": 1, "last_day": 28} for month in (FIRST, SECOND, 202405)
+        ]
+        delivery = filled(
+            DELIVERIES, delivery_id="d", source=self.settings.sources[0].name, months=months
+        )
         self.lakehouse.append(DELIVERIES, FakeFrame([delivery]))
 
     def evaluate(self, month: int, version: str = "1") -> None:
@@ -137,20 +199,41 @@ class Decided:
         for number, model in enumerate((NAIVE, RICH)):
             run_id = self.tracking.start(f"{model} {month}", {})
             entry = served(model, number + month % 100, month, run_id)
-            self.tracking.log(run_id, training.RunContent(model=DemandForecaster(dict.fromkeys(DEMAND_CLASSES, entry), 2)))
-            self.lakehouse.record(ZOO_FORECAST, [Slice(month, model, "1", "1", 1, 1, {"run_id": run_id})], "r")
+            self.tracking.log(
+                run_id,
+                training.RunContent(
+                    model=DemandForecaster(dict.fromkeys(DEMAND_CLASSES, entry), 2)
+                ),
+            )
+            self.lakehouse.record(
+                ZOO_FORECAST, [Slice(month, model, "1", "1", 1, 1, {"run_id": run_id})], "r"
+            )
         self.journal.clear()
 
     def train(self, *months: int) -> None:
         specs = enabled((NAIVE, RICH))
-        Training(self.settings, specs, self.lakehouse, self.tracking, {"trigger": "person"}, "r", self.told.append).run(months)
+        Training(
+            self.settings,
+            specs,
+            self.lakehouse,
+            self.tracking,
+            {"trigger": "person"},
+            "r",
+            self.told.append,
+        ).run(months)
 
     def verdicts(self, month: int, *_: Any, **__: Any) -> list[Decision]:
         return [
             Decision(
                 month,
                 name,
-                "proposed" if name in self.proposals else "kept" if name in self.held else "promoted",
+                (
+                    "proposed"
+                    if name in self.proposals
+                    else "kept"
+                    if name in self.held
+                    else "promoted"
+                ),
                 model,
                 "because",
                 challenger=self.proposals.get(name),
@@ -173,7 +256,8 @@ def decided(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Decided:
         training,
         "plots",
         SimpleNamespace(
-            model_comparison=lambda *args, **options: "a figure", rendered=lambda figure: SimpleNamespace(png=b"", markdown="")
+            model_comparison=lambda *args, **options: "a figure",
+            rendered=lambda figure: SimpleNamespace(png=b"", markdown=""),
         ),
     )
     made.evaluate(FIRST)
@@ -181,9 +265,17 @@ def decided(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Decided:
 
 
 def test_a_training_registers_then_decides_then_moves_the_alias(decided: Decided) -> None:
-    """One version, its class rows in one commit with number, version and run, and only then the alias."""
+    """One version, its class rows in one commit with number, version and run, and only then the
+    alias.
+    """
     decided.train(FIRST)
-    assert decided.journal == ["start champion 202401", "register 1", "commit champion 202401", "append gold.champion", "alias 1"]
+    assert decided.journal == [
+        "start champion 202401",
+        "register 1",
+        "commit champion 202401",
+        "append gold.champion",
+        "alias 1",
+    ]
     assert decided.rows["decision_number"].tolist() == [1, 2, 3, 4, 5]
     assert set(decided.rows["registry_version"]) == set(decided.rows["candidate_version"]) == {1}
     assert set(decided.rows["champion_trained_yyyymm"]) == {FIRST}
@@ -207,22 +299,35 @@ def test_a_partial_month_is_not_decided(decided: Decided) -> None:
 
 
 def test_a_crash_before_the_decisions_leaves_the_alias(decided: Decided) -> None:
-    """The version is there and serves nobody; the next run registers its own, decides and serves it."""
+    """The version is there and serves nobody; the next run registers its own, decides and serves
+    it.
+    """
     decided.train(FIRST)
     decided.evaluate(SECOND)
     decided.journal.crash_before = "append gold.champion"
     with pytest.raises(Crash):
         decided.train(SECOND)
-    assert (decided.tracking.alias(), len(decided.rows), len(decided.tracking.versions)) == (1, 5, 2)
-    assert [run.status for run in decided.tracking.runs.values() if run.name == f"champion {SECOND}"] == ["FAILED"]
+    assert (decided.tracking.alias(), len(decided.rows), len(decided.tracking.versions)) == (
+        1,
+        5,
+        2,
+    )
+    assert [
+        run.status for run in decided.tracking.runs.values() if run.name == f"champion {SECOND}"
+    ] == ["FAILED"]
     decided.train(SECOND)
     assert decided.tracking.alias() == 3
-    assert decided.rows.groupby("yyyymm")["registry_version"].unique().map(list).to_dict() == {FIRST: [1], SECOND: [3]}
+    assert decided.rows.groupby("yyyymm")["registry_version"].unique().map(list).to_dict() == {
+        FIRST: [1],
+        SECOND: [3],
+    }
 
 
 @pytest.mark.parametrize("mended_by", ["sync_alias", "the next training"])
 def test_a_crash_before_the_alias_is_mended_by_the_rows(decided: Decided, mended_by: str) -> None:
-    """The rows are the truth: whoever comes next sets the alias to the last of them, and decides nothing twice."""
+    """The rows are the truth: whoever comes next sets the alias to the last of them, and decides
+    nothing twice.
+    """
     decided.train(FIRST)
     decided.evaluate(SECOND)
     decided.journal.crash_before = "alias 2"
@@ -244,14 +349,18 @@ def test_without_decisions_no_alias_is_set(decided: Decided) -> None:
 
 
 def test_a_kept_class_is_copied_into_the_new_version(decided: Decided) -> None:
-    """The new version holds the former fit of the kept class, and its row the month that fit was trained in."""
+    """The new version holds the former fit of the kept class, and its row the month that fit was
+    trained in.
+    """
     decided.train(FIRST)
     decided.evaluate(SECOND)
     decided.held = ("lumpy",)
     decided.champions["smooth"] = NAIVE
     decided.train(SECOND)
     newest = last_decisions(decided.rows)
-    assert newest["champion_trained_yyyymm"].to_dict() == dict.fromkeys(DEMAND_CLASSES, SECOND) | {"lumpy": FIRST}
+    assert newest["champion_trained_yyyymm"].to_dict() == dict.fromkeys(DEMAND_CLASSES, SECOND) | {
+        "lumpy": FIRST
+    }
     assert newest["champion"].to_dict() == dict.fromkeys(DEMAND_CLASSES, RICH) | {"smooth": NAIVE}
     before, after = (decided.tracking.load_version(version).entries for version in (1, 2))
     assert after["lumpy"] == before["lumpy"]
@@ -260,7 +369,9 @@ def test_a_kept_class_is_copied_into_the_new_version(decided: Decided) -> None:
 
 
 def test_a_past_month_computed_again_moves_nothing(decided: Decided) -> None:
-    """Changed evidence of an older month appends restated rows; version, alias and what serves stay."""
+    """Changed evidence of an older month appends restated rows; version, alias and what serves
+    stay.
+    """
     decided.train(FIRST)
     decided.evaluate(SECOND)
     decided.train(SECOND)
@@ -270,9 +381,17 @@ def test_a_past_month_computed_again_moves_nothing(decided: Decided) -> None:
     assert decided.journal == ["append gold.champion"]
     restated = decided.rows[decided.rows["decision"] == "restated"]
     assert restated["decision_number"].tolist() == [11, 12, 13, 14, 15]
-    assert (set(restated["registry_version"]), set(restated["champion"]), set(restated["challenger"])) == ({2}, {RICH}, {NAIVE})
+    assert (
+        set(restated["registry_version"]),
+        set(restated["champion"]),
+        set(restated["challenger"]),
+    ) == ({2}, {RICH}, {NAIVE})
     assert restated["reason"].str.contains("what is served stays").all()
-    assert (decided.tracking.alias(), serving_version(decided.rows, FIRST), serving_version(decided.rows, SECOND)) == (2, 1, 2)
+    assert (
+        decided.tracking.alias(),
+        serving_version(decided.rows, FIRST),
+        serving_version(decided.rows, SECOND),
+    ) == (2, 1, 2)
 
 
 def steward(decided: Decided) -> Stewardship:
@@ -292,7 +411,12 @@ def test_a_proposal_serves_nobody(decided: Decided) -> None:
     """The candidate is registered, its row names it, and the class goes on with the fit it had."""
     proposed(decided)
     row = last_decisions(decided.rows).loc["lumpy"]
-    assert (row["decision"], row["champion"], row["challenger"], row["champion_trained_yyyymm"]) == ("proposed", RICH, NAIVE, FIRST)
+    assert (
+        row["decision"],
+        row["champion"],
+        row["challenger"],
+        row["champion_trained_yyyymm"],
+    ) == ("proposed", RICH, NAIVE, FIRST)
     versions = (
         decided.tracking.load_version(row["candidate_version"]).entries,
         decided.tracking.load_version(row["registry_version"]).entries,
@@ -305,17 +429,26 @@ def test_approval_serves_the_fit_that_was_proposed(decided: Decided) -> None:
     """A person's row says who and why, the other classes are as before, and the alias follows."""
     number = proposed(decided)
     (made,) = steward(decided).approve(number, "seen the plots")
-    assert (made.decision, made.champion, made.actor, made.champion_trained_yyyymm) == ("promoted", NAIVE, "ann", SECOND)
+    assert (made.decision, made.champion, made.actor, made.champion_trained_yyyymm) == (
+        "promoted",
+        NAIVE,
+        "ann",
+        SECOND,
+    )
     assert "seen the plots" in made.reason
     entries = decided.tracking.load_version(decided.tracking.alias()).entries
-    assert {name: entry.model for name, entry in entries.items()} == dict.fromkeys(DEMAND_CLASSES, RICH) | {"lumpy": NAIVE}
+    assert {name: entry.model for name, entry in entries.items()} == dict.fromkeys(
+        DEMAND_CLASSES, RICH
+    ) | {"lumpy": NAIVE}
     decided.journal.clear()
     decided.train(SECOND)
     assert decided.journal == []
 
 
 def test_a_proposal_that_was_overtaken_is_refused(decided: Decided) -> None:
-    """After a newer decision on the class its approval changes nothing and says so; so does that of another decision."""
+    """After a newer decision on the class its approval changes nothing and says so; so does that of
+    another decision.
+    """
     number = proposed(decided)
     steward(decided).approve(number, "first")
     with pytest.raises(Refused, match="was overtaken by"):
@@ -327,14 +460,22 @@ def test_a_proposal_that_was_overtaken_is_refused(decided: Decided) -> None:
 
 
 def test_a_rollback_brings_back_the_former_fit_and_holds_the_class(decided: Decided) -> None:
-    """The class has the entry of the version named, the others stay, and the row holds the class until it is released."""
+    """The class has the entry of the version named, the others stay, and the row holds the class
+    until it is released.
+    """
     decided.train(FIRST)
     decided.evaluate(SECOND)
     decided.train(SECOND)
     (made,) = steward(decided).rollback(["lumpy"], 1, "too high", None)
     entries = decided.tracking.load_version(decided.tracking.alias()).entries
-    assert {name: entry.trained_yyyymm for name, entry in entries.items()} == dict.fromkeys(DEMAND_CLASSES, SECOND) | {"lumpy": FIRST}
-    assert (made.decision, made.registry_version, held_classes(decided.rows)) == ("rolled_back", 3, {"lumpy": 999912})
+    assert {name: entry.trained_yyyymm for name, entry in entries.items()} == dict.fromkeys(
+        DEMAND_CLASSES, SECOND
+    ) | {"lumpy": FIRST}
+    assert (made.decision, made.registry_version, held_classes(decided.rows)) == (
+        "rolled_back",
+        3,
+        {"lumpy": 999912},
+    )
     steward(decided).release(["lumpy"], "mended")
     assert held_classes(decided.rows) == {}
     assert last_decisions(decided.rows).loc["lumpy", "champion_trained_yyyymm"] == FIRST
@@ -370,7 +511,9 @@ def test_a_crash_between_a_rollback_and_its_alias_is_mended_by_the_next(decided:
 
 
 def test_of_two_who_decide_at_once_one_is_told(decided: Decided) -> None:
-    """Numbers are taken once: a second append under the same number is a conflict, and nothing of it is stored."""
+    """Numbers are taken once: a second append under the same number is a conflict, and nothing of
+    it is stored.
+    """
     decided.train(FIRST)
     before = decided.rows
     append_decisions(decided.lakehouse, decided.verdicts(SECOND), before)
@@ -384,20 +527,39 @@ def history() -> pd.DataFrame:
     origin = 202311
     demand = demand_frame({"P4": [0] * 12, "P2": [5] * 12, "P1": [5] * 12, "P3": [5] * 12}, origin)
     features = feature_frame(demand).assign(
-        demand_class=lambda f: f["part_number"].map({"P1": "smooth", "P2": "lumpy", "P3": "erratic", "P4": "smooth"})
+        demand_class=lambda f: f["part_number"].map(
+            {"P1": "smooth", "P2": "lumpy", "P3": "erratic", "P4": "smooth"}
+        )
     )
-    features = features[features["yyyymm"] == origin].assign(is_active=lambda f: f["part_number"] != "P4")
+    features = features[features["yyyymm"] == origin].assign(
+        is_active=lambda f: f["part_number"] != "P4"
+    )
     return demand.merge(features, on=["part_number", "yyyymm"], how="left")
 
 
-MODEL = DemandForecaster({"smooth": served(NAIVE, 1.0, 202310, "a"), "lumpy": served(RICH, 2.0, 202309, "b")}, horizon=2)
+MODEL = DemandForecaster(
+    {"smooth": served(NAIVE, 1.0, 202310, "a"), "lumpy": served(RICH, 2.0, 202309, "b")}, horizon=2
+)
 
 
 def test_each_part_is_forecast_by_the_entry_of_its_class() -> None:
-    """Rows say class, model, trained month and run; months after December are those of the next year."""
+    """Rows say class, model, trained month and run; months after December are those of the next
+    year.
+    """
     answer = MODEL.predict(None, history())
     assert tuple(answer.columns) == SERVED_COLUMNS
-    shown = answer[["part_number", "origin", "target_yyyymm", "forecast_qty", "demand_class", "model", "trained_yyyymm", "model_run_id"]]
+    shown = answer[
+        [
+            "part_number",
+            "origin",
+            "target_yyyymm",
+            "forecast_qty",
+            "demand_class",
+            "model",
+            "trained_yyyymm",
+            "model_run_id",
+        ]
+    ]
     assert shown.to_numpy().tolist() == [
         ["P1", 202311, 202312, 1.0, "smooth", NAIVE, 202310, "a"],
         ["P1", 202311, 202401, 1.0, "smooth", NAIVE, 202310, "a"],
@@ -407,10 +569,15 @@ def test_each_part_is_forecast_by_the_entry_of_its_class() -> None:
 
 
 def test_what_a_run_answered_is_not_forecast_again() -> None:
-    """Rows of the run that serves a class are taken as they are; a run that serves nothing, and parts without rows, change nothing."""
+    """Rows of the run that serves a class are taken as they are; a run that serves nothing, and
+    parts without rows, change nothing.
+    """
     fresh = MODEL.predict(None, history())
     rows = fresh[list(FORECAST_COLUMNS)]
-    answered = {"a": rows[rows["part_number"] == "P1"].assign(forecast_qty=7.0), "other": rows.assign(forecast_qty=8.0)}
+    answered = {
+        "a": rows[rows["part_number"] == "P1"].assign(forecast_qty=7.0),
+        "other": rows.assign(forecast_qty=8.0),
+    }
     found = MODEL.forecast(history(), 202311, answered)
     assert found["forecast_qty"].tolist() == [7.0, 7.0, 2.0, 2.0]
     assert_frame_equal(found.drop(columns="forecast_qty"), fresh.drop(columns="forecast_qty"))
@@ -446,5 +613,7 @@ def test_nothing_to_forecast_is_an_empty_answer_with_all_columns() -> None:
 
 def test_missing_columns_are_named() -> None:
     """A frame that is no history is refused with what it lacks and where that comes from."""
-    with pytest.raises(ValueError, match=r"history lacks demand_qty, demand_class; it holds silver\.monthly_demand"):
+    with pytest.raises(
+        ValueError, match=r"history lacks demand_qty, demand_class; it holds silver\.monthly_demand"
+    ):
         MODEL.predict(None, history().drop(columns=["demand_qty", "demand_class"]))

@@ -1,4 +1,6 @@
-"""Hyper-parameters are searched inside the training window, and taken only where they are certainly better."""
+"""Hyper-parameters are searched inside the training window, and taken only where they are certainly
+better.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,44 @@ class Level:
     level: float
     shown: list[int]
 
-    def fit(self, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int, horizon: int, seed: int) -> None:
+    def fit(
+        self,
+        demand: pd.DataFrame,
+        features: pd.DataFrame,
+        past: pd.DataFrame,
+        origin: int,
+        horizon: int,
+        seed: int,
+    ) -> None:
         self.shown.append(int(max(demand["yyyymm"].max(), features["yyyymm"].max())))
 
-    def predict(self, fitted: object, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int) -> pd.DataFrame:
+    def predict(
+        self,
+        fitted: object,
+        demand: pd.DataFrame,
+        features: pd.DataFrame,
+        origin: int,
+        horizon: int,
+    ) -> pd.DataFrame:
         cells = [(part, h) for part in features["part_number"] for h in range(1, horizon + 1)]
         rows = pd.DataFrame(cells, columns=["part_number", "horizon"])
-        return rows.assign(forecast_qty=self.level, is_fallback=False, **dict.fromkeys(DECILES, self.level))
+        return rows.assign(
+            forecast_qty=self.level, is_fallback=False, **dict.fromkeys(DECILES, self.level)
+        )
 
 
-def search(default: float, trials: int = 12, demand: pd.DataFrame = DEMAND, **options: Any) -> tuple[Any, list[int]]:
+def search(
+    default: float, trials: int = 12, demand: pd.DataFrame = DEMAND, **options: Any
+) -> tuple[Any, list[int]]:
     shown: list[int] = []
-    spec = ModelSpec("level", "test", "", lambda p: Level(float(p["level"]), shown), {"level": default}, search={"level": Range(5, 15)})
+    spec = ModelSpec(
+        "level",
+        "test",
+        "",
+        lambda p: Level(float(p["level"]), shown),
+        {"level": default},
+        search={"level": Range(5, 15)},
+    )
     limits: dict[str, Any] = {"trials": trials, "max_seconds": 60, "max_rows": 10_000} | options
     return tune(spec, spec.parameters, demand, FEATURES, ORIGIN, HORIZON, 7, **limits), shown
 
@@ -52,7 +80,9 @@ def test_better_parameters_are_found_and_taken() -> None:
 
 
 def test_no_trial_sees_what_it_is_asked_for() -> None:
-    """It learns through one horizon and through two before the origin, and of later months knows nothing."""
+    """It learns through one horizon and through two before the origin, and of later months knows
+    nothing.
+    """
     _, shown = search(default=5.0, trials=3)
     assert set(shown) == {add_months(ORIGIN, -HORIZON), add_months(ORIGIN, -2 * HORIZON)}
 
@@ -65,7 +95,9 @@ def test_defaults_that_are_right_stay() -> None:
 
 def test_a_gain_in_one_window_alone_is_not_taken() -> None:
     """Sales that jumped in the last months favour a level that was wrong before."""
-    jumped = DEMAND.assign(demand_qty=np.where(DEMAND["yyyymm"] > add_months(ORIGIN, -HORIZON), 14.0, 6.0))
+    jumped = DEMAND.assign(
+        demand_qty=np.where(DEMAND["yyyymm"] > add_months(ORIGIN, -HORIZON), 14.0, 6.0)
+    )
     tuned, _ = search(default=9.5, demand=jumped)
     assert tuned.parameters == {}
 

@@ -45,7 +45,9 @@ SERIES = awkward_series()
 DEMAND = demand_frame(SERIES, ORIGIN)
 FEATURES = feature_frame(DEMAND)
 NOTHING_PAST = past_frame(
-    pd.DataFrame({column: [] for column in FORECAST_COLUMNS}).astype({"part_number": str, "is_fallback": bool}),
+    pd.DataFrame({column: [] for column in FORECAST_COLUMNS}).astype(
+        {"part_number": str, "is_fallback": bool}
+    ),
     "",
     ORIGIN,
     FEATURES,
@@ -53,10 +55,23 @@ NOTHING_PAST = past_frame(
 )
 
 
-EARLIER_DEMAND, EARLIER_FEATURES = (frame[frame["yyyymm"] <= EARLIER].reset_index(drop=True) for frame in (DEMAND, FEATURES))
+EARLIER_DEMAND, EARLIER_FEATURES = (
+    frame[frame["yyyymm"] <= EARLIER].reset_index(drop=True) for frame in (DEMAND, FEATURES)
+)
 # Features that may be unknown: no price, no customers, no spread.
-ALWAYS_KNOWN = {"part_number", "yyyymm", "demand_class", "abc_class", "region", "is_active", "history_months", "month_of_year"}
-BARE_FEATURES = FEATURES.assign(**{column: np.nan for column in FEATURES if column not in ALWAYS_KNOWN})
+ALWAYS_KNOWN = {
+    "part_number",
+    "yyyymm",
+    "demand_class",
+    "abc_class",
+    "region",
+    "is_active",
+    "history_months",
+    "month_of_year",
+}
+BARE_FEATURES = FEATURES.assign(
+    **{column: np.nan for column in FEATURES if column not in ALWAYS_KNOWN}
+)
 NEARLY_EMPTY = {
     "one month": {"A": [5]},
     "three months": {"A": [0, 2, 1]},
@@ -65,52 +80,89 @@ NEARLY_EMPTY = {
     "one sparse part": {"A": [1, 0, 0, 2, 0, 1, 0, 0, 0, 3, 0, 0, 1, 0]},
 }
 NEARLY_EMPTY_DEMAND = {name: demand_frame(series, ORIGIN) for name, series in NEARLY_EMPTY.items()}
-NEARLY_EMPTY_FEATURES = {name: feature_frame(demand) for name, demand in NEARLY_EMPTY_DEMAND.items()}
+NEARLY_EMPTY_FEATURES = {
+    name: feature_frame(demand) for name, demand in NEARLY_EMPTY_DEMAND.items()
+}
 
 Members = Mapping[str, tuple[Any, Any, pd.DataFrame]]
 
 
-def forecast(spec: ModelSpec, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int = ORIGIN) -> pd.DataFrame:
+def forecast(
+    spec: ModelSpec,
+    demand: pd.DataFrame,
+    features: pd.DataFrame,
+    past: pd.DataFrame,
+    origin: int = ORIGIN,
+) -> pd.DataFrame:
     """What the model says at an origin, its members' forecasts first."""
     forecaster, fitted = fit(spec, demand, features, past, origin)
     return forecaster.predict(fitted, demand, at_origin(features, origin), origin, HORIZON)
 
 
 def fit(
-    spec: ModelSpec, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int = ORIGIN, members: Members | None = None
+    spec: ModelSpec,
+    demand: pd.DataFrame,
+    features: pd.DataFrame,
+    past: pd.DataFrame,
+    origin: int = ORIGIN,
+    members: Members | None = None,
 ):
     """The Forecaster and what it learned, its members handed over as the runner does."""
     if members is None:
         members = fitted_members(spec, demand, features, past, origin)
     at_hand = [past, *(rows for *_, rows in members.values())]
-    past = pd.concat([rows for rows in at_hand if len(rows)], ignore_index=True) if any(map(len, at_hand)) else past
-    past.attrs["members"] = {name: (forecaster, fitted) for name, (forecaster, fitted, _) in members.items()}
+    past = (
+        pd.concat([rows for rows in at_hand if len(rows)], ignore_index=True)
+        if any(map(len, at_hand))
+        else past
+    )
+    past.attrs["members"] = {
+        name: (forecaster, fitted) for name, (forecaster, fitted, _) in members.items()
+    }
     forecaster = spec.forecaster(quick(spec))
     return forecaster, forecaster.fit(demand, features, past, origin, HORIZON, SEED)
 
 
-def fitted_members(spec: ModelSpec, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int) -> Members:
-    """The members of a combination, each with its own past, what it learned and its rows at the origin."""
-    return {name: fitted_member(name, demand, features, len(past) > 0, origin) for name in spec.members}
+def fitted_members(
+    spec: ModelSpec, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int
+) -> Members:
+    """The members of a combination, each with its own past, what it learned and its rows at the
+    origin.
+    """
+    return {
+        name: fitted_member(name, demand, features, len(past) > 0, origin) for name in spec.members
+    }
 
 
 FITTED: dict[tuple[object, ...], tuple[Any, ...]] = {}
 
 
-def fitted_member(name: str, demand: pd.DataFrame, features: pd.DataFrame, has_past: bool, origin: int) -> tuple[Any, Any, pd.DataFrame]:
+def fitted_member(
+    name: str, demand: pd.DataFrame, features: pd.DataFrame, has_past: bool, origin: int
+) -> tuple[Any, Any, pd.DataFrame]:
     """A member, fitted once on the same frames: what is tested is the combination."""
     key = (name, id(demand), id(features), has_past, origin)
     if key not in FITTED:
         past = evidence(model(name)) if has_past else NOTHING_PAST
         forecaster, fitted = fit(model(name), demand, features, past, origin)
         rows = forecaster.predict(fitted, demand, at_origin(features, origin), origin, HORIZON)
-        FITTED[key] = forecaster, fitted, past_frame(rows, name, origin, features), demand, features  # frames that are held keep their id
+        FITTED[key] = (
+            forecaster,
+            fitted,
+            past_frame(rows, name, origin, features),
+            demand,
+            features,
+        )  # frames that are held keep their id
     return FITTED[key][:3]
 
 
 def quick(spec: ModelSpec) -> dict[str, int]:
     """Few rounds: the contract is about shape, not accuracy."""
-    return {name: rounds for name, rounds in {"rounds": 10, "distribution_rounds": 3}.items() if name in spec.parameters}
+    return {
+        name: rounds
+        for name, rounds in {"rounds": 10, "distribution_rounds": 3}.items()
+        if name in spec.parameters
+    }
 
 
 def evidence(spec: ModelSpec) -> pd.DataFrame:
@@ -152,7 +204,12 @@ def forecasts(learned) -> pd.DataFrame:
 
 def assert_keeps_protocol(forecasts: pd.DataFrame, parts: list[str]) -> None:
     assert tuple(forecasts.columns) == FORECAST_COLUMNS
-    cells = forecasts[["part_number", "horizon"]].sort_values(["part_number", "horizon"]).to_numpy().tolist()
+    cells = (
+        forecasts[["part_number", "horizon"]]
+        .sort_values(["part_number", "horizon"])
+        .to_numpy()
+        .tolist()
+    )
     assert cells == [[part, horizon] for part in sorted(parts) for horizon in range(1, HORIZON + 1)]
     numbers = forecasts[["forecast_qty", *DECILES]].to_numpy(dtype=float)
     assert np.isfinite(numbers).all()
@@ -175,7 +232,9 @@ def test_forecasts_stay_in_the_range_of_the_series(forecasts: pd.DataFrame) -> N
     assert huge["forecast_qty"].min() > 1e10
 
 
-def test_same_arguments_give_the_same_numbers(spec: ModelSpec, past: pd.DataFrame, forecasts: pd.DataFrame) -> None:
+def test_same_arguments_give_the_same_numbers(
+    spec: ModelSpec, past: pd.DataFrame, forecasts: pd.DataFrame
+) -> None:
     """Fitting and forecasting twice changes nothing."""
     assert_frame_equal(forecast(spec, DEMAND, FEATURES, past), forecasts)
 
@@ -185,9 +244,16 @@ def test_inputs_are_not_changed(spec: ModelSpec, past: pd.DataFrame) -> None:
     demand, features, given = DEMAND.copy(), FEATURES.copy(), past.copy()
     newest = at_origin(features, ORIGIN)
     untouched = newest.copy()
-    forecaster, fitted = fit(spec, demand, features, given, members=fitted_members(spec, DEMAND, FEATURES, past, ORIGIN))
+    forecaster, fitted = fit(
+        spec, demand, features, given, members=fitted_members(spec, DEMAND, FEATURES, past, ORIGIN)
+    )
     forecaster.predict(fitted, demand, newest, ORIGIN, HORIZON)
-    for changed, original in ((demand, DEMAND), (features, FEATURES), (given, past), (newest, untouched)):
+    for changed, original in (
+        (demand, DEMAND),
+        (features, FEATURES),
+        (given, past),
+        (newest, untouched),
+    ):
         assert_frame_equal(changed, original)
 
 
@@ -195,11 +261,16 @@ def test_what_was_learned_survives_pickling(learned, forecasts: pd.DataFrame) ->
     """A Fitted read back from the registry forecasts the same numbers."""
     forecaster, fitted = learned
     restored = pickle.loads(pickle.dumps(fitted))
-    assert_frame_equal(forecaster.predict(restored, DEMAND, at_origin(FEATURES, ORIGIN), ORIGIN, HORIZON), forecasts)
+    assert_frame_equal(
+        forecaster.predict(restored, DEMAND, at_origin(FEATURES, ORIGIN), ORIGIN, HORIZON),
+        forecasts,
+    )
 
 
 def test_a_bucket_of_parts_gets_the_rows_of_the_whole(learned, forecasts: pd.DataFrame) -> None:
-    """Forecasting some of the parts, with only their demand, gives the same rows as forecasting all."""
+    """Forecasting some of the parts, with only their demand, gives the same rows as forecasting
+    all.
+    """
     forecaster, fitted = learned
     bucket = sorted(SERIES)[1::3]
     newest = at_origin(FEATURES, ORIGIN)
@@ -227,16 +298,21 @@ def test_missing_features_are_borne(spec: ModelSpec) -> None:
 
 
 def test_later_months_change_no_forecast(spec: ModelSpec) -> None:
-    """A forecast at an earlier origin is the same whether or not later months lie in the frames of predict."""
+    """A forecast at an earlier origin is the same whether or not later months lie in the frames of
+    predict.
+    """
     forecaster, fitted = fit(spec, EARLIER_DEMAND, EARLIER_FEATURES, NOTHING_PAST, EARLIER)
     newest = at_origin(EARLIER_FEATURES, EARLIER)
     assert_frame_equal(
-        forecaster.predict(fitted, DEMAND, newest, EARLIER, HORIZON), forecaster.predict(fitted, EARLIER_DEMAND, newest, EARLIER, HORIZON)
+        forecaster.predict(fitted, DEMAND, newest, EARLIER, HORIZON),
+        forecaster.predict(fitted, EARLIER_DEMAND, newest, EARLIER, HORIZON),
     )
 
 
 def test_every_model_says_what_it_is(spec: ModelSpec) -> None:
-    """Names, classes and descriptions are fit for tables and the UI, and unknown parameters are refused."""
+    """Names, classes and descriptions are fit for tables and the UI, and unknown parameters are
+    refused.
+    """
     assert spec.name.isidentifier()
     assert spec.description
     assert set(spec.classes) <= set(DEMAND_CLASSES)
@@ -260,16 +336,22 @@ def test_feature_groups_can_be_switched_off(spec: ModelSpec) -> None:
     if "use_price" not in spec.parameters:
         pytest.skip("the model reads no feature groups")
     forecaster = spec.forecaster({**quick(spec), "use_price": False})
-    changed = FEATURES.assign(unit_price=np.arange(len(FEATURES), dtype=float), price_ratio_12=3.0, revenue_12=1.0)
+    changed = FEATURES.assign(
+        unit_price=np.arange(len(FEATURES), dtype=float), price_ratio_12=3.0, revenue_12=1.0
+    )
     rows = []
     for features in (FEATURES, changed):
         fitted = forecaster.fit(DEMAND, features, NOTHING_PAST, ORIGIN, HORIZON, SEED)
-        rows.append(forecaster.predict(fitted, DEMAND, at_origin(features, ORIGIN), ORIGIN, HORIZON))
+        rows.append(
+            forecaster.predict(fitted, DEMAND, at_origin(features, ORIGIN), ORIGIN, HORIZON)
+        )
     assert_frame_equal(*rows)
 
 
 def test_the_baseline_always_runs() -> None:
-    """Naming one model runs it, what it needs and seasonal_naive; naming none runs the whole zoo."""
+    """Naming one model runs it, what it needs and seasonal_naive; naming none runs the whole
+    zoo.
+    """
     assert enabled(None) == ZOO
     assert [spec.name for spec in enabled(["tsb"])] == [BASELINE, "tsb"]
 
