@@ -26,7 +26,9 @@ from medallion_assets.bench.holdout import at_month, end_aligned, series_configu
 from medallion_assets.operations import runs
 from medallion_assets.partitions import from_index
 from medallion_assets.tables import DEMAND_FEATURES, MONTHLY_DEMAND
-from medallion_assets.zoo.backtest import Backtest, window
+from medallion_assets.work import Work
+from medallion_assets.zoo.backtest import Backtest
+from medallion_assets.zoo.reading import window
 from medallion_assets.zoo.registry import model
 from medallion_assets.zoo.series import Floats, demand_matrix
 from medallion_assets.zoo.statistical import MODELS
@@ -85,7 +87,7 @@ def main() -> None:
             list(pool.map(fitted_alone, [name] * len(chunks), chunks, [horizon] * len(chunks)))
 
         def in_pipeline(name: str) -> None:
-            Backtest(model(name), settings, lakehouse, tracking, {}, "", print).again(
+            Backtest(model(name), Work(settings, lakehouse, "", print), tracking).fitting.again(
                 origin, {}
             ).toPandas()
 

@@ -32,7 +32,7 @@ from medallion_assets.tables import (
     ZOO_FORECAST,
 )
 from medallion_assets.watch.retraining import decide
-from medallion_assets.zoo.backtest import window
+from medallion_assets.zoo.reading import window
 from medallion_assets.zoo.registry import enabled
 from medallion_assets.zoo.serving import HISTORY_COLUMNS
 from resources.lakehouse import DeltaLakehouse

@@ -10,13 +10,8 @@ import dagster as dg
 from medallion_assets.bronze.lines import LineStore
 from medallion_assets.bronze.register import Register
 from medallion_assets.policies import retry_transient
-from medallion_assets.table_asset import (
-    asset_key,
-    asset_options,
-    report,
-    retry_on_conflict,
-    version_of,
-)
+from medallion_assets.slices import retry_on_conflict, version_of
+from medallion_assets.table_asset import asset_key, asset_options, report
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.lakehouse import Lakehouse
 from resources.orders import OrderFiles

@@ -16,7 +16,7 @@ from pyspark.sql.window import Window
 
 from medallion_assets.bronze import transforms
 from medallion_assets.partitions import NO_MONTH
-from medallion_assets.table_asset import Outcome, version_of
+from medallion_assets.slices import Outcome, version_of
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
 from resources.orders import OrderFile, OrderFiles, UnreadableFile, reading_errors, valid_names

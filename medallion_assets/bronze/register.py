@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from medallion_assets.bronze import transforms
 from medallion_assets.bronze.lines import Log, adopted_lines, not_stored
 from medallion_assets.partitions import NO_MONTH
-from medallion_assets.table_asset import version_of
+from medallion_assets.slices import version_of
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.lakehouse import Lakehouse
 from resources.orders import NoFiles, OrderFile, OrderFiles, UnreadableFile, reading_errors

@@ -13,18 +13,14 @@ from medallion_assets.champion import evaluation
 from medallion_assets.champion.training import EvaluationLog, Training
 from medallion_assets.partitions import add_months, evidence_origins, month_range
 from medallion_assets.policies import retry_transient
+from medallion_assets.slices import Input, Months, Reader, TableBuild, with_details
 from medallion_assets.table_asset import (
-    Input,
-    Months,
-    Reader,
-    TableBuild,
     asset_key,
     asset_options,
-    permitted,
-    recorded,
     report,
-    run_tags,
     table_asset,
+    work_of,
+    write_with_permission,
 )
 from medallion_assets.tables import (
     CHAMPION,
@@ -100,15 +96,13 @@ def build_assets(
     ) -> dg.MaterializeResult:
         tracking.check()
         requested = [int(key) for key in context.partition_keys]
-        outcome = permitted(
+        work = work_of(context, lakehouse, settings)
+        outcome = write_with_permission(
             context,
-            lakehouse,
-            settings,
+            work,
             MODEL_EVALUATION,
             requested,
-            lambda permission: build.run(
-                lakehouse, settings, requested, context.run.run_id, context.log.info, permission
-            ),
+            lambda permission: build.run(work, requested, permission),
         )
         log = EvaluationLog(settings, lakehouse, tracking, classes)
         unlogged = [
@@ -128,9 +122,8 @@ def build_assets(
         }
         # Marked after logging: a process that dies in between logs the figures again, which changes
         # nothing.
-        lakehouse.record(
-            MODEL_EVALUATION, [recorded(s, is_logged=True) for s in unlogged], context.run.run_id
-        )
+        marked = [with_details(s, is_logged=True) for s in unlogged]
+        lakehouse.record(MODEL_EVALUATION, marked, work.run_id)
         return report(context, MODEL_EVALUATION, requested, outcome, by_month=told)
 
     @dg.asset(
@@ -145,15 +138,7 @@ def build_assets(
     ) -> dg.MaterializeResult:
         tracking.check()
         requested = [int(key) for key in context.partition_keys]
-        training = Training(
-            settings,
-            specs,
-            lakehouse,
-            tracking,
-            run_tags(context, settings),
-            context.run.run_id,
-            context.log.info,
-        )
+        training = Training(specs, work_of(context, lakehouse, settings), tracking)
         outcome, told = training.run(requested)
         return report(context, CHAMPION, requested, outcome, by_month=told)
 

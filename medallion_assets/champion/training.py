@@ -7,7 +7,6 @@ How the record of champions is kept lies in champions.py.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from medallion_assets.champion.decisions import held_classes, last_decisions
 from medallion_assets.champion.stewardship import append_decisions, sync_alias
 from medallion_assets.complete import complete_months_of
 from medallion_assets.partitions import evidence_origins
-from medallion_assets.table_asset import Outcome, version_of
+from medallion_assets.slices import Outcome, Slices, version_of
 from medallion_assets.tables import (
     CHAMPION,
     DELIVERIES,
@@ -32,10 +31,11 @@ from medallion_assets.tables import (
     ZOO_FORECAST,
     ZOO_RESULT,
 )
+from medallion_assets.work import Work
 from medallion_assets.zoo.registry import BASELINE
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
 from medallion_assets.zoo.spec import ModelSpec
-from resources.lakehouse import Lakehouse, MonthWritten, Slice, TableSpec
+from resources.lakehouse import Lakehouse, MonthWritten, TableSpec
 from resources.settings import Settings
 from resources.tracking import InputTable, RunContent, Tracking
 
@@ -205,27 +205,21 @@ def leader_table(rows: pd.DataFrame) -> str:
 class Training:
     """Decides the classes of a month on its evidence, and makes the decision good."""
 
-    settings: Settings
     specs: Sequence[ModelSpec]
-    lakehouse: Lakehouse
+    work: Work
     tracking: Tracking
-    tags: Mapping[str, str]
-    dagster_run_id: str
-    log: Callable[[str], None]
 
     def run(self, months: Sequence[int]) -> tuple[Outcome, dict[int, dict[str, Any]]]:
         """Decide the months in ascending order; a month whose evidence did not change since its
         decision is left as it is.
         """
-        started = time.monotonic()
-        complete = complete_months_of(self.lakehouse.rows(DELIVERIES), self.settings)
-        slices: dict[int, Slice] = {}
-        written: dict[int, MonthWritten] = {}
+        complete = complete_months_of(self.work.lakehouse.rows(DELIVERIES), self.work.settings)
+        slices = Slices(self.work, CHAMPION)
         told: dict[int, dict[str, Any]] = {}
         for month in sorted(months):
-            decisions = sync_alias(self.lakehouse, self.tracking)
+            decisions = sync_alias(self.work.lakehouse, self.tracking)
             if month not in complete:
-                self.log(f"champion: {month} is not complete, nothing decided")
+                self.work.log(f"champion: {month} is not complete, nothing decided")
                 continue
             version = self._evidence_version(month)
             own = (
@@ -233,52 +227,51 @@ class Training:
                 .sort_values("decision_number")
                 .drop_duplicates("demand_class", keep="last")
             )
-            count = len(own)
+            written = MonthWritten(len(own), version)
             if own.empty or set(own["evidence_version"]) != {version}:
                 count = self._decide(month, version, complete, decisions)
-                written[month] = MonthWritten(count, version, count)
-            slices[month] = Slice(
-                month, "", version, version, count, self.lakehouse.version(CHAMPION)
-            )
+                written = MonthWritten(count, version, count)
+            delta_version = self.work.lakehouse.version(CHAMPION)
+            slices.note({month: written}, {month: version}, delta_version, {})
             told[month] = self._told(month)
-        return Outcome(slices, written, time.monotonic() - started), told
+        return slices.outcome(), told
 
     def _evidence_version(self, month: int) -> str:
-        evidence = self.lakehouse.slices(MODEL_EVALUATION).get(month)
+        evidence = self.work.lakehouse.slices(MODEL_EVALUATION).get(month)
         fits = {
             spec.name: s.data_version
             for spec in self.specs
-            if (s := self.lakehouse.slices(ZOO_FORECAST, spec.name).get(month))
+            if (s := self.work.lakehouse.slices(ZOO_FORECAST, spec.name).get(month))
         }
         return version_of(
             CHAMPION.code_version,
             evidence.data_version if evidence else "",
             fits,
-            self.settings.promotion.model_dump(),
+            self.work.settings.promotion.model_dump(),
         )
 
     def _decide(
         self, month: int, evidence_version: str, complete: Sequence[int], decisions: pd.DataFrame
     ) -> int:
-        f = self.settings.forecast
+        f = self.work.settings.forecast
         origins = [
             o
             for o in evidence_origins(
-                month, f.horizon, f.origins, self.settings.first_month, f.min_history
+                month, f.horizon, f.origins, self.work.settings.first_month, f.min_history
             )
             if o in complete
         ]
         classes = {spec.name: tuple(spec.classes) for spec in self.specs}
-        rows = self.lakehouse.read(MODEL_EVALUATION, [month]).toPandas()
+        rows = self.work.lakehouse.read(MODEL_EVALUATION, [month]).toPandas()
         losses = evaluation.part_losses(
-            self.lakehouse.read(ZOO_RESULT, [month]), classes, f.horizon
+            self.work.lakehouse.read(ZOO_RESULT, [month]), classes, f.horizon
         ).toPandas()
         serving = last_decisions(decisions)["champion"].to_dict() if len(decisions) else {}
         incumbents = {
             name: None if serving.get(name) == BASELINE else serving.get(name)
             for name in DEMAND_CLASSES
         }
-        settings, held = self.settings.promotion, held_classes(decisions)
+        settings, held = self.work.settings.promotion, held_classes(decisions)
         verdicts = promotion.decide(
             month, rows, losses, len(origins), incumbents, self.specs, settings, f.k_min, held=held
         )
@@ -319,7 +312,7 @@ class Training:
             raise
         self.tracking.set_alias(version)
         for verdict in made:
-            self.log(f"{month} {verdict.demand_class}: {verdict.decision}. {verdict.reason}")
+            self.work.log(f"{month} {verdict.demand_class}: {verdict.decision}. {verdict.reason}")
         return len(made)
 
     def _register(
@@ -335,7 +328,7 @@ class Training:
         """
         identity = {"month": str(month), "kind": "training" if kind == "champion" else kind}
         self.tracking.end_killed(identity)
-        run_id = self.tracking.start(f"{kind} {month}", {**identity, **self.tags})
+        run_id = self.tracking.start(f"{kind} {month}", {**identity, **self.work.tags})
         try:
             manifest = self._manifest(month, verdicts, decisions)
             self.tracking.log(run_id, self._content(month, verdicts, manifest, rows))
@@ -375,7 +368,9 @@ class Training:
         self, made: Sequence[promotion.Decision], evidence_version: str, decisions: pd.DataFrame
     ) -> None:
         append_decisions(
-            self.lakehouse, [replace(v, evidence_version=evidence_version) for v in made], decisions
+            self.work.lakehouse,
+            [replace(v, evidence_version=evidence_version) for v in made],
+            decisions,
         )
 
     def _manifest(
@@ -394,7 +389,7 @@ class Training:
         def fit_of(model: str) -> ServedModel:
             if model not in loaded:
                 loaded[model] = self.tracking.load(
-                    self.lakehouse.slices(ZOO_FORECAST, model)[month].details["run_id"]
+                    self.work.lakehouse.slices(ZOO_FORECAST, model)[month].details["run_id"]
                 )
             return next(iter(loaded[model].entries.values()))
 
@@ -405,7 +400,7 @@ class Training:
             entries[verdict.demand_class] = (
                 fit_of(verdict.champion) if takes_new or kept is None else kept
             )
-        return DemandForecaster(entries, self.settings.forecast.horizon)
+        return DemandForecaster(entries, self.work.settings.forecast.horizon)
 
     def _content(
         self,
@@ -420,7 +415,7 @@ class Training:
             for v in verdicts
             for name in ("champion_wql", "baseline_wql", "oracle_wql", "champion_bias")
         }
-        shown = {"is_simulated": self.settings.is_simulated}
+        shown = {"is_simulated": self.work.settings.is_simulated}
         pictures = (
             {"model_comparison.png": plots.rendered(plots.model_comparison(rows, **shown)).png}
             if len(rows)
@@ -433,9 +428,9 @@ class Training:
             metrics=metrics,
             inputs=[
                 InputTable(
-                    self.lakehouse.name(t),
-                    self.lakehouse.path(t),
-                    self.lakehouse.version(t),
+                    self.work.lakehouse.name(t),
+                    self.work.lakehouse.path(t),
+                    self.work.lakehouse.version(t),
                     f"month-{month}",
                 )
                 for t in (MODEL_EVALUATION, ZOO_RESULT)
@@ -452,7 +447,7 @@ class Training:
         )
 
     def _told(self, month: int) -> dict[str, Any]:
-        rows = self.lakehouse.rows(CHAMPION)
+        rows = self.work.lakehouse.rows(CHAMPION)
         rows = (
             rows[rows["yyyymm"] == month]
             .sort_values("decision_number")

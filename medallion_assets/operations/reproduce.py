@@ -14,7 +14,9 @@ import pandas as pd
 
 from medallion_assets.partitions import month_range
 from medallion_assets.tables import DECILES, DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST
-from medallion_assets.zoo.backtest import EVIDENCE_VERSION, Backtest, input_table
+from medallion_assets.work import Work
+from medallion_assets.zoo.backtest import EVIDENCE_VERSION, Backtest
+from medallion_assets.zoo.fitting import input_table
 from medallion_assets.zoo.registry import model
 from medallion_assets.zoo.spec import ModelSpec, Parameters
 from resources.errors import Refused
@@ -72,8 +74,9 @@ def reproduce(
     stored = _stored(pinned, spec, origin, run, lakehouse)
     again = _as_of(settings, run)
     parameters, changed = _parameters(spec, run)
-    backtest = Backtest(spec, again, pinned, tracking, {}, "", log)
-    made = backtest.again(origin, parameters).select("part_number", "horizon", *NUMBERS).toPandas()
+    backtest = Backtest(spec, Work(again, pinned, "", log), tracking)
+    made = backtest.fitting.again(origin, parameters)
+    made = made.select("part_number", "horizon", *NUMBERS).toPandas()
     return _compared(
         run, spec, origin, stored, made, [*_moved(run), *changed, *_other_rows(pinned, run)]
     )

@@ -28,7 +28,8 @@ from medallion_assets.partitions import add_months, month_index, month_range
 from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, TRIGGER_TAG, Plan, Plans
 from medallion_assets.policies import step_message
 from medallion_assets.silver.assets import master_version
-from medallion_assets.table_asset import asset_key, version_of
+from medallion_assets.slices import version_of
+from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import DELIVERIES, DEMAND_FORECAST, TABLES
 from medallion_assets.zoo.registry import enabled
 from resources import workers

@@ -7,12 +7,8 @@ import dagster as dg
 from medallion_assets.policies import retry_transient
 from medallion_assets.report import page as pages
 from medallion_assets.report.reporting import Reporting
-from medallion_assets.table_asset import (
-    asset_key,
-    monthly_options,
-    run_tags,
-    version_of,
-)
+from medallion_assets.slices import version_of
+from medallion_assets.table_asset import asset_key, monthly_options, work_of
 from medallion_assets.tables import (
     CHAMPION,
     DEMAND_FEATURES,
@@ -65,9 +61,7 @@ def build_assets(
         tracking: dg.ResourceParam[Tracking],
         reports: dg.ResourceParam[ReportFiles],
     ) -> dg.MaterializeResult:
-        reporting = Reporting(
-            settings, lakehouse, tracking, reports, run_tags(context, settings), context.log.info
-        )
+        reporting = Reporting(work_of(context, lakehouse, settings), tracking, reports)
         told = {key: reporting.run(int(key)) for key in context.partition_keys}
         for key, metadata in told.items():
             context.add_asset_metadata(metadata, partition_key=key)

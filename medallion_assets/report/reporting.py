@@ -6,7 +6,7 @@ What the page says lies in report.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from medallion_assets.served.published import (
     forecast_rows,
     published_origins,
 )
-from medallion_assets.table_asset import version_of
+from medallion_assets.slices import version_of
 from medallion_assets.tables import (
     CHAMPION,
     DEMAND_FEATURES,
@@ -35,6 +35,7 @@ from medallion_assets.tables import (
     PARTS,
     RETRAINING_DECISION,
 )
+from medallion_assets.work import Work
 from resources.errors import without_credentials
 from resources.lakehouse import Lakehouse
 from resources.reports import ReportFiles
@@ -48,24 +49,23 @@ DRAWN_MONTHS = 36
 class Reporting:
     """Makes the report of an origin, unless one is there that was made from the same."""
 
-    settings: Settings
-    lakehouse: Lakehouse
+    work: Work
     tracking: Tracking
     files: ReportFiles
-    tags: Mapping[str, str]
-    log: Callable[[str], None]
 
     def run(self, origin: int) -> dict[str, Any]:
         """Metadata of the month: where the report lies, whether it was written, and the parts with
         the largest error as a picture.
         """
-        if origin not in published_origins(self.lakehouse):
-            self.log(f"monthly_report: nothing is published for {origin}, so there is no report")
+        if origin not in published_origins(self.work.lakehouse):
+            self.work.log(
+                f"monthly_report: nothing is published for {origin}, so there is no report"
+            )
             return {"result": "nothing published"}
         name = report_name(origin)
         edition, before = (
-            current_edition(self.lakehouse, origin),
-            edition_before(self.lakehouse, origin),
+            current_edition(self.work.lakehouse, origin),
+            edition_before(self.work.lakehouse, origin),
         )
         decisions, retraining = self._decisions(origin), self._retraining(origin, before)
         made_from = self._version(edition, before, decisions, retraining)
@@ -95,7 +95,7 @@ class Reporting:
         try:
             self.tracking.check()
             run_id = self.tracking.start(
-                f"report {origin}", {"month": str(origin), "kind": "report", **self.tags}
+                f"report {origin}", {"month": str(origin), "kind": "report", **self.work.tags}
             )
             self.tracking.log(run_id, RunContent(texts={name: page}))
             self.tracking.commit(run_id)
@@ -104,7 +104,7 @@ class Reporting:
         # wrong
         except Exception as error:
             why = without_credentials(str(error))
-            self.log(
+            self.work.log(
                 f"monthly_report: {origin} is not in MLflow, only at {self.files.path(name)}: {why}"
             )
             return {"mlflow": f"not logged: {why}"}
@@ -117,7 +117,7 @@ class Reporting:
         retraining: pd.DataFrame,
     ) -> str:
         """Hash of everything the page is made from."""
-        origin, settings = edition.origin, self.settings
+        origin, settings = edition.origin, self.work.settings
         months = {
             DEMAND_FORECAST: [
                 *_judged_origins(origin),
@@ -131,7 +131,7 @@ class Reporting:
         }
         read = []
         for table, wanted in months.items():
-            stored = self.lakehouse.slices(table)
+            stored = self.work.lakehouse.slices(table)
             read += [
                 [table.id, month, stored[month].data_version] for month in wanted if month in stored
             ]
@@ -154,7 +154,7 @@ class Reporting:
         decisions: pd.DataFrame,
         retraining: pd.DataFrame,
     ) -> report.ReportData:
-        origin, lakehouse = edition.origin, self.lakehouse
+        origin, lakehouse = edition.origin, self.work.lakehouse
         demand = lakehouse.totals(
             MONTHLY_DEMAND,
             ["yyyymm", "is_complete"],
@@ -183,8 +183,8 @@ class Reporting:
             evaluation=lakehouse.rows(MODEL_EVALUATION, months=self._evaluated(decisions)),
             decisions=decisions,
             retraining=retraining,
-            costs=self.settings.promotion,
-            is_simulated=self.settings.is_simulated,
+            costs=self.work.settings.promotion,
+            is_simulated=self.work.settings.is_simulated,
         )
 
     def _vintages(self, edition: Edition) -> pd.DataFrame:
@@ -192,7 +192,9 @@ class Reporting:
         columns = ["vintage", "published_at", "reason"]
         if edition.vintage == 1:
             return pd.DataFrame(columns=columns)
-        rows = self.lakehouse.rows(DEMAND_FORECAST, columns, [edition.origin]).drop_duplicates()
+        rows = self.work.lakehouse.rows(
+            DEMAND_FORECAST, columns, [edition.origin]
+        ).drop_duplicates()
         return pd.DataFrame(
             [
                 (
@@ -208,14 +210,14 @@ class Reporting:
     def _shown(self, origin: int, parts: Sequence[str]) -> tuple[pd.DataFrame, dict[str, str]]:
         """Demand and descriptions of the parts on the page, and of no other."""
         months = month_range(add_months(origin, 1 - report.HISTORY_MONTHS), origin)
-        history = self.lakehouse.rows(
+        history = self.work.lakehouse.rows(
             MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty"], months, parts=parts
         )
-        known = self.lakehouse.rows(PARTS, ["part_number", "description"], parts=parts)
+        known = self.work.lakehouse.rows(PARTS, ["part_number", "description"], parts=parts)
         return history, dict(zip(known["part_number"], known["description"], strict=True))
 
     def _decisions(self, origin: int) -> pd.DataFrame:
-        decisions = self.lakehouse.rows(CHAMPION)
+        decisions = self.work.lakehouse.rows(CHAMPION)
         return (
             decisions[decisions["yyyymm"] <= origin]
             .sort_values("decision_number")
@@ -225,13 +227,13 @@ class Reporting:
     def _retraining(self, origin: int, before: Edition | None) -> pd.DataFrame:
         """Decisions whether to train, since the origin before."""
         after = before.origin if before else add_months(origin, -1)
-        return self.lakehouse.rows(
+        return self.work.lakehouse.rows(
             RETRAINING_DECISION, months=month_range(add_months(after, 1), origin)
         )
 
     def _evaluated(self, decisions: pd.DataFrame) -> list[int]:
         """The newest month whose decisions rest on an evaluation."""
-        stored = self.lakehouse.slices(MODEL_EVALUATION)
+        stored = self.work.lakehouse.slices(MODEL_EVALUATION)
         months = [
             month
             for month in decisions["yyyymm"].unique()

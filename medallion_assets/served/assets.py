@@ -11,15 +11,14 @@ from medallion_assets.policies import retry_transient
 from medallion_assets.report.reporting import accuracy_pictures
 from medallion_assets.served import accuracy
 from medallion_assets.served.publishing import Publication
+from medallion_assets.slices import Input, Months, Reader
 from medallion_assets.table_asset import (
-    Input,
-    Months,
-    Reader,
     asset_key,
     asset_options,
+    permission_to_supersede,
     report,
-    superseding,
     table_asset,
+    work_of,
 )
 from medallion_assets.tables import (
     CHAMPION,
@@ -55,11 +54,9 @@ def build_assets(
         tracking: dg.ResourceParam[Tracking],
     ) -> dg.MaterializeResult:
         requested = [int(key) for key in context.partition_keys]
-        publication = Publication(
-            settings, lakehouse, tracking, context.run.run_id, context.log.info
-        )
-        with superseding(context, lakehouse, settings, DEMAND_FORECAST) as allow:
-            outcome = publication.run(requested, allow)
+        work = work_of(context, lakehouse, settings)
+        with permission_to_supersede(context, work, DEMAND_FORECAST) as allow:
+            outcome = Publication(work, tracking).run(requested, allow)
         pictures = (
             {"forecast": _served_picture(lakehouse, settings, max(outcome.slices))}
             if outcome.slices

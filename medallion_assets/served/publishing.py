@@ -7,7 +7,6 @@ Nothing is fitted or chosen here; the model and its version come from the decisi
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from medallion_assets.champion.decisions import serving_version
 from medallion_assets.champion.stewardship import sync_alias
 from medallion_assets.complete import complete_months_of
 from medallion_assets.served import transforms
-from medallion_assets.table_asset import Outcome, version_of
+from medallion_assets.slices import Outcome, Slices, version_of
 from medallion_assets.tables import (
     CHAMPION,
     DECILES,
@@ -31,13 +30,13 @@ from medallion_assets.tables import (
     MONTHLY_DEMAND,
     ZOO_FORECAST,
 )
-from medallion_assets.zoo.backtest import packed_history, window
+from medallion_assets.work import Work
 from medallion_assets.zoo.buckets import apply_by_bucket
+from medallion_assets.zoo.reading import packed_history, window
 from medallion_assets.zoo.registry import BASELINE, model
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
 from medallion_assets.zoo.spec import FORECAST_COLUMNS
-from resources.lakehouse import Lakehouse, MonthWritten, Slice
-from resources.settings import Settings
+from resources.lakehouse import MonthWritten, Slice
 from resources.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -55,11 +54,8 @@ SERVED_DDL = (
 class Publication:
     """Publishes origins, oldest first."""
 
-    settings: Settings
-    lakehouse: Lakehouse
+    work: Work
     tracking: Tracking
-    run_id: str
-    log: Callable[[str], None]
     _models: dict[int, DemandForecaster] = field(default_factory=dict)
 
     def run(
@@ -72,69 +68,58 @@ class Publication:
         supersede although demand known by then is the same; it raises Refused where that needs a
         plan.
         """
-        started = time.monotonic()
-        complete = complete_months_of(self.lakehouse.rows(DELIVERIES), self.settings)
+        complete = complete_months_of(self.work.lakehouse.rows(DELIVERIES), self.work.settings)
         decisions = self._decisions()
-        stored = self.lakehouse.slices(DEMAND_FORECAST)
+        slices = Slices(self.work, DEMAND_FORECAST)
         demand, features = (
-            self.lakehouse.slices(MONTHLY_DEMAND),
-            self.lakehouse.slices(DEMAND_FEATURES),
+            self.work.lakehouse.slices(MONTHLY_DEMAND),
+            self.work.lakehouse.slices(DEMAND_FEATURES),
         )
-        slices: dict[int, Slice] = {}
         due: list[tuple[int, int | None, str, str]] = []
         for origin in sorted(months):
             if origin not in complete:
-                self.log(f"demand_forecast: {origin} is not complete, nothing published")
+                self.work.log(f"demand_forecast: {origin} is not complete, nothing published")
                 continue
             version = serving_version(decisions, origin) if len(decisions) else None
             known = [
                 [m, s.data_version]
-                for m in window(self.settings, origin)
+                for m in window(self.work.settings, origin)
                 for s in (demand.get(m), features.get(m) if m == origin else None)
                 if s
             ]
             made_from = version_of(
-                DEMAND_FORECAST.code_version, version, known, self.settings.forecast.horizon
+                DEMAND_FORECAST.code_version, version, known, self.work.settings.forecast.horizon
             )
-            if origin in stored and stored[origin].input_version == made_from:
-                slices[origin] = stored[origin]
+            if slices.is_current(origin, made_from):
+                slices.keep(origin)
             else:
                 due.append((origin, version, version_of(known), made_from))
         allow(
             [
                 o
                 for o, version, seen, _ in due
-                if o in stored and _is_superseded(stored[o], version, seen)
+                if o in slices.stored and _is_superseded(slices.stored[o], version, seen)
             ]
         )
-        written: dict[int, MonthWritten] = {}
         for origin, version, seen, made_from in due:
-            count, vintage, rows = self._publish(origin, version, stored.get(origin))
+            former = slices.stored.get(origin)
+            count, vintage, rows = self._publish(origin, version, former)
+            published = f"{vintage}-{version_of(made_from)}"
+            data_version = published if count else former.data_version if former else ""
             details = {"vintage": vintage, "registry_version": version, "seen": seen}
-            slices[origin] = Slice(
-                origin,
-                "",
-                (
-                    f"{vintage}-{version_of(made_from)}"
-                    if count
-                    else stored[origin].data_version
-                    if origin in stored
-                    else ""
-                ),
-                made_from,
-                rows,
-                self.lakehouse.version(DEMAND_FORECAST),
-                details,
+            slices.record(
+                {origin: MonthWritten(rows, data_version, count)},
+                {origin: made_from},
+                self.work.lakehouse.version(DEMAND_FORECAST),
+                {origin: details},
             )
-            written[origin] = MonthWritten(rows, slices[origin].data_version, count)
-            self.lakehouse.record(DEMAND_FORECAST, [slices[origin]], self.run_id)
-        return Outcome(slices, written, time.monotonic() - started)
+        return slices.outcome()
 
     def _decisions(self) -> pd.DataFrame:
-        decisions = self.lakehouse.rows(CHAMPION)
+        decisions = self.work.lakehouse.rows(CHAMPION)
         if len(decisions):
             self.tracking.check()
-            return sync_alias(self.lakehouse, self.tracking)
+            return sync_alias(self.work.lakehouse, self.tracking)
         return decisions
 
     def _publish(
@@ -144,19 +129,19 @@ class Publication:
         of it.
         """
         inputs = {
-            self.lakehouse.name(t): self.lakehouse.version(t)
+            self.work.lakehouse.name(t): self.work.lakehouse.version(t)
             for t in (MONTHLY_DEMAND, DEMAND_FEATURES)
         }
         stamps = {
             "registry_version": F.lit(version).cast("int"),
             "input_versions": F.lit(json.dumps(inputs, sort_keys=True)),
-            "run_id": F.lit(self.run_id),
+            "run_id": F.lit(self.work.run_id),
             "published_at": F.lit(datetime.now(UTC)),
         }
-        rows = self.lakehouse.engine.hold(self._rows(origin, version).withColumns(stamps))
-        number = self.lakehouse.next_number(DEMAND_FORECAST)
+        rows = self.work.lakehouse.engine.hold(self._rows(origin, version).withColumns(stamps))
+        number = self.work.lakehouse.next_number(DEMAND_FORECAST)
         try:
-            published = self.lakehouse.read(DEMAND_FORECAST, [origin])
+            published = self.work.lakehouse.read(DEMAND_FORECAST, [origin])
             newest = published.agg(F.max("vintage").alias("vintage")).collect()[0]["vintage"] or 0
             count = rows.count()
             reason = None
@@ -167,12 +152,12 @@ class Publication:
                 if not changed:
                     return 0, newest, count
                 reason = self._reason(version, former, changed)
-                self.log(f"demand_forecast: origin {origin}, vintage {newest + 1}: {reason}")
-            self.lakehouse.append(
+                self.work.log(f"demand_forecast: origin {origin}, vintage {newest + 1}: {reason}")
+            self.work.lakehouse.append(
                 DEMAND_FORECAST, transforms.demand_forecast(rows, newest + 1, reason), number
             )
         finally:
-            self.lakehouse.engine.release(rows)
+            self.work.lakehouse.engine.release(rows)
         return count, newest + 1, count
 
     def _reason(self, version: int | None, former: Slice | None, changed: int) -> str:
@@ -189,17 +174,17 @@ class Publication:
     def _rows(self, origin: int, version: int | None) -> DataFrame:
         model_ = self._model(version, origin)
         histories, answered = (
-            packed_history(self.lakehouse, self.settings, origin),
+            packed_history(self.work.lakehouse, self.work.settings, origin),
             self._answered(model_, origin),
         )
-        buckets, in_engine = self.settings.zoo.buckets, self.lakehouse.engine.python
+        buckets, in_engine = self.work.settings.zoo.buckets, self.work.lakehouse.engine.python
         forecasts = apply_by_bucket(
             histories, answered, buckets, model_.by_bucket(origin), SERVED_DDL, in_engine
         )
         served = transforms.served_rows(forecasts, BASELINE, version is not None)
-        features = self.lakehouse.read(DEMAND_FEATURES, [origin])
+        features = self.work.lakehouse.read(DEMAND_FEATURES, [origin])
         return served.unionByName(
-            transforms.excluded_rows(features, self.settings.forecast.active_months)
+            transforms.excluded_rows(features, self.work.settings.forecast.active_months)
         )
 
     def _answered(self, model_: DemandForecaster, origin: int) -> DataFrame:
@@ -207,18 +192,19 @@ class Publication:
         FORECAST_COLUMNS. Not made again.
         """
         inputs = {
-            table.id: self.lakehouse.version(table) for table in (MONTHLY_DEMAND, DEMAND_FEATURES)
+            table.id: self.work.lakehouse.version(table)
+            for table in (MONTHLY_DEMAND, DEMAND_FEATURES)
         }
         runs = []
         for _, entry in model_.models():
-            stored = self.lakehouse.slices(ZOO_FORECAST, entry.model).get(origin)
+            stored = self.work.lakehouse.slices(ZOO_FORECAST, entry.model).get(origin)
             if stored and (stored.details["run_id"], stored.details["inputs"]) == (
                 entry.run_id,
                 inputs,
             ):
                 runs.append((entry.model, entry.run_id))
         names, run_ids = {name for name, _ in runs}, {run_id for _, run_id in runs}
-        rows = self.lakehouse.read(ZOO_FORECAST, [origin]).where(
+        rows = self.work.lakehouse.read(ZOO_FORECAST, [origin]).where(
             F.col("model").isin(sorted(names)) & F.col("run_id").isin(sorted(run_ids))
         )
         return rows.select("run_id", *FORECAST_COLUMNS)
@@ -239,12 +225,12 @@ class Publication:
             nothing,
             nothing,
             origin,
-            self.settings.forecast.horizon,
-            self.settings.forecast.seed,
+            self.work.settings.forecast.horizon,
+            self.work.settings.forecast.seed,
         )
         entry = ServedModel(BASELINE, forecaster, fitted, origin, "")
         return DemandForecaster(
-            dict.fromkeys(DEMAND_CLASSES, entry), self.settings.forecast.horizon
+            dict.fromkeys(DEMAND_CLASSES, entry), self.work.settings.forecast.horizon
         )
 
 

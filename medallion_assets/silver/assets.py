@@ -16,7 +16,8 @@ from medallion_assets.bronze.lines import adopted_lines
 from medallion_assets.bronze.transforms import superseded_months
 from medallion_assets.partitions import month_range
 from medallion_assets.silver import transforms
-from medallion_assets.table_asset import Input, Months, Reader, table_asset
+from medallion_assets.slices import Input, Months, Reader
+from medallion_assets.table_asset import table_asset
 from medallion_assets.tables import (
     BRONZE_SALES_ORDERS,
     DEMAND_FEATURES,

@@ -9,16 +9,8 @@ from pyspark.sql import functions as F
 
 from medallion_assets.bronze.lines import adopted_lines
 from medallion_assets.policies import retry_transient
-from medallion_assets.table_asset import (
-    Input,
-    Months,
-    Reader,
-    asset_key,
-    asset_options,
-    report,
-    retry_on_conflict,
-    table_asset,
-)
+from medallion_assets.slices import Input, Months, Reader, retry_on_conflict
+from medallion_assets.table_asset import asset_key, asset_options, report, table_asset, work_of
 from medallion_assets.tables import (
     BRONZE_SALES_ORDERS,
     CHAMPION,
@@ -52,7 +44,7 @@ def build_assets(
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]
     ) -> dg.MaterializeResult:
         requested = [int(key) for key in context.partition_keys]
-        policy = RetrainingPolicy(settings, lakehouse, context.run.run_id, context.log.info)
+        policy = RetrainingPolicy(work_of(context, lakehouse, settings))
         outcome = retry_on_conflict(lambda: policy.run(requested))
         fresh = policy.freshness()
         for spec, months in fresh.items():

@@ -7,15 +7,14 @@ What is decided lies in watch/retraining.py, who acts on it in watch/sensors.py.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from medallion_assets.champion.decisions import plain, trained_months
 from medallion_assets.complete import complete_months_of
 from medallion_assets.partitions import add_months, month_range
-from medallion_assets.table_asset import Outcome, version_of
+from medallion_assets.slices import Outcome, Slices, version_of
 from medallion_assets.tables import (
     BRONZE_SALES_ORDERS,
     CHAMPION,
@@ -33,8 +32,8 @@ from medallion_assets.tables import (
 )
 from medallion_assets.watch.freshness import TableMonths, table_months, unread_months
 from medallion_assets.watch.retraining import DRIFT_COLUMNS, decide
-from resources.lakehouse import Lakehouse, MonthWritten, Slice
-from resources.settings import Settings
+from medallion_assets.work import Work
+from resources.lakehouse import MonthWritten
 
 SERVED = (DEMAND_FORECAST, FORECAST_ACCURACY)
 MONTHLY = (
@@ -52,10 +51,7 @@ MONTHLY = (
 class RetrainingPolicy:
     """Decides for the newest complete month, and tells how fresh the tables are."""
 
-    settings: Settings
-    lakehouse: Lakehouse
-    run_id: str
-    log: Callable[[str], None]
+    work: Work
 
     def run(self, months: Sequence[int]) -> Outcome:
         """Append the decision where the newest complete month is among ``months`` and its last row
@@ -63,26 +59,34 @@ class RetrainingPolicy:
 
         Raises ConcurrentWrite when somebody else decided in between: nothing was appended then.
         """
-        started = time.monotonic()
+        slices = Slices(self.work, RETRAINING_DECISION)
         complete = self._complete()
-        if self.settings.retraining.mode == "off" or not complete or complete[-1] not in months:
+        if (
+            self.work.settings.retraining.mode == "off"
+            or not complete
+            or complete[-1] not in months
+        ):
             why = (
                 "retraining.mode is off"
-                if self.settings.retraining.mode == "off"
+                if self.work.settings.retraining.mode == "off"
                 else "the newest complete month is not among them"
             )
-            self.log(f"retraining_decision: nothing decided, {why}")
-            return Outcome({}, {}, time.monotonic() - started)
-        month, monitoring = complete[-1], self.settings.monitoring
-        former = self.lakehouse.rows(RETRAINING_DECISION)
+            self.work.log(f"retraining_decision: nothing decided, {why}")
+            return slices.outcome()
+        month, monitoring = complete[-1], self.work.settings.monitoring
+        former = self.work.lakehouse.rows(RETRAINING_DECISION)
         window = month_range(add_months(month, 1 - monitoring.drift_window_months), month)
-        verdicts = self.lakehouse.rows(DEMAND_DRIFT, DRIFT_COLUMNS, window)
+        verdicts = self.work.lakehouse.rows(DEMAND_DRIFT, DRIFT_COLUMNS, window)
         made = decide(
-            month, trained_months(self.lakehouse.rows(CHAMPION)), verdicts, former, self.settings
+            month,
+            trained_months(self.work.lakehouse.rows(CHAMPION)),
+            verdicts,
+            former,
+            self.work.settings,
         )
         row = made._asdict() | {
             "evidence_months": json.dumps(made.evidence_months),
-            "mode": self.settings.retraining.mode,
+            "mode": self.work.settings.retraining.mode,
         }
         version = version_of(row)
         standing = former[former["yyyymm"] == month].sort_values("decision_number")
@@ -93,35 +97,31 @@ class RetrainingPolicy:
             number = int(former["decision_number"].max()) + 1 if len(former) else 1
             stamps = {
                 "decision_number": number,
-                "run_id": self.run_id,
+                "run_id": self.work.run_id,
                 "decided_at": datetime.now(UTC),
             }
-            self.lakehouse.append(
+            self.work.lakehouse.append(
                 RETRAINING_DECISION,
-                self.lakehouse.create_frame(RETRAINING_DECISION, [row | stamps]),
+                self.work.lakehouse.create_frame(RETRAINING_DECISION, [row | stamps]),
                 number=number,
             )
-        self.log(f"retraining_decision: {made.decision}: {made.reason}")
+        self.work.log(f"retraining_decision: {made.decision}: {made.reason}")
         count = len(standing) + is_new
         told = {"decision": made.decision, "reason": made.reason} | (
             {"cause": made.cause} if made.cause else {}
         )
-        stored = Slice(
-            month, "", version, version, count, self.lakehouse.version(RETRAINING_DECISION), told
-        )
-        return Outcome(
-            {month: stored},
-            {month: MonthWritten(count, version, int(is_new))},
-            time.monotonic() - started,
-        )
+        delta_version = self.work.lakehouse.version(RETRAINING_DECISION)
+        written = MonthWritten(count, version, int(is_new))
+        slices.note({month: written}, {month: version}, delta_version, {month: told})
+        return slices.outcome()
 
     def freshness(self) -> dict[TableSpec, TableMonths]:
         """How each table that is made by month stands."""
         complete = self._complete()
-        bronze = self.lakehouse.slices(BRONZE_SALES_ORDERS)
+        bronze = self.work.lakehouse.slices(BRONZE_SALES_ORDERS)
         held = {month: stored.details["deliveries"] for month, stored in bronze.items()}
-        unread = unread_months(self.lakehouse.rows(DELIVERIES), held, self.settings)
-        stored = {spec: self.lakehouse.slices(spec) for spec in MONTHLY}
+        unread = unread_months(self.work.lakehouse.rows(DELIVERIES), held, self.work.settings)
+        stored = {spec: self.work.lakehouse.slices(spec) for spec in MONTHLY}
         return {
             spec: table_months(
                 {m: s.details.get("is_complete", True) for m, s in slices.items()},
@@ -133,4 +133,4 @@ class RetrainingPolicy:
         }
 
     def _complete(self) -> list[int]:
-        return complete_months_of(self.lakehouse.rows(DELIVERIES), self.settings)
+        return complete_months_of(self.work.lakehouse.rows(DELIVERIES), self.work.settings)

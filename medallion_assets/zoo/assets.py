@@ -11,9 +11,9 @@ from medallion_assets.policies import retry_transient
 from medallion_assets.table_asset import (
     asset_key,
     asset_options,
-    permitted,
     report,
-    run_tags,
+    work_of,
+    write_with_permission,
 )
 from medallion_assets.tables import DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST
 from medallion_assets.zoo.backtest import Backtest
@@ -65,19 +65,11 @@ def _model_asset(
     ) -> dg.MaterializeResult:
         tracking.check()
         requested = [int(key) for key in context.partition_keys]
-        backtest = Backtest(
-            spec,
-            settings,
-            lakehouse,
-            tracking,
-            run_tags(context, settings),
-            context.run.run_id,
-            context.log.info,
-        )
-        outcome = permitted(
+        work = work_of(context, lakehouse, settings)
+        backtest = Backtest(spec, work, tracking)
+        outcome = write_with_permission(
             context,
-            lakehouse,
-            settings,
+            work,
             ZOO_FORECAST,
             requested,
             lambda permission: backtest.run(requested, permission),

@@ -54,7 +54,7 @@ from medallion_assets.tables import (
 )
 from medallion_assets.watch import assets as watch_assets
 from medallion_assets.zoo import assets as zoo_assets
-from medallion_assets.zoo import backtest, buckets
+from medallion_assets.zoo import backtest, buckets, fitting, reading
 from medallion_assets.zoo.serving import HISTORY_COLUMNS, SERVED_COLUMNS, split
 from resources.errors import Refused
 from resources.settings import RetrainingSettings, Settings, Source
@@ -280,7 +280,7 @@ def features(
 
 def packed(lakehouse: FakeLakehouse, settings: Settings, origin: int) -> FakeFrame:
     known = (
-        lakehouse.read(MONTHLY_DEMAND, backtest.window(settings, origin))
+        lakehouse.read(MONTHLY_DEMAND, reading.window(settings, origin))
         .where("is_complete")
         .toPandas()
     )
@@ -377,6 +377,8 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
             champion_assets,
             publishing,
             backtest,
+            fitting,
+            reading,
             buckets,
             checks,
         ):
@@ -435,7 +437,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                     DATA_QUALITY, months
                 )
             },
-            **{module: {"packed_history": packed} for module in (backtest, publishing)},
+            **{module: {"packed_history": packed} for module in (fitting, publishing)},
             checks: {"findings": repeated_keys},
             reporting.report: {
                 "monthly_report": lambda data, lists, history, descriptions, made_from: (

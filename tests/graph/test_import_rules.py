@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 ASSETS = "medallion_assets"
 SPARK_HOME = "resources/spark.py"
 # Registering, reading and writing by the assets; everything else in zoo/ is a model family or pure.
-ZOO_WIRING = {"assets", "backtest", "serving", "registry"}
+ZOO_WIRING = {"assets", "backtest", "fitting", "reading", "serving", "registry"}
 IMPURE = {
     "dagster",
     "dagster_deltalake",
@@ -119,7 +119,10 @@ WIRING = [
         "published",
         "reporting",
         "backtest",
+        "fitting",
+        "reading",
         "training",
+        "slices",
         "table_asset",
     }
 ]

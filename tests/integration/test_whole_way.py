@@ -27,7 +27,7 @@ from medallion_assets.partitions import month_range
 from medallion_assets.simulation import Simulation, write
 from medallion_assets.tables import DECILES
 from medallion_assets.zoo.assets import model_key
-from medallion_assets.zoo.backtest import packed_history, window
+from medallion_assets.zoo.reading import packed_history, window
 from medallion_assets.zoo.serving import HISTORY_COLUMNS, split, unpacked
 from resources.settings import Settings, parse_settings
 from resources.tracking import MlflowTracking

@@ -23,7 +23,7 @@ from medallion_assets.bronze.transforms import (
     timestamp_of,
 )
 from medallion_assets.partitions import month_range
-from medallion_assets.table_asset import retry_on_conflict
+from medallion_assets.slices import retry_on_conflict
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.engines import Engine
 from resources.lakehouse import DeltaLakehouse

@@ -16,8 +16,9 @@ from pyspark.sql import functions as F
 from medallion_assets.bronze.transforms import dated_lines
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.silver import assets, transforms
-from medallion_assets.table_asset import Input, TableBuild
+from medallion_assets.slices import Input, TableBuild
 from medallion_assets.tables import DELIVERIES, MONTHLY_DEMAND, PARTS, SILVER_SALES_ORDERS
+from medallion_assets.work import Work
 from resources.engines import Engine
 from resources.lakehouse import DeltaLakehouse, Slice, TableSpec
 from resources.settings import ForecastSettings, PartsMaster, Settings, Source
@@ -366,7 +367,7 @@ def test_parts_are_made_as_a_whole_and_future_ones_wait(
         "run",
     )
     build = TableBuild(PARTS, [Input(SILVER_SALES_ORDERS)], assets._parts, {}, is_whole=True)
-    build.run(lakehouse, settings, months, "run", print)
+    build.run(Work(settings, lakehouse, "run", print), months)
     assert lakehouse.rows(PARTS).set_index("part_number")["yyyymm"].to_dict() == {
         "P1": 202201,
         "P2": 202202,

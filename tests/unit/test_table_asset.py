@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from medallion_assets.table_asset import Input, TableBuild
+from medallion_assets.slices import Input, TableBuild
 from medallion_assets.tables import MONTHLY_DEMAND, ZOO_FORECAST
+from medallion_assets.work import Work
 from resources.lakehouse import Slice
 from resources.settings import Settings
 from tests.fakes import FakeFrame, FakeLakehouse, filled
@@ -25,7 +26,8 @@ def examined(lakehouse: FakeLakehouse, settings: Settings, *, is_open: bool) -> 
 
     before = Input(ZOO_FORECAST, lambda month, settings: [ORIGIN, YOUNGER], ("ses",), is_open)
     build = TableBuild(MONTHLY_DEMAND, [before], rows, {})  # type: ignore[arg-type]
-    return list(build.run(lakehouse, settings, [MONTH], "run", lambda text: None).written)  # type: ignore[arg-type]
+    work = Work(settings, lakehouse, "run", lambda text: None)
+    return list(build.run(work, [MONTH]).written)
 
 
 def forecast(origin: int, data_version: str) -> Slice:

@@ -27,6 +27,7 @@ from medallion_assets.tables import (
     MODEL_EVALUATION,
     ZOO_FORECAST,
 )
+from medallion_assets.work import Work
 from medallion_assets.zoo.registry import enabled
 from medallion_assets.zoo.serving import SERVED_COLUMNS, DemandForecaster, ServedModel
 from medallion_assets.zoo.spec import FORECAST_COLUMNS
@@ -212,15 +213,8 @@ class Decided:
 
     def train(self, *months: int) -> None:
         specs = enabled((NAIVE, RICH))
-        Training(
-            self.settings,
-            specs,
-            self.lakehouse,
-            self.tracking,
-            {"trigger": "person"},
-            "r",
-            self.told.append,
-        ).run(months)
+        work = Work(self.settings, self.lakehouse, "r", self.told.append, {"trigger": "person"})
+        Training(specs, work, self.tracking).run(months)
 
     def verdicts(self, month: int, *_: Any, **__: Any) -> list[Decision]:
         return [

@@ -1,0 +1,381 @@
+"""Slices of tables: is a month already made from this? If not: read, transform, write, record.
+
+Nothing here knows Dagster; table_asset.py is its face there.
+"""
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
+
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
+
+from medallion_assets import tables
+from medallion_assets.complete import complete_months_of
+from medallion_assets.partitions import add_months, month_range
+from medallion_assets.plans import NOTHING, Permission
+from medallion_assets.work import Work
+from resources.lakehouse import (
+    ConcurrentWrite,
+    Lakehouse,
+    MonthWritten,
+    Slice,
+    TableSpec,
+)
+from resources.settings import Settings
+
+Made = TypeVar("Made")
+
+ATTEMPTS_ON_CONFLICT = 3
+
+
+@dataclass(frozen=True)
+class Input:
+    """A table that an asset reads, which of its months for a month of the asset (none: the table as
+    a whole), of which writers.
+
+    Slices of an ``is_open`` input that were not there when a month was made do not make it stale: a
+    younger origin that is fitted for a later decision leaves the evidence of the earlier one as it
+    was decided upon.
+    """
+
+    spec: TableSpec
+    months: Callable[[int, Settings], Sequence[int]] | None = None
+    writers: tuple[str, ...] = ("",)
+    is_open: bool = False
+
+    @staticmethod
+    def same_month(month: int, settings: Settings) -> list[int]:
+        """The month itself."""
+        return [month]
+
+    @staticmethod
+    def up_to(month: int, settings: Settings) -> list[int]:
+        """All months up to the month."""
+        return month_range(settings.first_month, month)
+
+    @staticmethod
+    def through(months_back: int) -> Callable[[int, Settings], list[int]]:
+        """The month and so many before it."""
+        return lambda month, settings: month_range(
+            max(settings.first_month, add_months(month, -months_back)), month
+        )
+
+
+class Months(NamedTuple):
+    """What a transform may know of months: those to make, and those that are complete."""
+
+    wanted: list[int]
+    complete: frozenset[int]
+
+
+class Reader:
+    """What a transform may read: the declared inputs at the versions that are recorded, cut to the
+    months it needs, the register of deliveries, adopted tables.
+    """
+
+    def __init__(
+        self,
+        lakehouse: Lakehouse,
+        settings: Settings,
+        inputs: Sequence[Input],
+        months: Sequence[int],
+        deliveries: pd.DataFrame,
+        slices: Mapping[str, Sequence[Slice]],
+        versions: Mapping[str, int],
+    ):
+        self._versions = versions
+        self._lakehouse, self._settings = lakehouse, settings
+        self._inputs = {i.spec.id: i for i in inputs}
+        self._months = months
+        self._slices = slices
+        self.deliveries = deliveries
+
+    def __call__(self, spec: TableSpec) -> DataFrame:
+        """A declared input; KeyError for another table."""
+        declared = self._inputs[spec.id]
+        months = None
+        if declared.months is not None:
+            months = sorted(
+                {
+                    month
+                    for wanted in self._months
+                    for month in declared.months(wanted, self._settings)
+                }
+            )
+        return self._lakehouse.read(
+            spec, months, version if (version := self._versions[spec.id]) >= 0 else None
+        )
+
+    def stored(self, spec: TableSpec) -> set[int]:
+        """Months that a declared input holds."""
+        return {stored.yyyymm for stored in self._slices[spec.id]}
+
+    def shared(
+        self, key: tuple[object, ...], build: Callable[[], DataFrame], is_first: bool
+    ) -> DataFrame:
+        """A frame that transforms of one run share, held: ``is_first`` makes it for all, others
+        take it where it is there, or make their own.
+        """
+        name = version_of(key, sorted(self._versions.items()))
+        if is_first:
+            return self._lakehouse.kept((name,), build)
+        held = self._lakehouse.held((name,))
+        return self._lakehouse.kept((name, uuid.uuid4().hex), build) if held is None else held
+
+    def external(self, table: str) -> DataFrame:
+        """A table that is not ours."""
+        return self._lakehouse.read_external(table)
+
+    @property
+    def spark(self) -> SparkSession:
+        return self._lakehouse.spark
+
+
+Transform = Callable[[Reader, Months, Settings], "DataFrame"]
+
+
+def version_of(*parts: object) -> str:
+    """A short hash of values that have a stable text."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an examination of months did: what is stored for each now, what was written, and which
+    were left as they were.
+    """
+
+    slices: Mapping[int, Slice]
+    written: Mapping[int, MonthWritten]
+    seconds: float
+
+    @property
+    def unchanged(self) -> list[int]:
+        return sorted(set(self.slices) - {m for m, w in self.written.items() if w.is_changed})
+
+
+class Slices:
+    """The months of one table, and of one writer, in one run: which are current, which were made.
+
+    Ask ``is_current``, then ``keep`` the slice as it is, or write it and ``record`` it.
+    """
+
+    def __init__(self, work: Work, spec: TableSpec, writer: str = ""):
+        self._work, self._spec, self._writer = work, spec, writer
+        self._started = time.monotonic()
+        self._now: dict[int, Slice] = {}
+        self._written: dict[int, MonthWritten] = {}
+        self.stored = work.lakehouse.slices(spec, writer)
+
+    def is_current(self, month: int, input_version: str) -> bool:
+        """Whether the stored slice of a month was made from this."""
+        return month in self.stored and self.stored[month].input_version == input_version
+
+    def details(self, month: int) -> Mapping[str, Any]:
+        """What the ledger adds of a stored month; empty where none is stored."""
+        return self.stored[month].details if month in self.stored else {}
+
+    def keep(self, month: int) -> None:
+        """Leave a stored month as it is."""
+        self._now[month] = self.stored[month]
+
+    def record(
+        self,
+        written: Mapping[int, MonthWritten],
+        input_versions: Mapping[int, str],
+        delta_version: int,
+        details: Mapping[int, Mapping[str, Any]],
+    ) -> None:
+        """Tell the ledger what written months were made from: after their write, so that a process
+        that dies in between leaves them due.
+        """
+        made = self.note(written, input_versions, delta_version, details)
+        self._work.lakehouse.record(self._spec, made, self._work.run_id)
+
+    def note(
+        self,
+        written: Mapping[int, MonthWritten],
+        input_versions: Mapping[int, str],
+        delta_version: int,
+        details: Mapping[int, Mapping[str, Any]],
+    ) -> list[Slice]:
+        """Count months as made, without the ledger: of tables whose own rows say it."""
+        made = [
+            Slice(
+                month,
+                self._writer,
+                result.data_version,
+                input_versions[month],
+                result.row_count,
+                delta_version,
+                details.get(month, {}),
+            )
+            for month, result in written.items()
+        ]
+        self._now |= {stored.yyyymm: stored for stored in made}
+        self._written |= written
+        return made
+
+    def outcome(self) -> Outcome:
+        """What was examined so far, and the seconds since the beginning."""
+        return Outcome(self._now, self._written, time.monotonic() - self._started)
+
+
+@dataclass(frozen=True)
+class TableBuild:
+    """Reading, transforming and writing of one table, apart from Dagster."""
+
+    spec: TableSpec
+    inputs: Sequence[Input]
+    transform: Transform
+    configuration: Mapping[str, Any]
+    only_complete: bool = False
+    is_whole: bool = False
+    outside_version: Callable[[Settings], object] = lambda settings: None
+
+    def run(
+        self,
+        work: Work,
+        asked: Sequence[int],
+        permission: Permission = NOTHING,
+    ) -> Outcome:
+        """Bring the slices of the months up to date.
+
+        Months whose inputs did not change are not touched, unless ``permission`` forces that.
+        """
+        settings, lakehouse = work.settings, work.lakehouse
+        slices = Slices(work, self.spec)
+        deliveries = lakehouse.rows(tables.DELIVERIES)
+        complete = frozenset(complete_months_of(deliveries, settings))
+        upstream = {
+            i.spec.id: [
+                s for writer in i.writers for s in lakehouse.slices(i.spec, writer).values()
+            ]
+            for i in self.inputs
+        }
+        if self.is_whole:
+            asked = month_range(
+                settings.first_month,
+                max({*asked, *slices.stored, *_months_of(upstream)}),
+            )
+        versions = {
+            month: self.input_version(upstream, settings, month, month in complete)
+            for month in asked
+        }
+        stale = [
+            month
+            for month in asked
+            if permission.is_forced
+            or not slices.is_current(
+                month,
+                self.input_version(
+                    upstream, settings, month, month in complete, slices.details(month).get("seen")
+                ),
+            )
+        ]
+        if self.is_whole and stale:
+            stale = list(asked)
+        for month in asked:
+            if month not in stale:
+                slices.keep(month)
+        if stale:
+            work.log(
+                f"{self.spec.id}: {len(stale)} of {len(asked)} months to make ({stale[0]} to"
+                f" {stale[-1]})"
+            )
+            made_from = (
+                [month for month in stale if month in complete] if self.only_complete else stale
+            )
+            # After the ledger: what somebody writes in between is read, and counts as not read, so
+            # that it is due again.
+            pins = {i.spec.id: lakehouse.version(i.spec) for i in self.inputs}
+            reader = Reader(lakehouse, settings, self.inputs, made_from, deliveries, upstream, pins)
+            rows = (
+                self.transform(reader, Months(made_from, complete), settings)
+                if made_from
+                else lakehouse.create_frame(self.spec, [])
+            )
+            result = lakehouse.merge(self.spec, rows, stale, may_remove=permission.may_remove)
+            details = {
+                month: {
+                    "inputs": pins,
+                    "is_complete": month in complete,
+                    "seen": self._seen(upstream, settings, month),
+                }
+                for month in result.months
+            }
+            slices.record(result.months, versions, result.delta_version, details)
+        return slices.outcome()
+
+    def input_version(
+        self,
+        upstream: Mapping[str, Sequence[Slice]],
+        settings: Settings,
+        month: int,
+        is_complete: bool,
+        seen: Mapping[str, Sequence[Sequence[Any]]] | None = None,
+    ) -> str:
+        """Hash of everything a month's slice is made from; of open inputs only the slices in
+        ``seen``, where that is given.
+        """
+        read = [
+            [
+                i.spec.id,
+                sorted(
+                    [s.yyyymm, s.writer, s.data_version]
+                    for s in upstream[i.spec.id]
+                    if self._is_read(i, s.yyyymm, month, settings)
+                    and (seen is None or not i.is_open or [s.yyyymm, s.writer] in seen[i.spec.id])
+                ),
+            ]
+            for i in self.inputs
+        ]
+        return version_of(
+            self.spec.code_version,
+            self.configuration,
+            is_complete,
+            self.outside_version(settings),
+            read,
+        )
+
+    def _seen(
+        self, upstream: Mapping[str, Sequence[Slice]], settings: Settings, month: int
+    ) -> dict[str, list[list[Any]]]:
+        """Month and writer of the slices of open inputs that a month is made from."""
+        return {
+            i.spec.id: [
+                [s.yyyymm, s.writer]
+                for s in upstream[i.spec.id]
+                if self._is_read(i, s.yyyymm, month, settings)
+            ]
+            for i in self.inputs
+            if i.is_open
+        }
+
+    def _is_read(self, table: Input, candidate: int, month: int, settings: Settings) -> bool:
+        return table.months is None or candidate in table.months(month, settings)
+
+
+def _months_of(slices: Mapping[str, Sequence[Slice]]) -> set[int]:
+    return {stored.yyyymm for by_table in slices.values() for stored in by_table}
+
+
+def retry_on_conflict(attempt: Callable[[], Made]) -> Made:
+    """Read, transform and write again when another writer was faster; three times at most."""
+    for remaining in reversed(range(ATTEMPTS_ON_CONFLICT)):
+        try:
+            return attempt()
+        except ConcurrentWrite:
+            if not remaining:
+                raise
+    raise AssertionError("unreachable")
+
+
+def with_details(stored: Slice, **details: Any) -> Slice:
+    """A slice with more details for the ledger."""
+    return replace(stored, details={**stored.details, **details})

@@ -1,0 +1,232 @@
+"""What a fit sees: a sample of demand and features, past errors, the fits of members, histories.
+
+Nothing is fitted or stored here; every read is cut to what was known at the origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from pyspark.sql import functions as F
+
+from medallion_assets.partitions import add_months, month_range
+from medallion_assets.tables import (
+    DECILES,
+    DEMAND_FEATURES,
+    MONTHLY_DEMAND,
+    ZOO_FORECAST,
+)
+from medallion_assets.zoo.calibration import ORIGIN_FEATURES
+from medallion_assets.zoo.serving import (
+    FEATURE_COLUMNS,
+    TEXT_FEATURES,
+)
+from medallion_assets.zoo.spec import (
+    Fitted,
+    Forecaster,
+    ModelSpec,
+)
+from resources.errors import Refused
+from resources.lakehouse import Lakehouse, Slice
+from resources.settings import Settings
+from resources.tracking import Tracking
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def packed_history(lakehouse: Lakehouse, settings: Settings, origin: int) -> DataFrame:
+    """What models see at an origin of all active parts, one row per part as ``unpacked`` takes it:
+    demand and features.
+    """
+    known = (
+        lakehouse.read(MONTHLY_DEMAND, window(settings, origin))
+        .where("is_complete")
+        .select("part_number", "yyyymm", "demand_qty")
+    )
+    demand = known.groupBy("part_number").agg(
+        F.sort_array(F.collect_list(F.struct("yyyymm", "demand_qty"))).alias("months")
+    )
+    features = (
+        F.col(name).cast("string" if name in TEXT_FEATURES else "double").alias(name)
+        for name in FEATURE_COLUMNS
+    )
+    return (
+        active_parts(lakehouse, origin)
+        .join(demand, "part_number")
+        .select(
+            "part_number",
+            F.col("yyyymm").cast("bigint").alias("yyyymm"),
+            *features,
+            F.col("months.yyyymm").cast("array<bigint>").alias("demand_months"),
+            F.col("months.demand_qty").cast("array<double>").alias("demand_quantities"),
+        )
+    )
+
+
+def active_parts(
+    lakehouse: Lakehouse, origin: int, classes: Sequence[str] | None = None
+) -> DataFrame:
+    """The features of all active parts (of some classes) at an origin."""
+    features = lakehouse.read(DEMAND_FEATURES, [origin]).where("is_active")
+    return (
+        features if classes is None else features.where(F.col("demand_class").isin(list(classes)))
+    )
+
+
+def window(settings: Settings, origin: int) -> list[int]:
+    """Months of history that a model sees at an origin."""
+    return month_range(
+        max(settings.first_month, add_months(origin, 1 - settings.forecast.training_months)), origin
+    )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads of the ledger and the log, once: slices by month of demand, features and
+    members, versions by table id.
+    """
+
+    demand: Mapping[int, Slice]
+    features: Mapping[int, Slice]
+    members: Mapping[str, Mapping[int, Slice]]
+    versions: Mapping[str, int]
+
+
+# The forecast rows of a fit: of a share of the parts, these columns.
+Draw = Callable[[float, Sequence[str]], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class ZooReader:
+    """What the fits of one model read."""
+
+    spec: ModelSpec
+    settings: Settings
+    lakehouse: Lakehouse
+    tracking: Tracking
+
+    def inputs(self) -> Inputs:
+        tables = (MONTHLY_DEMAND, DEMAND_FEATURES)
+        return Inputs(
+            self.lakehouse.slices(MONTHLY_DEMAND),
+            self.lakehouse.slices(DEMAND_FEATURES),
+            {name: self.lakehouse.slices(ZOO_FORECAST, name) for name in self.spec.members},
+            {table.id: self.lakehouse.version(table) for table in tables},
+        )
+
+    def sample(self, origin: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Demand and features that fit sees: whole parts, at most max_fit_rows part-months; of a
+        local model only the origin's features.
+
+        A local model learns nothing from other parts' demand.
+        """
+        order = ["part_number", "yyyymm"]
+        limit = self.settings.zoo.max_fit_rows
+        months = window(self.settings, origin) if self.spec.is_global else [origin]
+        share = self.lakehouse.share_of_parts(DEMAND_FEATURES, months, limit)
+        features = self.lakehouse.sample(
+            DEMAND_FEATURES, DEMAND_FEATURES.column_names, months, share
+        ).sort_values(order, ignore_index=True)
+        if not self.spec.is_global:
+            return (
+                pd.DataFrame({"part_number": [], "yyyymm": [], "demand_qty": []}),
+                features[features["is_active"]],
+            )
+        demand = self.lakehouse.sample(
+            MONTHLY_DEMAND, [*order, "demand_qty", "is_complete"], months, share
+        )
+        demand = demand[demand["is_complete"]].drop(columns="is_complete")
+        return demand.sort_values(order, ignore_index=True), features
+
+    def past(self, origin: int, unsaved: Mapping[int, Draw]) -> pd.DataFrame:
+        """Forecasts of this model and its members at earlier origins with what came of them, and
+        the members' forecasts of this origin.
+
+        ``unsaved``: origins that are fitted and not stored yet.
+        """
+        # As far back as evidence reaches: the newest origin whose longest horizon is known lies a
+        # whole horizon back.
+        f = self.settings.forecast
+        earlier = month_range(
+            max(self.settings.first_month, add_months(origin, 1 - f.horizon - f.origins)),
+            add_months(origin, -1),
+        )
+        months, names = [*earlier, origin], [self.spec.name, *self.spec.members]
+        limit = self.settings.zoo.max_fit_rows * (len(names) + 1)
+        share = self.lakehouse.share_of_parts(
+            DEMAND_FEATURES, months, limit // self.settings.forecast.horizon
+        )
+        columns = [
+            "model",
+            "yyyymm",
+            "part_number",
+            "horizon",
+            "target_yyyymm",
+            "forecast_qty",
+            *DECILES,
+            "is_fallback",
+        ]
+        nothing = pd.DataFrame(columns=[*columns, "origin", "actual_qty", "demand_class"])
+        if not self.spec.reads_past:
+            return nothing
+        replaced = set(unsaved)
+        stored = self.lakehouse.sample(ZOO_FORECAST, columns, months, share, names)
+        stored = stored[~stored["yyyymm"].isin(replaced) | (stored["model"] != self.spec.name)]
+        fresh = [draw(share, columns) for made, draw in unsaved.items() if made in months]
+        held = [rows for rows in (stored, *fresh) if len(rows)]
+        if not held:
+            return nothing
+        stored = pd.concat(held, ignore_index=True).rename(columns={"yyyymm": "origin"})
+        known = stored[(stored["origin"] < origin) & (stored["target_yyyymm"] <= origin)]
+        own = stored[(stored["origin"] == origin) & (stored["model"] != self.spec.name)]
+        actual = self.lakehouse.sample(
+            MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty", "is_complete"], months, share
+        )
+        actual = actual.loc[actual["is_complete"], ["part_number", "yyyymm", "demand_qty"]]
+        facts = self.lakehouse.sample(
+            DEMAND_FEATURES,
+            list(dict.fromkeys(("part_number", "yyyymm", "demand_class", *ORIGIN_FEATURES))),
+            months,
+            share,
+        )
+        known = known.merge(
+            actual.set_axis(["part_number", "target_yyyymm", "actual_qty"], axis=1),
+            on=["part_number", "target_yyyymm"],
+        )
+        rows = known if own.empty else pd.concat([known, own], ignore_index=True)
+        past = rows.merge(facts.rename(columns={"yyyymm": "origin"}), on=["part_number", "origin"])
+        return past.sort_values(["model", "origin", "part_number", "horizon"], ignore_index=True)
+
+    def members(
+        self, origin: int, inputs: Inputs
+    ) -> Iterator[tuple[str, tuple[Forecaster, Fitted]]]:
+        for name in self.spec.members:
+            stored = inputs.members[name].get(origin)
+            if stored is None:
+                raise Refused(
+                    f"{self.spec.name} combines {name}, which has no forecast of {origin} yet;"
+                    f" materialize {name} first"
+                )
+            (_, entry), *_ = self.tracking.load(stored.details["run_id"]).models()
+            yield name, (entry.forecaster, entry.fitted)
+
+    def changed_share(self, origin: int, version: int) -> float:
+        """Share of the demand through an origin that changed since a version of
+        silver.monthly_demand.
+        """
+        months = window(self.settings, origin)
+        key = ["part_number", "yyyymm"]
+        then = self.lakehouse.read(MONTHLY_DEMAND, months, version).select(
+            *key, F.col("demand_qty").alias("then_qty")
+        )
+        now = self.lakehouse.read(MONTHLY_DEMAND, months).select(*key, "demand_qty")
+        both = now.join(then, key, "full").fillna(0.0, ["demand_qty", "then_qty"])
+        sums = both.agg(
+            F.sum(F.abs(F.col("demand_qty") - F.col("then_qty"))).alias("changed"),
+            F.sum("then_qty").alias("total"),
+        ).collect()[0]
+        return float(sums["changed"] or 0.0) / float(sums["total"] or 1.0)
