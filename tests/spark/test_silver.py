@@ -383,9 +383,8 @@ def test_parts_are_made_as_a_whole_and_future_ones_wait(
         }
     ]
     lakehouse.append(DELIVERIES, lakehouse.create_frame(DELIVERIES, deliveries), number=1)
-    outcome = build.run(
-        lakehouse, settings.model_copy(update={"last_month": 202201}), months, "run", print
-    )
+    closed = settings.model_copy(update={"last_month": 202201})
+    outcome = build.run(Work(closed, lakehouse, "run", print), months)
     assert (
         sorted(outcome.written),
         any(month.is_changed for month in outcome.written.values()),
