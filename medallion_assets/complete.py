@@ -6,11 +6,12 @@ are put together.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from medallion_assets.partitions import MonthLines, complete_months
+from medallion_assets.partitions import MonthLines, complete_months, evidence_origins
 
 if TYPE_CHECKING:
     from resources.settings import Settings, Source
@@ -37,6 +38,17 @@ def complete_months_of(deliveries: pd.DataFrame, settings: Settings) -> list[int
         )
         complete = set(months) if complete is None else complete & set(months)
     return sorted(complete or ())
+
+
+def evidence_of(
+    month: int, settings: Settings, complete: Container[int] | None = None
+) -> list[int]:
+    """Origins on which a decision in ``month`` rests, ascending; of ``complete`` months only, where
+    those are given.
+    """
+    f = settings.forecast
+    origins = evidence_origins(month, f.horizon, f.origins, settings.first_month, f.min_history)
+    return [origin for origin in origins if complete is None or origin in complete]
 
 
 def _standing_lines(deliveries: pd.DataFrame, source: Source) -> list[MonthLines]:

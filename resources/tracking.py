@@ -35,9 +35,8 @@ if TYPE_CHECKING:
 ALIAS = "champion"
 COMMITTED = "medallion.committed"
 KEPT_MODELS = 16  # two boosters at seven origins, and two more
-RETRIES = (
-    4  # of a request to a server, half a minute in all: long enough for one that is started again
-)
+# of a request to a server, half a minute in all: long enough for one that is started again
+RETRIES = 4
 # Of each line the first that is installed: runtimes of a platform bring some libraries under
 # another distribution's name.
 NUMERIC_LIBRARIES = (

@@ -37,9 +37,8 @@ from resources.orders import LocalOrderFiles
 from resources.settings import Settings, parse_settings
 
 SERVED = "served"
-MIN_SOLD_MONTHS = (
-    12  # months with demand that a part of an order file needs before the origin to be scored
-)
+# months with demand that a part of an order file needs before the origin to be scored
+MIN_SOLD_MONTHS = 12
 SHOWN = ("wql", "mase", "rmse_pooled", "rmse_mean", "rmsse", "wape", "bias", "calibration")
 # Published in the results of the fev benchmark (autogluon/fev) and in the Monash archive, by file
 # and months held out.

@@ -21,8 +21,9 @@ from medallion_assets import definitions
 from medallion_assets.bench import scoring
 from medallion_assets.bench.holdout import at_month, cut_orders, of_cut_orders, refuse_used
 from medallion_assets.champion.decisions import serving_version
+from medallion_assets.complete import evidence_of
 from medallion_assets.operations import runs
-from medallion_assets.partitions import add_months, evidence_origins, month_index, month_range
+from medallion_assets.partitions import add_months, month_index, month_range
 from medallion_assets.tables import (
     CHAMPION,
     DECILES,
@@ -116,16 +117,7 @@ def served_by_policy(
 
 def fitted_origins(trained: Sequence[int], settings: Settings) -> list[int]:
     """Origins that the trainings of these months fit, each once: their evidence, and themselves."""
-    f = settings.forecast
-    wanted = {
-        o
-        for m in trained
-        for o in (
-            *evidence_origins(m, f.horizon, f.origins, settings.first_month, f.min_history),
-            m,
-        )
-    }
-    return sorted(wanted)
+    return sorted({o for month in trained for o in (*evidence_of(month, settings), month)})
 
 
 def _forecasts(

@@ -2,7 +2,6 @@
 read where they are.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from pyspark.sql.window import Window
 
 from medallion_assets.bronze import transforms
 from medallion_assets.partitions import NO_MONTH
-from medallion_assets.slices import Outcome, version_of
+from medallion_assets.slices import Outcome, Slices, version_of
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
+from medallion_assets.work import Work
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
 from resources.orders import OrderFile, OrderFiles, UnreadableFile, reading_errors, valid_names
 from resources.settings import Settings, Source
@@ -75,43 +75,35 @@ class LineStore:
         """Append the lines of the months that are not stored. Raises UnreadableFile when a
         registered file is gone or has changed.
         """
-        started = time.monotonic()
+        slices = Slices(Work(self.settings, self.lakehouse, run_id, self.log), BRONZE_SALES_ORDERS)
         asked = sorted({*months, NO_MONTH})
         known = self.lakehouse.rows(DELIVERIES)
         deliveries = known[known["source"].isin([source.name for source in self.settings.sources])]
-        stored = self.lakehouse.slices(BRONZE_SALES_ORDERS)
         adopted = [source.name for source in self.settings.sources if source.mode == "adopt"]
         contents = {month: month_contents(deliveries, month, adopted) for month in asked}
         versions = {month: version_of(contents[month]) for month in asked}
-        stale = [
-            month
-            for month in asked
-            if month not in stored or stored[month].input_version != versions[month]
-        ]
+        stale = [month for month in asked if not slices.is_current(month, versions[month])]
+        for month in asked:
+            if month not in stale:
+                slices.keep(month)
         appended = self._store(
-            deliveries, contents, stored, [month for month in stale if month != NO_MONTH]
+            deliveries, contents, slices.stored, [month for month in stale if month != NO_MONTH]
         )
-        made = [
-            Slice(
-                month,
-                "",
-                versions[month],
-                versions[month],
+        written = {
+            month: MonthWritten(
                 sum(lines for _, lines, _ in contents[month]),
-                self.lakehouse.version(BRONZE_SALES_ORDERS),
-                {"deliveries": [delivery_id for delivery_id, _, _ in contents[month]]},
+                versions[month],
+                appended.get(month, 0),
             )
             for month in stale
-        ]
-        self.lakehouse.record(BRONZE_SALES_ORDERS, made, run_id)
-        slices = {month: stored[month] for month in asked if month not in stale} | {
-            s.yyyymm: s for s in made
         }
-        written = {
-            s.yyyymm: MonthWritten(s.row_count, s.data_version, appended.get(s.yyyymm, 0))
-            for s in made
+        details = {
+            month: {"deliveries": [delivery_id for delivery_id, _, _ in contents[month]]}
+            for month in stale
         }
-        return Outcome(slices, written, time.monotonic() - started)
+        delta_version = self.lakehouse.version(BRONZE_SALES_ORDERS)
+        slices.record(written, versions, delta_version, details)
+        return slices.outcome()
 
     def _store(
         self,

@@ -11,7 +11,8 @@ from pyspark.sql import functions as F
 
 from medallion_assets.champion import evaluation
 from medallion_assets.champion.training import EvaluationLog, Training
-from medallion_assets.partitions import add_months, evidence_origins, month_range
+from medallion_assets.complete import evidence_of
+from medallion_assets.partitions import add_months, month_range
 from medallion_assets.policies import retry_transient
 from medallion_assets.slices import Input, Months, Reader, TableBuild, with_details
 from medallion_assets.table_asset import (
@@ -48,7 +49,7 @@ def build_assets(
     forecast = settings.forecast.model_dump(include={"horizon", "origins", "min_history"})
 
     def zoo_result(read: Reader, months: Months, settings: Settings) -> DataFrame:
-        origins = {month: _evidence(settings, months.complete, month) for month in months.wanted}
+        origins = {month: evidence_of(month, settings, months.complete) for month in months.wanted}
         forecasts = read(ZOO_FORECAST).where(_listed("model", writers))
         stored = read.stored(ZOO_FORECAST)
         return evaluation.zoo_result(
@@ -56,7 +57,7 @@ def build_assets(
         )
 
     def model_evaluation(read: Reader, months: Months, settings: Settings) -> DataFrame:
-        origins = {month: _evidence(settings, months.complete, month) for month in months.wanted}
+        origins = {month: evidence_of(month, settings, months.complete) for month in months.wanted}
         seconds = evaluation.fit_seconds(read(ZOO_FORECAST), origins)
         return evaluation.model_evaluation(read(ZOO_RESULT), seconds, classes, settings.promotion)
 
@@ -143,15 +144,6 @@ def build_assets(
         return report(context, CHAMPION, requested, outcome, by_month=told)
 
     return [results, model_evaluation_, champion]
-
-
-def _evidence(settings: Settings, complete: frozenset[int], month: int) -> list[int]:
-    f = settings.forecast
-    return [
-        o
-        for o in evidence_origins(month, f.horizon, f.origins, settings.first_month, f.min_history)
-        if o in complete
-    ]
 
 
 def _origins(month: int, settings: Settings) -> list[int]:

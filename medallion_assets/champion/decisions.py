@@ -1,7 +1,7 @@
 """What the rows of gold.champion say: who serves, since which training, by which version, and which
 classes a person holds.
 
-Pure functions of the rows. How rows come to be lies in promotion.py and champions.py.
+Pure functions of the rows. How rows come to be lies in promotion.py and stewardship.py.
 """
 
 from __future__ import annotations

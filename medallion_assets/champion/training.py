@@ -1,7 +1,7 @@
 """What a training leaves behind: figures in every model's run, one registered version, its
 decisions, the alias.
 
-How the record of champions is kept lies in champions.py.
+How the record of champions is kept lies in stewardship.py.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from medallion_assets import plots
 from medallion_assets.champion import evaluation, promotion
 from medallion_assets.champion.decisions import held_classes, last_decisions
 from medallion_assets.champion.stewardship import append_decisions, sync_alias
-from medallion_assets.complete import complete_months_of
-from medallion_assets.partitions import evidence_origins
+from medallion_assets.complete import complete_months_of, evidence_of
 from medallion_assets.slices import Outcome, Slices, version_of
 from medallion_assets.tables import (
     CHAMPION,
@@ -254,13 +253,7 @@ class Training:
         self, month: int, evidence_version: str, complete: Sequence[int], decisions: pd.DataFrame
     ) -> int:
         f = self.work.settings.forecast
-        origins = [
-            o
-            for o in evidence_origins(
-                month, f.horizon, f.origins, self.work.settings.first_month, f.min_history
-            )
-            if o in complete
-        ]
+        origins = evidence_of(month, self.work.settings, complete)
         classes = {spec.name: tuple(spec.classes) for spec in self.specs}
         rows = self.work.lakehouse.read(MODEL_EVALUATION, [month]).toPandas()
         losses = evaluation.part_losses(

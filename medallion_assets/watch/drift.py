@@ -30,9 +30,8 @@ Floats = NDArray[np.float64]
 MONTHS_A_YEAR = 12
 A_YEAR = 100  # yyyymm - 100 is the same month of the year before
 SHARE_UNITS = 1e12  # that make up 1: shares are added up as whole numbers
-TRACKED_MONTHS = (
-    3  # over which the bias of what was served is added up: one month's says little of a class
-)
+# over which the bias of what was served is added up: one month's says little of a class
+TRACKED_MONTHS = 3
 DEMAND, FORECAST = "demand", "forecast"
 WATCHED_CLASSES = tuple(
     name for name in DEMAND_CLASSES if name != "new"

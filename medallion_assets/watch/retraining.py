@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from medallion_assets.partitions import add_months, evidence_origins, month_index, month_range
+from medallion_assets.complete import evidence_of
+from medallion_assets.partitions import add_months, month_index, month_range
 from resources.settings import Settings
 
 DRIFT_COLUMNS = ("yyyymm", "feature", "statistic", "p_value", "is_drift")
@@ -125,7 +126,7 @@ def training_lag(month: int, trained: Mapping[str, int], settings: Settings) -> 
         return Verdict(lag > limit, text)
     # Enough history is what lets a training promote anybody: the least number of evidence origins.
     f = settings.forecast
-    count = len(evidence_origins(month, f.horizon, f.origins, settings.first_month, f.min_history))
+    count = len(evidence_of(month, settings))
     text = (
         f"no champion yet, newest complete month {month} has {count} evidence origins, {f.k_min}"
         " are needed"

@@ -18,16 +18,18 @@ from typing import TYPE_CHECKING, Any, cast
 import pandas as pd
 from pyspark.sql import functions as F
 
-from medallion_assets.complete import complete_months_of
-from medallion_assets.partitions import evidence_origins
+from medallion_assets.complete import complete_months_of, evidence_of
 from medallion_assets.plans import NOTHING, Permission
-from medallion_assets.slices import Outcome, version_of
+from medallion_assets.slices import Outcome, Slices, version_of
 from medallion_assets.tables import (
     DELIVERIES,
     DEMAND_FEATURES,
     MONTHLY_DEMAND,
     ZOO_FORECAST,
 )
+from medallion_assets.work import Work
+from medallion_assets.zoo.fitting import Due, Fitting, Prepared, learned
+from medallion_assets.zoo.reading import Inputs, ZooReader, window
 from medallion_assets.zoo.spec import (
     FittedMembers,
     LearnsApart,
@@ -39,34 +41,17 @@ from resources.tracking import Tracking
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-from medallion_assets.slices import Slices
-from medallion_assets.work import Work
-from medallion_assets.zoo.fitting import Due, Fitting, Prepared, learned
-from medallion_assets.zoo.reading import Inputs, ZooReader, window
 
 UNSAVED_SECONDS = 120.0
-LEARNING_AHEAD = (
-    2  # origins that learn while one is completed; more would only hold their inputs in memory
-)
+# origins that learn while one is completed; more would only hold their inputs in memory
+LEARNING_AHEAD = 2
 # tag of a run: version of gold.zoo_forecast that holds its rows and the past it saw
 EVIDENCE_VERSION = "zoo_forecast_version"
 
 
-def trained_months(settings: Settings, complete: Sequence[int], month: int) -> list[int]:
-    """Origins that a decision in a month needs: its evidence and the month itself, as far as they
-    are complete.
-    """
-    wanted = [
-        *evidence_origins(
-            month,
-            settings.forecast.horizon,
-            settings.forecast.origins,
-            settings.first_month,
-            settings.forecast.min_history,
-        ),
-        month,
-    ]
-    return [origin for origin in wanted if origin in set(complete)]
+def origins_to_fit(settings: Settings, complete: Sequence[int], month: int) -> list[int]:
+    """Origins that a decision in a complete month needs: its evidence and the month itself."""
+    return [*evidence_of(month, settings, set(complete)), month]
 
 
 @dataclass(frozen=True)
@@ -130,7 +115,7 @@ class Backtest:
             # Month by month, not origin by origin over all: a range then leaves what so many single
             # runs leave.
             for origin in (
-                o for o in trained_months(self.work.settings, complete, month) if o not in due
+                o for o in origins_to_fit(self.work.settings, complete, month) if o not in due
             ):
                 versions, is_training = self._versions(origin, inputs), origin == month
                 is_forced = permission.is_forced and is_training

@@ -31,9 +31,8 @@ SMALLEST_SPREAD = 0.1  # of the level: no demand is known better than this befor
 DEFAULT_DISPERSION = 1.0
 SMALLEST_DISPERSION, LARGEST_DISPERSION = 0.01, 50.0
 KNOWN_SHARE = 0.2  # of the past cells that must have a feature; young parts lack some
-FIT_CELLS = (
-    20_000  # cells a regression reads; more move its few coefficients by less than their error
-)
+# cells a regression reads; more move its few coefficients by less than their error
+FIT_CELLS = 20_000
 RIDGE = 0.01
 SPREAD_FEATURES = ("demand_std_12", "demand_std_24", "naive_rmse_scale", "seasonal_mae_scale")
 ORIGIN_FEATURES = (*SPREAD_FEATURES, "demand_mean_12", "nonzero_mean_24")

@@ -29,9 +29,8 @@ MIN_CELLS = 200
 FIT_CELLS = 20_000  # cells that learning weights reads
 PULL = 0.01  # towards equal weights, in shares of the quantile loss per squared log weight
 SPREADS = (0.7, 1.3)  # how far deciles are drawn together or apart
-HALF_LIFE = (
-    6.0  # months after which a past error says half as much about how restless demand is now
-)
+# months after which a past error says half as much about how restless demand is now
+HALF_LIFE = 6.0
 
 
 @dataclass(frozen=True)

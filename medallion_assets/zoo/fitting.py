@@ -24,7 +24,9 @@ from medallion_assets.tables import (
     ZOO_FORECAST,
     TableSpec,
 )
+from medallion_assets.work import Work
 from medallion_assets.zoo.buckets import apply_by_bucket, with_bucket
+from medallion_assets.zoo.reading import Inputs, ZooReader, active_parts, packed_history, window
 from medallion_assets.zoo.serving import (
     DemandForecaster,
     ServedModel,
@@ -47,8 +49,6 @@ from resources.workers import Begun
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-from medallion_assets.work import Work
-from medallion_assets.zoo.reading import Inputs, ZooReader, active_parts, packed_history, window
 
 FORECAST_DDL = (
     "part_number STRING, horizon INT, forecast_qty DOUBLE, "

@@ -24,9 +24,8 @@ CES_SEASONAL_MONTHS = (
     # without
 )
 DENSE = ("smooth", "erratic")  # of sparse demand they make trends and seasons out of nothing
-LARGEST_RISE = (
-    5.0  # times the largest demand ever seen: beyond it an extrapolated trend has run away
-)
+# times the largest demand ever seen: beyond it an extrapolated trend has run away
+LARGEST_RISE = 5.0
 
 
 @dataclass(frozen=True)
