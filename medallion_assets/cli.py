@@ -74,9 +74,12 @@ def ui(port: int, mlflow_port: int) -> None:
     """Serve until interrupted."""
     from medallion_assets.environment import prepare_dagster_home
     from medallion_assets.operations import servers
+    from resources import place
 
     settings = current_settings()
     _simulate(settings)
+    for sentence in place.settle(settings):
+        console.print(sentence, style="yellow", markup=False)
     servers.serve(settings, prepare_dagster_home(settings), port, mlflow_port, console)
 
 
@@ -110,6 +113,38 @@ def doctor() -> None:
 
     if not examination.show(current_settings, configuration_file(), console):
         sys.exit(1)
+
+
+@commands.command(
+    help=(
+        "Say what order files hold, and propose a configuration for them; FILE is a file, a folder"
+        " of files or of a Delta table. Exit code 0: the proposal can run; 3: a question is open."
+    )
+)
+@click.argument(
+    "files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="write the configuration there; by default it is printed",
+)
+@click.option("--overwrite", is_flag=True, help="replace the file if it exists")
+@click.option(
+    "--count/--no-count",
+    default=None,
+    help="run the rules on all lines to count what they accept; by default up to 64 MB a file",
+)
+def inspect(files: tuple[Path, ...], out: Path | None, overwrite: bool, count: bool | None) -> None:
+    """Reads a sample without a configuration; tables of a lakehouse are not touched."""
+    from medallion_assets.operations.inspection import inspecting
+
+    if inspecting.inspect(files, out, overwrite, count, console).open_questions:
+        sys.exit(3)
 
 
 @commands.command(

@@ -5,6 +5,8 @@ place that reads it.
 import os
 from pathlib import Path
 
+from resources import place
+from resources.place import NamesCollide
 from resources.settings import Settings, load_settings
 
 INSTANCE_YAML = """\
@@ -22,6 +24,7 @@ storage:
     config:
       base_dir: {env: DAGSTER_HOME}
 """
+HOME_OF = "medallion_lakehouse"  # in a home that somebody named: id and folder of its lakehouse
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "sample.yaml"
 
 
@@ -35,12 +38,21 @@ def current_settings() -> Settings:
     return load_settings(configuration_file(), os.environ)
 
 
+_made: set[str] = set()  # homes that this process set, which are nobody's wish
+
+
 def prepare_dagster_home(settings: Settings) -> str:
     """Folder of Dagster's own records: DAGSTER_HOME, else one beside the lakehouse, so that two
-    lakehouses never mix.
+    lakehouses never mix. Raises NamesCollide for a DAGSTER_HOME that another lakehouse uses.
     """
-    home = Path(os.environ.get("DAGSTER_HOME") or f"{settings.lakehouse_root}/dagster").absolute()
+    wished = os.environ.get("DAGSTER_HOME", "")
+    own = Path(settings.lakehouse_root, "dagster").absolute()
+    home = Path(wished).absolute() if wished and wished not in _made else own
     home.mkdir(parents=True, exist_ok=True)
+    if home == own:
+        _made.add(str(home))
+    else:
+        _claim_home(home, settings)
     instance_file = home / "dagster.yaml"
     # A file that somebody wrote, for PostgreSQL say, stays as it is; that of a former release gets
     # the storage.
@@ -48,3 +60,20 @@ def prepare_dagster_home(settings: Settings) -> str:
         instance_file.write_text(INSTANCE_YAML + STORAGE_YAML, encoding="utf-8")
     os.environ["DAGSTER_HOME"] = str(home)
     return str(home)
+
+
+def _claim_home(home: Path, settings: Settings) -> None:
+    """Note whose records a home holds: the months of two lakehouses have the same keys."""
+    lakehouse = place.known(settings.lakehouse_root)
+    if lakehouse is None:
+        return
+    note = home / HOME_OF
+    if note.exists():
+        owner, _, root = note.read_text(encoding="utf-8").strip().partition(" ")
+        if owner != lakehouse.id:
+            raise NamesCollide(
+                f"DAGSTER_HOME {home} holds the records of another lakehouse, {root}: its months"
+                " would look like this one's. Unset DAGSTER_HOME, so that the records lie beside"
+                " the lakehouse, or name another folder"
+            )
+    note.write_text(f"{lakehouse.id} {settings.lakehouse_root}\n", encoding="utf-8")

@@ -8,7 +8,7 @@ before they write.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
@@ -16,16 +16,24 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from medallion_assets.partitions import NO_MONTH
-from medallion_assets.tables import DEMAND_FORECAST, PLAN, RECORDS, TABLES
+from medallion_assets.tables import (
+    BRONZE_SALES_ORDERS,
+    DELIVERIES,
+    DEMAND_FORECAST,
+    PLAN,
+    RECORDS,
+    TABLES,
+)
 from resources.errors import Refused
-from resources.lakehouse import Lakehouse, TableSpec
+from resources.lakehouse import Lakehouse, Slice, TableSpec
 
 PLAN_TAG = "medallion/plan"
 FORCE_TAG = "medallion/force"
 # what asked for a run: a sensor's name, command_line; none where a person did in the interface
 TRIGGER_TAG = "medallion/trigger"
 ACTOR_TAG = "medallion/actor"  # who asked for a run, where its trigger does not say it
-Kind = Literal["backfill", "removal", "restore", "vacuum"]
+Kind = Literal["backfill", "removal", "restore", "vacuum", "redating"]
+SHOWN_MOVES = 12  # that a plan's sentence names; all are in its details
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,8 @@ class Plan:
             if self.months
             else "all months"
         )
+        if self.kind == "redating":
+            return self._moves_told(name)
         back = f"`medallion undo {self.plan_id}` returns to version {self.table_version}."
         if self.kind == "vacuum":
             removed = (
@@ -79,8 +89,8 @@ class Plan:
             )
         if self.kind == "removal":
             return (
-                f"lets a write of {name}, {span}, remove more rows than writes.max_removed_share"
-                f" allows; stored there: {size}. {back}"
+                f"lets a write of {name}, {span}, and what is made from them, remove more rows than"
+                f" writes.max_removed_share allows; stored there: {size}. {back}"
             )
         if self.table is DEMAND_FORECAST:
             return (
@@ -92,6 +102,54 @@ class Plan:
             f" {size}. {back}"
         )
 
+    def _moves_told(self, name: str) -> str:
+        """Lines by the month that they leave and the one that they come to, the largest first."""
+        found = [tuple(move) for move in self.details["moves"]]
+        moves = sorted(
+            (move for move in found if move[0] != move[1]),
+            key=lambda move: (-move[2], move[0], move[1]),
+        )
+        told = [
+            f"{lines:,} from {_month_told(former)} to {_month_told(month)}"
+            for former, month, lines in moves[:SHOWN_MOVES]
+        ]
+        if left := moves[SHOWN_MOVES:]:
+            told.append(f"{sum(lines for *_, lines in left):,} in {len(left)} more such moves")
+        if others := sum(lines for former, month, lines in found if former == month):
+            told.append(f"{others:,} of no month get another reason")
+        sources = ", ".join(sorted(self.details["mappings"]))
+        return (
+            f"moves {self.row_count:,} stored lines of {name} to the months that the mapping of"
+            f" {sources} gives them now: {', '.join(told)}; it rewrites {self.file_count:,} files,"
+            f" {self.byte_count / 1e6:,.1f} MB, and what is made from these months may lose rows"
+            " once. To go back, put the former mapping into the configuration and run again."
+        )
+
+
+def _month_told(yyyymm: int) -> str:
+    return str(yyyymm) if yyyymm != NO_MONTH else "no month"
+
+
+def plans_behind(slices: Iterable[Slice]) -> list[str]:
+    """Plans that let the slices, or what they were made from, lose rows."""
+    return sorted({plan for s in slices for plan in s.details.get("plans", ())})
+
+
+def may_lose_rows(
+    stored: Mapping[int, Slice], behind: Mapping[int, Sequence[str]]
+) -> frozenset[int]:
+    """Months that may lose rows because a plan let what they are made from lose some: a person was
+    asked once, and is not asked again for each table that follows.
+
+    behind: plans behind the inputs of each month now. Those that a stored slice was made with
+    before permit nothing any more.
+    """
+    return frozenset(
+        month
+        for month, plans in behind.items()
+        if month in stored and set(plans) - set(stored[month].details.get("plans", ()))
+    )
+
 
 class Permission(NamedTuple):
     """What a run may do to a table because a person named a plan, or forced a single month."""
@@ -102,6 +160,14 @@ class Permission(NamedTuple):
     @property
     def may_remove(self) -> bool:
         return self.plan is not None and self.plan.kind == "removal"
+
+    def noted(self, behind: Sequence[str]) -> dict[str, list[str]]:
+        """What the ledger notes of a slice: the plans behind its inputs, and the one that let it
+        lose rows itself.
+        """
+        own = [self.plan.plan_id] if self.plan is not None and self.may_remove else []
+        plans = sorted({*behind, *own})
+        return {"plans": plans} if plans else {}
 
 
 NOTHING = Permission()
@@ -179,6 +245,12 @@ class Plans:
                 f"{self.lakehouse.name(table)} is at version {self.lakehouse.version(table)}; name"
                 " an earlier one"
             )
+        if table.id == BRONZE_SALES_ORDERS.id and (moved := self._moved_since(version)):
+            raise Refused(
+                f"plan {moved} moved lines to other months after version {version}, and the list of"
+                " deliveries says so too; put the former mapping into the configuration and run"
+                " again: that makes the plan which moves them back"
+            )
         rows = len(self.lakehouse.rows(table, [table.key[0]], version=version))
         return self._planned("restore", table, "", [], rows, {"to_version": version})
 
@@ -190,6 +262,31 @@ class Plans:
         return self._planned(
             "vacuum", table, "", [], 0, {"retention_days": days, "files": sorted(files)}, sizes
         )
+
+    def redating(self, moves: Sequence[tuple[int, int, int]], mappings: Mapping[str, str]) -> Plan:
+        """Plan to move stored lines to the months that a corrected mapping gives them; one that
+        waits for just that is taken again.
+
+        moves: former month, month, lines. mappings: version of the mapping of each source.
+        """
+        details = {"mappings": dict(mappings), "moves": [list(move) for move in moves]}
+        rows = self.lakehouse.rows(PLAN)
+        version = self.lakehouse.version(BRONZE_SALES_ORDERS)
+        for plan_id in rows.loc[rows["kind"] == "redating", "plan_id"].unique():
+            found = find(self.lakehouse, plan_id)
+            if (found.state, found.table_version, found.details) == ("planned", version, details):
+                return found
+        months = sorted({month for former, to, _ in moves for month in (former, to)})
+        lines = sum(lines for former, to, lines in moves if former != to)
+        return self._planned("redating", BRONZE_SALES_ORDERS, "", months, lines, details)
+
+    def named(self, tags: Mapping[str, str], kind: Kind) -> Plan | None:
+        """The last plan of a kind that a run's tags name. Raises Refused where there is none of
+        that name.
+        """
+        names = [name.strip() for name in tags.get(PLAN_TAG, "").split(",") if name.strip()]
+        own = [plan for name in names if (plan := find(self.lakehouse, name)).kind == kind]
+        return own[-1] if own else None
 
     def check(self, plan: Plan) -> Plan:
         """The plan, if it may be applied now. Raises Refused where it was applied before, or the
@@ -223,9 +320,10 @@ class Plans:
         elif plan.kind == "restore":
             self.lakehouse.restore(plan.table, int(plan.details["to_version"]), self.run_id)
         else:
+            writing = DELIVERIES if plan.kind == "redating" else plan.table
             raise Refused(
-                f"plan {plan.plan_id} is a {plan.kind}: the run that writes {plan.table.id} carries"
-                " it out"
+                f"plan {plan.plan_id} is a {plan.kind}: the run that writes {writing.id} carries it"
+                " out"
             )
         return self.done(plan, "applied")
 
@@ -237,6 +335,12 @@ class Plans:
             raise Refused(f"plan {plan.plan_id} is {plan.state}, so there is nothing to undo")
         if plan.kind == "vacuum":
             raise Refused(f"plan {plan.plan_id} removed files for good; that can't be undone")
+        if plan.kind == "redating":
+            raise Refused(
+                f"plan {plan.plan_id} moved lines to the months of a mapping, and the next run"
+                " would move them again; to go back, put the former mapping into the configuration"
+                " and run: bronze keeps the text, and that makes the plan which moves them back"
+            )
         if (version := self.lakehouse.version(plan.table)) != plan.version_after:
             raise Refused(
                 f"{self.lakehouse.name(plan.table)} went from version {plan.version_after} to"
@@ -298,6 +402,16 @@ class Plans:
             f" launch the same run with the tag {PLAN_TAG}: {plan.plan_id}, or `medallion apply"
             f" {plan.plan_id}`."
         )
+
+    def _moved_since(self, version: int) -> str | None:
+        """The first plan applied after a version of bronze.sales_orders that moved lines."""
+        rows = self.lakehouse.rows(PLAN)
+        moved = rows[
+            (rows["kind"] == "redating")
+            & (rows["event"] == "applied")
+            & (rows["version_after"] > version)
+        ].sort_values("event_number")
+        return str(moved["plan_id"].iloc[0]) if len(moved) else None
 
     def _planned(
         self,

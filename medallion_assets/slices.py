@@ -16,8 +16,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from medallion_assets import tables
 from medallion_assets.complete import complete_months_of
+from medallion_assets.deliveries import standing
 from medallion_assets.partitions import add_months, month_range
-from medallion_assets.plans import NOTHING, Permission
+from medallion_assets.plans import NOTHING, Permission, may_lose_rows, plans_behind
 from medallion_assets.work import Work
 from resources.lakehouse import (
     ConcurrentWrite,
@@ -95,8 +96,8 @@ class Reader:
         self._slices = slices
         self.deliveries = deliveries
 
-    def __call__(self, spec: TableSpec) -> DataFrame:
-        """A declared input; KeyError for another table."""
+    def __call__(self, spec: TableSpec, only: Sequence[int] | None = None) -> DataFrame:
+        """A declared input, of ``only`` these of its months; KeyError for another table."""
         declared = self._inputs[spec.id]
         months = None
         if declared.months is not None:
@@ -105,6 +106,7 @@ class Reader:
                     month
                     for wanted in self._months
                     for month in declared.months(wanted, self._settings)
+                    if only is None or month in only
                 }
             )
         return self._lakehouse.read(
@@ -127,6 +129,10 @@ class Reader:
         held = self._lakehouse.held((name,))
         return self._lakehouse.kept((name, uuid.uuid4().hex), build) if held is None else held
 
+    def held(self, rows: DataFrame) -> DataFrame:
+        """The rows, worked out once, while they are among the newest that the run holds."""
+        return self._lakehouse.kept((uuid.uuid4().hex,), lambda: rows)
+
     def external(self, table: str) -> DataFrame:
         """A table that is not ours."""
         return self._lakehouse.read_external(table)
@@ -142,6 +148,11 @@ Transform = Callable[[Reader, Months, Settings], "DataFrame"]
 def version_of(*parts: object) -> str:
     """A short hash of values that have a stable text."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def registered(lakehouse: Lakehouse) -> pd.DataFrame:
+    """The register of deliveries of a lakehouse as it stands."""
+    return standing(lakehouse.rows(tables.DELIVERIES))
 
 
 @dataclass(frozen=True)
@@ -250,7 +261,7 @@ class TableBuild:
         """
         settings, lakehouse = work.settings, work.lakehouse
         slices = Slices(work, self.spec)
-        deliveries = lakehouse.rows(tables.DELIVERIES)
+        deliveries = registered(lakehouse)
         complete = frozenset(complete_months_of(deliveries, settings))
         upstream = {
             i.spec.id: [
@@ -263,8 +274,9 @@ class TableBuild:
                 settings.first_month,
                 max({*asked, *slices.stored, *_months_of(upstream)}),
             )
+        outside = self.outside_version(settings)
         versions = {
-            month: self.input_version(upstream, settings, month, month in complete)
+            month: self.input_version(upstream, settings, month, month in complete, outside)
             for month in asked
         }
         stale = [
@@ -274,7 +286,12 @@ class TableBuild:
             or not slices.is_current(
                 month,
                 self.input_version(
-                    upstream, settings, month, month in complete, slices.details(month).get("seen")
+                    upstream,
+                    settings,
+                    month,
+                    month in complete,
+                    outside,
+                    slices.details(month).get("seen"),
                 ),
             )
         ]
@@ -300,12 +317,15 @@ class TableBuild:
                 if made_from
                 else lakehouse.create_frame(self.spec, [])
             )
-            result = lakehouse.merge(self.spec, rows, stale, may_remove=permission.may_remove)
+            behind = {month: self._plans_behind(upstream, settings, month) for month in stale}
+            may_remove = permission.may_remove or may_lose_rows(slices.stored, behind)
+            result = lakehouse.merge(self.spec, rows, stale, may_remove=may_remove)
             details = {
                 month: {
                     "inputs": pins,
                     "is_complete": month in complete,
                     "seen": self._seen(upstream, settings, month),
+                    **permission.noted(behind[month]),
                 }
                 for month in result.months
             }
@@ -318,10 +338,11 @@ class TableBuild:
         settings: Settings,
         month: int,
         is_complete: bool,
+        outside: object,
         seen: Mapping[str, Sequence[Sequence[Any]]] | None = None,
     ) -> str:
-        """Hash of everything a month's slice is made from; of open inputs only the slices in
-        ``seen``, where that is given.
+        """Hash of everything a month's slice is made from, ``outside`` being what the lakehouse
+        does not hold; of open inputs only the slices in ``seen``, where that is given.
         """
         read = [
             [
@@ -339,8 +360,19 @@ class TableBuild:
             self.spec.code_version,
             self.configuration,
             is_complete,
-            self.outside_version(settings),
+            outside,
             read,
+        )
+
+    def _plans_behind(
+        self, upstream: Mapping[str, Sequence[Slice]], settings: Settings, month: int
+    ) -> list[str]:
+        """Plans that let something lose rows from which a month is made."""
+        return plans_behind(
+            s
+            for i in self.inputs
+            for s in upstream[i.spec.id]
+            if self._is_read(i, s.yyyymm, month, settings)
         )
 
     def _seen(

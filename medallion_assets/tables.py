@@ -45,10 +45,11 @@ DELIVERIES = TableSpec(
     name="deliveries",
     comment=(
         "Every file (or version of a source table) that was ever taken in, by content, and what it"
-        " held. The auditor's list of what came when."
+        " held. The auditor's list of what came when, and by which mapping it was read: a corrected"
+        " mapping adds a record, and the newest of a delivery counts."
     ),
-    grain="one file by content hash, or one version of an adopted table",
-    key=("delivery_id",),
+    grain="one record of a file by content hash, or of one version of an adopted table",
+    key=("delivery_id", "record_number"),
     columns=(
         _key("delivery_id", "STRING", "first 16 hex digits of a hash of source and content"),
         _key(
@@ -57,7 +58,11 @@ DELIVERIES = TableSpec(
             "order of registration, rising; a snapshot with a higher number replaces a lower one",
         ),
         _key("source", "STRING", "name of the source in the configuration"),
-        _key("file_name", "STRING", "file name without its folder, or name of the adopted table"),
+        _key(
+            "file_name",
+            "STRING",
+            "path below the folder of the source, or name of the adopted table",
+        ),
         Column(
             "content_hash", "STRING", "SHA-256 of the file's bytes, or version of the adopted table"
         ),
@@ -77,15 +82,34 @@ DELIVERIES = TableSpec(
             "months",
             "ARRAY<STRUCT<yyyymm: INT, line_count: BIGINT, last_day: INT, content_version:"
             " STRING>>",
-            "lines, last day and a hash of the lines per month; month 0 holds lines of no month; a"
-            " replaced file's months are listed with 0 lines",
+            "lines, last day and a hash of the lines per month; month 0 holds lines of no month;"
+            " months of a replaced file, and those that a corrected mapping emptied, are listed"
+            " with 0 lines",
         ),
         Column("status", "STRING", "complete, or has_unreadable_lines"),
+        Column(
+            "grown_from",
+            "STRING",
+            "delivery of the same file before lines were added to it; this one supersedes it",
+        ),
         Column("registered_at", "TIMESTAMP", "when it was registered (UTC)"),
-        Column("run_id", "STRING", "Dagster run that registered it"),
+        Column("run_id", "STRING", "Dagster run that made this record"),
+        Column(
+            "record_number",
+            "BIGINT",
+            "rising with every record; of a delivery's records the newest counts. NULL where an"
+            " older release made it",
+        ),
+        Column(
+            "mapping_version",
+            "STRING",
+            "hash of the mapping that gave its lines their months; NULL where an older release did",
+        ),
+        Column("mapping", "STRING", "JSON: that mapping, settings left at their defaults left out"),
+        Column("mapped_at", "TIMESTAMP", "when its lines were read by that mapping (UTC)"),
     ),
     write="append",
-    code_version="1",
+    code_version="2",
     owner=DATA_OWNER,
     constraints=(
         Constraint(
@@ -100,7 +124,8 @@ BRONZE_SALES_ORDERS = TableSpec(
     name="sales_orders",
     comment=(
         "Order lines exactly as delivered, all as text, with the source's own columns. Nothing is"
-        " ever removed here."
+        " ever removed here; a line whose date a corrected mapping reads otherwise moves to its"
+        " month."
     ),
     grain="one line as delivered",
     key=("_delivery_id", "_line_number"),
@@ -142,14 +167,34 @@ SILVER_SALES_ORDERS = TableSpec(
         _key("source", "STRING", "name of the source"),
         _key("delivery_id", "STRING", "delivery that brought the line first"),
         _key("line_number", "BIGINT", "line in that delivery"),
-        Column("order_id", "STRING", "order or invoice number"),
-        _key("part_number", "STRING", "part, trimmed and upper-cased"),
+        Column(
+            "order_id", "STRING", "order or invoice number; NULL where the source has no numbers"
+        ),
+        _key("part_number", "STRING", "part in its one spelling, upper-cased"),
         Column("customer_id", "STRING", "customer; NULL where the source names none"),
         Column("region", "STRING", "region or country of the customer"),
-        _key("order_date", "TIMESTAMP", "date and time of the order (UTC as delivered)"),
-        _key("quantity", "DECIMAL(24,6)", "units; negative for cancellations and returns"),
-        Column("unit_price", "DECIMAL(24,6)", "price of one unit, in the source's currency"),
+        _key(
+            "order_date",
+            "TIMESTAMP",
+            "date and time of the order as printed, or in the source's time_zone; no instant",
+        ),
+        _key(
+            "quantity",
+            "DECIMAL(24,6)",
+            "pieces, by the factor of the line's unit; negative for cancellations and returns",
+        ),
+        Column(
+            "unit_price",
+            "DECIMAL(24,6)",
+            "price of one piece, in the source's currency; NULL where the source has no prices",
+        ),
         Column("description", "STRING", "part description on the line"),
+        Column(
+            "part_number_text",
+            "STRING",
+            "part number as delivered, before it took the part's spelling or new number",
+            is_versioned=False,
+        ),
         _key("line_type", "STRING", "sale, cancellation or return"),
         Column(
             "matched_line_id",
@@ -157,9 +202,15 @@ SILVER_SALES_ORDERS = TableSpec(
             "of a cancellation the sale it takes back, of that sale the cancellation; same month"
             " only",
         ),
+        Column(
+            "warnings",
+            "ARRAY<STRING>",
+            "spellings that were read as another (part_number_decimal_ending ...) and own rules"
+            " that only warn; NULL for none",
+        ),
     ),
     write="merge",
-    code_version="1",
+    code_version="2",
     owner=DATA_OWNER,
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,
@@ -198,7 +249,7 @@ REJECTED_LINES = TableSpec(
         Column("unit_price", "STRING", "as delivered"),
     ),
     write="merge",
-    code_version="1",
+    code_version="2",
     owner=DATA_OWNER,
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,
@@ -231,6 +282,12 @@ PARTS = TableSpec(
             "price on the latest sale; for display only, models read the price known at the origin",
             is_versioned=False,
         ),
+        Column(
+            "former_numbers",
+            "STRING",
+            "numbers that the part had before and whose history it goes on with; NULL for none",
+            is_versioned=False,
+        ),
     ),
     write="merge",
     code_version="1",
@@ -257,12 +314,18 @@ MONTHLY_DEMAND = TableSpec(
             "units of sales that a cancellation in the same month takes back",
         ),
         _key("returned_qty", "DOUBLE", "units on all other cancellations and returns"),
-        _key("order_count", "BIGINT", "orders with demand"),
+        _key(
+            "order_count",
+            "BIGINT",
+            "orders with demand; of a source without order numbers lines with demand",
+        ),
         _key("customer_count", "BIGINT", "known customers with demand"),
         _key(
-            "revenue", "DOUBLE", "demand valued at the price of each line, in the source's currency"
+            "revenue",
+            "DOUBLE",
+            "demand valued at the price of each line, in the source's currency; 0 without prices",
         ),
-        Column("unit_price", "DOUBLE", "revenue / demand_qty; NULL without demand"),
+        Column("unit_price", "DOUBLE", "revenue / units with a price; NULL without any"),
         Column(
             "region", "STRING", "region with the largest demand of the month; NULL without demand"
         ),
@@ -274,7 +337,7 @@ MONTHLY_DEMAND = TableSpec(
         ),
     ),
     write="merge",
-    code_version="1",
+    code_version="2",
     owner=DATA_OWNER,
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,
@@ -306,7 +369,7 @@ DEMAND_FEATURES = TableSpec(
             "abc_class",
             "STRING",
             "A: parts that make the first 80 % of the last 12 months' revenue, B: to 95 %, C: the"
-            " rest",
+            " rest; of units where no part has a price",
         ),
         Column("region", "STRING", "region of the latest month with demand"),
         _key(
@@ -386,7 +449,7 @@ DEMAND_FEATURES = TableSpec(
         ),
     ),
     write="merge",
-    code_version="2",
+    code_version="3",
     owner=DATA_OWNER,
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,
@@ -587,6 +650,12 @@ CHAMPION = TableSpec(
             "lower end of the 95 % bootstrap interval of winner's WQL less the incumbent's",
         ),
         Column("difference_high", "DOUBLE", "upper end of it"),
+        Column(
+            "interval_over",
+            "STRING",
+            "what the interval was drawn from: parts, or months in blocks as long as the horizon;"
+            " NULL without one",
+        ),
         Column("champion_bias", "DOUBLE", "bias of the champion on the evidence"),
         Column(
             "oracle_wql",
@@ -623,7 +692,7 @@ CHAMPION = TableSpec(
         Column("decided_at", "TIMESTAMP", "when (UTC)", is_volatile=True),
     ),
     write="append",
-    code_version="1",
+    code_version="2",
     owner=MODEL_OWNER,
 )
 
@@ -819,7 +888,8 @@ DATA_QUALITY = TableSpec(
         _key(
             "rule",
             "STRING",
-            "what is counted, for instance lines_read or rejected:quantity_unreadable",
+            "what is counted, for instance lines_read, rejected:quantity_unreadable or"
+            " warned:part_number_decimal_ending",
         ),
         _key("value", "DOUBLE", "count or share"),
         Column("threshold", "DOUBLE", "limit, where the rule has one"),
@@ -827,7 +897,7 @@ DATA_QUALITY = TableSpec(
         _key("detail", "STRING", "what the figure means"),
     ),
     write="merge",
-    code_version="1",
+    code_version="2",
     owner=DATA_OWNER,
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,
@@ -847,7 +917,7 @@ PLAN = TableSpec(
         _key("event_number", "BIGINT", "rising without gaps"),
         _key("plan_id", "STRING", "name that a person gives to apply it"),
         _key("event", "STRING", "planned, applied or undone"),
-        _key("kind", "STRING", "backfill, removal, restore or vacuum"),
+        _key("kind", "STRING", "backfill, removal, restore, vacuum or redating"),
         _key("table_id", "STRING", "layer.table"),
         _key("writer", "STRING", "model, in a table of several writers; else empty"),
         _key("months", "STRING", "JSON list; empty for the whole table"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from deltalake import DeltaTable
+    from pyspark.sql import Column as SparkColumn
     from pyspark.sql import DataFrame, SparkSession
 
     from resources.engines import Engine
@@ -35,7 +36,7 @@ KEPT_VALUES = 10_000_000  # of all samples that are remembered
 @dataclass(frozen=True)
 class MonthWritten:
     """Rows of one month's slice after a write, and how many the write inserted, updated and
-    deleted.
+    deleted; ``left`` are those whose key is in another month now.
     """
 
     row_count: int = 0
@@ -43,10 +44,11 @@ class MonthWritten:
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
+    left: int = 0
 
     @property
     def is_changed(self) -> bool:
-        return bool(self.inserted or self.updated or self.deleted)
+        return bool(self.inserted or self.updated or self.deleted or self.left)
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,13 @@ class Lakehouse(Protocol):
         rows: DataFrame,
         months: Sequence[int],
         writer: str = "",
-        may_remove: bool = False,
+        may_remove: bool | Collection[int] = False,
         is_held: bool = False,
     ) -> WriteResult: ...
+
+    def move(
+        self, spec: TableSpec, rows: DataFrame, months: Sequence[int], version: int
+    ) -> int: ...
 
     def append(self, spec: TableSpec, rows: DataFrame, number: int) -> int: ...
 
@@ -254,7 +260,7 @@ class DeltaLakehouse:
         rows: DataFrame,
         months: Sequence[int],
         writer: str = "",
-        may_remove: bool = False,
+        may_remove: bool | Collection[int] = False,
         is_held: bool = False,
     ) -> WriteResult:
         """Make the slices of ``months`` (of ``writer``, in a table of several writers) equal to
@@ -263,8 +269,9 @@ class DeltaLakehouse:
         Rows are compared with what is stored first; where nothing differs nothing is written. They
         are read more than once, so the engine holds them, unless they are made of held frames
         (``is_held``). Raises RemovalRefused when more than the configured share of a slice would
-        vanish and it is not said that it ``may_remove``, ConcurrentWrite when another writer was
-        faster, ValueError when a row lies outside the months.
+        vanish and it is not said that it ``may_remove`` (in all months, or in some),
+        ConcurrentWrite when another writer was faster, ValueError when a row lies outside the
+        months.
         """
         self._refuse_pinned(spec)
         self._ensure(spec)
@@ -298,8 +305,11 @@ class DeltaLakehouse:
             compared = engine.hold(_compared(spec, new, whole.where(scope.sql())))
             try:
                 result = self._counted(spec, compared, written, months)
-                if not may_remove:
-                    self._refuse_removal(spec, result)
+                if may_remove is not True:
+                    allowed = may_remove or ()
+                    self._refuse_removal(
+                        spec, {m: found for m, found in result.items() if m not in allowed}
+                    )
                 if changed := tuple(month for month, found in result.items() if found.is_changed):
                     narrow = replace(scope, months=changed)
                     moved = compared.where(narrow.of_months())
@@ -310,6 +320,24 @@ class DeltaLakehouse:
             if not is_held:
                 engine.release(new)
         return WriteResult(self.version(spec), result)
+
+    def move(self, spec: TableSpec, rows: DataFrame, months: Sequence[int], version: int) -> int:
+        """Give stored rows another month, in one commit, so that no row is ever lost or there
+        twice. Returns the Delta version.
+
+        rows: all rows of the slices ``months`` as they were at ``version``, with the values that
+        they are to have and ``_action`` keep or update; none leaves these months. Key and source
+        columns stay, and so do the files of all other months. Raises ConcurrentWrite when another
+        writer came in between.
+        """
+        self._refuse_pinned(spec)
+        path = self.path(spec)
+        if self._tables.version(path) != version:
+            raise ConcurrentWrite(f"{spec.id}: another writer changed it after version {version}")
+        scope = Scope(spec, tuple(sorted(set(months))))
+        others = self.read(spec, version=version).where(f"NOT ({scope.sql()})")
+        self._change(spec, scope, self._tables.open(path, version), rows, others)
+        return self.version(spec)
 
     def append(self, spec: TableSpec, rows: DataFrame, number: int) -> int:
         """Append rows in one commit, adding columns the table lacks where the spec allows it.
@@ -324,7 +352,12 @@ class DeltaLakehouse:
         self._refuse_pinned(spec)
         self._ensure(spec)
         path = self.path(spec)
-        self._writer.append(spec, self._tables.open(path), rows, (spec.id, number), {})
+        table = self._tables.open(path)
+        if spec.has_source_columns:
+            # Qty of one file and qty of another are one column to Delta.
+            stored = {field.name.lower(): field.name for field in table.schema().fields}
+            rows = rows.withColumnsRenamed({n: stored.get(n.lower(), n) for n in rows.columns})
+        self._writer.append(spec, table, rows, (spec.id, number), {})
         if not spec.partition_by and self._tables.file_count(path) > MAX_FILES:
             with contextlib.suppress(ConcurrentWrite):
                 self._tables.compact(spec, path)
@@ -583,14 +616,21 @@ class DeltaLakehouse:
     ) -> dict[int, MonthWritten]:
         from pyspark.sql import functions as F
 
-        by_action = compared.groupBy(F.col(spec.month_column).alias("_month"), "_action").agg(
-            F.count("*").alias("n")
+        has_come = F.col("_former").isNotNull()
+        month, action = (
+            F.col(spec.month_column),
+            F.when(has_come, "insert").otherwise(F.col("_action")),
         )
-        counted = {(row["_month"], row["_action"]): row["n"] for row in by_action.collect()}
+        counted = _by_month_and_action(compared, month, action)
+        if spec.month_column not in spec.key:
+            counted |= _by_month_and_action(
+                compared.where(has_come), F.col("_former"), F.lit("leave")
+            )
+        actions = ("insert", "update", "delete", "leave")
         return {
             month: MonthWritten(
                 *written.get(month, (0, "0-0")),
-                *(counted.get((month, action), 0) for action in ("insert", "update", "delete")),
+                *(counted.get((month, action), 0) for action in actions),
             )
             for month in months
         }
@@ -606,7 +646,7 @@ class DeltaLakehouse:
 
     def _refuse_removal(self, spec: TableSpec, result: Mapping[int, MonthWritten]) -> None:
         for month, written in result.items():
-            stored = written.row_count - written.inserted + written.deleted
+            stored = written.row_count - written.inserted + written.deleted + written.left
             if written.deleted > max(1, self._max_removed_share * stored):
                 raise RemovalRefused(
                     f"{self.name(spec)}: writing {month} would remove {written.deleted} of {stored}"
@@ -632,6 +672,16 @@ class DeltaLakehouse:
         if table.file_uris(file_pruning_predicate=filters):
             return 0
         return int(table.transaction_version(f"{writer}/{months[0]}") or 0) + 1
+
+
+def _by_month_and_action(
+    compared: DataFrame, month: SparkColumn, action: SparkColumn
+) -> dict[tuple[int, str], int]:
+    from pyspark.sql import functions as F
+
+    named = compared.select(month.alias("_month"), action.alias("_action"))
+    counts = named.groupBy("_month", "_action").agg(F.count("*").alias("n")).collect()
+    return {(row["_month"], row["_action"]): row["n"] for row in counts}
 
 
 def _slice_versions(spec: TableSpec, rows: DataFrame) -> dict[int, tuple[int, str]]:
@@ -667,7 +717,7 @@ def _slice_versions(spec: TableSpec, rows: DataFrame) -> dict[int, tuple[int, st
 
 def _compared(spec: TableSpec, new: DataFrame, stored: DataFrame) -> DataFrame:
     """All rows of both, with ``_action``: keep and delete with the stored values, insert and update
-    with the new ones.
+    with the new ones; ``_former`` is the month in which a row is stored that has another one now.
 
     Column by column, not as structs: engines refuse to mix structs whose fields differ in comments.
     """
@@ -700,7 +750,12 @@ def _compared(spec: TableSpec, new: DataFrame, stored: DataFrame) -> DataFrame:
         F.when(is_new, F.col(f"new_{i}")).otherwise(F.col(f"old_{i}")).alias(name)
         for name, i in at.items()
     ]
-    return joined.withColumn("_action", action).select(*values, "_action")
+    at_month = at[spec.month_column]
+    has_moved = (F.col("_action") == "update") & (
+        F.col(f"new_{at_month}") != F.col(f"old_{at_month}")
+    )
+    former = F.when(has_moved, F.col(f"old_{at_month}")).alias("_former")
+    return joined.withColumn("_action", action).select(*values, "_action", former)
 
 
 __all__ = [

@@ -1,49 +1,48 @@
-"""Order files as delivered: which there are, what their columns are called, and their lines as text
-with line numbers.
+"""Order files as delivered: which there are, whether they are whole, and what makes two the same.
 
-Files are parsed inside Spark's Python workers, one file a task, in batches; nothing is interpreted
-here beyond columns and lines.
+How a file of each format is read is in resources/formats. Files are parsed inside Spark's Python
+workers, one file a task, in batches.
 """
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
 import itertools
-import json
+import os
 import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from resources import formats
 from resources.errors import Refused
-from resources.settings import CsvDialect, Source
+from resources.formats import UnreadableFile, reading_errors, valid_names, without
+from resources.order_headers import Headers, joined_columns
+from resources.settings import Source
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-BATCH_LINES = 50_000
-FIELD_LIMIT = 10_000_000
-RESERVED_NAMES = frozenset({"yyyymm"})
-
-
-class UnreadableFile(Refused):
-    """A file can't be taken in; the message names file, line or column, and what to do. Nothing of
-    it was stored.
-    """
+# Names that programs give to files while they write, copy or lock them, and what job engines leave
+# beside their output.
+_UNFINISHED_NAME = re.compile(
+    r"^(\.|~\$|_temporary$|_SUCCESS$|_metadata$|_common_metadata$|_started_|_committed_)"
+    r"|(\.(tmp|temp|part|partial|filepart|crdownload|download|lock|lck|swp|crc)|~)$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
 class OrderFile:
-    """A file of a source, by content."""
+    """A file of a source, by content. ``name`` is its path below the source's root; ``note`` tells
+    how it is read where that is worth telling.
+    """
 
     source: str
     path: str
@@ -51,14 +50,29 @@ class OrderFile:
     modified_at: datetime
     content_hash: str
     column_names: tuple[str, ...]
+    name: str = ""
+    note: str = ""
 
     @property
     def file_name(self) -> str:
-        return Path(self.path).name
+        return self.name or Path(self.path).name
 
     @property
     def delivery_id(self) -> str:
-        return hashlib.sha256(f"{self.source}\0{self.content_hash}".encode()).hexdigest()[:16]
+        return delivery_id_of(self.source, self.content_hash)
+
+
+def delivery_id_of(source: str, content_hash: str) -> str:
+    """A delivery is its content: one source, the same bytes, one delivery."""
+    return hashlib.sha256(f"{source}\0{content_hash}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Landed:
+    """Files of a source that may be taken, and why others are not yet (path -> reason)."""
+
+    paths: list[str]
+    waiting: dict[str, str] = field(default_factory=dict)
 
 
 class NoFiles(Refused):
@@ -67,9 +81,7 @@ class NoFiles(Refused):
     """
 
     def __init__(self, source: Source):
-        folder = Path(str(source.files)).parent
-        while glob.has_magic(str(folder)):
-            folder = folder.parent
+        folder = root_of(str(source.files))
         found = (
             f"no file below {folder} matches"
             if folder.is_dir()
@@ -83,12 +95,103 @@ class NoFiles(Refused):
         )
 
 
+def _split(pattern: str) -> tuple[Path, str]:
+    """The folder before the first wildcard of a path or glob, and the rest.
+
+    A sign such as [ in the name of a folder or file that is there is no wildcard.
+    """
+    parts = Path(os.path.abspath(pattern)).parts
+    folder = Path(parts[0])
+    for at in range(1, len(parts)):
+        there = folder / parts[at]
+        if at == len(parts) - 1 or (glob.has_magic(parts[at]) and not there.is_dir()):
+            rest = str(PurePosixPath(*parts[at:]))
+            return folder, glob.escape(rest) if there.is_file() else rest
+        folder = there
+    return folder, ""
+
+
+def root_of(pattern: str) -> Path:
+    """The folder below which the files of a path or glob lie."""
+    return _split(pattern)[0]
+
+
+def matching(pattern: str) -> list[str]:
+    """Files that a path or glob finds, in order of name; a file that several links lead to once."""
+    folder, rest = _split(pattern)
+    found: dict[str, str] = {}
+    for name in sorted(glob.glob(rest, root_dir=folder, recursive=True)):
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            found.setdefault(os.path.realpath(path), path)
+    return sorted(found.values())
+
+
+def file_name(source: Source, path: str) -> str:
+    """What a file of a source is called: its path below the source's root."""
+    root, file = root_of(str(source.files)), Path(path)
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+
+
+def unfinished_name(source: Source, path: str) -> bool:
+    """Whether a name says that the file is being written or is a lock; an ending that the source's
+    own pattern has says nothing.
+    """
+    meant = Path(str(source.files)).name
+    *folders, name = PurePosixPath(file_name(source, path)).parts
+    if any(_UNFINISHED_NAME.search(folder) and folder.startswith(("_", ".")) for folder in folders):
+        return True
+    found = _UNFINISHED_NAME.search(name)
+    return found is not None and name != meant and not meant.endswith(found.group(0))
+
+
+def order_paths(source: Source) -> list[str]:
+    """Files that the source's path or glob finds, in order of name, without those whose name says
+    that they are not finished and those that say how many lines others have.
+    """
+    besides = [
+        re.compile(_beside(pattern, ".+", ".+", re.escape)) for pattern in _beside_patterns(source)
+    ]
+    return [
+        path
+        for path in matching(str(source.files))
+        if not unfinished_name(source, path)
+        and not any(pattern.fullmatch(Path(path).name) for pattern in besides)
+    ]
+
+
+def header_paths(source: Source) -> list[str]:
+    """Header files of a source. Raises UnreadableFile where there is none."""
+    assert source.header is not None
+    paths = order_paths(source.model_copy(update={"files": source.header.files}))
+    if not paths:
+        raise UnreadableFile(
+            f"{source.header.files}: no such file; sources.{source.name}.header.files names the"
+            " headers of the order lines"
+        )
+    return paths
+
+
+def absent_beside(source: Source, path: str) -> str | None:
+    """Name of the file that has to be beside a delivery and is not there yet; None where all
+    are.
+    """
+    besides = [_file_beside(pattern, path) for pattern in _beside_patterns(source)]
+    return next((beside.name for beside in besides if not beside.is_file()), None)
+
+
 class OrderFiles(Protocol):
     """Access to order files. Implementations: LocalOrderFiles, and a fake in tests."""
 
     def paths(self, source: Source) -> list[str]: ...
 
-    def describe(self, source: Source, path: str) -> OrderFile: ...
+    def landed(self, source: Source) -> Landed: ...
+
+    def describe(self, source: Source, path: str, known: Container[str] = ()) -> OrderFile: ...
+
+    def hash_of_beginning(self, path: str, byte_count: int) -> str: ...
+
+    def row_count(self, source: Source, path: str) -> int | None: ...
 
     def lines(
         self, spark: SparkSession, source: Source, files: Sequence[OrderFile]
@@ -99,20 +202,53 @@ class LocalOrderFiles:
     """Files reachable by path from the driver and the workers (a local disk, a mount, a volume)."""
 
     def paths(self, source: Source) -> list[str]:
-        """Files that the source's glob finds, in order of name."""
-        return sorted(
-            path for path in glob.glob(str(source.files), recursive=True) if Path(path).is_file()
-        )
+        """Files that the source's path or glob finds, in order of name, without those whose name
+        says that they are not finished.
+        """
+        return order_paths(source)
 
-    def describe(self, source: Source, path: str) -> OrderFile:
-        """Size, time, content hash and columns of a file. Raises UnreadableFile."""
+    def landed(self, source: Source) -> Landed:
+        """The same files, less those that are still being written: what is younger than
+        ``delivery.settle_seconds`` is looked at twice.
+        """
+        paths = self.paths(source)
+        waiting = {
+            path: "its name says that it is not finished"
+            for path in matching(str(source.files))
+            if unfinished_name(source, path)
+        }
+        for path in paths:
+            if (absent := absent_beside(source, path)) is not None:
+                waiting[path] = f"{absent} is not beside it yet"
+        waiting |= _changing(
+            [path for path in paths if path not in waiting], source.delivery.settle_seconds
+        )
+        return Landed([path for path in paths if path not in waiting], waiting)
+
+    def describe(self, source: Source, path: str, known: Container[str] = ()) -> OrderFile:
+        """Size, time, content hash and columns of a file; of ``known`` deliveries without columns,
+        which would have to be read. Raises UnreadableFile.
+        """
         try:
             facts = Path(path).stat()
             with open(path, "rb") as stream:
                 content_hash = hashlib.file_digest(stream, "sha256").hexdigest()
-            columns = _columns(source, path)
+            if Path(path).stat().st_size != facts.st_size:
+                raise UnreadableFile(
+                    f"{path}: it was written to while it was read; deliver it under another name"
+                    " and rename it when it is whole, or set"
+                    f" sources.{source.name}.delivery.settle_seconds higher"
+                )
+            columns = formats.Columns(())
+            if delivery_id_of(source.name, content_hash) not in known:
+                _check_content(source, path, content_hash)
+                columns = (
+                    formats.columns(path, source)
+                    if source.header is None
+                    else joined_columns(path, source, header_paths(source))
+                )
         except OSError as error:
-            reason = error.strerror or _first_line(error)
+            reason = error.strerror or str(error)
             raise UnreadableFile(
                 f"{path}: can't be read ({reason}); check that the file is there, whole, and its"
                 " permissions"
@@ -123,8 +259,35 @@ class LocalOrderFiles:
             facts.st_size,
             datetime.fromtimestamp(facts.st_mtime, UTC),
             content_hash,
-            columns,
+            columns.names,
+            file_name(source, path),
+            columns.place,
         )
+
+    def hash_of_beginning(self, path: str, byte_count: int) -> str:
+        """SHA-256 of the first bytes of a file: what it was before it grew. Raises OSError."""
+        digest = hashlib.sha256()
+        with open(path, "rb") as stream:
+            while byte_count > 0 and (chunk := stream.read(min(byte_count, 1 << 20))):
+                digest.update(chunk)
+                byte_count -= len(chunk)
+        return digest.hexdigest()
+
+    def row_count(self, source: Source, path: str) -> int | None:
+        """Number of order lines that the file beside a delivery promises; None where the source has
+        no such files. Raises UnreadableFile.
+        """
+        if source.delivery.row_count_files is None:
+            return None
+        beside = _file_beside(source.delivery.row_count_files, path)
+        text = _text_beside(beside)
+        found = {int(number) for number in re.findall(r"(?<![\w.])\d+(?![\w.])", text)}
+        if len(found) != 1:
+            raise UnreadableFile(
+                f"{beside}: one whole number is expected, the lines of {Path(path).name}; found:"
+                f" {text[:60].strip() or 'nothing'}"
+            )
+        return found.pop()
 
     def lines(self, spark: SparkSession, source: Source, files: Sequence[OrderFile]) -> DataFrame:
         """All lines of the files as text: _delivery_id, _line_number, _problem, _raw and one column
@@ -153,40 +316,34 @@ class LocalOrderFiles:
             f", `{name}` STRING" for name in columns
         )
         listed = spark.createDataFrame(
-            [(file.path, file.delivery_id) for file in files], "path STRING, delivery_id STRING"
+            [(file.path, file.delivery_id, file.byte_count) for file in files],
+            "path STRING, delivery_id STRING, byte_count BIGINT",
         )
         if len(files) > 1:
             listed = listed.repartitionByRange(min(len(files), 64), "path")
-        format_, dialect = source.format, source.csv
+
+        with_headers = [] if source.header is None else header_paths(source)
 
         def parse(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            headers = Headers.read(source, with_headers) if with_headers else None
             for batch in batches:
-                for path, delivery_id in zip(
-                    batch["path"].to_pylist(), batch["delivery_id"].to_pylist(), strict=True
-                ):
-                    for numbers, problems, raws, values in _read(format_, path, dialect):
+                for file in batch.to_pylist():
+                    read = (
+                        formats.lines(file["path"], source, file["byte_count"])
+                        if headers is None
+                        else headers.lines(file["path"], file["byte_count"])
+                    )
+                    for numbers, problems, raws, values in read:
                         arrays = {
+                            "_delivery_id": [file["delivery_id"]] * len(numbers),
                             "_line_number": numbers,
                             "_problem": problems,
                             "_raw": raws,
                             **{k.lower(): v for k, v in values.items()},
                         }
-                        n = len(numbers)
                         yield pa.RecordBatch.from_arrays(
                             [
-                                (
-                                    pa.array([delivery_id] * n, pa.string())
-                                    if field.name == "_delivery_id"
-                                    else _as_array(
-                                        arrays.get(
-                                            field.name
-                                            if field.name.startswith("_")
-                                            else field.name.lower()
-                                        ),
-                                        field.type,
-                                        n,
-                                    )
-                                )
+                                _as_array(arrays.get(field.name.lower()), field.type, len(numbers))
                                 for field in schema
                             ],
                             schema=schema,
@@ -195,286 +352,93 @@ class LocalOrderFiles:
         return listed.mapInArrow(parse, ddl)
 
 
-@contextmanager
-def reading_errors() -> Iterator[None]:
-    """Turns an UnreadableFile that a Spark worker raised into one here: Spark hands it on as text
-    within a stack trace.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "toPandas attempted Arrow optimization")
-            yield
-    except Exception as error:
-        told = (
-            None if isinstance(error, Refused) else re.search(r"UnreadableFile: (.+)", str(error))
-        )
-        if told is None:
-            raise
-        raise UnreadableFile(told.group(1)) from None
-
-
-def valid_names(column_names: Sequence[str]) -> list[str]:
-    """Names that Delta takes, one for each source column, in order; equal ones (ignoring case) get
-    a number.
-
-    Names that start with an underscore or are reserved get an ``x`` before them: those are the
-    lakehouse's own.
-    """
-    taken: set[str] = set()
-    result = []
-    for position, original in enumerate(column_names, start=1):
-        name = (
-            re.sub(r"[ ,;{}()\n\t\r=.`\"'\\/\x00]+", "_", original.strip().lstrip("\ufeff")).strip(
-                "_"
-            )
-            or f"column_{position}"
-        )
-        if original.strip().startswith("_") or name.lower() in RESERVED_NAMES:
-            name = f"x_{name}"
-        name = name[:200]
-        unique, number = name, 2
-        while unique.lower() in taken:
-            unique, number = f"{name}_{number}", number + 1
-        taken.add(unique.lower())
-        result.append(unique)
-    return result
-
-
-_Batch = tuple[list[int], list[str | None], list[str | None], dict[str, Any]]
-
-
-def _read(format_: str, path: str, dialect: CsvDialect) -> Iterator[_Batch]:
-    try:
-        yield from _READERS[format_](path, dialect)
-    except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
-        raise UnreadableFile(
-            f"{path}: can't be read ({_first_line(error)}); deliver it again complete"
-        ) from error
-
-
 def _as_array(values: Any, type_: pa.DataType, length: int) -> pa.Array:
     if values is None:
         return pa.nulls(length, type_)
     return values if isinstance(values, pa.Array) else pa.array(values, type_)
 
 
-def _columns(source: Source, path: str) -> tuple[str, ...]:
-    """Column names as spelled. Raises UnreadableFile for a file without any or with a format that
-    is not the source's.
+def _changing(paths: Sequence[str], settle_seconds: float) -> dict[str, str]:
+    """Files that somebody writes to, and what was seen. Waits ``settle_seconds`` at most, and only
+    for files that are younger.
     """
-    if source.format == "parquet":
+
+    def look(path: str) -> tuple[int, int] | None:
         try:
-            return tuple(pq.read_schema(path).names)
-        except (pa.ArrowInvalid, pa.ArrowException, ValueError) as error:
-            raise UnreadableFile(
-                f"{path}: not a readable Parquet file ({_first_line(error)}); deliver it again"
-                " complete"
-            ) from error
-    if source.format == "jsonl":
-        names = list(
-            dict.fromkeys(name for _, _, _, row in _json_objects(path, source.csv) for name in row)
-        )
-        if not names:
-            raise UnreadableFile(
-                f"{path}: no line holds a JSON object; check the format of source {source.name}"
-            )
-        return tuple(names)
-    csv.field_size_limit(FIELD_LIMIT)
+            facts = os.stat(path)
+        except OSError:  # moved away since it was listed
+            return None
+        return facts.st_size, facts.st_mtime_ns
+
+    seen = {path: look(path) for path in paths}
+    now = time.time()
+    # A time ahead of this machine's clock tells nothing about the age.
+    ages = {path: now - facts[1] / 1e9 for path, facts in seen.items() if facts is not None}
+    young = {path: max(age, 0.0) for path, age in ages.items() if age < settle_seconds}
+    if young:
+        time.sleep(settle_seconds - min(young.values()))
+    found = {}
+    for path in paths:
+        if seen[path] is None:
+            found[path] = "it was moved away"
+        elif path in young and look(path) != seen[path]:
+            found[path] = "it is still being written"
+    return found
+
+
+def _beside_patterns(source: Source) -> list[str]:
+    named = (source.delivery.row_count_files, source.delivery.checksum_files)
+    return [pattern for pattern in named if pattern is not None]
+
+
+def _beside(pattern: str, name: str, stem: str, quoted: Any = str) -> str:
+    before, key, after = re.split(r"\{(name|stem)\}", pattern)
+    return f"{quoted(before)}{name if key == 'name' else stem}{quoted(after)}"
+
+
+def _file_beside(pattern: str, path: str) -> Path:
+    return Path(path).with_name(_beside(pattern, Path(path).name, Path(path).stem))
+
+
+def _text_beside(path: Path) -> str:
     try:
-        with open(
-            path, encoding=_encoding(source.csv), errors="surrogateescape", newline=""
-        ) as stream:
-            header = next(
-                csv.reader(stream, delimiter=source.csv.delimiter, quotechar=source.csv.quote), None
-            )
-    except (csv.Error, UnicodeError) as error:
+        return path.read_text(encoding="utf-8", errors="replace")[:10_000]
+    except OSError as error:
+        raise UnreadableFile(f"{path}: can't be read ({error.strerror})") from error
+
+
+def _check_content(source: Source, path: str, content_hash: str) -> None:
+    """Raises UnreadableFile where the file's checksum file names another content."""
+    if source.delivery.checksum_files is None:
+        return
+    beside = _file_beside(source.delivery.checksum_files, path)
+    text = _text_beside(beside)
+    of_file = [line for line in text.splitlines() if Path(path).name in line]
+    found = re.findall(r"\b[0-9a-f]{64}\b", "\n".join(of_file) or text, re.IGNORECASE)
+    if not found:
+        raise UnreadableFile(f"{beside}: no SHA-256 (64 hex digits) of {Path(path).name} is in it")
+    if content_hash not in {digest.lower() for digest in found}:
         raise UnreadableFile(
-            f"{path}: line 1: {_first_line(error)}; check encoding, delimiter and quote sign of"
-            f" source {source.name}"
-        ) from error
-    if not header or not any(name.strip() for name in header):
-        raise UnreadableFile(
-            f"{path}: line 1 has no column names; the file is empty or not a CSV with a header"
+            f"{path}: its SHA-256 is {content_hash}, and {beside.name} promises {found[0]}; it is"
+            " not whole or not the file that was meant: deliver it again"
         )
-    return tuple(_printable(name.strip()) for name in header)
 
-
-def _encoding(dialect: CsvDialect) -> str:
-    return (
-        "utf-8-sig"
-        if dialect.encoding.lower().replace("_", "-") in {"utf-8", "utf8"}
-        else dialect.encoding
-    )
-
-
-def _csv_lines(path: str, dialect: CsvDialect) -> Iterator[_Batch]:
-    csv.field_size_limit(FIELD_LIMIT)
-    with open(path, encoding=_encoding(dialect), errors="surrogateescape", newline="") as stream:
-        reader = csv.reader(
-            stream, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True
-        )
-        start = 1
-        try:
-            names = valid_names([_printable(name.strip()) for name in next(reader, [])])
-            width = len(names)
-            numbers: list[int] = []
-            problems: list[str | None] = []
-            raws: list[str | None] = []
-            rows: list[list[str | None]] = []
-            empty: list[str | None] = [None] * width
-            start = reader.line_num + 1
-            for fields in reader:
-                if fields:
-                    problem = None
-                    if len(fields) != width:
-                        problem = f"unreadable: {len(fields)} fields where the header has {width}"
-                    elif any(not field.isascii() and _is_broken(field) for field in fields):
-                        problem = f"unreadable: not {dialect.encoding} text"
-                    numbers.append(start)
-                    problems.append(problem)
-                    raws.append(_printable(dialect.delimiter.join(fields)) if problem else None)
-                    rows.append(empty if problem else list(fields))
-                start = reader.line_num + 1
-                if len(numbers) >= BATCH_LINES:
-                    yield numbers, problems, raws, _by_column(names, rows)
-                    numbers, problems, raws, rows = [], [], [], []
-        except csv.Error as error:
-            raise UnreadableFile(
-                f"{path}: line {start}: {error}; a quote is opened there and not closed, or another"
-                " delimiter or quote sign than configured"
-            ) from error
-        if numbers:
-            yield numbers, problems, raws, _by_column(names, rows)
-
-
-def _by_column(names: list[str], rows: list[list[str | None]]) -> dict[str, Any]:
-    return dict(zip(names, (list(column) for column in zip(*rows, strict=True)), strict=True))
-
-
-def _is_broken(text: str) -> bool:
-    return any("\udc80" <= sign <= "\udcff" for sign in text)
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _json_objects(
-    path: str, dialect: CsvDialect
-) -> Iterator[tuple[int, str | None, str | None, dict[str, Any]]]:
-    """Line number, problem, raw text and object of every line that is not blank."""
-    with open(path, encoding=_encoding(dialect), errors="surrogateescape") as stream:
-        for number, text in enumerate(stream, 1):
-            if not text.strip():
-                continue
-            problem, row = None, {}
-            if not text.isascii() and _is_broken(text):
-                problem = f"unreadable: not {dialect.encoding} text"
-            else:
-                try:
-                    row = json.loads(text, parse_float=_Number)
-                    if not isinstance(row, dict):
-                        problem = "unreadable: not a JSON object"
-                    elif "\\ud" in text.lower():
-                        json.dumps(row, ensure_ascii=False).encode()
-                except (ValueError, RecursionError) as error:
-                    problem = f"unreadable: {_first_line(error)}"
-            yield (
-                number,
-                problem,
-                _printable(text.rstrip("\r\n")) if problem else None,
-                {} if problem else row,
-            )
-
-
-class _Number(float):
-    """A JSON number that keeps its text as delivered."""
-
-    text: str
-
-    def __new__(cls, text: str) -> _Number:
-        number = super().__new__(cls, text)
-        number.text = text
-        return number
-
-
-def _json_lines(path: str, dialect: CsvDialect) -> Iterator[_Batch]:
-    lines = _json_objects(path, dialect)
-    names: dict[str, None] = {}
-    while chunk := list(itertools.islice(lines, BATCH_LINES)):
-        numbers, problems, raws, rows = (list(column) for column in zip(*chunk, strict=True))
-        # Of the whole file so far: a name must not mean another column in a later batch.
-        names.update(dict.fromkeys(itertools.chain.from_iterable(rows)))
-        values = {
-            new: [_json_text(row.get(old)) for row in rows]
-            for new, old in zip(valid_names(list(names)), names, strict=True)
-        }
-        yield numbers, problems, raws, values
-
-
-def _json_text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, _Number):
-        return value.text
-    return (
-        json.dumps(value, ensure_ascii=False)
-        if isinstance(value, dict | list | bool)
-        else str(value)
-    )
-
-
-def _parquet_lines(path: str, dialect: CsvDialect) -> Iterator[_Batch]:
-    with pq.ParquetFile(path) as file:
-        names = valid_names(file.schema_arrow.names)
-        first = 1
-        for batch in file.iter_batches(batch_size=BATCH_LINES):
-            n = batch.num_rows
-            nothing: list[str | None] = [None] * n
-            texts = {name: _text(column) for name, column in zip(names, batch.columns, strict=True)}
-            yield list(range(first, first + n)), nothing, nothing, texts
-            first += n
-
-
-def _text(column: pa.Array) -> pa.Array:
-    """A column as text: whole numbers without a fraction, times without empty microseconds."""
-    import pyarrow.compute as pc
-
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
-        return pa.array([_object_text(value) for value in column.to_pylist()], pa.string())
-    text = column.cast(pa.string())
-    if pa.types.is_floating(column.type):
-        # From 1e10 a double turns into text with an exponent, and a part number kept as double
-        # would get another name than in a CSV.
-        values = column.cast(pa.float64())
-        is_whole = pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), 2.0**53))
-        whole = pc.if_else(is_whole, values, None).cast(pa.int64()).cast(pa.string())
-        text = pc.coalesce(whole, text)
-    if pa.types.is_timestamp(column.type):
-        text = pc.replace_substring_regex(text, r"\.0+(Z|[+-]\d{4})?$", r"\1")
-    return text
-
-
-def _object_text(value: object) -> str | None:
-    if value is None:
-        return None
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).split("\n", 1)[0]
-
-
-_READERS = {"csv": _csv_lines, "parquet": _parquet_lines, "jsonl": _json_lines}
 
 __all__ = [
+    "Landed",
     "LocalOrderFiles",
     "NoFiles",
     "OrderFile",
     "OrderFiles",
     "UnreadableFile",
+    "absent_beside",
+    "delivery_id_of",
+    "file_name",
+    "matching",
+    "order_paths",
     "reading_errors",
+    "root_of",
+    "unfinished_name",
     "valid_names",
+    "without",
 ]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import (
@@ -24,16 +25,73 @@ from pydantic import (
 )
 
 from resources.errors import Refused
+from resources.own_rules import mistake_in_rule
 
-REQUIRED_COLUMNS = ("order_id", "part_number", "order_date", "quantity", "unit_price")
+REQUIRED_COLUMNS = ("part_number", "order_date", "quantity")
+# A file must have these where the mapping names them; without them in the mapping something is
+# lost, which the end of a run says.
+EXPECTED_COLUMNS = ("order_id", "unit_price", "line_type", "unit", "quantity_factor")
 OPTIONAL_COLUMNS = ("customer_id", "region", "description")
-CANONICAL_COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
+CANONICAL_COLUMNS = REQUIRED_COLUMNS + EXPECTED_COLUMNS + OPTIONAL_COLUMNS
+# Year, month and day in that order only: a day before a month can't be told from a month before a
+# day.
 ISO_DATES = (
-    "yyyy-MM-dd HH:mm:ss[.SSSSSSSSS][XXX][XX]",
-    "yyyy-MM-dd'T'HH:mm:ss[.SSSSSSSSS][XXX][XX]",
-    "yyyy-MM-dd",
+    "yyyy-MM-dd[ HH:mm[:ss[.SSSSSSSSS]]][ ][XXX]",
+    "yyyy-MM-dd'T'HH:mm[:ss[.SSSSSSSSS]][ ][XXX]",
+    "yyyy/MM/dd[ HH:mm[:ss[.SSSSSSSSS]]][ ][XXX]",
+    "yyyyMMdd",
+)
+EPOCHS = ("epoch_seconds", "epoch_milliseconds")
+SERIAL = "excel_serial"
+LINE_TYPES = ("sale", "refund", "cancellation", "ignore")
+# Names of the rules that every line is held against; a source's own rules need others.
+LINE_RULES = (
+    "order_date_unreadable",
+    "order_date_before_first_month",
+    "order_date_after_ingestion",
+    "order_id_missing",
+    "part_number_missing",
+    "part_number_exponent",
+    "part_number_no_product",
+    "line_type_ignored",
+    "line_type_unknown",
+    "unit_unknown",
+    "quantity_factor_unreadable",
+    "quantity_unreadable",
+    "quantity_zero",
+    "quantity_implausible",
+    "cancellation_with_positive_quantity",
+    "unit_price_unreadable",
+    "unit_price_not_positive",
+    "unit_price_implausible",
+    "identical_line_in_delivery",
+)
+IDENTIFIERS = ("part_number", "order_id", "customer_id")
+# What is read otherwise than it is written: counted, not rejected.
+CHANGES = ("invisible_signs", "white_space", "unicode_form", "excel_text", "decimal_ending")
+SPELLINGS = tuple(f"{column}_{change}" for column in IDENTIFIERS for change in CHANGES)
+RULE_COLUMNS = (
+    "source",
+    "delivery_id",
+    "line_number",
+    "yyyymm",
+    "order_id",
+    "part_number",
+    "customer_id",
+    "region",
+    "description",
+    "order_date",
+    "quantity",
+    "unit_price",
+    "line_type",
+)
+MAX_ORIGINS = (
+    36  # of evidence: with the longest horizon they span the months that a BIGINT has bits
 )
 DEFAULT_MISSING = ("", "nan", "NaN", "null", "NULL", "None", "N/A", "n/a", "<NA>", "Unknown")
+
+# How a value begins that only a person can give; `medallion inspect` writes such values.
+OPEN_QUESTION = "QUESTION:"
 
 
 class ConfigurationError(Refused):
@@ -88,18 +146,52 @@ def _local_path(value: object) -> object:
 
 
 def _date_pattern(value: object) -> object:
-    text = re.sub(r"'[^']*'", "", str(value))
+    if value in (*EPOCHS, SERIAL):
+        return value
+    text = _unquoted(str(value))
     if "%" in text:
         raise ValueError(
             f"'{value}' is not a date format; write it like dd/MM/yyyy HH:mm, without per cent"
             " signs"
         )
-    if wrong := sorted(set(re.findall(r"[YWwuecABbCIijJlNnoPpRrTtUvg]", text))):
+    if wrong := sorted(set(re.findall(r"[A-Za-z]", text)) - set("yMLdDHhmsSaEXxZzO")):
         raise ValueError(
             f"'{value}' is not a date format: {', '.join(wrong)} is no date field; write yyyy, MM,"
-            " dd, HH, mm, ss, other letters in quotes"
+            f" dd, HH, mm, ss, other letters in quotes, or one of {', '.join((*EPOCHS, SERIAL))}"
+        )
+    if text.count("[") != text.count("]"):
+        raise ValueError(f"'{value}' is not a date format: its brackets do not match")
+    if "y" not in text or not set("MLD") & set(text):
+        raise ValueError(
+            f"'{value}' is not a date format: a month needs a year (yyyy or yy) and a month (MM)"
+        )
+    if ("h" in text) != ("a" in text):
+        raise ValueError(
+            f"'{value}' is not a date format: hours to 12 (h) and AM or PM (a) need each other;"
+            " hours to 24 are HH"
         )
     return value
+
+
+def _unquoted(pattern: str) -> str:
+    return re.sub(r"'[^']*'", "", pattern)
+
+
+def _time_zone(value: object) -> object:
+    if value is not None:
+        try:
+            ZoneInfo(str(value))
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(
+                f"'{value}' is no time zone; write it as Area/City, for instance Europe/Berlin, or"
+                " UTC"
+            ) from error
+    return value
+
+
+def _switched_off(value: object) -> object:
+    """YAML reads off as false."""
+    return "off" if value is False else value
 
 
 Month = Annotated[int, BeforeValidator(_month)]
@@ -107,7 +199,9 @@ Identifier = Annotated[str, BeforeValidator(_identifier)]
 Pattern = Annotated[str, BeforeValidator(_regular_expression)]
 DatePattern = Annotated[str, BeforeValidator(_date_pattern)]
 LocalPath = Annotated[str, BeforeValidator(_local_path)]
+TimeZone = Annotated[str, BeforeValidator(_time_zone)]
 Named = Annotated[str, Field(min_length=1)]
+OneSign = Annotated[str, Field(min_length=1, max_length=1)]
 
 
 class _Section(BaseModel):
@@ -124,6 +218,28 @@ class CsvDialect(_Section):
     delimiter: str = Field(",", min_length=1, max_length=1)
     quote: str = Field('"', min_length=1, max_length=1)
     encoding: str = "utf-8"
+    escape: OneSign | None = Field(
+        None, description="sign before a quote or delimiter that is part of the text, often \\"
+    )
+    comment: str | None = Field(
+        None, min_length=1, description="lines that begin with it are no order lines"
+    )
+    header_line: int | None = Field(
+        None,
+        ge=1,
+        description="line of the column names; default: the first with the mapped columns",
+    )
+    skip: tuple[Pattern, ...] = Field(
+        (), description="lines in which one of these patterns is found are no order lines"
+    )
+
+    @model_validator(mode="after")
+    def _signs_differ(self) -> CsvDialect:
+        signs = [self.delimiter, self.quote, self.escape, self.comment]
+        given = [sign for sign in signs if sign is not None]
+        if len(set(given)) < len(given):
+            raise ValueError("delimiter, quote, escape and comment need different signs")
+        return self
 
     @field_validator("encoding")
     @classmethod
@@ -137,11 +253,141 @@ class CsvDialect(_Section):
         return value
 
 
+class ExcelSheet(_Section):
+    """Where a workbook holds its order lines."""
+
+    sheet: str | Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="name of the sheet, or its number; default: the one with the mapped columns",
+    )
+    header_row: int | None = Field(
+        None,
+        ge=1,
+        description="row of the column names; default: the first with the mapped columns",
+    )
+
+
+class JsonPlace(_Section):
+    """Where a JSON text holds its order lines."""
+
+    path: str = Field(
+        "",
+        description=(
+            "keys to the order lines, with [] behind each array: data.orders[].lines[]; default:"
+            " the text is an array of them"
+        ),
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _path_of_keys(cls, value: str) -> str:
+        if value and not re.fullmatch(r"(\[\]|[^.\[\]]+(\[\])?)(\.[^.\[\]]+(\[\])?)*", value):
+            raise ValueError(
+                f"'{value}' is no path; write keys with dots between them and [] behind each array,"
+                " for instance data.orders[].lines[]"
+            )
+        return value
+
+
+class Delivery(_Section):
+    """When a file counts as delivered, and what is beside it to check it by."""
+
+    settle_seconds: float = Field(
+        2,
+        ge=0,
+        description=(
+            "a file written to more recently is looked at twice, and taken when size and time are"
+            " the same; 0: every file is taken at once"
+        ),
+    )
+    row_count_files: str | None = Field(
+        None,
+        description="file beside each that holds its number of order lines: '{name}.count'",
+    )
+    checksum_files: str | None = Field(
+        None, description="file beside each that holds its SHA-256: '{name}.sha256'"
+    )
+
+    @field_validator("row_count_files", "checksum_files")
+    @classmethod
+    def _named_after_the_file(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[^{}/]*\{(name|stem)\}[^{}/]*", value):
+            raise ValueError(
+                f"'{value}' names no file beside another; write {{name}} for a file's name or"
+                " {stem} for its name without the ending, for instance '{name}.count'"
+            )
+        if value in ("{name}", "{stem}"):
+            raise ValueError(f"'{value}' is the file itself; add an ending")
+        return value
+
+
+class HeaderFiles(_Section):
+    """Files of order headers, where lines are delivered apart from what all lines of an order
+    share. They have the format of the lines.
+    """
+
+    files: LocalPath = Field(description="a path or glob")
+    key: dict[Named, Named] = Field(
+        min_length=1, description="column of the lines: column of the headers that it equals"
+    )
+
+
 class JoinedColumns(_Section):
     """One canonical column made of several source columns, for instance a date and a time."""
 
     join: tuple[Named, ...] = Field(min_length=2)
     separator: str = " "
+
+
+class ConstantColumn(_Section):
+    """One text for every line, where a source has no column for it."""
+
+    constant: Named
+
+
+class OwnRule(_Section):
+    """A rule of the company's own: SQL over the canonical columns that is true for a line that
+    breaks it.
+    """
+
+    name: Identifier
+    sql: Named
+    action: Literal["reject", "warn"] = Field(
+        "reject", description="warn: the line counts, and the rule is counted"
+    )
+
+    @model_validator(mode="after")
+    def _usable(self) -> OwnRule:
+        prefixes = ("unreadable", "superseded_by_delivery_", "duplicate_of_delivery_")
+        if self.name in (*LINE_RULES, *SPELLINGS) or self.name.startswith(prefixes):
+            raise ValueError(
+                f"'{self.name}' is the name of a rule that every source has; take another"
+            )
+        if mistake := mistake_in_rule(self.sql, RULE_COLUMNS):
+            raise ValueError(f"sql of '{self.name}': {mistake}")
+        return self
+
+
+class Plausibility(_Section):
+    """From where a quantity or a price is no longer believed. Decision 30 has the reasons."""
+
+    factor: float = Field(
+        1000, gt=1, description="times the median of the largest lines of the part's past months"
+    )
+    quantity_floor: float = Field(
+        10_000, gt=0, description="a quantity up to this is believed whatever the past"
+    )
+    price_floor: float = Field(
+        10_000, gt=0, description="a price up to this is believed whatever the past"
+    )
+    without_past: float = Field(
+        10_000_000, gt=0, description="bound for a part with fewer than min_months in its past"
+    )
+    months: int = Field(24, ge=1, le=60, description="months before the line's that are its past")
+    min_months: int = Field(3, ge=1, description="months with lines that make a past")
+    let_pass: tuple[str, ...] = Field(
+        (), description="order numbers, or delivery:line, of lines that are right all the same"
+    )
 
 
 class Rules(_Section):
@@ -153,8 +399,63 @@ class Rules(_Section):
     """
 
     product_pattern: Pattern | None = None
+    not_line_types: tuple[str, ...] = Field(
+        (), description="columns whose refunds or cancellations say nothing of the line"
+    )
     cancellation_pattern: Pattern | None = None
     price: Literal["positive", "any"] = "positive"
+    own: tuple[OwnRule, ...] = ()
+    implausible: Annotated[Plausibility | Literal["off"] | None, BeforeValidator(_switched_off)] = (
+        Field(None, description="default: on for files, off for adopted tables")
+    )
+
+    @field_validator("own")
+    @classmethod
+    def _distinct_names(cls, value: tuple[OwnRule, ...]) -> tuple[OwnRule, ...]:
+        names = [rule.name for rule in value]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the name {', '.join(repeated)} is used twice")
+        return value
+
+
+class LineTypes(_Section):
+    """Which values of columns.line_type mean what; letters may be large or small, "" is a missing
+    value.
+    """
+
+    sale: tuple[str, ...] = ()
+    refund: tuple[str, ...] = Field((), description="never demand, whatever their sign")
+    cancellation: tuple[str, ...] = Field(
+        (), description="take back a sale of the same month, whatever their sign"
+    )
+    ignore: tuple[str, ...] = Field((), description="no order lines: fees, transfers")
+
+    @model_validator(mode="after")
+    def _one_meaning_each(self) -> LineTypes:
+        values = [value.strip().lower() for kind in LINE_TYPES for value in getattr(self, kind)]
+        if repeated := sorted({value for value in values if values.count(value) > 1}):
+            raise ValueError(f"'{', '.join(repeated)}' is listed twice")
+        return self
+
+
+class Units(_Section):
+    """Units of measure: how many pieces each holds."""
+
+    factors: dict[Named, float] = Field(min_length=1)
+    price_of: Literal["unit", "piece"] = Field(
+        "unit", description="what unit_price is the price of: the line's unit, or one piece"
+    )
+
+    @field_validator("factors")
+    @classmethod
+    def _in_thousandths(cls, value: dict[str, float]) -> dict[str, float]:
+        for unit, factor in value.items():
+            if not 0 < factor <= 1_000_000 or round(factor, 3) != factor:
+                raise ValueError(
+                    f"{unit}: {factor} is no factor; it is above 0, 1,000,000 at most, with up to"
+                    " three decimals"
+                )
+        return value
 
 
 class Source(_Section):
@@ -163,12 +464,40 @@ class Source(_Section):
     name: Identifier
     mode: Literal["append", "snapshot", "adopt"] = "append"
     files: LocalPath | None = None
-    format: Literal["csv", "parquet", "jsonl"] = "csv"
+    format: Literal["csv", "parquet", "jsonl", "json", "excel"] = "csv"
     csv: CsvDialect = CsvDialect()
+    excel: ExcelSheet = ExcelSheet()
+    json_path: JsonPlace = Field(JsonPlace(), alias="json")
+    header: HeaderFiles | None = None
+    delivery: Delivery = Delivery()
     table: str | None = None
     replaces: Literal["file", "month"] = "file"
     closed_through: Month | None = None
-    columns: dict[str, Named | Annotated[tuple[Named, ...], Field(min_length=1)] | JoinedColumns]
+    columns: dict[
+        str,
+        Named | Annotated[tuple[Named, ...], Field(min_length=1)] | JoinedColumns | ConstantColumn,
+    ]
+    line_types: LineTypes | None = Field(
+        None, description="meaning of the values of columns.line_type"
+    )
+    units: Units | None = Field(None, description="pieces in each value of columns.unit")
+    time_zone: TimeZone | None = Field(
+        None,
+        description=(
+            "zone that instants are converted to: dates with an offset, epoch numbers; default:"
+            " dates as printed"
+        ),
+    )
+    identifiers: Literal["tidy", "trim"] = Field(
+        "tidy",
+        description=(
+            "tidy: one spelling for numbers of parts, orders and customers; trim: as delivered,"
+            " without white space around"
+        ),
+    )
+    exponents: Literal["float", "any"] = Field(
+        "float", description="float: 1.5E3 and 1e+05 are numbers, 1E5 is not; any: that too"
+    )
     date_formats: tuple[DatePattern, ...] = Field(ISO_DATES, min_length=1)
     decimal_separator: Literal[".", ","] = "."
     thousands_separator: str = Field("", max_length=1)
@@ -193,6 +522,30 @@ class Source(_Section):
             raise ValueError("; ".join(mistakes))
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _real_dates_are_read(cls, data: Any) -> Any:
+        """Dates that a workbook keeps as dates become text as ISO writes it, whatever the formats
+        of those that it keeps as text.
+        """
+        if not isinstance(data, Mapping) or data.get("format") != "excel":
+            return data
+        given = data.get("date_formats")
+        if not isinstance(given, list | tuple) or not given:
+            return data
+        return {**data, "date_formats": [*given, *(f for f in ISO_DATES if f not in given)]}
+
+    @model_validator(mode="after")
+    def _sections_of_the_format(self) -> Source:
+        of_format = {"excel": (self.excel, ("excel",)), "json": (self.json_path, ("json", "jsonl"))}
+        for key, (section, formats) in of_format.items():
+            if section.model_fields_set and self.format not in formats:
+                raise ValueError(f"{key} is given, but format is {self.format}")
+        own = {"header_line", "skip", "comment", "escape"} & self.csv.model_fields_set
+        if own and self.format != "csv":
+            raise ValueError(f"csv.{min(own)} is given, but format is {self.format}")
+        return self
+
     @model_validator(mode="after")
     def _files_or_table(self) -> Source:
         if self.mode == "adopt":
@@ -203,6 +556,8 @@ class Source(_Section):
                 )
             if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){2}", self.table):
                 raise ValueError(f"table '{self.table}' is not of the form catalog.schema.table")
+            if self.header is not None:
+                raise ValueError("mode adopt reads one table, so it has no header files")
         elif not self.files or self.table:
             raise ValueError(
                 f"mode {self.mode} reads files: give files (a path or glob) and no table"
@@ -211,11 +566,53 @@ class Source(_Section):
             raise ValueError("thousands_separator and decimal_separator are the same sign")
         return self
 
+    @model_validator(mode="after")
+    def _meanings_complete(self) -> Source:
+        if ("line_type" in self.columns) != (self.line_types is not None):
+            raise ValueError(
+                "columns.line_type and line_types need each other: the column, and which of its"
+                " values are sale, refund, cancellation, ignore"
+            )
+        if ("unit" in self.columns) != (self.units is not None):
+            raise ValueError(
+                "columns.unit and units.factors need each other: the column, and how many pieces"
+                " each of its values holds"
+            )
+        if "unit" in self.columns and "quantity_factor" in self.columns:
+            raise ValueError("columns.unit and columns.quantity_factor: give one of them")
+        if self.time_zone is None and (epochs := set(EPOCHS) & set(self.date_formats)):
+            raise ValueError(
+                f"date_formats {', '.join(sorted(epochs))}: such a number is an instant, whose"
+                " month depends on a time zone; give time_zone, for instance Europe/Berlin or UTC"
+            )
+        if self.time_zone and (
+            named := [
+                pattern
+                for pattern in self.date_formats
+                if pattern not in (*EPOCHS, SERIAL) and re.search("[zO]", _unquoted(pattern))
+            ]
+        ):
+            raise ValueError(
+                f"date_formats {', '.join(named)}: names of zones (z, O) can't be converted to"
+                " time_zone; offsets (X) can"
+            )
+        return self
+
+    @property
+    def plausibility(self) -> Plausibility | None:
+        """Bounds of quantities and prices; None where they are off."""
+        asked = self.rules.implausible
+        if asked is None:
+            return None if self.mode == "adopt" else Plausibility()
+        return None if asked == "off" else asked
+
     def candidates(self, canonical: str) -> tuple[str, ...]:
         """Source columns that may hold a canonical column; of alternatives the first that a file
         has is read.
         """
         named = self.columns.get(canonical, ())
+        if isinstance(named, ConstantColumn):
+            return ()
         if isinstance(named, JoinedColumns):
             return named.join
         return (named,) if isinstance(named, str) else named
@@ -231,14 +628,44 @@ class PartsMaster(_Section):
     part_number: str
     announced: str | None = None
     description: str | None = None
+    supersedes: str | None = Field(
+        None, description="column that names the number which the part had before"
+    )
     date_formats: tuple[DatePattern, ...] = Field(
         ("yyyy-MM-dd", "dd/MM/yyyy", "yyyyMM"), min_length=1
     )
 
 
+class RenamedPart(_Section):
+    """A part that goes on under another number. All lines of the old number count for the new
+    one: those before ``from`` as its history, later ones as orders that still use the old number.
+    """
+
+    to: Named = Field(description="number that the part has now")
+    since: Month = Field(alias="from", description="yyyymm, first month of the new number")
+
+
+def last_numbers(steps: Mapping[str, str]) -> dict[str, str]:
+    """Number -> the number at the end of its chain of renames. Raises ValueError for a chain that
+    goes round.
+    """
+    last = {}
+    for part in steps:
+        chain = [part]
+        while chain[-1] in steps:
+            if steps[chain[-1]] in chain:
+                raise ValueError(
+                    f"{' -> '.join([*chain, steps[chain[-1]]])} goes round; a part must have a"
+                    " last number"
+                )
+            chain.append(steps[chain[-1]])
+        last[part] = chain[-1]
+    return last
+
+
 class ForecastSettings(_Section):
     horizon: int = Field(6, ge=1, le=24, description="months forecast, H")
-    origins: int = Field(6, ge=1, le=36, description="evidence origins, K")
+    origins: int = Field(6, ge=1, le=MAX_ORIGINS, description="evidence origins, K")
     k_min: int = Field(3, ge=1, description="fewer evidence origins than this promote nobody")
     min_history: int = Field(
         12, ge=1, description="months before an origin without which it is no evidence"
@@ -374,6 +801,11 @@ class MlflowSettings(_Section):
         return self
 
     @property
+    def is_own_file(self) -> bool:
+        """Whether runs and versions are kept in the lakehouse's own SQLite file."""
+        return self.tracking_uri is None and self.registry_uri is None
+
+    @property
     def is_databricks(self) -> bool:
         return (self.tracking_uri or "").split(":", 1)[0] == "databricks"
 
@@ -386,6 +818,19 @@ class PromotionSettings(_Section):
         30, ge=1, description="a class with fewer parts takes the decision of all classes together"
     )
     min_cells: int = Field(200, ge=1)
+    min_interval_parts: int = Field(
+        10,
+        ge=2,
+        description="with fewer parts that have demand months are compared instead of parts",
+    )
+    min_interval_blocks: int = Field(
+        6,
+        ge=2,
+        description="blocks of months, as long as the horizon, that comparing months needs",
+    )
+    min_interval_origins: int = Field(
+        3, ge=1, description="with fewer evidence origins nobody is promoted, whatever k_min"
+    )
     over_rate: float = Field(
         0.02, ge=0, description="cost of one unit too many for a month, as a share of its price"
     )
@@ -487,6 +932,9 @@ class Settings(_Section):
     )
     sources: tuple[Source, ...] = Field(min_length=1)
     parts_master: PartsMaster | None = None
+    renamed_parts: dict[Named, RenamedPart] = Field(
+        {}, description="old part number -> the number it goes on under, and since when"
+    )
     forecast: ForecastSettings = ForecastSettings()
     features: FeatureSettings = FeatureSettings()
     zoo: ZooSettings = ZooSettings()
@@ -507,7 +955,8 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        names = [source.name for source in self.sources]
+        # As people read them: Shop and shop would be one.
+        names = [source.name.lower() for source in self.sources]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"sources: the name {', '.join(repeated)} is used twice")
         own = f"{self.catalog}.{self.schemas.bronze}.sales_orders"
@@ -516,7 +965,8 @@ class Settings(_Section):
                 f"sources: {own} is adopted, so lines of files can't be stored there too; name"
                 " another schemas.bronze"
             )
-        if len({self.schemas.bronze, self.schemas.silver, self.schemas.gold}) < 3:
+        # As catalogs and some disks read them: Gold and gold are one folder.
+        if len({name.lower() for name in self.schemas.model_dump().values()}) < 3:
             raise ValueError("schemas: bronze, silver and gold need three different names")
         if self.engine == "connect" and not self.connect.address:
             raise ValueError(
@@ -527,6 +977,17 @@ class Settings(_Section):
                 "spark.master: a Spark Connect server is named by engine: connect and"
                 " connect.address"
             )
+        # As lines spell them: in capitals, unless no source reads them so.
+        spelled = str.upper if any(s.upper_case_parts for s in self.sources) else str
+        try:
+            last_numbers(
+                {
+                    spelled(part.strip()): spelled(entry.to.strip())
+                    for part, entry in self.renamed_parts.items()
+                }
+            )
+        except ValueError as error:
+            raise ValueError(f"renamed_parts: {error}") from error
         if self.last_month is not None and self.last_month < self.first_month:
             raise ValueError(
                 f"last_month {self.last_month} lies before first_month {self.first_month}"
@@ -600,6 +1061,12 @@ def parse_settings(content: Mapping[str, Any], file: Path) -> Settings:
     """Validate a configuration given as a mapping; ``file`` names it in errors and anchors relative
     paths.
     """
+    if questions := list(_open_questions(content)):
+        listed = "\n".join(f"  {key}: {question}" for key, question in questions)
+        raise ConfigurationError(
+            f"{file}: {len(questions)} open question(s); write the answer in place of each"
+            f"\n{listed}"
+        )
     try:
         settings = Settings.model_validate(content)
     except ValidationError as error:
@@ -609,6 +1076,18 @@ def parse_settings(content: Mapping[str, Any], file: Path) -> Settings:
             f"{file}: {len(lines)} mistake(s) in the configuration\n{listed}"
         ) from None
     return _with_absolute_paths(settings, file.resolve().parent)
+
+
+def _open_questions(content: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Key and text of every value that is a question, in the order of the file."""
+    if isinstance(content, str) and content.startswith(OPEN_QUESTION):
+        yield key, content.removeprefix(OPEN_QUESTION).strip()
+    elif isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from _open_questions(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(content, list | tuple):
+        for position, value in enumerate(content):
+            yield from _open_questions(value, f"{key}.{position}")
 
 
 def _with_environment(text: str, environment: Mapping[str, str], file: Path) -> str:
@@ -638,10 +1117,16 @@ def _with_absolute_paths(settings: Settings, folder: Path) -> Settings:
             f"lakehouse_root: {root} has {' and '.join(dict.fromkeys(found))} in it, which the"
             " Delta library takes for something else than a folder; choose another folder"
         )
-    sources = tuple(
-        s.model_copy(update={"files": absolute(s.files)}) if s.files else s
-        for s in settings.sources
-    )
+
+    def with_files(source: Source) -> Source:
+        if source.files is None:
+            return source
+        header = source.header
+        if header is not None:
+            header = header.model_copy(update={"files": absolute(header.files)})
+        return source.model_copy(update={"files": absolute(source.files), "header": header})
+
+    sources = tuple(map(with_files, settings.sources))
     updates: dict[str, Any] = {"lakehouse_root": root, "sources": sources}
     if settings.parts_master:
         updates["parts_master"] = settings.parts_master.model_copy(
@@ -682,12 +1167,13 @@ def _mistakes(error: ValidationError) -> list[str]:
 
 def _location(loc: tuple[Any, ...]) -> tuple[Any, ...]:
     """The keys of a place, without the names that pydantic gives to the alternatives of a value."""
-    alternatives = {"bool", "int", "float", "str", "constrained-str", "JoinedColumns"}
+    alternatives = {"bool", "int", "float", "str", "constrained-str"}
+    sections = {"JoinedColumns", "ConstantColumn", "Plausibility"}
     return tuple(
         part
         for position, part in enumerate(loc)
         if "[" not in str(part)
-        and part != "JoinedColumns"
+        and part not in sections
         and not (position == len(loc) - 1 and part in alternatives)
     )
 
@@ -706,18 +1192,21 @@ def _keys_at(location: tuple[Any, ...]) -> tuple[str, ...]:
     for part in location:
         if isinstance(part, int):
             continue
-        annotation = (
-            section.model_fields[part].annotation
-            if part in getattr(section, "model_fields", {})
-            else None
-        )
+        fields = _fields(section)
+        annotation = fields[part].annotation if part in fields else None
         nested = [
             a
             for a in (annotation, *getattr(annotation, "__args__", ()))
             if isinstance(a, type) and issubclass(a, BaseModel)
         ]
         section = nested[0] if nested else None
-    return tuple(getattr(section, "model_fields", {}))
+    return tuple(_fields(section))
+
+
+def _fields(section: Any) -> dict[str, Any]:
+    """Fields of a section by the key that the configuration has for them."""
+    fields = getattr(section, "model_fields", {})
+    return {field.alias or name: field for name, field in fields.items()}
 
 
 def _suggestion(word: str, known: tuple[str, ...]) -> str:

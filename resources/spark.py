@@ -5,6 +5,7 @@ What an engine does beyond its session lies in engines.py.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import uuid
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ def start_embedded(
     memory_bytes: int, cores: int, spill: Path, is_waiting: Callable[[], bool]
 ) -> SparkSession:
     """Start (or take) the process's embedded engine, which spills to a folder. Raises
-    SparkStartError where it is not installed.
+    SparkStartError, with the reason, where it is not installed or does not start.
 
     ``is_waiting``: whether a query waits for work outside the engine, so that it does not stand
     still by its own fault.
@@ -88,15 +89,32 @@ def start_embedded(
             f"the embedded engine is not installed ({error}); run `make setup`, or set engine:"
             " spark"
         ) from error
-    server = SparkConnectServer()
-    server.start(background=True)
-    _, port = server.listening_address
-    channel = DefaultChannelBuilder(f"sc://127.0.0.1:{port}")
-    channel.add_interceptor(StalledQueries(is_waiting))
-    session: Any = ConnectSession.builder.channelBuilder(channel).getOrCreate()
-    session.conf.set("spark.sql.session.timeZone", "UTC")
+    try:
+        server = SparkConnectServer()
+        server.start(background=True)
+        _, port = server.listening_address
+        channel = DefaultChannelBuilder(f"sc://127.0.0.1:{port}")
+        # A proxy that the environment names for other addresses does not know this process.
+        channel.setChannelOption("grpc.enable_http_proxy", 0)
+        channel.add_interceptor(StalledQueries(is_waiting))
+        session: Any = ConnectSession.builder.channelBuilder(channel).getOrCreate()
+        session.conf.set("spark.sql.session.timeZone", "UTC")
+    except Exception as error:
+        raise SparkStartError(_why_not_embedded(error, variables)) from error
     _embedded.extend((server, session))
     return session  # type: ignore[no-any-return]
+
+
+def _why_not_embedded(error: Exception, ours: Mapping[str, str]) -> str:
+    """What kept the embedded engine from starting, with what to do where that is known."""
+    said = " ".join((str(error) or type(error).__name__).split())
+    told = f"the embedded engine did not start: {said}"
+    foreign = sorted(name for name in os.environ if name.startswith("SAIL_") and name not in ours)
+    if "SAIL_" in said and foreign:
+        return f"{told}; unset {', '.join(foreign)} in the environment, or correct the value"
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return f"{told}; allow this process more open files, for instance with ulimit -n 4096"
+    return f"{told}; `medallion doctor` tries its parts one by one"
 
 
 def start_connect(

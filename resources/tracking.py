@@ -23,7 +23,9 @@ from urllib.parse import urlparse
 
 import requests
 
+from resources import place
 from resources.errors import Refused, without_credentials
+from resources.place import NamesCollide
 from resources.processes import identity, is_gone, is_here
 from resources.settings import Settings
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from dagster import InitResourceContext
     from mlflow import MlflowClient
+
+_log = logging.getLogger("medallion")
 
 ALIAS = "champion"
 COMMITTED = "medallion.committed"
@@ -49,6 +53,8 @@ NUMERIC_LIBRARIES = (
     ("xgboost-cpu", "xgboost"),
 )
 PROCESS = "medallion.process"  # tag: the process that logs a run, by resources/processes.py
+LAKEHOUSE = "medallion.lakehouse"  # tag of an experiment and a model: id of the one they belong to
+PLACE = "medallion.place"  # tag beside it: where that was last used
 # tag: id of the run storage of the Dagster instance that started it
 INSTANCE = "medallion.dagster_instance"
 
@@ -359,9 +365,12 @@ class MlflowTracking:
                     "Monthly demand forecast by part number: one model for each demand class."
                 ),
             )
+            if not self._settings.mlflow.is_own_file:
+                claim_names(client, self._settings, self._experiment)
         version = client.create_model_version(
             name, f"runs:/{run_id}/model", run_id, tags=dict(tags)
         )
+        place.note_model(self._settings)
         return int(version.version)
 
     @_told_when_gone
@@ -451,6 +460,8 @@ class MlflowTracking:
             MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
             if not MLFLOW_HTTP_REQUEST_MAX_RETRIES.is_set():
                 MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(RETRIES)
+            for sentence in place.settle(self._settings):
+                _log.warning("%s", sentence)
             uri = self._settings.tracking_uri
             _ensure_folder(uri)
             mlflow.set_tracking_uri(uri)
@@ -458,6 +469,8 @@ class MlflowTracking:
             client = mlflow.MlflowClient(uri, self._settings.registry_uri)
             try:
                 self._experiment = ensure_experiment(client, self._settings)
+                if not self._settings.mlflow.is_own_file:
+                    claim_names(client, self._settings, self._experiment)
             except MlflowException as error:
                 raise TrackingUnavailable(
                     f"MLflow at {uri} refuses: {_first_line(error)}. Nothing was fitted."
@@ -477,6 +490,60 @@ def ensure_experiment(client: MlflowClient, settings: Settings) -> str:
     is_file = settings.tracking_uri.startswith("sqlite")
     location = f"{settings.lakehouse_root}/mlartifacts" if is_file else None
     return client.create_experiment(settings.mlflow.experiment, artifact_location=location)
+
+
+def claim_names(client: MlflowClient, settings: Settings, experiment: str) -> None:
+    """Tag the experiment and the registered model of a server as this lakehouse's. Raises
+    NamesCollide, before anything is logged, where they are another's, or where a copy of this
+    lakehouse used them last.
+    """
+    from mlflow.exceptions import MlflowException
+
+    lakehouse = place.known(settings.lakehouse_root)
+    if lakehouse is None:
+        return
+    name, server = settings.registered_model, without_credentials(settings.tracking_uri)
+    owned = {
+        f"experiment '{settings.mlflow.experiment}' of {server}": (
+            client.get_experiment(experiment).tags,
+            functools.partial(client.set_experiment_tag, experiment),
+        )
+    }
+    try:
+        owned[f"registered model {name} of {without_credentials(settings.registry_uri)}"] = (
+            client.get_registered_model(name).tags,
+            functools.partial(client.set_registered_model_tag, name),
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    for what, (tags, _) in owned.items():
+        _refuse_another(what, tags, lakehouse)
+    wanted = {LAKEHOUSE: lakehouse.id, PLACE: place.here(settings)}
+    for tags, tag in owned.values():
+        for key, value in wanted.items():
+            if tags.get(key) != value:
+                # Without tags a registry can't tell lakehouses apart; the experiment can.
+                with contextlib.suppress(NotImplementedError):
+                    tag(key, value)
+
+
+def _refuse_another(what: str, tags: Mapping[str, str], lakehouse: place.Place) -> None:
+    owner, last = tags.get(LAKEHOUSE), tags.get(PLACE, "")
+    if owner is not None and owner != lakehouse.id:
+        raise NamesCollide(
+            f"the {what} belongs to another lakehouse, last used at {last}; the runs and versions"
+            " of the two would mix. Nothing was fitted. Set mlflow.experiment, and catalog, from"
+            " which the registered model has its name, to names that no other lakehouse uses. A"
+            " copy of a lakehouse can't go on with the original's versions: read it, or build a"
+            " new one from the order files"
+        )
+    if last and last not in lakehouse.places:
+        raise NamesCollide(
+            f"the {what} was last used by this lakehouse at {last}, where it never lay by its own"
+            f" note: one of the two is a copy. Nothing was fitted. Remove the one that is not to go"
+            f" on; if it is that at {last}, delete the tag {PLACE} of the {what}"
+        )
 
 
 def git_commit() -> str:

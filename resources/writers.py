@@ -128,7 +128,12 @@ class DeltaRsWriter:
         # Not by delta-rs's own merge: it leaves strings as views in the files, which Sail does not
         # read.
         spec = scope.spec
-        rows = compared.where("_action <> 'delete'").select(*spec.column_names)
+        names = (
+            [name for name in compared.columns if name != "_action"]
+            if spec.has_source_columns
+            else spec.column_names
+        )
+        rows = compared.where("_action <> 'delete'").select(*[f"`{name}`" for name in names])
         if (
             set(spec.partition_by) <= {spec.month_column, spec.writer_column}
             and spec.month_column in spec.partition_by

@@ -41,6 +41,8 @@ SOURCE = {
         "unit_price": "Price",
     },
     "rules": {"cancellation_pattern": "^C", "product_pattern": "^P"},
+    # Files of tests are written at once and whole.
+    "delivery": {"settle_seconds": 0},
 }
 
 

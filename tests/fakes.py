@@ -12,7 +12,15 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,7 +38,7 @@ from resources.lakehouse import (
     TableSpec,
     WriteResult,
 )
-from resources.orders import OrderFile, UnreadableFile
+from resources.orders import Landed, OrderFile, UnreadableFile
 from resources.settings import Source
 from resources.tracking import COMMITTED, RunContent, StoredRun, TrackingUnavailable
 from resources.workers import Begun
@@ -427,7 +435,7 @@ class FakeLakehouse:
         rows: FakeFrame,
         months: Sequence[int],
         writer: str = "",
-        may_remove: bool = False,
+        may_remove: bool | Collection[int] = False,
         is_held: bool = False,
     ) -> WriteResult:
         new = _records(spec, rows.select(list(spec.column_names)))
@@ -448,7 +456,8 @@ class FakeLakehouse:
         }
         for month, written in result.items():
             before = written.row_count - written.inserted + written.deleted
-            if written.deleted > max(1, self._max_removed_share * before) and not may_remove:
+            may_lose = may_remove is True or month in (may_remove or ())
+            if written.deleted > max(1, self._max_removed_share * before) and not may_lose:
                 raise RemovalRefused(
                     f"{self.name(spec)}: writing {month} would remove {written.deleted} of {before}"
                     " rows"
@@ -461,6 +470,15 @@ class FakeLakehouse:
             kept = [row for row in stored if not any(row is other for other in own)]
             self._versions[spec.id].append(kept + new)
         return WriteResult(self.version(spec), result)
+
+    def move(self, spec: TableSpec, rows: FakeFrame, months: Sequence[int], version: int) -> int:
+        if version != self.version(spec):
+            raise ConcurrentWrite(f"{spec.id}: another writer changed it after version {version}")
+        names = [name for name in rows.columns if name != "_action"]
+        others = [row for row in self._table(spec)[-1] if row[spec.month_column] not in months]
+        self.journal.note(f"move {spec.id}")
+        self._versions[spec.id].append(others + _records(spec, rows.select(names)))
+        return self.version(spec)
 
     def append(self, spec: TableSpec, rows: FakeFrame, number: int | None = None) -> int:
         new = _records(spec, rows)
@@ -824,7 +842,16 @@ class FakeOrderFiles:
     def paths(self, source: Source) -> list[str]:
         return sorted(self.files.get(source.name, {}))
 
-    def describe(self, source: Source, path: str) -> OrderFile:
+    def landed(self, source: Source) -> Landed:
+        return Landed(self.paths(source))
+
+    def hash_of_beginning(self, path: str, byte_count: int) -> str:
+        return hashlib.sha256(f"{path} {byte_count}".encode()).hexdigest()
+
+    def row_count(self, source: Source, path: str) -> int | None:
+        return None
+
+    def describe(self, source: Source, path: str, known: Container[str] = ()) -> OrderFile:
         lines = self.files[source.name][path]
         if not lines:
             raise UnreadableFile(f"{path}: can't be read")

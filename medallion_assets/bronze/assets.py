@@ -1,6 +1,6 @@
 """Bronze assets: registering deliveries and storing their lines. Wiring only.
 
-How a file is read lies in resources/orders.py, how lines get their month in transforms.py.
+How a file is read lies in resources/formats, how lines get their month in transforms.py.
 """
 
 from collections.abc import Mapping
@@ -8,10 +8,12 @@ from collections.abc import Mapping
 import dagster as dg
 
 from medallion_assets.bronze.lines import LineStore
+from medallion_assets.bronze.redating import Redating
 from medallion_assets.bronze.register import Register
+from medallion_assets.deliveries import record_numbers, standing
 from medallion_assets.policies import retry_transient
 from medallion_assets.slices import retry_on_conflict, version_of
-from medallion_assets.table_asset import asset_key, asset_options, report
+from medallion_assets.table_asset import asset_key, asset_options, plans_of, report
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.lakehouse import Lakehouse
 from resources.orders import OrderFiles
@@ -30,8 +32,23 @@ def build_assets(
         lakehouse: dg.ResourceParam[Lakehouse],
         orders: dg.ResourceParam[OrderFiles],
     ) -> dg.MaterializeResult:
+        redating = Redating(
+            settings,
+            lakehouse,
+            orders,
+            plans_of(context.run, lakehouse, settings),
+            context.log.info,
+        )
+        redated = retry_on_conflict(lambda: redating.run(context.run.tags))
         register = Register(settings, lakehouse, orders, context.log.info)
         registered = retry_on_conflict(lambda: register.run(context.run.run_id))
+        for yyyymm, moved in redated.by_month().items():
+            if yyyymm and str(yyyymm) not in context.partition_keys:
+                context.log_event(
+                    dg.AssetMaterialization(
+                        asset_key(DELIVERIES), partition=str(yyyymm), metadata=moved
+                    )
+                )
         for delivery in registered:
             for month in delivery["months"]:
                 if month["yyyymm"] and str(month["yyyymm"]) not in context.partition_keys:
@@ -45,10 +62,16 @@ def build_assets(
                             asset_key(DELIVERIES), partition=str(month["yyyymm"]), metadata=told
                         )
                     )
-        known = lakehouse.rows(DELIVERIES, ["delivery_id"])
+        known = standing(lakehouse.rows(DELIVERIES))
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(version_of(sorted(known["delivery_id"]))),
+            data_version=dg.DataVersion(
+                version_of(sorted(known["delivery_id"]), int(record_numbers(known).max()))
+                if len(known)
+                else version_of([])
+            ),
             metadata={
+                "redated_deliveries": len(redated.records),
+                "moved_lines": redated.moved_lines,
                 "new_deliveries": len(registered),
                 "new_lines": sum(delivery["line_count"] for delivery in registered),
                 "known_deliveries": len(known),

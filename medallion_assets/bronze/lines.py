@@ -4,7 +4,7 @@ read where they are.
 
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +14,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
 from medallion_assets.bronze import transforms
+from medallion_assets.bronze.mapping import refuse_undated
 from medallion_assets.partitions import NO_MONTH
-from medallion_assets.slices import Outcome, Slices, version_of
-from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
+from medallion_assets.slices import Outcome, Slices, registered, version_of
+from medallion_assets.tables import BRONZE_SALES_ORDERS
 from medallion_assets.work import Work
 from resources.lakehouse import Lakehouse, MonthWritten, Slice
 from resources.orders import OrderFile, OrderFiles, UnreadableFile, reading_errors, valid_names
@@ -77,8 +78,9 @@ class LineStore:
         """
         slices = Slices(Work(self.settings, self.lakehouse, run_id, self.log), BRONZE_SALES_ORDERS)
         asked = sorted({*months, NO_MONTH})
-        known = self.lakehouse.rows(DELIVERIES)
+        known = registered(self.lakehouse)
         deliveries = known[known["source"].isin([source.name for source in self.settings.sources])]
+        refuse_undated(deliveries, slices.stored, self.settings)
         adopted = [source.name for source in self.settings.sources if source.mode == "adopt"]
         contents = {month: month_contents(deliveries, month, adopted) for month in asked}
         versions = {month: version_of(contents[month]) for month in asked}
@@ -98,7 +100,10 @@ class LineStore:
             for month in stale
         }
         details = {
-            month: {"deliveries": [delivery_id for delivery_id, _, _ in contents[month]]}
+            month: {
+                **slices.details(month),
+                "deliveries": [delivery_id for delivery_id, _, _ in contents[month]],
+            }
             for month in stale
         }
         delta_version = self.lakehouse.version(BRONZE_SALES_ORDERS)
@@ -155,7 +160,7 @@ class LineStore:
         is written as one file.
         """
         now = datetime.now(UTC)
-        lines = self.orders.lines(self.lakehouse.spark, source, self._files(source, deliveries))
+        lines = self.orders.lines(self.lakehouse.spark, source, self.files(source, deliveries))
         dated = transforms.dated_lines(
             lines, source, self.settings.first_month, now.year * 100 + now.month
         )
@@ -170,14 +175,20 @@ class LineStore:
             registered,
         )
 
-    def _files(self, source: Source, deliveries: pd.DataFrame) -> list[OrderFile]:
+    def files(self, source: Source, deliveries: pd.DataFrame) -> list[OrderFile]:
+        """The files of deliveries, in their order. Raises UnreadableFile naming those that are gone
+        or have changed.
+        """
+        named = dict(zip(deliveries["delivery_id"], deliveries["column_names"], strict=True))
         present: dict[str, OrderFile] = {}
         for path in self.orders.paths(source):
             try:
-                file = self.orders.describe(source, path)
+                file = self.orders.describe(source, path, named)
             except UnreadableFile:
                 continue  # no file that was registered; registration tells what is wrong with it
-            present.setdefault(file.delivery_id, file)
+            names = named.get(file.delivery_id, file.column_names)
+            present.setdefault(file.delivery_id, replace(file, column_names=tuple(names)))
+        present |= self._grown(source, deliveries, present)
         missing = [
             row["file_name"]
             for row in deliveries.to_dict("records")
@@ -191,6 +202,31 @@ class LineStore:
             )
         return [present[delivery_id] for delivery_id in deliveries["delivery_id"]]
 
+    def _grown(
+        self, source: Source, deliveries: pd.DataFrame, present: Mapping[str, OrderFile]
+    ) -> dict[str, OrderFile]:
+        """Deliveries whose file grew before their lines were stored: the beginning of what it is
+        now.
+        """
+        by_name = {file.file_name: file for file in present.values()}
+        found = {}
+        for row in deliveries.to_dict("records"):
+            now = by_name.get(row["file_name"])
+            if row["delivery_id"] in present or now is None or source.mode != "append":
+                continue
+            byte_count = int(row["byte_count"])
+            is_beginning = byte_count < now.byte_count and (
+                self.orders.hash_of_beginning(now.path, byte_count) == row["content_hash"]
+            )
+            if is_beginning:
+                found[row["delivery_id"]] = replace(
+                    now,
+                    byte_count=byte_count,
+                    content_hash=row["content_hash"],
+                    column_names=tuple(row["column_names"]),
+                )
+        return found
+
     def _check_counts(self, rows: DataFrame, needed: Mapping[str, Mapping[int, int]]) -> None:
         found = {
             (r["_delivery_id"], r["yyyymm"]): r["n"]
@@ -202,8 +238,9 @@ class LineStore:
                     raise UnreadableFile(
                         f"delivery {delivery_id}: {found.get((delivery_id, month), 0)} lines of"
                         f" {month} found, {lines} registered; the file changed while it was read,"
-                        " or the mapping of its dates did. No table was changed; deliver the file"
-                        " again."
+                        " or an older release registered it by another mapping of its dates. No"
+                        " table was changed; register deliveries again (`medallion run`), which"
+                        " reads what is stored by the mapping of now, or deliver the file again."
                     )
 
 

@@ -1,7 +1,7 @@
 """Bronze transforms: lines as text -> lines with their month and identity; deliveries -> what they
 say of months.
 
-Pure frames in, frames out. Reading files belongs to resources/orders.py, meaning of columns to
+Pure frames in, frames out. Reading files belongs to resources/formats, meaning of columns to
 silver.
 """
 
@@ -13,14 +13,55 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
+from medallion_assets import values
+from medallion_assets.complete import grown_deliveries
 from medallion_assets.partitions import NO_MONTH
 from resources.errors import Refused
-from resources.orders import valid_names
-from resources.settings import JoinedColumns, Source
+from resources.orders import valid_names, without
+from resources.settings import OPTIONAL_COLUMNS, ConstantColumn, JoinedColumns, Source
 
 if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import Column, DataFrame
+
+
+DATE_PROBLEM = "order_date_"  # begins each reason that a line's date gives it for having no month
+
+
+# What a column of line types says of lines that are no demand, in lower case.
+REFUND_WORDS = (
+    "avoir",
+    "cancel",
+    "cancelation",
+    "canceled",
+    "cancellation",
+    "cancelled",
+    "chargeback",
+    "credit",
+    "credit memo",
+    "credit note",
+    "creditmemo",
+    "devolución",
+    "erstattung",
+    "gutschrift",
+    "refund",
+    "refunded",
+    "reimbursement",
+    "reembolso",
+    "remboursement",
+    "reso",
+    "retoure",
+    "return",
+    "returned",
+    "returns",
+    "rimborso",
+    "rma",
+    "rückerstattung",
+    "storniert",
+    "storno",
+    "void",
+    "voided",
+)
 
 
 class MissingColumn(Refused):
@@ -63,30 +104,34 @@ def check_columns(source: Source, file_name: str, column_names: Sequence[str]) -
         )
     present = source_columns(source, valid_names(column_names))
     for canonical, mapped in source.columns.items():
+        if isinstance(mapped, ConstantColumn):
+            continue
         wanted = source.candidates(canonical)
         needed = len(wanted) if isinstance(mapped, JoinedColumns) else 1
-        is_required = canonical not in ("customer_id", "region", "description")
+        is_required = canonical not in OPTIONAL_COLUMNS
         if is_required and len(present[canonical]) < needed:
             joint = " and " if isinstance(mapped, JoinedColumns) else " or "
             raise MissingColumn(
                 f"{file_name}: no column {joint.join(wanted)}, which"
                 f" sources.{source.name}.columns.{canonical} names; the file has:"
                 f" {', '.join(column_names)}. Add the file's name for it to the mapping, or deliver"
-                " the file again."
+                f" the file again{without([canonical])}."
             )
 
 
 def text_of(source: Source, canonical: str, available: Sequence[str]) -> Column:
-    """The trimmed text of a canonical column; NULL where it is missing by the source's rules or the
-    frame lacks it.
+    """The text of a canonical column without blanks around it; NULL where it is missing by the
+    source's rules or the frame lacks it.
     """
+    mapped = source.columns.get(canonical)
+    if isinstance(mapped, ConstantColumn):
+        return F.lit(mapped.constant)
     columns = source_columns(source, available).get(canonical, [])
     if not columns:
         return F.lit(None).cast("string")
     cleaned = [
         _not_missing(F.trim(F.col(f"`{name}`").cast("string")), source.missing) for name in columns
     ]
-    mapped = source.columns[canonical]
     if isinstance(mapped, JoinedColumns):
         return F.when(F.coalesce(*cleaned).isNotNull(), F.concat_ws(mapped.separator, *cleaned))
     return F.coalesce(*cleaned)
@@ -97,15 +142,15 @@ def _not_missing(text: Column, missing: Sequence[str]) -> Column:
 
 
 def timestamp_of(source: Source, text: Column) -> Column:
-    """A date text as a timestamp by the first of the source's formats that reads it; NULL where
-    none does.
+    """A date text as a timestamp by the first of the source's formats that reads it, as printed or
+    in the source's time zone; NULL where none does.
     """
-    return F.coalesce(
-        *[F.try_to_timestamp(text, F.lit(pattern)) for pattern in source.date_formats]
-    )
+    return values.timestamp(text, source.date_formats, source.time_zone)
 
 
-def dated_lines(lines: DataFrame, source: Source, first_month: int, newest_month: int) -> DataFrame:
+def dated_lines(
+    lines: DataFrame, source: Source, first_month: int, newest_month: int | Column
+) -> DataFrame:
     """Lines with yyyymm, day of month (``_day``), _row_hash and the _problem of a line without
     month.
 
@@ -113,19 +158,18 @@ def dated_lines(lines: DataFrame, source: Source, first_month: int, newest_month
     read, lies before ``first_month`` or after ``newest_month`` (the month of ingestion) gives month
     0 and its reason.
     """
-    own = ("_delivery_id", "_line_number", "_problem", "_raw")
-    values = [name for name in lines.columns if name not in own]
-    month = F.year("_date") * 100 + F.month("_date")
+    names = [name for name in lines.columns if not name.startswith("_")]
+    month = month_of("_date")
     problem = (
         F.when(F.col("_problem").isNotNull(), F.col("_problem"))
-        .when(F.col("_date").isNull(), F.lit("order_date_unreadable"))
-        .when(F.col("_month") < first_month, F.lit("order_date_before_first_month"))
-        .when(F.col("_month") > newest_month, F.lit("order_date_after_ingestion"))
+        .when(F.col("_date").isNull(), F.lit(f"{DATE_PROBLEM}unreadable"))
+        .when(F.col("_month") < first_month, F.lit(f"{DATE_PROBLEM}before_first_month"))
+        .when(F.col("_month") > newest_month, F.lit(f"{DATE_PROBLEM}after_ingestion"))
     )
     # A column of its own each: written into the expressions that need it, the date would be parsed
     # once for every use.
     return (
-        lines.withColumn("_date", timestamp_of(source, text_of(source, "order_date", values)))
+        lines.withColumn("_date", timestamp_of(source, text_of(source, "order_date", names)))
         .withColumn("_month", month)
         .withColumn("_problem", problem)
         .withColumn(
@@ -137,22 +181,73 @@ def dated_lines(lines: DataFrame, source: Source, first_month: int, newest_month
         .withColumn(
             "_day", F.when(F.col("yyyymm") != NO_MONTH, F.dayofmonth("_date")).otherwise(F.lit(0))
         )
-        .withColumn("_row_hash", F.sha2(_line_text(values), 256))
+        .withColumn("_row_hash", F.sha2(_line_text(names), 256))
         .drop("_date", "_month")
     )
 
 
-def _line_text(values: Sequence[str]) -> Column:
+def month_of(name: str) -> Column:
+    """The month of a time column, yyyymm."""
+    return F.year(name) * 100 + F.month(name)
+
+
+def redated_lines(stored: DataFrame, source: Source, first_month: int) -> DataFrame:
+    """Stored lines of one source with the yyyymm, _day and _problem that its mapping gives them
+    now; ``_former_month`` and ``_former_problem`` are those that they are stored with.
+
+    stored: rows of bronze.sales_orders. A line's hash and occurrence depend on its text alone and
+    stay: identical lines of a delivery have one date, so they move together. A date after the month
+    of ingestion is one after the month in which the delivery was registered.
+    """
+    ours = ("yyyymm", "_problem", "_row_hash")
+    lines = stored.select(
+        *[F.col(f"`{name}`") for name in stored.columns if name not in ours],
+        F.when(~F.col("_problem").startswith(DATE_PROBLEM), F.col("_problem")).alias("_problem"),
+        F.col("_problem").alias("_former_problem"),
+        F.col("yyyymm").alias("_former_month"),
+        F.col("_row_hash").alias("_former_hash"),
+    )
+    return (
+        dated_lines(lines, source, first_month, month_of("_ingested_at"))
+        .withColumn("_row_hash", F.col("_former_hash"))
+        .drop("_former_hash")
+    )
+
+
+def _line_text(names: Sequence[str]) -> Column:
     """The line as one text, NULLs left out: a column that only another file has changes nothing."""
-    named = [F.concat(F.lit(f"{name}="), F.col(f"`{name}`")) for name in ("_raw", *values)]
+    named = [F.concat(F.lit(f"{name}="), F.col(f"`{name}`")) for name in ("_raw", *names)]
     return F.concat_ws("\u001f", *named)
 
 
-def deliveries(dated: DataFrame) -> DataFrame:
-    """What each delivery says of each month: _delivery_id, yyyymm, line_count, last_day,
-    unreadable_line_count, content_version.
+def refund_words(source: Source, available: Sequence[str]) -> dict[str, Column]:
+    """Column that the mapping does not name -> its value where that says refund or cancellation of
+    a line whose quantity is not negative. Such a line would count as demand.
     """
+    if source.line_types is not None:
+        return {}
+    named = {name.lower() for c in source.columns for name in valid_names_of(source, c)}
+    named |= {name.lower() for name in valid_names(source.rules.not_line_types)}
+    quantity = text_of(source, "quantity", available)
+    is_negative = quantity.startswith("-") | quantity.startswith("(") | quantity.endswith("-")
+    return {
+        name: F.when(
+            F.lower(F.trim(F.col(f"`{name}`").cast("string"))).isin(list(REFUND_WORDS))
+            & ~is_negative,
+            F.col(f"`{name}`").cast("string"),
+        )
+        for name in available
+        if not name.startswith("_") and name != "yyyymm" and name.lower() not in named
+    }
+
+
+def deliveries(dated: DataFrame, told: Mapping[str, Column] | None = None) -> DataFrame:
+    """What each delivery says of each month: _delivery_id, yyyymm, line_count, last_day,
+    unreadable_line_count, content_version; and each value that ``told`` names: the largest.
+    """
+    largest = [F.max(value).alias(name) for name, value in (told or {}).items()]
     return dated.groupBy("_delivery_id", "yyyymm").agg(
+        *largest,
         F.count("*").alias("line_count"),
         F.max("_day").alias("last_day"),
         F.sum(F.when(F.col("_problem").startswith("unreadable"), 1).otherwise(0)).alias(
@@ -183,18 +278,25 @@ def sales_orders(dated: DataFrame, source_name: str, ingested_at: Mapping[str, A
 def superseded_months(
     deliveries: pd.DataFrame, sources: Sequence[Source]
 ) -> dict[tuple[str, int], str]:
-    """For snapshot sources, which (delivery_id, yyyymm) is replaced by which newer delivery_id.
+    """Which (delivery_id, yyyymm) is replaced by which newer delivery_id: in snapshot sources, and
+    where a file grew.
 
     deliveries: delivery_id, sequence, source, file_name, months (a sequence of mappings with yyyymm
-    and line_count).
+    and line_count), and grown_from where it has it.
     """
     replaced: dict[tuple[str, int], str] = {}
     for source in sources:
-        if source.mode != "snapshot":
-            continue
         own = deliveries[deliveries["source"] == source.name].sort_values(
             "sequence", ascending=False
         )
+        if source.mode == "append":
+            grown = grown_deliveries(own)
+            for delivery_id, months in zip(own["delivery_id"], own["months"], strict=True):
+                if delivery_id in grown:
+                    for month in months:
+                        replaced[delivery_id, int(month["yyyymm"])] = grown[delivery_id]
+        if source.mode != "snapshot":
+            continue
         newest_of_file: dict[str, str] = {}
         newest_of_month: dict[int, str] = {}
         for row in own.to_dict("records"):

@@ -267,6 +267,26 @@ def part_losses(
     )
 
 
+def month_losses(zoo_result: DataFrame, classes: Classes) -> DataFrame:
+    """What the bootstrap over months reads where parts are few: one row per decision month, demand
+    class, target month and model compared there, with the sums that part_losses has.
+    """
+    error = F.col("forecast_qty") - F.col("actual_qty")
+    sums = {
+        "loss_qty": _quantile_loss(),
+        "actual_qty": F.col("actual_qty"),
+        "squared_error": error * error,
+    }
+    keys = ("yyyymm", "demand_class", "target_yyyymm", "model")
+    by_month = (
+        compared_cells(zoo_result, classes)
+        .select(*keys, *(column.alias(name) for name, column in sums.items()))
+        .groupBy(*keys)
+        .agg(*(column for name in sums for column in exact_sums(name, F.col(name))))
+    )
+    return by_month.select(*keys, *(total(name).alias(name) for name in sums))
+
+
 def monthly_totals(zoo_result: DataFrame) -> DataFrame:
     """Totals of all parts one month ahead, for a plot: yyyymm, model, target_yyyymm, actual_qty,
     forecast_qty, q10, q90, units.

@@ -7,7 +7,15 @@ and serving lie in assets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -18,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medallion_assets.tables import DEMAND_CLASSES
-from resources.settings import PromotionSettings
+from resources.settings import MAX_ORIGINS, PromotionSettings
 
 BASELINE = "seasonal_naive"
 INTERVAL_PCT = (2.5, 97.5)
@@ -31,6 +39,9 @@ BIAS_MARGIN = 0.05
 # nobody is promoted, however the incumbent is biased.
 MIN_BIAS = -0.75
 DRAWS = 1_000
+# Differences smaller than this come of rounding: they are none, and an interval so narrow has none.
+ROUNDING = 1e-9
+THIN = "there is too little evidence"
 HELD_UNTIL_RELEASED = 999912
 
 _GROUPS = {
@@ -83,6 +94,7 @@ class Decision:
     baseline_wql: float | None = None
     difference_low: float | None = None
     difference_high: float | None = None
+    interval_over: str | None = None
     champion_bias: float | None = None
     oracle_wql: float | None = None
     cell_count: int = 0
@@ -111,6 +123,8 @@ def decide(
     draws: int = DRAWS,
     seed: int = 7,
     held: Mapping[str, int] | None = None,
+    month_losses: pd.DataFrame | None = None,
+    horizon: int = 1,
 ) -> list[Decision]:
     """The decision of ``month`` for each class of ``incumbents`` (class -> model that serves it,
     None before the first training).
@@ -120,6 +134,8 @@ def decide(
     bootstrap over parts), the groups and the oracle; WQL and bias themselves come from evaluation.
     ``contestants`` in order of cost, the cheapest first. ``origins_available``: evidence origins,
     at least ``k_min`` are needed. ``held``: class -> last month in which it is only evaluated.
+    month_losses: rows of evaluation.month_losses of the month, needed where ``telling_parts`` are
+    fewer than settings.min_interval_parts; ``horizon``: months forecast at each origin.
 
     A challenger is eligible when it lacks no cell, its WQL lies below seasonal_naive's, its bias
     passes the guard, the interval of its difference to the incumbent lies wholly below zero, and in
@@ -140,6 +156,14 @@ def decide(
     takes the decision on the cells of all classes, between the models asked for it and for every
     class that has cells; an incumbent that isn't can't be compared there and stays. Raises
     ValueError when part_losses lack rows of a model that evaluation compares.
+
+    Evidence may be too thin for any interval. Of two parts without a difference between the models
+    one in four intervals lies below zero, of ten one in twenty, of thirty one in thirty. So with
+    fewer telling parts than settings.min_interval_parts months are drawn instead of parts, in
+    blocks as long as the horizon: what two forecasts of one origin have in common stays together.
+    With fewer blocks than settings.min_interval_blocks, or fewer origins than
+    settings.min_interval_origins, nobody is promoted. Intervals over months are widened for the few
+    blocks they are drawn from.
     """
 
     with_cells = frozenset(
@@ -148,7 +172,14 @@ def decide(
 
     @cache
     def of_classes(segment: str, classes: frozenset[str]) -> _Contest:
-        return _contest(segment, classes, evaluation, part_losses, contestants, draws, seed)
+        return _contest(
+            segment,
+            classes,
+            evaluation,
+            part_losses,
+            contestants,
+            _Sampling(settings, horizon, month_losses, draws, seed),
+        )
 
     def contest(demand_class: str, is_pooled: bool) -> _Contest:
         return (
@@ -192,6 +223,36 @@ class _Figures:
 
 
 @dataclass(frozen=True)
+class _Sampling:
+    """How intervals are made: the floors, and what is drawn where there are few parts."""
+
+    settings: PromotionSettings
+    horizon: int
+    month_losses: pd.DataFrame | None
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Draws of parts, or of months where parts are few. Arrays have one column per model; ``wql``
+    and ``squared_error`` one row per draw, ``sampled_wql`` is that of all that was drawn from.
+
+    ``thin`` says why they make no interval, empty where they do; ``widening`` is the factor by
+    which an interval is drawn out, ``told`` what its text ends with.
+    """
+
+    sampled_wql: Floats
+    wql: Floats
+    squared_error: Floats
+    over: str = "parts"
+    telling: int = 0
+    thin: str = ""
+    widening: float = 1.0
+    told: str = ""
+
+
+@dataclass(frozen=True)
 class _Contest:
     """The models asked for ``classes`` on their cells, in order of cost. Arrays have one column per
     model of ``compared``.
@@ -200,9 +261,7 @@ class _Contest:
     classes: frozenset[str]
     figures: Mapping[str, _Figures]
     compared: tuple[str, ...]
-    sampled_wql: Floats
-    drawn_wql: Floats
-    drawn_squared_error: Floats
+    drawn: _Drawn
     groups: Mapping[str, tuple[int, Floats]]
     oracle_wql: float | None
 
@@ -250,11 +309,13 @@ class _Contest:
         exact = (self.wql(model) or 0.0) - (self.wql(other) or 0.0)
         # With very many parts the draws come from a sample of them: its spread, around the
         # difference of all.
-        shift = exact - float(self.sampled_wql[first] - self.sampled_wql[second])
+        drawn = self.drawn
+        shift = exact - float(drawn.sampled_wql[first] - drawn.sampled_wql[second])
         low, high = (
-            np.nanpercentile(self.drawn_wql[:, first] - self.drawn_wql[:, second], INTERVAL_PCT)
-            + shift
+            np.nanpercentile(drawn.wql[:, first] - drawn.wql[:, second], INTERVAL_PCT) + shift
         )
+        if drawn.widening > 1:
+            low, high = (exact + drawn.widening * (end - exact) for end in (low, high))
         return exact, float(low), float(high)
 
     def squared_error(self, model: str, other: str) -> tuple[float, float]:
@@ -262,7 +323,8 @@ class _Contest:
         shares of that of ``other``.
         """
         first, second = self.compared.index(model), self.compared.index(other)
-        share = self.drawn_squared_error[:, first] / self.drawn_squared_error[:, second] - 1
+        errors = self.drawn.squared_error
+        share = errors[:, first] / errors[:, second] - 1
         low, high = np.nanpercentile(share, INTERVAL_PCT)
         return float(low), float(high)
 
@@ -270,7 +332,7 @@ class _Contest:
         difference, low, high = self.difference(model, other)
         return (
             f"WQL {self.wql(model):.3f} against {self.wql(other):.3f} of {other} on {self.extent}, "
-            f"difference {difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+            f"difference {difference:+.3f} [{low:+.3f}, {high:+.3f}]{self.drawn.told}"
         )
 
     def worse_group(self, model: str, other: str) -> str | None:
@@ -299,7 +361,11 @@ class _Rules:
 
 def _decide_class(demand_class: str, incumbent: str | None, rules: _Rules) -> Decision:
     own = rules.contest(demand_class, False)
-    is_small = own.parts < rules.settings.min_parts or own.cells < rules.settings.min_cells
+    is_small = (
+        own.parts < rules.settings.min_parts
+        or own.cells < rules.settings.min_cells
+        or own.drawn.telling < rules.settings.min_interval_parts
+    )
     is_pooled = is_small or not own.has_demand
     contest = rules.contest(demand_class, True) if is_pooled else own
     champion = incumbent or BASELINE
@@ -336,7 +402,12 @@ def _decide_class(demand_class: str, incumbent: str | None, rules: _Rules) -> De
         )
     if rules.origins_available < rules.k_min:
         return undecided
-    verdict = _verdict(undecided, incumbent, contest, rules)
+    thin = _thin(contest, rules)
+    verdict = (
+        _stay(undecided, incumbent, f"{THIN}: {thin}", contest, rules)
+        if thin
+        else _verdict(undecided, incumbent, contest, rules)
+    )
     if is_pooled:
         why = (
             f"{_count(own.parts, 'part')} and {_count(own.cells, 'cell')} are too few"
@@ -345,6 +416,19 @@ def _decide_class(demand_class: str, incumbent: str | None, rules: _Rules) -> De
         )
         return replace(verdict, reason=f"{why}, so all classes decide together: {verdict.reason}")
     return verdict
+
+
+def _thin(contest: _Contest, rules: _Rules) -> str:
+    """Why no interval can be made of a contest, with what would help; empty where one can."""
+    if not contest.compared:
+        return ""
+    least = rules.settings.min_interval_origins
+    if rules.origins_available < least:
+        return (
+            f"{_count(rules.origins_available, 'evidence origin')} where an interval needs"
+            f" {least} (promotion.min_interval_origins)"
+        )
+    return contest.drawn.thin
 
 
 def _settled(
@@ -489,10 +573,14 @@ def _refusal(model: str, yardstick: str, contest: _Contest) -> str | None:
         return (
             f"has bias {bias:+.2f} against {yardstick_bias:+.2f} of {yardstick}, with WQL {wql:.3f}"
         )
-    if (
-        not contest.difference(model, yardstick)[2] < 0
-    ):  # NaN, where no sampled part has demand, is no proof either
+    _, low, high = contest.difference(model, yardstick)
+    if not high < -ROUNDING:  # NaN, where no sampled part has demand, is no proof either
         return f"is not certain to be better: {contest.comparison(model, yardstick)}"
+    if high - low < ROUNDING:
+        return (
+            "is better by the same share in every draw, so its interval has no width and says"
+            f" nothing: {contest.comparison(model, yardstick)}"
+        )
     if worse := contest.worse_group(model, yardstick):
         return f"is more than {GROUP_TOLERANCE:.0%} worse in a part of the cells: {worse}"
     return None
@@ -553,7 +641,10 @@ def _with_difference(
     if model is None or model not in contest.compared:
         return decision
     _, low, high = contest.difference(model, yardstick)
-    return replace(decision, difference_low=low, difference_high=high)
+    if contest.drawn.thin or not high - low >= ROUNDING:
+        return decision
+    over = contest.drawn.over
+    return replace(decision, difference_low=low, difference_high=high, interval_over=over)
 
 
 def _left_out(contest: _Contest, named: Collection[str | None]) -> str:
@@ -570,14 +661,21 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def telling_parts(part_losses: pd.DataFrame) -> int:
+    """Parts that say something of a model: they have demand, or somebody's forecast had a loss."""
+    if part_losses.empty:
+        return 0
+    sums = part_losses.groupby("part_number")[["loss_qty", "actual_qty"]].max()
+    return int((sums > 0).any(axis=1).sum())
+
+
 def _contest(
     segment: str,
     classes: frozenset[str],
     evaluation: pd.DataFrame,
     part_losses: pd.DataFrame,
     contestants: Sequence[Contender],
-    draws: int,
-    seed: int,
+    sampling: _Sampling,
 ) -> _Contest:
     """The contest in a segment, a demand class or "all", between the models that are asked for all
     of ``classes``.
@@ -594,16 +692,14 @@ def _contest(
     }
     compared = tuple(model for model, f in figures.items() if f.wql is not None)
     if not compared:
-        return _Contest(
-            classes, figures, (), np.empty(0), np.empty((draws, 0)), np.empty((draws, 0)), {}, None
-        )
-    losses = part_losses[
-        part_losses["model"].isin(compared) & part_losses["demand_class"].isin(classes)
-    ]
-    by_part = losses.groupby(["part_number", "model"]).sum(numeric_only=True)
+        nothing = np.empty((sampling.draws, 0))
+        return _Contest(classes, figures, (), _Drawn(np.empty(0), nothing, nothing), {}, None)
 
-    def matrix(column: str) -> Floats:
-        wide = by_part[column].unstack("model").reindex(columns=list(compared)).sort_index()
+    def own(losses: pd.DataFrame) -> pd.DataFrame:
+        return losses[losses["model"].isin(compared) & losses["demand_class"].isin(classes)]
+
+    def matrix(sums: pd.DataFrame, column: str) -> Floats:
+        wide = sums[column].unstack("model").reindex(columns=list(compared)).sort_index()
         if wide.empty or wide.isna().to_numpy().any():
             raise ValueError(
                 "part_losses lack rows of models that model_evaluation compares in segment"
@@ -611,26 +707,118 @@ def _contest(
             )
         return wide.to_numpy(dtype=float)
 
+    losses = own(part_losses)
+    by_part = losses.groupby(["part_number", "model"]).sum(numeric_only=True)
+
     def group(suffix: str) -> tuple[int, Floats]:
         # A group without demand has no WQL: NaN is never worse than anything.
-        demand = matrix(f"actual_qty_{suffix}")[:, 0].sum()
-        wql = matrix(f"loss_qty_{suffix}").sum(axis=0) / (demand if demand > 0 else np.nan)
-        return int(matrix(f"cell_count_{suffix}")[:, 0].sum()), wql
+        demand = matrix(by_part, f"actual_qty_{suffix}")[:, 0].sum()
+        wql = matrix(by_part, f"loss_qty_{suffix}").sum(axis=0) / (demand if demand > 0 else np.nan)
+        return int(matrix(by_part, f"cell_count_{suffix}")[:, 0].sum()), wql
 
-    loss, actual = matrix("loss_qty"), matrix("actual_qty")[:, 0]
+    def sums(of: pd.DataFrame) -> tuple[Floats, Floats, Floats]:
+        return (
+            matrix(of, "loss_qty"),
+            matrix(of, "actual_qty")[:, 0],
+            matrix(of, "squared_error"),
+        )
+
+    by_month = (
+        None
+        if sampling.month_losses is None
+        else own(sampling.month_losses).groupby(["target_yyyymm", "model"]).sum(numeric_only=True)
+    )
+    loss, actual, _ = of_parts = sums(by_part)
     demand = actual.sum() if actual.sum() > 0 else np.nan
-    drawn_loss, drawn_actual, drawn_squared_error = _bootstrap(
-        (loss, actual[:, None], matrix("squared_error")), draws, seed
+    telling = telling_parts(losses)
+    drawn = (
+        _over_parts(of_parts, telling, sampling)
+        if telling >= sampling.settings.min_interval_parts
+        else _over_months(None if by_month is None else sums(by_month), telling, sampling)
     )
     return _Contest(
         classes=classes,
         figures=figures,
         compared=compared,
-        sampled_wql=loss.sum(axis=0) / demand,
-        drawn_wql=drawn_loss / np.where(drawn_actual > 0, drawn_actual, np.nan),
-        drawn_squared_error=np.where(drawn_squared_error > 0, drawn_squared_error, np.nan),
+        drawn=drawn,
         groups={suffix: group(suffix) for suffix in _GROUPS},
         oracle_wql=float(loss.min(axis=1).sum() / demand),
+    )
+
+
+def _over_parts(sums: tuple[Floats, Floats, Floats], telling: int, sampling: _Sampling) -> _Drawn:
+    """Draws of parts. sums: loss, actual and squared error, by part and model, demand by part."""
+    weights = _parts_drawn(len(sums[0]), sampling.draws, sampling.seed)
+    return _of_draws(sums, weights, telling)
+
+
+def _over_months(
+    sums: tuple[Floats, Floats, Floats] | None, telling: int, sampling: _Sampling
+) -> _Drawn:
+    """Draws of months in blocks as long as the horizon, for evidence of few parts. sums: loss,
+    actual and squared error, as _over_parts takes them, by month; None where they were not made.
+
+    The intervals are widened as Hesterberg (2015) widens the percentile interval of few values, to
+    that of Student's t: of six blocks without a difference then one in forty lies below zero.
+    """
+    settings, block = sampling.settings, sampling.horizon
+    months = len(sums[0]) if sums is not None else 0
+    blocks = months // block
+    if sums is None or blocks < settings.min_interval_blocks:
+        nothing = np.full((1, sums[0].shape[1] if sums is not None else 0), np.nan)
+        return _Drawn(
+            nothing[0],
+            nothing,
+            nothing,
+            telling=telling,
+            thin=_too_few(telling, months, sampling),
+        )
+    from scipy.special import ndtri, stdtrit
+
+    level = INTERVAL_PCT[1] / 100
+    widening = float(stdtrit(blocks - 1, level) / ndtri(level) * np.sqrt(blocks / (blocks - 1)))
+    told = f" over {months} months" + (f" in blocks of {block}" if block > 1 else "")
+    weights = _months_drawn(months, block, sampling.draws, sampling.seed)
+    return replace(
+        _of_draws(sums, weights, telling),
+        over="months",
+        widening=widening,
+        told=told,
+    )
+
+
+def _too_few(telling: int, months: int, sampling: _Sampling) -> str:
+    """What an interval over parts, and one over months, need and do not have."""
+    settings, block = sampling.settings, sampling.horizon
+    needed = settings.min_interval_blocks * block
+    origins = needed - block + 1
+    helps = (
+        f"forecast.origins: {origins} gives so many where the history is long enough"
+        if origins <= MAX_ORIGINS
+        else "a shorter forecast.horizon needs fewer"
+    )
+    return (
+        f"{_count(telling, 'part')} with demand where an interval over parts needs"
+        f" {settings.min_interval_parts} (promotion.min_interval_parts), and"
+        f" {_count(months, 'month')} where one over months needs {needed},"
+        f" {settings.min_interval_blocks} blocks as long as the horizon"
+        f" (promotion.min_interval_blocks; {helps})"
+    )
+
+
+def _of_draws(
+    sums: tuple[Floats, Floats, Floats], weights: Iterable[Floats], telling: int
+) -> _Drawn:
+    loss, actual, squared_error = sums
+    drawn_loss, drawn_actual, drawn_squared_error = _bootstrap(
+        (loss, actual[:, None], squared_error), weights
+    )
+    demand = actual.sum() if actual.sum() > 0 else np.nan
+    return _Drawn(
+        sampled_wql=loss.sum(axis=0) / demand,
+        wql=drawn_loss / np.where(drawn_actual > 0, drawn_actual, np.nan),
+        squared_error=np.where(drawn_squared_error > 0, drawn_squared_error, np.nan),
+        telling=telling,
     )
 
 
@@ -643,24 +831,37 @@ def _figures(row: Mapping[Hashable, Any]) -> _Figures:
     return _Figures(wql, bias, rmse, float(row["actual_qty"]), *counts)
 
 
-def _bootstrap(sums: Sequence[Floats], draws: int, seed: int) -> list[Floats]:
-    """Sums [draw, column] over as many parts, with replacement, of each array [part, column]; all
-    see the same draws.
+def _bootstrap(sums: Sequence[Floats], weights: Iterable[Floats]) -> list[Floats]:
+    """Sums [draw, column] of each array [unit, column] over units that are drawn with replacement;
+    all see the same draws. weights: [draw, unit], piece by piece.
 
     Paired percentile bootstrap (Efron and Tibshirani 1993).
     """
-    generator = np.random.default_rng(seed)
-    parts = len(sums[0])
-    step = max(1, _CHUNK_WEIGHTS // parts)
     drawn: list[list[Floats]] = [[] for _ in sums]
+    for piece in weights:
+        for values, chunks in zip(sums, drawn, strict=True):
+            chunks.append(piece @ values)
+    return [np.concatenate(chunks) for chunks in drawn]
+
+
+def _parts_drawn(parts: int, draws: int, seed: int) -> Iterator[Floats]:
+    """How often each part is drawn: as many as there are, one by one."""
+    generator = np.random.default_rng(seed)
+    step = max(1, _CHUNK_WEIGHTS // parts)
     for first in range(0, draws, step):
-        count = min(step, draws - first)
-        weights = np.stack(
+        yield np.stack(
             [
                 np.bincount(generator.integers(parts, size=parts), minlength=parts)
-                for _ in range(count)
+                for _ in range(min(step, draws - first))
             ]
         ).astype(float)
-        for values, chunks in zip(sums, drawn, strict=True):
-            chunks.append(weights @ values)
-    return [np.concatenate(chunks) for chunks in drawn]
+
+
+def _months_drawn(months: int, block: int, draws: int, seed: int) -> Iterator[Floats]:
+    """How often each month is drawn: as many as there are, in blocks of neighbours, the first
+    following the last (circular block bootstrap, Politis and Romano 1992).
+    """
+    generator = np.random.default_rng(seed)
+    starts = generator.integers(months, size=(draws, -(-months // block)))
+    drawn = (starts[:, :, None] + np.arange(block)).reshape(draws, -1)[:, :months] % months
+    yield np.stack([np.bincount(row, minlength=months) for row in drawn]).astype(float)

@@ -7,14 +7,18 @@ Reads tables without Spark; nothing is computed again.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from medallion_assets.bronze.mapping import SourceMapping
+from medallion_assets.deliveries import record_numbers, standing
 from medallion_assets.operations.runs import reader
 from medallion_assets.partitions import add_months, month_range
+from medallion_assets.silver.assets import known_renames, new_numbers
 from medallion_assets.tables import (
     CHAMPION,
     DECILES,
@@ -29,6 +33,7 @@ from medallion_assets.tables import (
 from resources.errors import Refused
 
 if TYPE_CHECKING:
+    from medallion_assets.silver.renames import Rename
     from resources.lakehouse import DeltaLakehouse, TableSpec
     from resources.settings import Settings
 
@@ -57,6 +62,8 @@ def explain(
     Raises Refused where no forecast of the part for that month was published, with what was.
     """
     lakehouse = reader(settings)
+    renames = known_renames(settings)
+    part = _present_number(lakehouse, part, new_numbers(settings), renames, console)
     row = _served(lakehouse, part, target, origin)
     origin, pins = int(row["yyyymm"]), _pins(lakehouse, row)
     console.print(
@@ -74,9 +81,31 @@ def explain(
         f"  published {row['published_at']:%Y-%m-%d %H:%M} UTC by Dagster run {row['run_id']}"
     )
     _model(lakehouse, row, console)
+    former = [rename for rename in renames if new_numbers(settings).get(rename.part) == part]
+    for rename in former:
+        console.print(
+            f"  goes on with the history of {rename.part}: {rename.sentence}", markup=False
+        )
     _history(lakehouse, part, origin, pins.get(MONTHLY_DEMAND.id), console)
     _features(lakehouse, part, origin, pins.get(DEMAND_FEATURES.id), console)
     _lines(lakehouse, part, origin, console)
+
+
+def _present_number(
+    lakehouse: DeltaLakehouse,
+    part: str,
+    numbers: Mapping[str, str],
+    renames: Sequence[Rename],
+    console: Console,
+) -> str:
+    """The number that a part has now; the one asked for where forecasts were published under it."""
+    now = numbers.get(part, part)
+    if now == part or len(lakehouse.rows(DEMAND_FORECAST, ["part_number"], parts=[part])):
+        return part
+    for rename in renames:
+        if numbers.get(rename.part) == now:
+            console.print(f"{rename.sentence}", style="yellow", markup=False)
+    return now
 
 
 def _served(lakehouse: DeltaLakehouse, part: str, target: int, origin: int | None) -> pd.Series:
@@ -204,16 +233,19 @@ def _lines(lakehouse: DeltaLakehouse, part: str, origin: int, console: Console) 
     lines = lakehouse.rows(SILVER_SALES_ORDERS, months=months, parts=[part]).sort_values(
         ["order_date", "line_id"]
     )
-    files = lakehouse.rows(DELIVERIES, ["delivery_id", "file_name"]).set_index("delivery_id")[
-        "file_name"
-    ]
+    records = lakehouse.rows(DELIVERIES)
+    files = standing(records).set_index("delivery_id")["file_name"]
     table = Table(
         title=(
             f"The newest {min(len(lines), SHOWN_LINES)} of {len(lines):,} order lines of the last"
             f" {SHOWN_MONTHS} months"
         )
     )
-    for name in ("date", "order", "customer", "type", "quantity", "price", "file", "line"):
+    shown = ("date", "order", "customer", "type", "quantity", "price", "file", "line")
+    # Lines that name the part otherwise show how.
+    delivered = lines.get("part_number_text", lines["part_number"]).fillna(part)
+    as_delivered = ["part as delivered"] if (delivered != part).any() else []
+    for name in (*shown, *as_delivered):
         table.add_column(
             name,
             justify="right" if name in ("quantity", "price", "line") else "left",
@@ -233,8 +265,36 @@ def _lines(lakehouse: DeltaLakehouse, part: str, origin: int, console: Console) 
             price,
             files.get(line["delivery_id"], line["source"]),
             str(line["line_number"]),
+            *(str(line["part_number_text"] or "") for _ in as_delivered),
         )
     console.print(table)
+    _mappings(records, lines.tail(SHOWN_LINES)["delivery_id"].unique(), console)
+
+
+def _mappings(records: pd.DataFrame, delivery_ids: Collection[str], console: Console) -> None:
+    """Print by which mapping the lines of deliveries were read, and by which before."""
+    shown: dict[tuple[str, ...], list[str]] = {}
+    for delivery_id in delivery_ids:
+        own = records[records["delivery_id"] == delivery_id]
+        for record in own.loc[record_numbers(own).sort_values().index].to_dict("records"):
+            shown.setdefault((record["source"], record["file_name"]), []).append(_mapping(record))
+    for (_, file_name), told in shown.items():
+        console.print(f"  {file_name}: read by {told[-1]}", markup=False)
+        for former in reversed(told[:-1]):
+            console.print(f"    before by {former}", markup=False)
+
+
+def _mapping(record: Mapping[Hashable, Any]) -> str:
+    """A record's mapping in a line: version, since when, and how it reads dates."""
+    noted = SourceMapping.parse(record.get("mapping"))
+    if noted is None:
+        return f"the mapping of an older release, registered {record['registered_at']:%Y-%m-%d}"
+    column = json.dumps(noted.dates["order_date"], ensure_ascii=False)
+    formats = ", ".join(noted.dates.get("date_formats") or ())
+    return (
+        f"mapping {record['mapping_version']} since {record['mapped_at']:%Y-%m-%d %H:%M} UTC: dates"
+        f" of {column} as {formats}"
+    )
 
 
 def _pinned(

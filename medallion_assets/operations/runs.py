@@ -24,15 +24,15 @@ from medallion_assets import definitions
 from medallion_assets.champion.stewardship import Stewardship, sync_alias
 from medallion_assets.complete import complete_months_of
 from medallion_assets.environment import prepare_dagster_home
-from medallion_assets.partitions import add_months, month_index, month_range
+from medallion_assets.partitions import NO_MONTH, add_months, month_index, month_range
 from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, TRIGGER_TAG, Plan, Plans
 from medallion_assets.policies import step_message
 from medallion_assets.silver.assets import master_version
-from medallion_assets.slices import version_of
+from medallion_assets.slices import registered, version_of
 from medallion_assets.table_asset import asset_key
-from medallion_assets.tables import DELIVERIES, DEMAND_FORECAST, TABLES
+from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES, DEMAND_FORECAST, TABLES
 from medallion_assets.zoo.registry import enabled
-from resources import workers
+from resources import place, workers
 from resources.engines import Engine, cores, spark_resource
 from resources.errors import Refused
 from resources.lakehouse import LEDGER, DeltaLakehouse, TableSpec
@@ -57,6 +57,8 @@ def session(settings: Settings, console: Console) -> Iterator[Session]:
     warnings.simplefilter("ignore")
     logging.getLogger("py4j").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
+    for sentence in place.settle(settings):
+        console.print(sentence, style="yellow", markup=False)
     home = prepare_dagster_home(settings)
     defs = definitions.build_defs(settings, definitions.build_resources(settings))
     with dg.DagsterInstance.get() as instance:
@@ -130,15 +132,12 @@ class Session:
         is_changed = False
         months, complete = self._months()
         if not months:
-            raise Refused(
-                "no order lines found:"
-                f" {', '.join(str(s.files or s.table) for s in self.settings.sources)}"
-            )
+            raise Refused(self._no_lines())
         is_changed |= self.execute("monthly_data", [months[0], months[-1]])
         if not complete:
             self.console.print(
-                "No month is complete yet, so nothing is forecast: set last_month, or wait for"
-                " lines of a later month."
+                "[yellow]No month is complete yet, so nothing is forecast;[/yellow] the summary"
+                " says why."
             )
             return is_changed
         newest = complete[-1]
@@ -159,6 +158,20 @@ class Session:
                 is_changed |= self.execute("publish", waiting)
         is_changed |= self.execute("retraining", [newest])
         return is_changed
+
+    def _no_lines(self) -> str:
+        """That no order line has a month, and why where there are lines."""
+        read = ", ".join(str(s.files or s.table) for s in self.settings.sources)
+        lines = reader(self.settings).rows(BRONZE_SALES_ORDERS, ["_problem"], [NO_MONTH])
+        if lines.empty:
+            return f"no order lines found: {read}"
+        reasons = lines["_problem"].str.split(":").str[0].value_counts()
+        told = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+        return (
+            f"no order line has a month: {read} ({told}). The lines are stored as text: correct"
+            " date_formats, columns.order_date or first_month of their source and run again, and"
+            " they are dated anew."
+        )
 
     def _is_as_left(self) -> bool:
         """Whether configuration, code and tables are what they were at the end of the last run of
@@ -243,14 +256,18 @@ class Session:
         return Plans(writer(self.settings), actor, self.settings.retention.reproducible_months)
 
     def apply(self, plan: Plan, actor: str) -> None:
-        """Carry out a plan: a backfill or removal by the run of its asset, all else at once."""
+        """Carry out a plan: a backfill or removal by the run of its asset, a redating by the
+        registration of deliveries, all else at once.
+        """
+        tags = {PLAN_TAG: plan.plan_id, ACTOR_TAG: actor}
         if plan.kind in ("backfill", "removal"):
             self.plans(actor).check(plan)
-            self.materialize(
-                asset_of(plan.table, plan.writer),
-                plan.months,
-                {PLAN_TAG: plan.plan_id, ACTOR_TAG: actor},
-            )
+            self.materialize(asset_of(plan.table, plan.writer), plan.months, tags)
+        elif plan.kind == "redating":
+            self.plans(actor).check(plan)
+            newest = int(definitions.newest_partition(self.settings))
+            self.materialize(asset_key(DELIVERIES), [newest], tags)
+            self.console.print("`medallion run` brings what is made from these months up to date.")
         else:
             self.plans(actor).apply(plan)
 
@@ -263,7 +280,7 @@ class Session:
         return max(reader(self.settings).slices(DEMAND_FORECAST), default=None)
 
     def _months(self) -> tuple[list[int], list[int]]:
-        deliveries = reader(self.settings).rows(DELIVERIES)
+        deliveries = registered(reader(self.settings))
         touched = {
             int(m["yyyymm"]) for months in deliveries["months"] for m in months if m["yyyymm"]
         }
@@ -320,7 +337,14 @@ def _failure(events: Sequence[dg.DagsterEvent]) -> str:
 
 def _months_written(event: dg.DagsterEvent) -> int:
     metadata = event.materialization.metadata
-    for key in ("inserted", "updated", "deleted", "new_deliveries", "files_written"):
+    for key in (
+        "inserted",
+        "updated",
+        "deleted",
+        "new_deliveries",
+        "redated_deliveries",
+        "files_written",
+    ):
         if key in metadata and metadata[key].value:
             return 1
     return 0

@@ -12,17 +12,23 @@ from rich.console import Console
 from rich.table import Table
 
 from medallion_assets.champion.decisions import last_decisions
+from medallion_assets.champion.promotion import THIN
+from medallion_assets.complete import why_incomplete
 from medallion_assets.operations.runs import reader
 from medallion_assets.plans import listed
 from medallion_assets.report.reporting import report_name
 from medallion_assets.served.published import published_origins
+from medallion_assets.silver.assets import known_renames, new_numbers
 from medallion_assets.tables import (
     CHAMPION,
     DATA_QUALITY,
+    DELIVERIES,
     DEMAND_CLASSES,
     DEMAND_FORECAST,
     FORECAST_ACCURACY,
     MODEL_EVALUATION,
+    REJECTED_LINES,
+    SILVER_SALES_ORDERS,
 )
 from medallion_assets.zoo.registry import BASELINE
 from resources.errors import without_credentials
@@ -31,6 +37,23 @@ from resources.reports import LocalReportFiles
 if TYPE_CHECKING:
     from resources.lakehouse import DeltaLakehouse
     from resources.settings import Settings
+
+SHOWN_DOUBTS = 10  # about renamed parts
+
+
+IMPLAUSIBLE = ("quantity_implausible", "unit_price_implausible")
+SHOWN_IMPLAUSIBLE = 10
+# What goes without a column that the mapping does not name.
+LOST = {
+    "unit_price": (
+        "no unit_price, so there is no revenue, no price for models to learn from and no cost of"
+        " stock, and ABC classes rank units"
+    ),
+    "order_id": (
+        "no order_id, so order_count counts lines, and a cancellation takes back a sale only of a"
+        " known customer"
+    ),
+}
 
 
 def show(settings: Settings, console: Console, is_changed: bool | None) -> None:
@@ -46,6 +69,10 @@ def show(settings: Settings, console: Console, is_changed: bool | None) -> None:
             " date."
         )
     _lines(lakehouse, console)
+    _implausible(lakehouse, settings, console)
+    _losses(settings, console)
+    _incomplete(lakehouse, settings, console)
+    _renames(lakehouse, settings, console)
     _champions(lakehouse, console)
     _models(lakehouse, console)
     _forecast(lakehouse, console)
@@ -147,19 +174,110 @@ def _lines(lakehouse: DeltaLakehouse, console: Console) -> None:
         f" rejected + {count['duplicate']:,} duplicates + {count['superseded']:,} superseded"
         + (f"; [red]{count['unaccounted']:,} unaccounted for[/red]" if count["unaccounted"] else "")
     )
-    reasons = (
-        quality[quality["rule"].str.startswith("rejected:")]
+    if told := _by_rule(quality, "rejected:"):
+        console.print(f"  rejected for: {told}")
+    if told := _by_rule(quality, "warned:"):
+        console.print(f"  accepted with a remark: {told}")
+
+
+def _by_rule(quality: pd.DataFrame, prefix: str) -> str:
+    """Names of the rules with the prefix and their lines, the most frequent first."""
+    sums = (
+        quality[quality["rule"].str.startswith(prefix)]
         .groupby("rule")["value"]
         .sum()
         .sort_values(ascending=False)
     )
-    if len(reasons):
+    return ", ".join(f"{str(name).removeprefix(prefix)} {int(n):,}" for name, n in sums.items())
+
+
+def _implausible(lakehouse: DeltaLakehouse, settings: Settings, console: Console) -> None:
+    """Lines held back for a quantity or price that their parts' past does not let expect, and how
+    to let them pass.
+    """
+    quality = lakehouse.rows(DATA_QUALITY)
+    counted = quality[quality["rule"].isin([f"rejected:{name}" for name in IMPLAUSIBLE])]
+    if counted.empty:
+        return
+    months = sorted({int(month) for month in counted["yyyymm"]})
+    lines = lakehouse.rows(REJECTED_LINES, months=months)
+    lines = lines[[not set(IMPLAUSIBLE).isdisjoint(reasons) for reasons in lines["reasons"]]]
+    files = lakehouse.rows(DELIVERIES, ["delivery_id", "file_name"])
+    names = files.set_index("delivery_id")["file_name"].to_dict()
+    console.print(f"\n[bold]Held back as implausible[/bold]: {len(lines):,} line(s)")
+    for line in lines.sort_values(["yyyymm", "delivery_id", "line_number"]).to_dict("records")[
+        :SHOWN_IMPLAUSIBLE
+    ]:
+        order = f", order {line['order_id']}" if isinstance(line["order_id"], str) else ""
         console.print(
-            "  rejected for: "
-            + ", ".join(
-                f"{str(name).removeprefix('rejected:')} {int(n):,}" for name, n in reasons.items()
-            )
+            f"  {line['yyyymm']} part {line['part_number']}: quantity {line['quantity']}, price"
+            f" {line['unit_price']} ({', '.join(line['reasons'])}),"
+            f" {names.get(line['delivery_id'], line['delivery_id'])} line"
+            f" {line['line_number']}{order}; delivery {line['delivery_id']}",
+            markup=False,
+            soft_wrap=True,
         )
+    if len(lines) > SHOWN_IMPLAUSIBLE:
+        console.print(f"  and {len(lines) - SHOWN_IMPLAUSIBLE:,} more in silver.rejected_lines")
+    first = lines.sort_values(["yyyymm", "delivery_id", "line_number"]).iloc[0]
+    example = (
+        first["order_id"]
+        if isinstance(first["order_id"], str)
+        else f"{first['delivery_id']}:{first['line_number']}"
+    )
+    console.print(
+        "  If a line is right, name its order, or delivery:line, in the source's rules:"
+        f' rules.implausible.let_pass: ["{example}"]; other bounds or off: docs/orders.md',
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _losses(settings: Settings, console: Console) -> None:
+    """What is lost without columns that a source does not have, said once for each source."""
+    for source in settings.sources:
+        lost = [LOST[name] for name in LOST if name not in source.columns]
+        if lost:
+            console.print(f"  Source {source.name}: {'; '.join(lost)}.", soft_wrap=True)
+
+
+def _incomplete(lakehouse: DeltaLakehouse, settings: Settings, console: Console) -> None:
+    for sentence in why_incomplete(lakehouse.rows(DELIVERIES), settings):
+        console.print(f"  not complete: {sentence}", style="yellow", markup=False)
+
+
+def _renames(lakehouse: DeltaLakehouse, settings: Settings, console: Console) -> None:
+    """Lines that count under another number, and renames that the lines do not bear out."""
+    renames, numbers = known_renames(settings), new_numbers(settings)
+    if not renames:
+        return
+    columns = ["yyyymm", "part_number", "part_number_text"]
+    lines = lakehouse.rows(SILVER_SALES_ORDERS, parts=sorted(set(numbers.values())))
+    lines = lines.reindex(columns=columns)  # a table of a former release has no text
+    text = lines["part_number_text"].fillna("").str.strip()
+    # Spelled as the renames are, in whatever case.
+    own = lines.assign(text=text.str.upper())
+    doubts, joined = [], 0
+    for rename in renames:
+        old = own[own["text"] == rename.part.upper()]
+        early = own[
+            (own["text"] == rename.successor.upper()) & (own["yyyymm"] < (rename.since or 0))
+        ]
+        joined += len(old)
+        if old.empty:
+            doubts.append(f"{rename.sentence}, but no accepted line names {rename.part}")
+        if len(early):
+            doubts.append(
+                f"{rename.sentence}, but {len(early):,} lines name {rename.successor} before, since"
+                f" {early['yyyymm'].min()}; they are counted: correct the month if it is wrong"
+            )
+    console.print(
+        f"  {joined:,} lines of {len(renames):,} former part numbers count under the present ones"
+    )
+    for doubt in doubts[:SHOWN_DOUBTS]:
+        console.print(f"  {doubt}", style="yellow", markup=False)
+    if len(doubts) > SHOWN_DOUBTS:
+        console.print(f"  and {len(doubts) - SHOWN_DOUBTS:,} more of these", style="yellow")
 
 
 def _champions(lakehouse: DeltaLakehouse, console: Console) -> None:
@@ -204,6 +322,13 @@ def _champions(lakehouse: DeltaLakehouse, console: Console) -> None:
             )
     console.print()
     console.print(table)
+    thin = newest[newest["reason"].str.contains(THIN, regex=False)]
+    for reason, rows in thin.groupby(thin["reason"].str.split(f"{THIN}: ").str[-1], sort=False):
+        console.print(
+            f"  {', '.join(rows.index)}: {THIN} to promote a model, {reason}",
+            style="yellow",
+            markup=False,
+        )
 
 
 def _models(lakehouse: DeltaLakehouse, console: Console) -> None:

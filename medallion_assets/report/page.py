@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from medallion_assets import plots
-from medallion_assets.champion.promotion import BASELINE
+from medallion_assets.champion.promotion import BASELINE, THIN
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.served.accuracy import pooled
 from medallion_assets.tables import DECILES, DEMAND_CLASSES
@@ -590,6 +590,12 @@ def _summary(data: ReportData) -> list[str]:
     told.append(
         f"New champions: {words}." if words else "No champion changed since the forecast before."
     )
+    thin = recent[recent["reason"].fillna("").str.contains(THIN, regex=False)]
+    if len(thin):
+        told.append(
+            f"For {', '.join(dict.fromkeys(thin['demand_class']))} {THIN} to promote a model: the"
+            " decisions below say what is missing."
+        )
     return told
 
 

@@ -7,7 +7,7 @@ champion/evaluation.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -28,6 +28,7 @@ def forecast_accuracy(
     monthly_demand: DataFrame,
     model_evaluation: DataFrame,
     months: Sequence[int],
+    numbers: Mapping[str, str] | None = None,
 ) -> DataFrame:
     """One row per target month of ``months``, lag and segment (all, demand_class, status), with the
     columns of gold.forecast_accuracy.
@@ -36,15 +37,19 @@ def forecast_accuracy(
     excluded parts are left out. monthly_demand: silver.monthly_demand with at least ``months`` and
     the months a year before; incomplete months are ignored, so that an incomplete target month
     gives no row. model_evaluation: gold.model_evaluation of the months that the served models were
-    trained in. A part that did not exist a year before had a naive forecast of 0; where the whole
-    month is missing, naive_wape and value_added are NULL. Ratios over a demand of 0 are NULL. The
-    definitions are those of the M5 and of Hyndman and Koehler (2006). The same rows give the same
-    bits however they are partitioned.
+    trained in. numbers: number -> the last number of a renamed part; forecasts published under
+    several numbers of a part count as one, their sum. A part that did not exist a year before had a
+    naive forecast of 0; where the whole month is missing, naive_wape and value_added are NULL.
+    Ratios over a demand of 0 are NULL. The definitions are those of the M5 and of Hyndman and
+    Koehler (2006). The same rows give the same bits however they are partitioned.
     """
-    served = _served(
-        demand_forecast.where(
-            F.col("target_yyyymm").isin(list(months)) & F.col("forecast_qty").isNotNull()
-        )
+    served = _renumbered(
+        _served(
+            demand_forecast.where(
+                F.col("target_yyyymm").isin(list(months)) & F.col("forecast_qty").isNotNull()
+            )
+        ),
+        numbers or {},
     )
     demand = monthly_demand.where("is_complete").select("part_number", "yyyymm", "demand_qty")
     before = served.select(
@@ -145,6 +150,44 @@ def _served(demand_forecast: DataFrame) -> DataFrame:
     return demand_forecast.join(choice, ["yyyymm", "target_yyyymm", "vintage"]).select(
         "part_number", "target_yyyymm", "horizon", "forecast_qty", *DECILES, *shown
     )
+
+
+def _renumbered(served: DataFrame, numbers: Mapping[str, str]) -> DataFrame:
+    """What was served, under the last number of each part. What else a row says is that of the
+    last number's own row, where it has one.
+    """
+    if not numbers:
+        return served
+    names = {**{last: last for last in numbers.values()}, **numbers}
+    known = served.join(
+        F.broadcast(
+            served.sparkSession.createDataFrame(
+                list(names.items()), "part_number STRING, last STRING"
+            )
+        ),
+        "part_number",
+        "left",
+    )
+    amounts = ("forecast_qty", *DECILES)
+    key = ("part_number", "target_yyyymm", "horizon")
+    said = [name for name in served.columns if name not in {*amounts, *key}]
+    is_last = F.when(F.col("part_number") == F.col("last"), 1).otherwise(0)
+    rank = F.struct(is_last.alias("is_last"), "part_number")
+    joined = (
+        known.where("last IS NOT NULL")
+        .groupBy(F.col("last"), "target_yyyymm", "horizon")
+        .agg(
+            *(column for name in amounts for column in exact_sums(name, F.col(name))),
+            *(F.max_by(name, rank).alias(name) for name in said),
+        )
+        .select(
+            F.col("last").alias("part_number"),
+            *(F.col(name) for name in key[1:]),
+            *(total(name).alias(name) for name in amounts),
+            *said,
+        )
+    )
+    return known.where("last IS NULL").drop("last").unionByName(joined)
 
 
 def _evidence(model_evaluation: DataFrame) -> DataFrame:

@@ -11,6 +11,7 @@ from medallion_assets.policies import retry_transient
 from medallion_assets.report.reporting import accuracy_pictures
 from medallion_assets.served import accuracy
 from medallion_assets.served.publishing import Publication
+from medallion_assets.silver.assets import new_numbers
 from medallion_assets.slices import Input, Months, Reader
 from medallion_assets.table_asset import (
     asset_key,
@@ -83,6 +84,7 @@ def build_assets(
             _forecast_accuracy,
             {"horizon": horizon},
             only_complete=True,
+            outside_version=lambda settings: sorted(new_numbers(settings).items()) or None,
             plot=accuracy_pictures,
         ),
     ]
@@ -126,5 +128,9 @@ def _earlier(month: int, settings: Settings) -> list[int]:
 
 def _forecast_accuracy(read: Reader, months: Months, settings: Settings) -> DataFrame:
     return accuracy.forecast_accuracy(
-        read(DEMAND_FORECAST), read(MONTHLY_DEMAND), read(MODEL_EVALUATION), months.wanted
+        read(DEMAND_FORECAST),
+        read(MONTHLY_DEMAND),
+        read(MODEL_EVALUATION),
+        months.wanted,
+        new_numbers(settings),
     )

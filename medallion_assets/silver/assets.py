@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,14 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pyspark.sql import functions as F
 
-from medallion_assets import plots
+from medallion_assets import plots, values
 from medallion_assets.bronze.lines import adopted_lines
+from medallion_assets.bronze.mapping import refuse_undated
 from medallion_assets.bronze.transforms import superseded_months
+from medallion_assets.deliveries import record_numbers
 from medallion_assets.partitions import month_range
-from medallion_assets.silver import transforms
+from medallion_assets.silver import renames, transforms
+from medallion_assets.silver.renames import Rename
 from medallion_assets.slices import Input, Months, Reader
 from medallion_assets.table_asset import table_asset
 from medallion_assets.tables import (
@@ -29,10 +31,15 @@ from medallion_assets.tables import (
 )
 from resources.errors import Refused
 from resources.lakehouse import Lakehouse
-from resources.settings import PartsMaster, Settings
+from resources.orders import matching
+from resources.settings import PartsMaster, Settings, Source
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+
+# How files are read shows in bronze; silver is made from what is stored there.
+READ_BY = frozenset({"delivery", "excel", "header", "json_path"})
 
 
 def build_assets(
@@ -41,7 +48,8 @@ def build_assets(
     """The silver assets, in the order of the data."""
     sources = {
         "sources": [
-            source.model_dump(exclude={"files", "closed_through"}) for source in settings.sources
+            source.model_dump(exclude={"files", "closed_through", *READ_BY})
+            for source in settings.sources
         ]
     }
     master = settings.parts_master.model_dump(exclude={"files"}) if settings.parts_master else None
@@ -52,16 +60,18 @@ def build_assets(
     return [
         asset(
             SILVER_SALES_ORDERS,
-            [Input(BRONZE_SALES_ORDERS, Input.same_month)],
+            [Input(BRONZE_SALES_ORDERS, with_past)],
             _sales_orders,
             sources,
+            outside_version=_numbers_version,
         ),
         asset(
             REJECTED_LINES,
-            [Input(BRONZE_SALES_ORDERS, Input.same_month)],
+            [Input(BRONZE_SALES_ORDERS, with_past)],
             _rejected_lines,
             sources,
             with_no_month=True,
+            outside_version=_numbers_version,
         ),
         asset(
             PARTS,
@@ -69,7 +79,7 @@ def build_assets(
             _parts,
             {"parts_master": master, "first_month": settings.first_month},
             is_whole=True,
-            outside_version=master_version,
+            outside_version=_parts_version,
         ),
         asset(
             MONTHLY_DEMAND,
@@ -94,14 +104,21 @@ def build_assets(
     ]
 
 
+def with_past(month: int, settings: Settings) -> list[int]:
+    """The month and those before it that say which quantities and prices are plausible in it."""
+    reach = [bounds.months for s in settings.sources if (bounds := s.plausibility)]
+    return Input.through(max(reach, default=0))(month, settings) if month else [month]
+
+
 def _disposed(read: Reader, months: Months, settings: Settings) -> DataFrame:
     """Disposed lines of the months, made once where a run makes rejected lines, with those of no
     month, before accepted ones.
     """
     wanted = [month for month in months.wanted if month]
     made_from = (
-        read.deliveries["sequence"].max(),
+        record_numbers(read.deliveries).max(),
         [source.model_dump() for source in settings.sources],
+        sorted(new_numbers(settings).items()),
     )
     # Adopted tables may change between the two.
     is_fixed = all(source.mode != "adopt" for source in settings.sources)
@@ -114,15 +131,8 @@ def _disposed(read: Reader, months: Months, settings: Settings) -> DataFrame:
 
 def _made_disposed(read: Reader, months: Months, settings: Settings) -> DataFrame:
     sources = settings.sources
-    lines = []
-    for source in sources:
-        if source.mode == "adopt":
-            own = adopted_lines(read.external(str(source.table)), source, settings).where(
-                F.col("yyyymm").isin(months.wanted)
-            )
-        else:
-            own = read(BRONZE_SALES_ORDERS).where(F.col("_source") == source.name)
-        lines.append(transforms.canonical_lines(own, source))
+    refuse_undated(read.deliveries, {}, settings)
+    lines = [_canonical(read, months, settings, source) for source in sources]
     together = lines[0]
     for more in lines[1:]:
         together = together.unionByName(more)
@@ -130,6 +140,32 @@ def _made_disposed(read: Reader, months: Months, settings: Settings) -> DataFram
     return transforms.disposed_lines(
         together, sequences, superseded_months(read.deliveries, sources), sources
     )
+
+
+def _canonical(read: Reader, months: Months, settings: Settings, source: Source) -> DataFrame:
+    """Canonical lines of a source and the months, those held back that their parts' past makes
+    implausible.
+    """
+
+    def of(wanted: Sequence[int]) -> DataFrame:
+        if source.mode == "adopt":
+            table = read.external(str(source.table))
+            own = adopted_lines(table, source, settings).where(F.col("yyyymm").isin([*wanted]))
+        else:
+            own = read(BRONZE_SALES_ORDERS, wanted).where(F.col("_source") == source.name)
+        return transforms.renamed(transforms.canonical_lines(own, source), new_numbers(settings))
+
+    # Held: what follows names each value many times, and a plan would work it out as often.
+    lines, bounds = read.held(of(months.wanted)), source.plausibility
+    if bounds is None:
+        return lines
+    doubtful = transforms.doubtful_lines(lines, bounds)
+    # Mostly there are none, and then no other month is read.
+    if not doubtful.limit(1).collect():
+        return lines
+    before = {past for month in months.wanted for past in with_past(month, settings)}
+    past = read.held(of(sorted(before)))
+    return transforms.plausible_lines(lines, doubtful, past, bounds)
 
 
 def _sales_orders(read: Reader, months: Months, settings: Settings) -> DataFrame:
@@ -146,8 +182,15 @@ def _parts(read: Reader, months: Months, settings: Settings) -> DataFrame:
         announced = read.spark.createDataFrame(
             [], "part_number STRING, announced_month INT, description STRING"
         )
+    numbers = new_numbers(settings)
+    if numbers:
+        # The description of a part is that of its last number.
+        own = F.when(~F.col("part_number").isin(list(numbers)), F.col("description"))
+        announced = transforms.renamed(announced.withColumn("description", own), numbers)
     return transforms.parts(
-        read(SILVER_SALES_ORDERS), announced.where(F.col("announced_month") <= max(months.wanted))
+        read(SILVER_SALES_ORDERS),
+        announced.where(F.col("announced_month") <= max(months.wanted)),
+        renames.former_numbers(numbers),
     )
 
 
@@ -171,10 +214,8 @@ def _announced(read: Reader, master: PartsMaster, settings: Settings) -> DataFra
         )
     date = F.lit(None).cast("timestamp")
     if master.announced:
-        text = F.col(f"`{master.announced}`").cast("string")
-        date = F.coalesce(
-            *[F.try_to_timestamp(text, F.lit(pattern)) for pattern in master.date_formats]
-        )
+        text = values.trimmed(F.col(f"`{master.announced}`").cast("string"))
+        date = values.timestamp(text, master.date_formats)
     month = F.coalesce(
         (F.year(date) * 100 + F.month(date)).cast("int"), F.lit(settings.first_month)
     )
@@ -191,10 +232,32 @@ def _announced(read: Reader, master: PartsMaster, settings: Settings) -> DataFra
 
 
 def _master_files(master: PartsMaster) -> list[str]:
-    paths = sorted(glob.glob(master.files))
+    paths = matching(master.files)
     if not paths:
         raise Refused(f"{master.files}: no such file; parts_master.files names the list of parts")
     return paths
+
+
+def known_renames(settings: Settings) -> list[Rename]:
+    """The parts that go on under another number, by the configuration and the parts master."""
+    master = settings.parts_master
+    files = _master_files(master) if master and master.supersedes else []
+    return renames.all_renames(settings, files)
+
+
+def new_numbers(settings: Settings) -> dict[str, str]:
+    """Number -> the last number of its part, as lines spell them; empty where none was renamed."""
+    return renames.numbers_of(known_renames(settings), settings)
+
+
+def _numbers_version(settings: Settings) -> object:
+    """What lines read from outside the lakehouse: None where no part was renamed."""
+    return sorted(new_numbers(settings).items()) or None
+
+
+def _parts_version(settings: Settings) -> object:
+    master, numbers = master_version(settings), _numbers_version(settings)
+    return master if numbers is None else [master, numbers]
 
 
 def master_version(settings: Settings) -> object:

@@ -7,13 +7,13 @@ to assets.py.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window, WindowSpec
 
+from medallion_assets import own_rules, values
 from medallion_assets.bronze.transforms import text_of, timestamp_of
 from medallion_assets.exact import FEW_ROWS, deviation, ratio, split, total_over
 from medallion_assets.partitions import add_months, month_index
@@ -26,18 +26,27 @@ from medallion_assets.tables import (
     REJECTED_LINES,
     SILVER_SALES_ORDERS,
 )
-from resources.settings import ForecastSettings, Source
+from resources.settings import IDENTIFIERS, LINE_TYPES, ForecastSettings, Plausibility, Source
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-AMOUNT = "decimal(24,6)"
 SEPARATOR = "\u001f"
 ADI_LIMIT, CV2_LIMIT = (
     1.32,
     0.49,
 )  # Syntetos, Boylan and Croston (2005), On the categorization of demand patterns
 RECENT_MONTHS = 24
+_PART_MONTH = ("source", "part_number", "yyyymm")
+_NUMBERS_AND_DATE = ("order_date", "quantity", "unit_price")
+SAID_OF_A_LINE = ("line_type", "unit", "quantity_factor")
+CANONICAL = (
+    *("yyyymm", "source", "delivery_id", "line_number", "problem"),
+    *("order_id", "part_number", "customer_id", "region", "description"),
+    *("part_number_text", "order_date_text", "quantity_text", "unit_price_text"),
+    *("order_date", "quantity", "unit_price", "line_type"),
+    *("is_cancellation", "cancelled_order_id", "reasons", "warnings", "canonical_text"),
+)
 
 
 def canonical_lines(bronze: DataFrame, source: Source) -> DataFrame:
@@ -48,40 +57,41 @@ def canonical_lines(bronze: DataFrame, source: Source) -> DataFrame:
     columns). One row each: nothing is dropped here. ``reasons`` is empty for a line that may count.
     """
     names = [name for name in bronze.columns if not name.startswith("_") and name != "yyyymm"]
-    texts = {
-        column: text_of(source, column, names)
-        for column in ("order_id", "part_number", "customer_id", "region", "description")
-    }
-    part = F.upper(texts["part_number"]) if source.upper_case_parts else texts["part_number"]
     lines = bronze.select(
         "yyyymm",
         F.col("_source").alias("source"),
         F.col("_delivery_id").alias("delivery_id"),
         F.col("_line_number").alias("line_number"),
         F.col("_problem").alias("problem"),
-        texts["order_id"].alias("order_id"),
-        part.alias("part_number"),
-        F.regexp_replace(texts["customer_id"], r"^(\d+)\.0+$", "$1").alias("customer_id"),
-        texts["region"].alias("region"),
-        texts["description"].alias("description"),
-        texts["part_number"].alias("part_number_text"),
+        values.trimmed(text_of(source, "region", names)).alias("region"),
+        text_of(source, "description", names).alias("description"),
         *(
             text_of(source, column, names).alias(f"{column}_text")
-            for column in ("order_date", "quantity", "unit_price")
+            for column in (*IDENTIFIERS, *_NUMBERS_AND_DATE, *SAID_OF_A_LINE)
         ),
     )
-    lines = (
-        lines.withColumn("order_date", timestamp_of(source, F.col("order_date_text")))
-        .withColumn("quantity", _amount(F.col("quantity_text"), source))
-        .withColumn("unit_price", _amount(F.col("unit_price_text"), source))
-    )
+    lines = _with_kind(_with_identifiers(lines, source), source)
+    lines = lines.withColumn("order_date", timestamp_of(source, F.col("order_date_text")))
+    lines = lines.withColumns(_as_written(source)).withColumns(_amounts(source))
     cancels = (
         F.col("order_id").rlike(source.rules.cancellation_pattern)
         if source.rules.cancellation_pattern
         else F.lit(False)
     )
-    lines = lines.withColumn("is_cancellation", F.coalesce(cancels, F.lit(False))).withColumn(
-        "reasons", _reasons(source)
+    is_cancellation = F.when(F.col("kind") == "refund", False).otherwise(
+        F.coalesce(F.col("kind") == "cancellation", F.lit(False))
+        | F.coalesce(cancels, F.lit(False))
+    )
+    line_type = (
+        F.when(F.col("quantity") > 0, "sale")
+        .when(F.col("is_cancellation"), "cancellation")
+        .otherwise("return")
+    )
+    lines = (
+        lines.withColumn("is_cancellation", is_cancellation)
+        .withColumn("line_type", line_type)
+        .withColumn("reasons", _reasons(source))
+        .withColumn("warnings", _warnings(source))
     )
     if source.rules.cancellation_pattern:
         lines = lines.withColumn(
@@ -90,49 +100,156 @@ def canonical_lines(bronze: DataFrame, source: Source) -> DataFrame:
         )
     else:
         lines = lines.withColumn("cancelled_order_id", F.col("order_id"))
-    return lines.withColumn("canonical_text", _canonical_text())
+    return lines.withColumn("canonical_text", _canonical_text(source)).select(*CANONICAL)
 
 
-def _amount(text: Column, source: Source) -> Column:
-    """A number by the source's separators; NULL where a separator stands at another place than it
-    can: 1,5 is not 15.
+def _with_identifiers(lines: DataFrame, source: Source) -> DataFrame:
+    """Adds the numbers of part, order and customer in one spelling, and ``spellings``: the names of
+    what was changed for that, NULL for nothing.
     """
-    decimal, thousands = re.escape(source.decimal_separator), re.escape(source.thousands_separator)
-    whole = rf"(\d+|\d{{1,3}}({thousands}\d{{2,3}})*{thousands}\d{{3}})" if thousands else r"\d+"
-    number = rf"^[+-]?({whole}({decimal}\d*)?|{decimal}\d+)([eE][+-]?\d{{1,2}})?$"
-    plain = F.replace(text, F.lit(source.thousands_separator), F.lit("")) if thousands else text
-    return F.when(
-        text.rlike(number),
-        F.replace(plain, F.lit(source.decimal_separator), F.lit(".")).try_cast(AMOUNT),
-    )
+    texts = {name: F.col(f"{name}_text") for name in IDENTIFIERS}
+    spelled = F.lit(None)
+    if source.identifiers == "tidy":
+        ends = [
+            sign
+            for sign in dict.fromkeys((".", source.decimal_separator))
+            if sign != source.thousands_separator
+        ]
+        lines = lines.withColumns(
+            {
+                f"{name}_packed": values.packed_identifier(name, text, ends, source.missing)
+                for name, text in texts.items()
+            }
+        )
+        packed = {name: F.col(f"{name}_packed") for name in texts}
+        texts = {name: values.identifier(text, packed[name]) for name, text in texts.items()}
+        spelled = values.spellings(list(packed.values()))
+    else:
+        texts = {name: values.trimmed(text) for name, text in texts.items()}
+    if source.upper_case_parts:
+        texts["part_number"] = F.upper(texts["part_number"])
+    return lines.withColumns({**texts, "spellings": spelled.cast("array<string>")})
+
+
+def _with_kind(lines: DataFrame, source: Source) -> DataFrame:
+    """Adds ``kind``, what the source's type of the line means: sale, refund, cancellation, ignore
+    or unknown; NULL for a source without types.
+    """
+    if source.line_types is None:
+        return lines.withColumn("kind", F.lit(None).cast("string"))
+    said = F.lower(F.coalesce(values.trimmed(F.col("line_type_text")), F.lit("")))
+    kind = F.lit("unknown")
+    for name in LINE_TYPES:
+        meant = [text.strip().lower() for text in getattr(source.line_types, name)]
+        if meant:
+            kind = F.when(said.isin(meant), name).otherwise(kind)
+    return lines.withColumn("kind", kind)
+
+
+def _as_written(source: Source) -> dict[str, Column]:
+    """Numbers of the line and the factor of its unit, as they are written."""
+    written = {
+        "quantity_read": values.amount(F.col("quantity_text"), source),
+        "price_read": values.amount(F.col("unit_price_text"), source, is_money=True),
+    }
+    factor = F.lit(None).cast("double")
+    if source.units:
+        said = F.lower(F.coalesce(values.trimmed(F.col("unit_text")), F.lit("")))
+        for unit, pieces in source.units.factors.items():
+            factor = F.when(said == unit.strip().lower(), F.lit(float(pieces))).otherwise(factor)
+    elif "quantity_factor" in source.columns:
+        factor = values.amount(F.col("quantity_factor_text"), source).cast("double")
+    return written | {"factor": F.when(factor > 0, factor)}
+
+
+def _amounts(source: Source) -> dict[str, Column]:
+    """Quantity in pieces and price of a piece, with the sign that the type of the line means."""
+    quantity, price = F.col("quantity_read"), F.col("price_read")
+    if _has_factor(source):
+        quantity = values.scaled(quantity.cast("double") * F.col("factor"))
+        if source.units is None or source.units.price_of == "unit":
+            price = values.scaled(price.cast("double") / F.col("factor"))
+    if source.line_types:
+        is_taken_back = F.col("kind").isin("refund", "cancellation")
+        quantity = F.when(is_taken_back, -F.abs(quantity)).otherwise(quantity)
+        price = F.when(is_taken_back, F.abs(price)).otherwise(price)
+    return {"quantity": quantity, "unit_price": price}
+
+
+def _has_factor(source: Source) -> bool:
+    return source.units is not None or "quantity_factor" in source.columns
 
 
 def _reasons(source: Source) -> Column:
     price_rule = source.rules.price == "positive"
+    is_tidy, has_types = source.identifiers == "tidy", source.line_types is not None
+    no = F.lit(False)
+    no_factor = F.col("factor").isNull()
     rules: list[tuple[str, Column]] = [
-        ("order_id_missing", F.col("order_id").isNull()),
+        ("order_id_missing", F.col("order_id").isNull() if "order_id" in source.columns else no),
         ("part_number_missing", F.col("part_number").isNull()),
+        (
+            "part_number_exponent",
+            F.col("part_number").rlike(values.DAMAGED_NUMBER) if is_tidy else no,
+        ),
         (
             "part_number_no_product",
             (
                 ~F.col("part_number").rlike(source.rules.product_pattern)
                 if source.rules.product_pattern
-                else F.lit(False)
+                else no
             ),
         ),
-        ("quantity_unreadable", F.col("quantity").isNull()),
+        ("line_type_unknown", F.col("kind") == "unknown" if has_types else no),
+        ("unit_unknown", no_factor if source.units else no),
+        (
+            "quantity_factor_unreadable",
+            no_factor if "quantity_factor" in source.columns else no,
+        ),
+        ("quantity_unreadable", _is_unreadable(source, "quantity_read", "quantity")),
         ("quantity_zero", F.col("quantity") == 0),
         ("cancellation_with_positive_quantity", F.col("is_cancellation") & (F.col("quantity") > 0)),
-        ("unit_price_unreadable", F.col("unit_price").isNull()),
-        ("unit_price_not_positive", (F.col("unit_price") <= 0) if price_rule else F.lit(False)),
+        (
+            "unit_price_unreadable",
+            (
+                _is_unreadable(source, "price_read", "unit_price")
+                if "unit_price" in source.columns
+                else no
+            ),
+        ),
+        ("unit_price_not_positive", (F.col("unit_price") <= 0) if price_rule else no),
+        *own_rules.broken(source, "reject"),
     ]
     named = [F.when(F.coalesce(broken, F.lit(False)), F.lit(name)) for name, broken in rules]
     found = F.array_compact(F.array(F.col("problem"), *named))
     unreadable = F.col("problem").startswith("unreadable")
-    return F.when(unreadable, F.array("problem")).otherwise(found)
+    ignored = F.array(F.lit("line_type_ignored"))
+    return (
+        F.when(unreadable, F.array("problem"))
+        .when(F.col("kind") == "ignore", ignored)
+        .otherwise(found)
+    )
 
 
-def _canonical_text() -> Column:
+def _is_unreadable(source: Source, written: str, made: str) -> Column:
+    """A number that can't be read; where there is a factor, also one that is too large with it."""
+    if not _has_factor(source):
+        return F.col(written).isNull()
+    return F.col(written).isNull() | (F.col("factor").isNotNull() & F.col(made).isNull())
+
+
+def _warnings(source: Source) -> Column:
+    """Names of spellings that were changed and of own rules that only warn; NULL for none."""
+    own = own_rules.broken(source, "warn")
+    if not own:
+        return F.col("spellings")
+    named = F.array_compact(F.array(*[F.when(broken, F.lit(name)) for name, broken in own]))
+    nothing = F.array_compact(F.array(F.lit(None).cast("string")))
+    both = F.concat(F.coalesce("spellings", nothing), named)
+    return F.when(F.size(both) > 0, both)
+
+
+def _canonical_text(source: Source) -> Column:
     """What makes a line the same as another: its values as text. An unreadable line is like no
     other.
     """
@@ -143,10 +260,121 @@ def _canonical_text() -> Column:
             for name in ("quantity", "unit_price")
         ),
         *(F.col(name) for name in ("order_id", "part_number", "customer_id", "region")),
+        *([F.col("kind")] if source.line_types else []),
     ]
     text = F.concat_ws(SEPARATOR, *[F.coalesce(value, F.lit("")) for value in values])
     place = F.concat_ws(SEPARATOR, "delivery_id", F.col("line_number").cast("string"))
     return F.when(F.col("problem").startswith("unreadable"), place).otherwise(text)
+
+
+def doubtful_lines(lines: DataFrame, bounds: Plausibility) -> DataFrame:
+    """Lines of one source, accepted so far, whose quantity or price lies above its floor: source,
+    part_number, yyyymm. Only these are held against the past of their part.
+    """
+    is_large = (F.col("quantity") > bounds.quantity_floor) | (
+        F.col("unit_price") > bounds.price_floor
+    )
+    return lines.where((F.size("reasons") == 0) & is_large).select(*_PART_MONTH).distinct()
+
+
+def plausible_lines(
+    lines: DataFrame, doubtful: DataFrame, past: DataFrame, bounds: Plausibility
+) -> DataFrame:
+    """The lines of one source with the reasons quantity_implausible and unit_price_implausible
+    where they lie beyond what the past of their part lets expect.
+
+    past: canonical lines of the source, of ``bounds.months`` months before each line's month; lines
+    of other months in it count for none. The past of a part is the largest quantity and price of
+    each month with accepted lines; a bound is a multiple of the median of those, so that one wrong
+    line among them moves it little. doubtful: as ``doubtful_lines`` gives it.
+    """
+    number = _month_number(F.col("yyyymm"))
+    asked = doubtful.withColumn("number", number)
+    largest = (
+        past.where((F.size("reasons") == 0) & (F.col("yyyymm") > 0))
+        .groupBy(*_PART_MONTH)
+        .agg(
+            F.max("quantity").cast("double").alias("largest_quantity"),
+            F.max("unit_price").cast("double").alias("largest_price"),
+        )
+        .select("source", "part_number", number.alias("past"), "largest_quantity", "largest_price")
+    )
+    is_past = (F.col("past") < F.col("number")) & (F.col("past") >= F.col("number") - bounds.months)
+    known = asked.join(largest, ["source", "part_number"], "left").withColumns(
+        {
+            name: F.when(is_past & (F.col(name) > 0), F.col(name))
+            for name in ("largest_quantity", "largest_price")
+        }
+    )
+    limits = known.groupBy(*_PART_MONTH).agg(
+        _bound("largest_quantity", bounds.quantity_floor, bounds).alias("quantity_bound"),
+        _bound("largest_price", bounds.price_floor, bounds).alias("price_bound"),
+    )
+    place = F.concat_ws(":", "delivery_id", F.col("line_number").cast("string"))
+    may_pass = (
+        F.coalesce(F.col("order_id").isin(list(bounds.let_pass)), F.lit(False))
+        | place.isin(list(bounds.let_pass))
+        if bounds.let_pass
+        else F.lit(False)
+    )
+    found = F.array_compact(
+        F.array(
+            *[
+                F.when(
+                    (F.col(name).cast("double") > F.col(bound)) & ~may_pass,
+                    F.lit(f"{name}_implausible"),
+                )
+                for name, bound in (("quantity", "quantity_bound"), ("unit_price", "price_bound"))
+            ]
+        )
+    )
+    return (
+        lines.join(F.broadcast(limits), list(_PART_MONTH), "left")
+        .withColumn(
+            "reasons",
+            F.when((F.size("reasons") == 0) & F.col("quantity_bound").isNotNull(), found).otherwise(
+                F.col("reasons")
+            ),
+        )
+        .select(*lines.columns)
+    )
+
+
+def _bound(name: str, floor: float, bounds: Plausibility) -> Column:
+    """The bound of a group's values: by the lower median of them, or fixed where they are few."""
+    ordered = F.sort_array(F.collect_list(name))
+    median = F.get(ordered, F.floor((F.count(name) - 1) / 2).cast("int"))
+    return F.when(
+        F.count(name) >= bounds.min_months, F.greatest(F.lit(floor), median * bounds.factor)
+    ).otherwise(F.greatest(F.lit(floor), F.lit(bounds.without_past)))
+
+
+def renamed(rows: DataFrame, numbers: Mapping[str, str]) -> DataFrame:
+    """The rows with the last number of each part that has been renamed. numbers: as
+    renames.numbers_of gives them.
+
+    A line's canonical text takes the new number too: a file that is exported again after the
+    rename brings the same lines, not new ones.
+    """
+    if not numbers:
+        return rows
+    names = rows.sparkSession.createDataFrame(
+        list(numbers.items()), "part_number STRING, successor STRING"
+    )
+    known = rows.join(F.broadcast(names), "part_number", "left")
+    is_renamed = F.col("successor").isNotNull()
+    if "canonical_text" in rows.columns:
+        old, new = (
+            F.concat(F.lit(SEPARATOR), F.col(name), F.lit(SEPARATOR))
+            for name in ("part_number", "successor")
+        )
+        text = F.col("canonical_text")
+        known = known.withColumn(
+            "canonical_text", F.when(is_renamed, F.replace(text, old, new)).otherwise(text)
+        )
+    return known.withColumn("part_number", F.coalesce("successor", "part_number")).select(
+        *rows.columns
+    )
 
 
 def disposed_lines(
@@ -258,22 +486,17 @@ def sales_orders(disposed: DataFrame) -> DataFrame:
     is bracket matching: a running count of sales less cancellations numbers the open sales, and a
     cancellation closes the highest open number.
     """
-    line_type = (
-        F.when(F.col("quantity") > 0, "sale")
-        .when(F.col("is_cancellation"), "cancellation")
-        .otherwise("return")
-    )
     taken_back = F.when(F.col("is_cancellation"), F.col("cancelled_order_id")).otherwise(
         F.col("order_id")
     )
     owner = (
         F.when(F.col("line_type") == "return", F.concat(F.lit("return:"), "line_id"))
         .when(F.col("customer_id").isNotNull(), F.concat(F.lit("customer:"), "customer_id"))
-        .otherwise(F.concat(F.lit("order:"), taken_back))
+        .when(taken_back.isNotNull(), F.concat(F.lit("order:"), taken_back))
+        .otherwise(F.concat(F.lit("line:"), "line_id"))
     )
     lines = (
         disposed.where("disposition = 'accepted' AND yyyymm > 0")
-        .withColumn("line_type", line_type)
         .withColumn("owner", owner)
         .withColumn("size", F.abs("quantity"))
         .withColumn(
@@ -330,9 +553,11 @@ def rejected_lines(disposed: DataFrame) -> DataFrame:
     )
 
 
-def parts(sales: DataFrame, announced: DataFrame) -> DataFrame:
-    """Rows of silver.parts from silver.sales_orders and announced parts (part_number,
-    announced_month, description).
+def parts(
+    sales: DataFrame, announced: DataFrame, former_numbers: Mapping[str, str] | None = None
+) -> DataFrame:
+    """Rows of silver.parts from silver.sales_orders, announced parts (part_number,
+    announced_month, description), and the numbers that renamed parts had before, by number.
     """
     sold = sales.where("line_type = 'sale'")
     facts = sold.groupBy("part_number").agg(
@@ -349,8 +574,12 @@ def parts(sales: DataFrame, announced: DataFrame) -> DataFrame:
         F.min("announced_month").alias("announced_month"),
         F.min("description").alias("master_description"),
     )
+    former = sales.sparkSession.createDataFrame(
+        list((former_numbers or {}).items()), "part_number STRING, former_numbers STRING"
+    )
     return (
         facts.join(master, "part_number", "full")
+        .join(F.broadcast(former), "part_number", "left")
         .withColumn("yyyymm", F.least("first_sale_month", "announced_month"))
         .withColumn("description", F.coalesce("master_description", "line_description"))
         .select(*PARTS.column_names)
@@ -369,6 +598,7 @@ def monthly_demand(
     is_taken_back = (F.col("line_type") == "sale") & F.col("matched_line_id").isNotNull()
     is_return = (F.col("line_type") != "sale") & F.col("matched_line_id").isNull()
     total = F.sum(F.when(is_demand, F.col("quantity")))
+    priced = F.sum(F.when(is_demand & F.col("unit_price").isNotNull(), F.col("quantity")))
     value = F.sum(
         F.when(is_demand, (F.col("quantity") * F.col("unit_price")).cast("decimal(38,6)"))
     )
@@ -379,10 +609,11 @@ def monthly_demand(
         .alias("sold_qty"),
         F.sum(F.when(is_taken_back, F.col("quantity"))).cast("double").alias("cancelled_qty"),
         F.sum(F.when(is_return, -F.col("quantity"))).cast("double").alias("returned_qty"),
-        F.countDistinct(F.when(is_demand, F.col("order_id"))).alias("order_count"),
+        # Without order numbers each line is an order of its own.
+        F.countDistinct(F.when(is_demand, F.coalesce("order_id", "line_id"))).alias("order_count"),
         F.countDistinct(F.when(is_demand, F.col("customer_id"))).alias("customer_count"),
         value.cast("double").alias("revenue"),
-        (value.cast("double") / total.cast("double")).alias("unit_price"),
+        (value.cast("double") / priced.cast("double")).alias("unit_price"),
     )
     by_region = (
         sales.where(is_demand)
@@ -561,24 +792,28 @@ def _is_active(settings: ForecastSettings) -> Column:
 
 def _with_abc(features: DataFrame) -> DataFrame:
     """ABC class by cumulated share of the last 12 months' revenue within each origin: A to 80 %, B
-    to 95 %, C the rest.
+    to 95 %, C the rest. An origin at which no part has revenue, since no source has prices, takes
+    units instead.
     """
-    revenue = F.col("revenue_12")
     of_origin = Window.partitionBy("yyyymm")
-    before = of_origin.orderBy(revenue.desc(), "part_number").rowsBetween(
+    has_revenue = F.max("revenue_12").over(of_origin) > 0
+    valued = features.withColumn(
+        "value_12", F.when(has_revenue, F.col("revenue_12")).otherwise(F.col("quantity_12"))
+    )
+    value = F.col("value_12")
+    before = of_origin.orderBy(value.desc(), "part_number").rowsBetween(
         Window.unboundedPreceding, -1
     )
     share_before = ratio(
-        F.coalesce(total_over("revenue_12", before), F.lit(0.0)),
-        total_over("revenue_12", of_origin),
+        F.coalesce(total_over("value_12", before), F.lit(0.0)), total_over("value_12", of_origin)
     )
     label = (
-        F.when(revenue <= 0, "C")
+        F.when(value <= 0, "C")
         .when(share_before < 0.8, "A")
         .when(share_before < 0.95, "B")
         .otherwise("C")
     )
-    return features.withColumns(split("revenue_12", revenue)).withColumn("abc_class", label)
+    return valued.withColumns(split("value_12", value)).withColumn("abc_class", label)
 
 
 def memory(settings: ForecastSettings) -> int:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from medallion_assets.deliveries import standing
 from medallion_assets.partitions import NO_MONTH, stretches
 from resources.settings import Settings
 
@@ -74,7 +75,7 @@ def unread_months(
     configured are not read.
     """
     sources = [source.name for source in settings.sources if source.mode != "adopt"]
-    own = deliveries[deliveries["source"].isin(sources)]
+    own = standing(deliveries[deliveries["source"].isin(sources)])
     return {
         int(entry["yyyymm"])
         for delivery_id, months in zip(own["delivery_id"], own["months"], strict=True)

@@ -53,7 +53,8 @@ def data_quality(
         *(
             F.count_if(F.col("disposition") == disposition).alias(disposition)
             for disposition in ("rejected", "duplicate", "superseded")
-        )
+        ),
+        F.count_if(F.array_contains("reasons", "line_type_ignored")).alias("ignored"),
     )
     counts = [
         "read",
@@ -63,6 +64,7 @@ def data_quality(
         "rejected",
         "duplicate",
         "superseded",
+        "ignored",
     ]
     deliveries = (
         read.join(accepted, by_delivery, "full")
@@ -93,7 +95,9 @@ def data_quality(
     figures = rules.select("yyyymm", "rule.*").where(
         (F.col("yyyymm") != NO_MONTH) | ~F.col("rule").endswith("_share")
     )
-    rows = figures.unionByName(_rejected_by_reason(rejected_lines))
+    rows = figures.unionByName(_rejected_by_reason(rejected_lines)).unionByName(
+        _warned_by_name(sales_orders.where(asked))
+    )
     is_ok = F.col("threshold").isNull() | (F.col("value") <= F.col("threshold"))
     return rows.withColumn("is_ok", is_ok).select(*DATA_QUALITY.column_names)
 
@@ -130,14 +134,15 @@ def _shares(max_rejected_share: float) -> tuple[Column, ...]:
     def share(part: Column, whole: Column) -> Column:
         return F.coalesce(ratio(part, whole), F.lit(0.0))
 
-    accepted, rejected = F.col("accepted"), F.col("rejected")
+    # Lines that the source's own types say are no order lines break no rule.
+    accepted, rejected = F.col("accepted"), F.col("rejected") - F.col("ignored")
     return (
         # Duplicates and superseded lines stand elsewhere: a file delivered twice must not halve the
         # share.
         _rule(
             "rejected_share",
             share(rejected, accepted + rejected),
-            "rejected over accepted and rejected lines",
+            "rejected over accepted and rejected lines, those of an ignored type left out",
             max_rejected_share,
         ),
         _rule(
@@ -168,5 +173,23 @@ def _rejected_by_reason(rejected_lines: DataFrame) -> DataFrame:
         F.lit(
             "lines that broke this rule; a line may break several, so the rules may add up to more"
             " than lines_rejected"
+        ).alias("detail"),
+    )
+
+
+def _warned_by_name(sales_orders: DataFrame) -> DataFrame:
+    by_name = (
+        sales_orders.where(F.col("warnings").isNotNull())
+        .select("yyyymm", F.explode(F.array_distinct("warnings")).alias("name"))
+        .groupBy("yyyymm", "name")
+        .agg(F.count("*").alias("lines"))
+    )
+    return by_name.select(
+        "yyyymm",
+        F.concat(F.lit("warned:"), "name").alias("rule"),
+        F.col("lines").cast("double").alias("value"),
+        F.lit(None).cast("double").alias("threshold"),
+        F.lit(
+            "accepted lines that were read otherwise than they are written, or that a rule warns of"
         ).alias("detail"),
     )

@@ -6,7 +6,6 @@ made in retraining.py and freshness.py, or read from gold.retraining_decision.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import time
@@ -22,12 +21,14 @@ from deltalake.exceptions import TableNotFoundError
 
 from medallion_assets.champion.decisions import trained_months
 from medallion_assets.complete import complete_months_of
+from medallion_assets.deliveries import record_numbers, touched_months
 from medallion_assets.partitions import NO_MONTH, add_months, in_ranges, month_partitions, stretches
 from medallion_assets.plans import TRIGGER_TAG
 from medallion_assets.policies import step_message
 from medallion_assets.tables import DEMAND_FEATURES
 from medallion_assets.watch.freshness import table_months
 from medallion_assets.watch.retraining import last_decision, training_lag
+from resources.orders import absent_beside, file_name, order_paths, root_of
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import (
@@ -47,7 +48,14 @@ PARTITION_TAG = "dagster/partition"
 SETTLE_SECONDS = 5.0  # a file that was written to more recently than this may still be growing
 COMPARED_BYTES = 200_000_000  # of files read in one tick to see whether they were registered before
 NAMED_FILES = 3
-DELIVERY_COLUMNS = ("sequence", "delivery_id", "source", "file_name", "months")
+DELIVERY_COLUMNS = (
+    "sequence",
+    "delivery_id",
+    "source",
+    "file_name",
+    "months",
+    "record_number",
+)
 UNFINISHED = (
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -117,7 +125,8 @@ def _landing_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
                 file
                 for file in unknown
                 if file.fingerprint in before.growing
-                or time.time() - file.modified_at >= SETTLE_SECONDS
+                or time.time() - file.modified_at
+                >= max(SETTLE_SECONDS, source.delivery.settle_seconds)
             ]
             new += [file for file in settled if not registered.holds(source, file)]
             growing += [file for file in unknown if file not in settled]
@@ -159,15 +168,16 @@ def _deliveries_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
         deliveries = _rows(deliveries_table, DELIVERY_COLUMNS)
         if deliveries is None or deliveries.empty:
             return _no_deliveries()
-        newest = deliveries.sort_values("sequence").iloc[-1]
-        sequence = int(newest["sequence"])
+        numbers = record_numbers(deliveries)
+        newest = deliveries.loc[numbers.idxmax()]
+        sequence = int(numbers.max())
         cursor = context.cursor or ""
         handled = int(cursor) if cursor.isdigit() else 0
         if handled == sequence:
             return dg.SkipReason(f"no delivery since number {handled}")
         # A number below the cursor belongs to a lakehouse that was built anew: all its deliveries
         # are new.
-        is_new = deliveries["sequence"] > (handled if handled < sequence else 0)
+        is_new = numbers > (handled if handled < sequence else 0)
         months = in_ranges(_touched_months(deliveries, is_new, settings), _partition_keys(settings))
         if not months:
             reason = (
@@ -385,29 +395,21 @@ def _digest(texts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
-def _folder(pattern: str) -> Path:
-    """The part of a path or glob before its first wildcard, without the file name."""
-    fixed = Path(pattern)
-    while glob.has_magic(str(fixed)):
-        fixed = fixed.parent
-    return fixed if str(fixed) != pattern else fixed.parent
-
-
 def _unreachable(pattern: str) -> str | None:
     """Why the files of a pattern can't be listed; None where they can."""
-    return None if _folder(pattern).is_dir() else f"the folder {_folder(pattern)} does not exist"
+    folder = root_of(pattern)
+    return None if folder.is_dir() else f"the folder {folder} does not exist"
 
 
 def _landed_files(source: Source) -> list[_LandedFile]:
-    pattern = source.files or ""
-    folder, files = _folder(pattern), []
-    for path in map(Path, sorted(glob.glob(pattern, recursive=True))):
+    files = []
+    for path in map(Path, order_paths(source)):
         try:
             status = path.stat()
         except FileNotFoundError:  # moved away since it was listed
             continue
-        if path.is_file():
-            name = path.relative_to(folder).as_posix()
+        if absent_beside(source, str(path)) is None:
+            name = file_name(source, str(path))
             fingerprint = _digest([source.name, name, str(status.st_size), str(status.st_mtime_ns)])
             files.append(_LandedFile(path, name, fingerprint, status.st_size, status.st_mtime))
     return files
@@ -423,9 +425,14 @@ def _rows(
     columns: Sequence[str] | None = None,
     filters: list[tuple[str, str, Any]] | None = None,
 ) -> pd.DataFrame | None:
-    """Columns of a small table, or all; None while it does not exist."""
+    """Columns of a small table, or all; None while it does not exist. One that a table of an older
+    release lacks is left out.
+    """
     try:
-        return table.load().to_pandas(columns=list(columns) if columns else None, filters=filters)
+        loaded = table.load()
+        known = {field.name for field in loaded.schema().fields}
+        wanted = [name for name in columns if name in known] if columns else None
+        return loaded.to_pandas(columns=wanted, filters=filters)
     except TableNotFoundError:
         return None
 
@@ -444,17 +451,13 @@ def _partition_keys(settings: Settings) -> list[str]:
 def _touched_months(
     deliveries: pd.DataFrame, is_new: pd.Series[bool], settings: Settings
 ) -> set[int]:
-    """Months that new deliveries speak of, the month before each stretch of them, and months whose
-    completeness changed.
+    """Months of which new records of deliveries say something new, the month before each stretch of
+    them, and months whose completeness changed.
 
     The last matter around months without lines: they, and the month before them, may become
     complete long after their own delivery.
     """
-    named = {
-        int(entry["yyyymm"])
-        for months in deliveries.loc[is_new, "months"].dropna()
-        for entry in months
-    } - {NO_MONTH}
+    named = touched_months(deliveries, is_new) - {NO_MONTH}
     month_before = {add_months(first, -1) for first, _ in stretches(named)}
     changed = set(complete_months_of(deliveries, settings)) ^ set(
         complete_months_of(deliveries[~is_new], settings)

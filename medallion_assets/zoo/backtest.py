@@ -19,7 +19,7 @@ import pandas as pd
 from pyspark.sql import functions as F
 
 from medallion_assets.complete import complete_months_of, evidence_of
-from medallion_assets.plans import NOTHING, Permission
+from medallion_assets.plans import NOTHING, Permission, may_lose_rows, plans_behind
 from medallion_assets.slices import Outcome, Slices, version_of
 from medallion_assets.tables import (
     DELIVERIES,
@@ -213,6 +213,12 @@ class Backtest:
         )
         return made_by, seen
 
+    def _plans_behind(self, origin: int, inputs: Inputs) -> list[str]:
+        """Plans that let something lose rows from which an origin is fitted."""
+        read = (inputs.demand, inputs.features, *inputs.members.values())
+        months = window(self.work.settings, origin)
+        return plans_behind(slices[m] for slices in read for m in months if m in slices)
+
     def _is_due(
         self, stored: Slice | None, versions: tuple[str, str], origin: int, is_training: bool
     ) -> bool:
@@ -281,6 +287,7 @@ class Backtest:
             "past_origins": sorted({int(o) for o in past["origin"]}),
             "fallback_share": figures["fallback"],
             "fit_seconds": round(seconds, 2),
+            **({"plans": plans} if (plans := self._plans_behind(origin, inputs)) else {}),
             **({"tuned": tuned} if tuned else {}),
         }
         self.work.log(
@@ -309,8 +316,10 @@ class Backtest:
         )
         rows = functools.reduce(lambda left, right: left.unionByName(right), stamped)
         origins = [fit.origin for fit in fits]
+        plans = {fit.origin: fit.details.get("plans", ()) for fit in fits}
+        may_remove = permission.may_remove or may_lose_rows(slices.stored, plans)
         result = self.work.lakehouse.merge(
-            ZOO_FORECAST, rows, origins, self.spec.name, permission.may_remove, is_held=True
+            ZOO_FORECAST, rows, origins, self.spec.name, may_remove, is_held=True
         )
         unsaved.clear()
         for fit in fits:
@@ -322,5 +331,5 @@ class Backtest:
             {fit.origin: result.months[fit.origin] for fit in fits},
             {fit.origin: version_of(*fit.versions) for fit in fits},
             result.delta_version,
-            {fit.origin: fit.details for fit in fits},
+            {fit.origin: {**fit.details, **permission.noted(plans[fit.origin])} for fit in fits},
         )

@@ -212,7 +212,7 @@ def dated(lines: FakeFrame, *_: Any) -> FakeFrame:
     return FakeFrame(rows.assign(yyyymm=month, _day=28, _row_hash=rows["Date"] + rows["Part"]))
 
 
-def described(lines: FakeFrame) -> FakeFrame:
+def described(lines: FakeFrame, *_: Any) -> FakeFrame:
     counted = lines.toPandas().groupby(["_delivery_id", "yyyymm"], as_index=False)
     return FakeFrame(
         counted.agg(
@@ -245,7 +245,7 @@ def accepted(lines: FakeFrame) -> FakeFrame:
     return FakeFrame(sold, SILVER_SALES_ORDERS.column_names)
 
 
-def sold_parts(sales: FakeFrame, announced: FakeFrame) -> FakeFrame:
+def sold_parts(sales: FakeFrame, announced: FakeFrame, *_: Any) -> FakeFrame:
     first = sales.toPandas().groupby("part_number")["yyyymm"].min()
     return FakeFrame(
         [filled(PARTS, part_number=part, yyyymm=month) for part, month in first.items()],
@@ -352,7 +352,7 @@ def published(rows: FakeFrame, vintage: int, reason: str | None) -> FakeFrame:
 
 
 def no_rows(*columns: str) -> Any:
-    return lambda *args: FakeFrame(pd.DataFrame(columns=list(columns)))
+    return lambda *args, **kwargs: FakeFrame(pd.DataFrame(columns=list(columns)))
 
 
 def repeated_keys(spec: TableSpec, table: FakeFrame) -> FakeFrame:
@@ -391,11 +391,13 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
         replacements = {
             bronze_lines.transforms: {
                 "dated_lines": dated,
+                "refund_words": lambda *args: {},
                 "deliveries": described,
                 "sales_orders": stored_lines,
             },
             silver_assets.transforms: {
                 "canonical_lines": lambda lines, source: lines,
+                "doubtful_lines": no_rows("part_number"),
                 "disposed_lines": lambda lines, *args: lines,
                 "sales_orders": accepted,
                 "rejected_lines": no_rows(*REJECTED_LINES.column_names),
@@ -408,6 +410,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 "model_evaluation": evaluation,
                 "fit_seconds": no_rows(),
                 "part_losses": no_rows("model", "demand_class"),
+                "month_losses": no_rows("model", "demand_class"),
                 "monthly_totals": no_rows("model"),
                 "pit_histogram": no_rows("model"),
             },
@@ -420,7 +423,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 "demand_forecast": published,
             },
             served_assets.accuracy: {
-                "forecast_accuracy": lambda forecasts, demand, evidence, months: rows_by_month(
+                "forecast_accuracy": lambda forecasts, demand, evidence, months, _: rows_by_month(
                     FORECAST_ACCURACY, months
                 )
             },
@@ -955,7 +958,7 @@ def test_every_stored_time_has_its_zone(past: Past) -> None:
         if column.type == "TIMESTAMP"
         for time in world.lakehouse.rows(spec)[column.name]
     }
-    assert len(stamps) == 6
+    assert len(stamps) == 7
     assert [name for name, time in stamps.items() if time.tzinfo is None] == []
 
 

@@ -99,6 +99,10 @@ VERDICTS = [
     *(f"{ASSETS}/champion/{name}.py" for name in ("evaluation", "promotion", "decisions")),
     f"{ASSETS}/served/accuracy.py",
     f"{ASSETS}/complete.py",
+    f"{ASSETS}/deliveries.py",
+    f"{ASSETS}/values.py",
+    f"{ASSETS}/own_rules.py",
+    f"{ASSETS}/silver/renames.py",
 ]
 ZOO_PURE = [file for file in sources(f"{ASSETS}/zoo") if Path(file).stem not in ZOO_WIRING]
 PURE = [

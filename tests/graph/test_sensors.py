@@ -36,7 +36,14 @@ COLUMNS = {
     "unit_price": "u",
 }
 FIRST_MONTH = 202101
-MONTH = pa.struct([("yyyymm", pa.int32()), ("line_count", pa.int64()), ("last_day", pa.int32())])
+MONTH = pa.struct(
+    [
+        ("yyyymm", pa.int32()),
+        ("line_count", pa.int64()),
+        ("last_day", pa.int32()),
+        ("content_version", pa.string()),
+    ]
+)
 DELIVERIES = pa.schema(
     [
         ("delivery_id", pa.string()),
@@ -139,7 +146,12 @@ class Watch:
         """Register a delivery with ten lines in each month."""
         file = {"byte_count": len(content), "content_hash": hashlib.sha256(content).hexdigest()}
         touched = [
-            {"yyyymm": month, "line_count": 10, "last_day": last_day if month else 0}
+            {
+                "yyyymm": month,
+                "line_count": 10,
+                "last_day": last_day if month else 0,
+                "content_version": f"{sequence}",
+            }
             for month in months
         ]
         row = {
@@ -305,6 +317,26 @@ def test_touched_months_are_forecast_once(watch: Watch) -> None:
     assert stretches(requests) == [("202403", "202404")]
     assert requests[0].run_key == "deliveries-2-d2-202403-202404"
     assert requests[0].tags["medallion/evidence"] == "1 deliveries through number 2 (d2)"
+    assert watch.tick("deliveries_sensor") == ([], "no delivery since number 2")
+
+
+def test_a_corrected_mapping_asks_for_the_months_that_it_changed(watch: Watch) -> None:
+    """A further record of a delivery asks for the months that its lines left and came to, not for
+    those of which it says the same.
+    """
+    schema = DELIVERIES.append(pa.field("record_number", pa.int64()))
+    row = {"sequence": 1, "delivery_id": "d1", "source": "orders", "file_name": "1.csv"}
+    later = {202112: 5, 202201: 5}
+    said = [{202101: 9, 202104: 9}, {202101: 9, 202104: 0, 202108: 9}]
+    for number, lines in enumerate(said, 1):
+        months = [
+            {"yyyymm": m, "line_count": n, "last_day": 28} for m, n in (lines | later).items()
+        ]
+        record = row | {"months": months, "record_number": number}
+        facts = {"byte_count": 0, "content_hash": "", "registered_at": datetime.now(UTC)}
+        watch.write("deliveries", schema, record | facts)
+        requests, _ = watch.tick("deliveries_sensor")
+    assert stretches(requests) == [("202103", "202104"), ("202107", "202108")]
     assert watch.tick("deliveries_sensor") == ([], "no delivery since number 2")
 
 

@@ -1,6 +1,8 @@
 """MLflow's server as runs meet it."""
 
 import logging
+import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -14,10 +16,12 @@ import mlflow
 import pytest
 from mlflow.pyfunc import PythonModel
 
-from resources import tracking
+from resources import place, tracking
+from resources.place import NamesCollide
 from resources.processes import identity
-from resources.settings import Settings
+from resources.settings import Settings, parse_settings
 from resources.tracking import INSTANCE, PROCESS, MlflowTracking, RunContent, mlflow_tracking
+from tests.conftest import SOURCE
 from tests.faults.scenario import free_port, mlflow_server
 
 
@@ -180,3 +184,130 @@ def test_a_dagster_run_and_its_fits_name_their_process_and_instance(settings: Se
         expected = {PROCESS: identity(), INSTANCE: instance.run_storage.get_run_storage_id()}  # type: ignore[attr-defined]
     assert expected.items() <= nested.items()
     assert expected.items() <= parent.items()
+
+
+def company(folder: Path, **changes: Any) -> MlflowTracking:
+    """Tracking of a lakehouse below a folder, as another process would open it."""
+    content = {"lakehouse_root": "lakehouse", "first_month": 202201, "sources": [SOURCE]}
+    settings = parse_settings({**content, **changes}, folder / "company.yaml")
+    return MlflowTracking(settings, "dagster-run", parent=lambda: None)
+
+
+def registered(made: MlflowTracking) -> int:
+    """A run with a model and a picture, registered and served."""
+    made.check()
+    run = made.start("constant", {})
+    made.log(run, RunContent(model=Constant(), texts={"why.md": "because"}))
+    made.commit(run)
+    version = made.register(run, {})
+    made.set_alias(version)
+    return version
+
+
+def texts(file: Path) -> str:
+    """Every text that an SQLite file holds."""
+    with sqlite3.connect(file) as store:
+        return "\n".join(store.iterdump())
+
+
+@pytest.mark.integration
+def test_models_of_a_moved_lakehouse_are_found_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The version that serves is loaded at the new place and the next one is registered below it;
+    nothing appears at the old place, and no address of it is stored.
+    """
+    old, new = tmp_path / "site a", tmp_path / "Büro & Söhne"
+    registered(company(old))
+    shutil.move(old, new)
+    moved = company(new)
+    with caplog.at_level(logging.WARNING, "medallion"):
+        assert moved.load_version(1).predict(None, []) == 42
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "medallion"]
+    assert told.startswith(f"This lakehouse was moved here from {old}/lakehouse; ")
+    assert registered(moved) == 2
+    assert moved.load_version(2).predict(None, []) == 42
+    assert moved.alias() == 2
+    assert not old.exists()
+    stored = texts(new / "lakehouse" / "mlflow.db")
+    assert f"{new}/lakehouse/mlartifacts" in stored
+    assert str(old) not in stored
+
+
+@pytest.mark.integration
+def test_two_lakehouses_do_not_mix_on_one_server(tmp_path: Path) -> None:
+    """The second is refused before anything of it is there, and told what to set; with names of
+    its own both go on.
+    """
+    server = {"tracking_uri": f"sqlite:///{tmp_path}/server.db"}
+    first = company(tmp_path / "a", mlflow=server)
+    registered(first)
+    before = texts(tmp_path / "server.db")
+    second = company(tmp_path / "b", mlflow=server)
+    with pytest.raises(
+        NamesCollide, match=r"experiment 'demand_forecasting' .* belongs to another lakehouse"
+    ) as told:
+        second.check()
+    assert f"{tmp_path}/a/lakehouse" in str(told.value)
+    assert "Set mlflow.experiment, and catalog" in str(told.value)
+    assert texts(tmp_path / "server.db") == before
+    own = {**server, "experiment": "market"}
+    with pytest.raises(NamesCollide, match=r"registered model my_catalog\.my_gold"):
+        company(tmp_path / "b", mlflow=own).check()
+    other = company(tmp_path / "b", mlflow=own, catalog="market")
+    assert registered(other) == 1
+    assert registered(company(tmp_path / "a", mlflow=server)) == 2
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("is_seen", [True, False], ids=["original in sight", "another machine"])
+def test_a_copy_does_not_register_into_the_originals_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_seen: bool
+) -> None:
+    """A copy beside its original is refused. One on another machine looks like a lakehouse that
+    was moved: it goes on, and the original is refused then.
+    """
+    server = {"tracking_uri": f"sqlite:///{tmp_path}/server.db"}
+    registered(company(tmp_path / "a", mlflow=server))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    copy = company(tmp_path / "b", mlflow=server)
+    if is_seen:
+        with pytest.raises(NamesCollide, match="A copy of a lakehouse can't go on"):
+            copy.check()
+        assert registered(company(tmp_path / "a", mlflow=server)) == 2
+        return
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(place.socket, "gethostname", lambda: "elsewhere")
+        elsewhere.setattr(place, "_is_copied", lambda former, root: False)
+        assert registered(copy) == 2
+    with pytest.raises(NamesCollide, match=r"last used by this lakehouse at elsewhere:.*/b/lake"):
+        company(tmp_path / "a", mlflow=server).check()
+
+
+@pytest.mark.integration
+def test_a_lakehouse_that_moves_again_and_again_keeps_its_model(tmp_path: Path) -> None:
+    """Two moves between two uses of the server are moves all the same."""
+    server = {"tracking_uri": f"sqlite:///{tmp_path}/server.db"}
+    registered(company(tmp_path / "a", mlflow=server))
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    place.settle(company(tmp_path / "b", mlflow=server)._settings)
+    shutil.move(tmp_path / "b", tmp_path / "c")
+    assert registered(company(tmp_path / "c", mlflow=server)) == 2
+
+
+@pytest.mark.integration
+def test_a_lakehouse_of_a_former_release_claims_its_names(tmp_path: Path) -> None:
+    """An experiment and a model without tags become those of the lakehouse that uses them next."""
+    server = {"tracking_uri": f"sqlite:///{tmp_path}/server.db"}
+    made = company(tmp_path / "a", mlflow=server)
+    registered(made)
+    client, name = made._connected(), made._settings.registered_model
+    for tag in (tracking.LAKEHOUSE, tracking.PLACE):
+        client.delete_experiment_tag(made._experiment, tag)
+        client.delete_registered_model_tag(name, tag)
+    company(tmp_path / "a", mlflow=server).check()
+    noted = place.known(f"{tmp_path}/a/lakehouse")
+    assert noted is not None
+    assert client.get_registered_model(name).tags[tracking.LAKEHOUSE] == noted.id
+    with pytest.raises(NamesCollide):
+        company(tmp_path / "b", mlflow=server).check()

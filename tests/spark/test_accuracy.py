@@ -164,6 +164,38 @@ def test_accuracy_of_two_parts(spark: SparkSession) -> None:
     assert (row["mean_absolute_change"], row["is_backfilled"]) == (None, False)
 
 
+def test_forecasts_under_two_numbers_of_a_part_count_as_one(spark: SparkSession) -> None:
+    """Published before the rename was known: 8 for the old number and 8 for the new one were 16
+    for a part that sold 8; a part without a rename is as it was.
+    """
+    served = table(
+        spark,
+        DEMAND_FORECAST,
+        [
+            forecast(202402, "OLD", 202403, 8.0, IN_TIME, demand_class="smooth"),
+            forecast(202402, "NEW", 202403, 8.0, IN_TIME, demand_class="new", status="new_part"),
+            forecast(202402, "B", 202403, 6.0, IN_TIME),
+        ],
+    )
+    sold = demand(spark, ("NEW", 202403, 8.0), ("B", 202403, 6.0))
+    nothing = evidence(spark, 202401)
+    rows = forecast_accuracy(served, sold, nothing, [202403], {"OLD": "NEW"}).collect()
+    said = {
+        (row["segment_kind"], row["segment"]): (
+            row["cell_count"],
+            row["forecast_qty"],
+            row["actual_qty"],
+        )
+        for row in rows
+    }
+    assert said[("all", "all")] == (2, 22.0, 14.0)
+    assert said[("demand_class", "new")] == (1, 16.0, 8.0)
+    assert said[("demand_class", "smooth")] == (1, 6.0, 6.0)
+    alone = table(spark, DEMAND_FORECAST, [forecast(202402, "OLD", 202403, 8.0, IN_TIME)])
+    one = forecast_accuracy(alone, sold, nothing, [202403], {"OLD": "NEW"})
+    assert only(one, segment_kind="all")["forecast_qty"] == 8.0
+
+
 def test_segments_are_all_class_and_status(spark: SparkSession) -> None:
     """A row per class and per status beside the row of all parts; excluded parts are in none."""
     excluded = {"horizon": 0, "forecast_qty": None, "status": "excluded"} | dict.fromkeys(DECILES)

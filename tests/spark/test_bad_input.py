@@ -4,9 +4,15 @@ reason, or refused with nothing written.
 
 from __future__ import annotations
 
+import gzip
+import io
+import json
 import os
 import re
+import zipfile
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xlsxwriter
+import zstandard
 
 from medallion_assets.bronze.assets import LineStore, Register
 from medallion_assets.silver import transforms
@@ -160,7 +168,7 @@ def test_part_numbers_arrive_whole(outcomes: tuple[dict[str, list[str]], pd.Data
     }
     assert told["quotes in the part"] == 'P"1"'
     assert told["separator in the part"] == "P,1"
-    assert told["line break in the part"] == "P\n1"
+    assert told["line break in the part"] == "P 1"
     assert told["path in the part"] == "P../../ETC/PASSWD"
     assert told["SQL in the part"] == "P'; DROP TABLE MY_CATALOG.MY_BRONZE.SALES_ORDERS; --"
     assert parts[ORDER_OF["10,000 characters"]] == LONG
@@ -186,6 +194,23 @@ WHOLE = parquet(
 )
 
 REFUSED: dict[str, tuple[bytes, dict[str, Any], str]] = {
+    "a broken archive": (
+        gzip.compress(f"{HEADER}\n{GOOD}".encode())[:-4],
+        {},
+        "end-of-stream",
+    ),
+    "no header within the first lines": (
+        b"a report\n" * 60 + f"{HEADER}\n{GOOD}".encode(),
+        {},
+        "csv.header_line",
+    ),
+    "text for a workbook": (
+        f"{HEADER}\n{GOOD}".encode(),
+        {"format": "excel"},
+        "not a readable wor",
+    ),
+    "JSON that is cut off": (b'[{"Order": "O1"', {"format": "json"}, "line 1: .*not whole"),
+    "JSON without a path": (b'{"orders": [{"Order": "O1"}]}', {"format": "json"}, r"orders\[\]"),
     "empty file": (b"", {}, "is empty|no header"),
     "wrong delimiter": (
         HEADER.replace(",", ";").encode() + b"\n" + GOOD.replace(",", ";").encode(),
@@ -243,13 +268,46 @@ def test_a_file_that_can_not_be_taken_in_is_refused_whole(
     content, source, told = REFUSED[name]
     settings = configured(tmp_path, **source)
     write(tmp_path / "landing" / "bad.csv", content)
-    write(tmp_path / "landing" / "good.csv", WHOLE if source else f"{HEADER}\n{GOOD}".encode())
+    good = WHOLE if source.get("format") == "parquet" else f"{HEADER}\n{GOOD}".encode()
+    write(tmp_path / "landing" / "good.csv", good)
     lakehouse = opened(settings)
     with pytest.raises(Refused, match=told) as refused:
         take_in(settings, lakehouse)
     assert "bad.csv" in str(refused.value)
     assert (len(lakehouse.rows(DELIVERIES)), len(lakehouse.rows(BRONZE_SALES_ORDERS))) == (0, 0)
 
+
+def zipped(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def workbook(*rows: tuple[Any, ...]) -> bytes:
+    stream = io.BytesIO()
+    with xlsxwriter.Workbook(stream, {"default_date_format": "dd.mm.yyyy"}) as book:
+        sheet = book.add_worksheet("Orders")
+        for number, row in enumerate(rows):
+            sheet.write_row(number, 0, row)
+    return stream.getvalue()
+
+
+ESCAPED = r'O1,P1,K1,"No\"rth",2022-01-05,3,2.50'
+TITLES = tuple(HEADER.split(","))
+CELLS = ("O1", "P1", "K1", "North", datetime(2022, 1, 5), 3, 2.5)
+NESTED = {
+    "orders": [
+        {
+            "Order": "O1",
+            "Customer": "K1",
+            "Region": "North",
+            "Date": "2022-01-05",
+            "lines": [{"Part": "P1", "Qty": 3, "Price": 2.5}],
+        }
+    ]
+}
 
 TAKEN: dict[str, tuple[bytes, dict[str, Any]]] = {
     "byte-order mark": (b"\xef\xbb\xbf" + f"{HEADER}\n{GOOD}".encode(), {}),
@@ -269,6 +327,60 @@ TAKEN: dict[str, tuple[bytes, dict[str, Any]]] = {
         {"columns": {**SOURCE["columns"], "order_id": "Заказ", "part_number": "Item No"}},  # type: ignore[dict-item]
     ),
     "Parquet": (WHOLE, {"format": "parquet"}),
+    "lines above the header": (f"Orders\nof 2022, all\n\n{HEADER}\n{GOOD}\n".encode(), {}),
+    "a delimiter told by the file": (
+        f"sep=;\r\n{HEADER}\r\n{GOOD}\r\n".replace(",", ";").encode(),
+        {},
+    ),
+    "a header by its line": (
+        f"{HEADER} of last year\n{HEADER}\n{GOOD}\n".encode(),
+        {"csv": {"header_line": 2}},
+    ),
+    "lines to skip": (
+        f"{HEADER}\nPage 1\n{GOOD}\nTotal,,,,,3,\n".encode(),
+        {"csv": {"skip": ["^Page", "^Total"]}},
+    ),
+    "comments": (f"# by the shop\n{HEADER}\n#{GOOD}\n{GOOD}\n".encode(), {"csv": {"comment": "#"}}),
+    "an escape sign": (
+        f"{HEADER}\n{ESCAPED}\n".encode(),
+        {"csv": {"escape": "\\"}},
+    ),
+    "gzip": (gzip.compress(f"{HEADER}\n{GOOD}".encode()), {}),
+    "zstd": (zstandard.compress(f"{HEADER}\n{GOOD}".encode()), {}),
+    "zip": (zipped(**{"orders.csv": f"{HEADER}\n{GOOD}".encode()}), {}),
+    "workbook": (workbook(TITLES, CELLS), {"format": "excel"}),
+    "workbook with a title and a gap": (
+        workbook(("Orders",), (), TITLES, (), CELLS),
+        {"format": "excel", "date_formats": ["dd/MM/yyyy"]},
+    ),
+    "workbook with dates as text": (
+        workbook(TITLES, (*CELLS[:4], "05/01/2022", "3", "2.5")),
+        {"format": "excel", "date_formats": ["dd/MM/yyyy"]},
+    ),
+    "nested JSON": (
+        json.dumps(NESTED).encode(),
+        {"format": "json", "json": {"path": "orders[].lines[]"}},
+    ),
+    "an array of objects": (
+        json.dumps([dict(zip(TITLES, GOOD.split(","), strict=True))]).encode(),
+        {"format": "json"},
+    ),
+    "JSON lines of orders": (
+        json.dumps(NESTED["orders"][0]).encode(),
+        {"format": "jsonl", "json": {"path": "lines[]"}},
+    ),
+    "Parquet of another system": (
+        parquet(
+            Order=pa.array(["O1"]).dictionary_encode(),
+            Part=["P1"],
+            Customer=pa.array([Decimal(1)], pa.decimal128(38, 10)),
+            Region=["N"],
+            Date=pa.array([datetime(2022, 1, 5)], pa.timestamp("ns")),
+            Qty=pa.array([Decimal(3)], pa.decimal128(18, 4)),
+            Price=pa.array([2.5], pa.float32()),
+        ),
+        {"format": "parquet"},
+    ),
 }
 
 

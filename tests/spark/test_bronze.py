@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from medallion_assets.bronze.lines import LineStore, adopted_lines
-from medallion_assets.bronze.register import Register
+from medallion_assets.bronze.register import Register, with_former_names
 from medallion_assets.bronze.transforms import (
     dated_lines,
     deliveries,
@@ -23,11 +24,12 @@ from medallion_assets.bronze.transforms import (
     timestamp_of,
 )
 from medallion_assets.partitions import month_range
+from medallion_assets.silver.transforms import canonical_lines, disposed_lines
 from medallion_assets.slices import retry_on_conflict
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.engines import Engine
 from resources.lakehouse import DeltaLakehouse
-from resources.orders import LocalOrderFiles, UnreadableFile
+from resources.orders import LocalOrderFiles, OrderFile, UnreadableFile
 from resources.settings import Settings, Source, parse_settings
 from tests.conftest import SOURCE, forget_tables
 
@@ -206,9 +208,24 @@ def test_a_missing_column_stops_before_anything_is_stored(landing: Landing) -> N
     assert first == "2 file(s) can't be taken in; no table was changed"
     assert "empty.csv: line 1 has no column names" in mistakes[0]
     assert (
-        "other.csv: no column Qty, which sources.shop.columns.quantity names; the file has: Order,"
+        "other.csv: no column Qty (sources.shop.columns.quantity), Price"
+        " (sources.shop.columns.unit_price); line 1, which comes closest to a header, has: Order,"
         " Part, Date, Amount." in mistakes[1]
     )
+    assert landing.versions() == (-1, -1)
+
+
+def test_a_file_of_two_sources_is_refused(landing: Landing) -> None:
+    """Its lines would count once for each; nothing of either is stored, under whatever name the
+    second finds it.
+    """
+    file = landing.deliver("a.csv", "O1,P1,C1,North,2022-01-05,2,1.5")
+    (landing.folder / "link.csv").symlink_to(file)
+    first = landing.settings.sources[0].model_copy(update={"files": str(file)})
+    second = first.model_copy(update={"name": "web", "files": f"{landing.folder}/link.csv"})
+    landing.settings = landing.settings.model_copy(update={"sources": (first, second)})
+    with pytest.raises(UnreadableFile, match=r"link\.csv: is a file of both sources shop and web"):
+        landing.register()
     assert landing.versions() == (-1, -1)
 
 
@@ -262,6 +279,142 @@ def test_lines_left_by_a_run_that_ended_early_are_not_stored_again(
             landing.store()
     assert landing.store() == {}
     assert list(landing.lines()["Order"]) == ["O1", "O2"]
+
+
+def test_a_file_that_grew_is_the_same_file(landing: Landing) -> None:
+    """Half a line at its end and the lines that came later: what it was is superseded whole, and
+    months that it no longer has are made again.
+    """
+    file = landing.deliver("a.csv", "O1,P1,C1,North,2022-01-05,2,1.5")
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write("O2,P1,C1,North,2022-02-0")
+    (half,) = landing.register()
+    landing.store()
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write("7,4,1.5\nO3,P1,C1,North,2022-03-05,1,1.5\n")
+    (whole,) = landing.register()
+    assert whole["grown_from"] == half["delivery_id"]
+    assert "a.csv was taken in before and has grown since by 40 bytes" in " ".join(landing.log)
+    assert landing.store() == {202201: 1, 202202: 1, 202203: 1}
+    known = landing.lakehouse.rows(DELIVERIES)
+    assert superseded_months(known, landing.settings.sources) == {
+        (half["delivery_id"], month): whole["delivery_id"] for month in (0, 202201)
+    }
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write("O4,P1,C1,North,2022-03-06,1,1.5\n")
+    (again,) = landing.register()
+    assert again["grown_from"] == whole["delivery_id"]
+    known = landing.lakehouse.rows(DELIVERIES)
+    assert set(superseded_months(known, landing.settings.sources).values()) == {
+        again["delivery_id"]
+    }
+    landing.store()
+    (shop,) = landing.settings.sources
+    lines = canonical_lines(landing.lakehouse.read(BRONZE_SALES_ORDERS), shop)
+    disposed = disposed_lines(
+        lines,
+        dict(zip(known["delivery_id"], known["sequence"].astype(int), strict=True)),
+        superseded_months(known, [shop]),
+        [shop],
+    )
+    accepted = disposed.where("disposition = 'accepted'").select("order_id").toPandas()
+    assert sorted(accepted["order_id"]) == ["O1", "O2", "O3", "O4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("b.csv", f"{HEADER}\nO1,P1,C1,North,2022-01-05,2,1.5\nO2,P1,C1,North,2022-01-06,1,1\n"),
+        ("a.csv", f"{HEADER}\nO2,P1,C1,North,2022-01-06,1,1\nO1,P1,C1,North,2022-01-05,2,1.5\n"),
+        ("a.csv", f"{HEADER}\nO1,P1,C1,North,2022-01-05,9,1.5\nO2,P1,C1,North,2022-01-06,1,1\n"),
+    ],
+)
+def test_another_file_has_not_grown(landing: Landing, name: str, text: str) -> None:
+    """Another name, another order of lines or another beginning is a delivery of its own."""
+    landing.deliver("a.csv", "O1,P1,C1,North,2022-01-05,2,1.5")
+    landing.register()
+    (landing.folder / name).write_text(text, encoding="utf-8")
+    (later,) = landing.register()
+    assert later["grown_from"] is None
+    assert superseded_months(landing.lakehouse.rows(DELIVERIES), landing.settings.sources) == {}
+
+
+def test_a_file_that_grew_before_its_lines_were_stored_is_no_dead_end(landing: Landing) -> None:
+    """Its former lines are still the beginning of what it is now."""
+    file = landing.deliver("a.csv", "O1,P1,C1,North,2022-01-05,2,1.5")
+    landing.register()
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write("O2,P1,C1,North,2022-01-06,1,1.5\n")
+    landing.register()
+    assert landing.store() == {202201: 3}
+    assert sorted(landing.lines()["Order"]) == ["O1", "O1", "O2"]
+
+
+def test_a_promised_number_of_lines_is_kept_or_nothing_is_stored(
+    landing: Landing, tmp_path: Path
+) -> None:
+    """A delivery waits for the file beside it, and is refused where the two differ."""
+    delivery = {"settle_seconds": 0, "row_count_files": "{name}.count"}
+    landing.settings = changed(landing.settings, tmp_path, delivery=delivery)
+    landing.deliver("a.csv", "O1,P1,C1,North,2022-01-05,2,1.5", "O2,P1,too few")
+    assert landing.register() == []
+    assert landing.log[-1] == "shop: not taken in now, a.csv.count is not beside it yet: a.csv"
+    (landing.folder / "a.csv.count").write_text("3", encoding="utf-8")
+    with pytest.raises(
+        UnreadableFile, match=r"a\.csv: 2 order lines are in it, and 3 are promised"
+    ):
+        landing.register()
+    assert landing.versions() == (-1, -1)
+    (landing.folder / "a.csv.count").write_text("2 lines\n", encoding="utf-8")
+    (delivered,) = landing.register()
+    assert delivered["line_count"] == 2
+
+
+def test_files_of_one_name_in_several_folders_replace_only_their_own(
+    landing: Landing, tmp_path: Path
+) -> None:
+    """Each is called by its path below the folder of the source."""
+    landing.settings = changed(
+        landing.settings, tmp_path, mode="snapshot", files="landing/**/*.csv"
+    )
+    for month in ("01", "02"):
+        (landing.folder / f"month={month}").mkdir()
+        landing.deliver(f"month={month}/part.csv", f"O{month},P1,C1,North,2022-{month}-05,2,1.5")
+    assert {row["file_name"] for row in landing.register()} == {
+        "month=01/part.csv",
+        "month=02/part.csv",
+    }
+    landing.deliver("month=02/part.csv", "O02,P1,C1,North,2022-02-05,9,1.5")
+    (corrected,) = landing.register()
+    known = landing.lakehouse.rows(DELIVERIES)
+    former = known[(known["file_name"] == "month=02/part.csv")].sort_values("sequence").iloc[0]
+    assert superseded_months(known, landing.settings.sources) == {
+        (former["delivery_id"], 202202): corrected["delivery_id"]
+    }
+
+
+def file_of(name: str, path: str) -> OrderFile:
+    return OrderFile("shop", path, 1, datetime.now(UTC), name, ("Order",), name)
+
+
+def test_a_file_of_an_earlier_release_keeps_its_name(settings: Settings, tmp_path: Path) -> None:
+    """It was called without its folder: the same file goes on so, and where several have the name
+    nobody can say which it was.
+    """
+    snapshot = changed(settings, tmp_path, mode="snapshot", files="landing/**/*.csv").sources[0]
+    former = pd.DataFrame({"file_name": ["stand.csv"]})
+    path = str(tmp_path / "landing" / "2022" / "stand.csv")
+    files = {"d": file_of("2022/stand.csv", path)}
+    assert with_former_names(snapshot, files, [path], former)["d"].file_name == "stand.csv"
+    assert with_former_names(snapshot, files, [path], former[:0])["d"].file_name == "2022/stand.csv"
+    other = str(tmp_path / "landing" / "2023" / "stand.csv")
+    with pytest.raises(
+        UnreadableFile, match=r"files called stand\.csv for one file in all folders"
+    ):
+        with_former_names(snapshot, files, [path, other], former)
+    flat = str(tmp_path / "landing" / "stand.csv")
+    named = with_former_names(snapshot, files, [path, flat], former)
+    assert named["d"].file_name == "2022/stand.csv"
 
 
 def test_a_snapshot_touches_the_months_of_the_file_that_it_replaces(
@@ -373,8 +526,8 @@ def source(**others: Any) -> Source:
 
 
 def test_dates_are_read_by_the_first_format_that_fits(spark: SparkSession) -> None:
-    """Fractions and offsets of seconds are read as ISO writes them, the result is UTC; a day alone
-    is midnight.
+    """Fractions of seconds are read as ISO writes them, the time is the one printed whatever the
+    offset behind it, and a day alone is midnight.
     """
     texts = [
         "2022-01-05 08:26:00.120",
@@ -390,7 +543,7 @@ def test_dates_are_read_by_the_first_format_that_fits(spark: SparkSession) -> No
     assert list(read) == [
         "2022-01-05 08:26:00.12",
         "2022-01-05 08:26:01",
-        "2022-01-05 06:26:02",
+        "2022-01-05 08:26:02",
         "2022-01-05 00:00:00",
         None,
     ]

@@ -288,6 +288,51 @@ def test_a_session_of_the_jvm_in_a_client_of_connect_is_refused(
         start_session("local[1]", "my_catalog", str(tmp_path), {})
 
 
+START = """
+import sys
+from pathlib import Path
+from resources.engines import EmbeddedEngine
+from resources.errors import Refused
+try:
+    print(EmbeddedEngine(Path(sys.argv[1]), 2**30, 1).session.range(5).count())
+except Refused as error:
+    print(error)
+"""
+
+
+def started(folder: Path, **variables: str) -> str:
+    """What a process of its own says that starts the embedded engine in an environment."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SAIL_", "SPARK_"))
+    }
+    environment = {
+        **inherited,
+        **variables,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    command = [sys.executable, "-c", START, str(folder)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=120, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_the_embedded_engine(tmp_path: Path) -> None:
+    """Behind a company's proxy, which knows nothing of this process, the engine answers."""
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), "http://127.0.0.1:9")
+    assert started(tmp_path, **proxies, no_proxy="", NO_PROXY="", no_grpc_proxy="") == "5"
+
+
+def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:
+    """A setting of the environment that it can't read is quoted, with the variable to unset."""
+    said = started(tmp_path, SAIL_MODE="nonsense")
+    assert said.startswith("the embedded engine did not start: failed to load the application")
+    assert "found `nonsense`" in said
+    assert said.endswith("unset SAIL_MODE in the environment, or correct the value")
+
+
 def test_the_same_rows_have_the_same_version_in_any_order(engine: Engine) -> None:
     """A held frame of shuffled rows sums up to the same whole numbers."""
     rows = [(i, f"P{i}") for i in range(200)]

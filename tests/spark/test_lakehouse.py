@@ -302,6 +302,68 @@ def test_vanished_keys_are_deleted_in_the_slice_only(lake: DeltaLakehouse) -> No
     assert contents(lake, spec) == {JANUARY: {"P1": 1.0, "P2": 2.0}, FEBRUARY: month}
 
 
+@pytest.mark.parametrize("partition_by", [("yyyymm",), ()])
+def test_a_key_that_comes_to_another_month_leaves_its_former_one(
+    lake: DeltaLakehouse, partition_by: tuple[str, ...]
+) -> None:
+    """Where a key is no month's own its row moves: it is there once, the month that it left says
+    so, and no removal is asked for, however many left.
+    """
+    name = f"moving_{len(partition_by)}"
+    spec = replace(units_table(name), key=("part_number",), partition_by=partition_by)
+    before = {JANUARY: {"P1": 1.0}, MARCH: {"P2": 2.0, "P3": 3.0, "P4": 4.0}, APRIL: {"P5": 5.0}}
+    lake.merge(spec, frame(lake, spec, before), [JANUARY, FEBRUARY, MARCH, APRIL])
+    after = {JANUARY: {"P1": 1.0, "P2": 2.0, "P3": 3.0}, FEBRUARY: {"P4": 4.0}}
+    result = lake.merge(spec, frame(lake, spec, after), [JANUARY, FEBRUARY, MARCH])
+    assert contents(lake, spec) == after | {APRIL: {"P5": 5.0}}
+    counted = {m: (w.row_count, w.inserted, w.deleted, w.left) for m, w in result.months.items()}
+    assert counted == {JANUARY: (3, 2, 0, 0), FEBRUARY: (1, 1, 0, 0), MARCH: (0, 0, 0, 3)}
+
+
+def test_stored_lines_move_in_one_commit(lake: DeltaLakehouse) -> None:
+    """Source columns, other lines of the months and files of other months stay; after another
+    writer nothing is moved.
+    """
+    spec = replace(BRONZE_SALES_ORDERS, name="moving_orders")
+    rows = [bronze_line(2), bronze_line(3), bronze_line(4, MARCH), bronze_line(5, APRIL)]
+    named = lake.create_frame(spec, [row | {"_delivery_id": "moving"} for row in rows]).withColumn(
+        "Moving", F.concat(F.lit("P"), "_line_number")
+    )
+    version = lake.append(spec, named, lake.next_number(spec))
+    april = files(lake, spec, [("yyyymm", "=", str(APRIL))])
+    is_moved = (F.col("_delivery_id") == "moving") & (F.col("_line_number") == 3)
+    whole = lake.read(spec, [JANUARY, FEBRUARY], version)
+    moved = whole.withColumn("_action", F.when(is_moved, "update").otherwise("keep")).withColumn(
+        "yyyymm", F.when(is_moved, F.lit(FEBRUARY)).otherwise(F.col("yyyymm")).cast("int")
+    )
+    count = len(lake.rows(spec))
+    after = lake.move(spec, moved, [JANUARY, FEBRUARY], version)
+    stored = lake.rows(spec)
+    own = stored[stored["_delivery_id"] == "moving"].sort_values("_line_number")
+    assert list(zip(own["yyyymm"], own["Moving"], strict=True)) == [
+        (JANUARY, "P2"),
+        (FEBRUARY, "P3"),
+        (MARCH, "P4"),
+        (APRIL, "P5"),
+    ]
+    assert (len(stored), after) == (count, version + 1)
+    assert files(lake, spec, [("yyyymm", "=", str(APRIL))]) == april
+    with pytest.raises(ConcurrentWrite, match=f"after version {version}"):
+        lake.move(spec, moved, [JANUARY, FEBRUARY], version)
+
+
+def test_a_removal_may_be_let_for_some_months(lake: DeltaLakehouse) -> None:
+    """Only the months named may lose rows; another stops the write."""
+    spec = units_table("let")
+    both = {month: {f"P{i}": 1.0 for i in range(5)} for month in (JANUARY, FEBRUARY)}
+    lake.merge(spec, frame(lake, spec, both), [JANUARY, FEBRUARY])
+    fewer = frame(lake, spec, {JANUARY: {"P1": 1.0}, FEBRUARY: {"P1": 1.0}})
+    with pytest.raises(RemovalRefused, match=f"writing {FEBRUARY} would remove 4 of 5"):
+        lake.merge(spec, fewer, [JANUARY, FEBRUARY], may_remove={JANUARY})
+    lake.merge(spec, fewer, [JANUARY, FEBRUARY], may_remove={JANUARY, FEBRUARY})
+    assert contents(lake, spec) == {JANUARY: {"P1": 1.0}, FEBRUARY: {"P1": 1.0}}
+
+
 def test_a_refused_removal_writes_nothing(lake: DeltaLakehouse) -> None:
     """A write that would remove most of one month is refused as a whole, its other months and rows
     included.

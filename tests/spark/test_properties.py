@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from medallion_assets.silver import transforms
 from medallion_assets.zoo.registry import model
 from resources.engines import Engine
 from resources.lakehouse import DeltaLakehouse, TableSpec
-from resources.settings import ForecastSettings, Source, parse_settings
+from resources.settings import ISO_DATES, ForecastSettings, Source, parse_settings
 from resources.writers import Scope
 from tests.conftest import SOURCE, forget_tables, open_lakehouse, units_table
 
@@ -206,6 +207,103 @@ def order_is_no_matter(engine: Engine) -> None:
     tries()
 
 
+# Ways to write one value; each text has the value in the place of {}.
+SPELLED_PARTS = (
+    "{}",
+    " {} ",
+    "{}.0",
+    "{}.0000000000",
+    "{}\u00a0",
+    "\t{}",
+    "\ufeff{}",
+    "{}\u200b",
+    '="{}"',
+    "'{}",
+)
+SPELLED_QUANTITIES = ("{}", "+{}", "{}.0", " {}\u00a0", "{}.00", "0{}")
+SPELLED_RETURNS = ("-{}", "{}-", "({})", "\u2212{}", "- {}.0")
+SPELLED_PRICES = ("{}", "EUR {}", "{}\u00a0\u20ac", "{} kr", "$ {}", "{}0")
+SPELLED_DATES = (
+    "%Y-%m-%d",
+    "%Y-%m-%d 23:30:00 -0500",
+    "%Y-%m-%dT00:30:00+13:00",
+    "%Y%m%d",
+    "%d %b %Y",
+    "%m/%d/%Y 12:30 AM",
+    "%d.%m.%y",
+)
+WAYS = st.integers(0, 1000)
+SPELLED = Source.model_validate(
+    {
+        **SOURCE,
+        "rules": {},
+        "date_formats": [*ISO_DATES, "dd MMM yyyy", "MM/dd/yyyy hh:mm a", "dd.MM.yy"],
+    }
+)
+
+
+def spelling_is_no_matter(engine: Engine) -> None:
+    """However parts, numbers and dates of the same lines are written, demand is the same."""
+
+    @TRIES
+    @given(
+        st.lists(
+            st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(-3, 999), *[WAYS] * 5),
+            min_size=20,
+            max_size=80,
+        )
+    )
+    def tries(drawn: list[tuple[int, ...]]) -> None:
+        plain, mixed = [], []
+        for n, (part, month, units, *ways) in enumerate(drawn, 1):
+            day = date(2022, month, 1 + n % 28)
+            returned = SPELLED_RETURNS if units < 0 else SPELLED_QUANTITIES
+            number, price = str(10_000 + part), f"{1 + part / 10:.1f}"
+            plain.append((f"{n}", number, f"{day}", f"{units}", price))
+            mixed.append(
+                (
+                    _way(SPELLED_PARTS, ways[0]).format(n),
+                    _way(SPELLED_PARTS, ways[1]).format(number),
+                    day.strftime(_way(SPELLED_DATES, ways[2])),
+                    _way(returned, ways[3]).format(abs(units)),
+                    _way(SPELLED_PRICES, ways[4]).format(price),
+                )
+            )
+        pd.testing.assert_frame_equal(
+            _spelled_demand(engine, mixed), _spelled_demand(engine, plain), check_exact=True
+        )
+
+    tries()
+
+
+def _way(ways: Sequence[str], number: int) -> str:
+    return ways[number % len(ways)]
+
+
+def _spelled_demand(engine: Engine, texts: Sequence[tuple[str, ...]]) -> pd.DataFrame:
+    """Monthly demand of lines of which order, part, date, quantity and price are given."""
+    names = ("Order", "Part", "Date", "Qty", "Price")
+    rows = [("d", n, None, None, *values) for n, values in enumerate(texts, 2)]
+    schema = "_delivery_id STRING, _line_number BIGINT, _problem STRING, _raw STRING" + "".join(
+        f", {name} STRING" for name in names
+    )
+    bronze = dated_lines(
+        engine.session.createDataFrame(rows, schema), SPELLED, FIRST, LAST
+    ).withColumn("_source", F.lit("shop"))
+    lines = transforms.canonical_lines(bronze, SPELLED)
+    disposed = engine.hold(transforms.disposed_lines(lines, {"d": 1}, {}, [SPELLED]))
+    sales = engine.hold(transforms.sales_orders(disposed))
+    announced = engine.session.createDataFrame(
+        [], "part_number STRING, announced_month INT, description STRING"
+    )
+    months = month_range(FIRST, LAST)
+    made = transforms.monthly_demand(sales, transforms.parts(sales, announced), months, months)
+    demand: pd.DataFrame = made.toPandas().sort_values(["part_number", "yyyymm"], ignore_index=True)
+    for frame in (disposed, sales):
+        engine.release(frame)
+    return demand
+
+
 Slices = dict[int, dict[str, float]]
 MONTHS = (202201, 202202, 202203)
 
@@ -291,6 +389,11 @@ def test_nothing_leaks(engine: Engine) -> None:
 def test_order_is_no_matter(engine: Engine) -> None:
     """Files and lines in any order, in any number of partitions, lead to the same digits."""
     order_is_no_matter(engine)
+
+
+def test_spelling_is_no_matter(engine: Engine) -> None:
+    """Any mixture of spellings of the same order lines gives the same monthly demand."""
+    spelling_is_no_matter(engine)
 
 
 def test_nothing_spills(lake: DeltaLakehouse) -> None:

@@ -52,6 +52,7 @@ def disposed(
     deliveries: Mapping[str, Sequence[Line]],
     source: Source = SHOP,
     superseded: Mapping[tuple[str, int], str] | None = None,
+    numbers: Mapping[str, str] | None = None,
 ) -> DataFrame:
     """Lines of deliveries, registered in the order given, with what becomes of each."""
     rows = [
@@ -66,9 +67,10 @@ def disposed(
         "_source", F.lit(source.name)
     )
     sequences = {delivery: number for number, delivery in enumerate(deliveries, 1)}
-    return transforms.disposed_lines(
-        transforms.canonical_lines(bronze, source), sequences, superseded or {}, [source]
-    )
+    lines = transforms.renamed(transforms.canonical_lines(bronze, source), numbers or {})
+    # Held, as the asset holds them: what follows names each value many times.
+    held = spark.createDataFrame(lines.collect(), lines.schema)
+    return transforms.disposed_lines(held, sequences, superseded or {}, [source])
 
 
 def sales(spark: SparkSession, *lines: Line) -> DataFrame:
@@ -243,6 +245,73 @@ def test_superseded_lines_make_way(spark: SparkSession) -> None:
     assert made[0]["reasons"] == ["superseded_by_delivery_d2"]
 
 
+def test_lines_of_a_former_number_count_for_the_present_one(spark: SparkSession) -> None:
+    """The delivered spelling stays, lines of other parts keep their identity, and a cancellation
+    under the new number takes back a sale under the old one.
+    """
+    lines = [
+        line("1", Part=" p1 "),
+        line("2", "2022-01-06", Part="P2"),
+        line("C1", "2022-01-07", Part="P2", Qty="-3"),
+        line("3", "2022-01-08", Part="P3"),
+    ]
+    plain = transforms.sales_orders(disposed(spark, {"d": lines})).collect()
+    made = transforms.sales_orders(disposed(spark, {"d": lines}, numbers={"P1": "P2"})).collect()
+    told = {row["order_id"]: (row["part_number"], row["part_number_text"].strip()) for row in made}
+    assert told == {
+        "1": ("P2", "p1"),
+        "2": ("P2", "P2"),
+        "C1": ("P2", "P2"),
+        "3": ("P3", "P3"),
+    }
+    ids = {
+        name: {row["order_id"]: row["line_id"] for row in rows}
+        for name, rows in (("plain", plain), ("made", made))
+    }
+    assert {order for order in told if ids["plain"][order] != ids["made"][order]} == {"1"}
+    before = [line("1", Part="P1"), line("C1", "2022-01-07", Part="P2", Qty="-3")]
+    taken = transforms.sales_orders(disposed(spark, {"d": before}, numbers={"P1": "P2"}))
+    assert taken.where("matched_line_id IS NOT NULL").count() == 2
+
+
+def test_a_file_exported_again_under_the_new_number_brings_no_line_twice(
+    spark: SparkSession,
+) -> None:
+    """Without the rename the line of the second file is another part's, and demand doubles."""
+    deliveries = {"d1": [line("1", Part="P1")], "d2": [line("1", Part="P2")]}
+
+    def dispositions(numbers: Mapping[str, str]) -> list[str]:
+        made = disposed(spark, deliveries, numbers=numbers).orderBy("delivery_id")
+        return [row["disposition"] for row in made.collect()]
+
+    assert dispositions({"P1": "P2"}) == ["accepted", "duplicate"]
+    assert dispositions({}) == ["accepted", "accepted"]
+
+
+def test_a_renamed_part_is_as_old_as_its_first_number(spark: SparkSession) -> None:
+    """First sale and announcement are those of all its numbers, the description that of the last;
+    the former numbers are named.
+    """
+    numbers = {"P1": "P2"}
+    lines = [line("1", Part="P1"), line("2", "2022-03-05", Part="P2"), line("3", Part="P3")]
+    sold = transforms.sales_orders(disposed(spark, {"d": lines}, numbers=numbers))
+    announced = spark.createDataFrame(
+        [("P2", 202201, None), ("P2", 202203, "new name")],
+        "part_number STRING, announced_month INT, description STRING",
+    )
+    made = {
+        row["part_number"]: row for row in transforms.parts(sold, announced, {"P2": "P1"}).collect()
+    }
+    assert set(made) == {"P2", "P3"}
+    p2 = made["P2"]
+    assert (p2["first_sale_month"], p2["announced_month"], p2["description"]) == (
+        202201,
+        202201,
+        "new name",
+    )
+    assert (p2["former_numbers"], made["P3"]["former_numbers"]) == ("P1", None)
+
+
 def test_the_accounting_adds_up_for_every_delivery(spark: SparkSession) -> None:
     """Every line of a delivery is either in silver.sales_orders or once in
     silver.rejected_lines.
@@ -389,6 +458,36 @@ def test_parts_are_made_as_a_whole_and_future_ones_wait(
         sorted(outcome.written),
         any(month.is_changed for month in outcome.written.values()),
     ) == (months, False)
+
+
+def test_a_rename_makes_its_months_stale_and_no_others_differ(
+    lakehouse: DeltaLakehouse, settings: Settings, tmp_path: Path
+) -> None:
+    """With a rename in the parts master the parts are made again, the old number's announcement is
+    the new one's; without one nothing is due.
+    """
+    (tmp_path / "parts.csv").write_text("Item,Was\np8,\np9,p8\n", encoding="utf-8")
+    master = PartsMaster(files=str(tmp_path / "parts.csv"), part_number="Item")
+    plain = settings.model_copy(update={"parts_master": master})
+    told = settings.model_copy(
+        update={"parts_master": master.model_copy(update={"supersedes": "Was"})}
+    )
+    build = TableBuild(
+        PARTS,
+        [Input(SILVER_SALES_ORDERS)],
+        assets._parts,
+        {},
+        is_whole=True,
+        outside_version=assets._parts_version,
+    )
+    before, after = (Work(given, lakehouse, "run", print) for given in (plain, told))
+    build.run(before, [202201])
+    assert set(lakehouse.rows(PARTS)["part_number"]) == {"P8", "P9"}
+    build.run(after, [202201])
+    rows = lakehouse.rows(PARTS)
+    assert rows["part_number"].tolist() == ["P9"]
+    assert rows["former_numbers"].tolist() == ["P8"]
+    assert not build.run(after, [202201]).written
 
 
 def test_monthly_demand_counts_each_kind_apart(spark: SparkSession) -> None:

@@ -1,301 +1,38 @@
-"""Order files as delivered: columns, lines and line numbers of each format, and what can't be
-read.
-"""
+"""Order files as delivered: which there are, whether they are whole, what makes two the same."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from datetime import date, datetime
-from decimal import Decimal
+import hashlib
+import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from resources import orders
-from resources.orders import LocalOrderFiles, UnreadableFile, reading_errors, valid_names
-from resources.settings import CsvDialect, Source
-
-COLUMNS = {
-    "order_id": "Order",
-    "part_number": "Part",
-    "order_date": "Date",
-    "quantity": "Qty",
-    "unit_price": "Price",
-}
-COMMA = CsvDialect()
+from resources.order_headers import Headers
+from resources.orders import (
+    LocalOrderFiles,
+    UnreadableFile,
+    file_name,
+    header_paths,
+    matching,
+    root_of,
+)
+from resources.settings import REQUIRED_COLUMNS, Source
 
 
 def source(**others: Any) -> Source:
-    return Source.model_validate({"name": "shop", "files": "*", "columns": COLUMNS} | others)
+    columns = dict.fromkeys(REQUIRED_COLUMNS, "Order")
+    return Source.model_validate({"name": "shop", "files": "*", "columns": columns} | others)
 
 
-def written(tmp_path: Path, content: str | bytes, name: str = "orders.csv") -> str:
-    file = tmp_path / name
+def written(folder: Path, content: str | bytes, name: str = "orders.csv") -> str:
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     return str(file)
-
-
-def lines(batches: Any) -> list[tuple[int, str | None, dict[str, str | None]]]:
-    """Line number, problem and values of every line."""
-    found = []
-    for numbers, problems, _, values in batches:
-        columns = {
-            name: column.to_pylist() if isinstance(column, pa.Array) else column
-            for name, column in values.items()
-        }
-        found += [
-            (n, problems[i], {name: column[i] for name, column in columns.items()})
-            for i, n in enumerate(numbers)
-        ]
-    return found
-
-
-@pytest.mark.parametrize(
-    ("spelled", "valid"),
-    [
-        (["Customer ID", "Price (£)", " Qty "], ["Customer_ID", "Price_£", "Qty"]),
-        (["Qty", "qty", "QTY"], ["Qty", "qty_2", "QTY_3"]),
-        (["", "a,b", ""], ["column_1", "a_b", "column_3"]),
-        (["_source", "yyyymm", "YYYYMM"], ["x_source", "x_yyyymm", "x_YYYYMM_2"]),
-        (["\ufeffOrder", "a`b.c"], ["Order", "a_b_c"]),
-    ],
-)
-def test_names_become_valid_for_delta(spelled: Sequence[str], valid: list[str]) -> None:
-    """Every column gets one name of its own, and none of the lakehouse's own."""
-    assert valid_names(spelled) == valid
-    assert valid_names(valid) == valid
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
-    """The header is read without the mark, and lines are numbered as an editor shows them."""
-    path = written(tmp_path, "\ufeffOrder,Part\nO1,P1\n\nO2,P2\n")
-    assert LocalOrderFiles().describe(source(), path).column_names == ("Order", "Part")
-    assert lines(orders._csv_lines(path, COMMA)) == [
-        (2, None, {"Order": "O1", "Part": "P1"}),
-        (4, None, {"Order": "O2", "Part": "P2"}),
-    ]
-
-
-def test_another_delimiter_and_encoding(tmp_path: Path) -> None:
-    """Semicolons and Latin-1 come from the dialect; text is taken as it stands, blanks and all."""
-    path = written(tmp_path, "Order;Größe\nO1; 1,5 \nO2;Stück\n".encode("latin-1"))
-    dialect = CsvDialect(delimiter=";", encoding="latin-1")
-    assert lines(orders._csv_lines(path, dialect)) == [
-        (2, None, {"Order": "O1", "Größe": " 1,5 "}),
-        (3, None, {"Order": "O2", "Größe": "Stück"}),
-    ]
-
-
-def test_a_quoted_field_may_span_lines(tmp_path: Path) -> None:
-    """A line is numbered by where it begins."""
-    path = written(tmp_path, 'Order,Text\nO1,"two\nlines"\nO2,x\n')
-    assert [
-        (number, values["Order"]) for number, _, values in lines(orders._csv_lines(path, COMMA))
-    ] == [(2, "O1"), (4, "O2")]
-
-
-def test_a_broken_quote_is_named_with_its_line(tmp_path: Path) -> None:
-    """A quote that never closes would swallow the rest of the file: the whole file is refused."""
-    path = written(tmp_path, 'Order,Text\nO1,x\nO2,"never closed\nO3,x\n')
-    with pytest.raises(
-        UnreadableFile, match=r"orders\.csv: line 3: .* a quote is opened there and not closed"
-    ):
-        lines(orders._csv_lines(path, COMMA))
-
-
-def test_a_wrong_number_of_fields_is_a_problem_of_the_line(tmp_path: Path) -> None:
-    """The line keeps its text and has no values; its neighbours are read."""
-    path = written(tmp_path, "Order,Part\nO1,P1,extra\nO2\nO3,P3\n")
-    ((numbers, problems, raws, values),) = orders._csv_lines(path, COMMA)
-    assert (numbers, raws) == ([2, 3, 4], ["O1,P1,extra", "O2", None])
-    assert problems == [
-        "unreadable: 3 fields where the header has 2",
-        "unreadable: 1 fields where the header has 2",
-        None,
-    ]
-    assert values == {"Order": [None, None, "O3"], "Part": [None, None, "P3"]}
-
-
-def test_bytes_that_are_no_text_are_a_problem_of_the_line(tmp_path: Path) -> None:
-    """The bytes stay readable in the line's text."""
-    path = written(tmp_path, b"Order,Part\nO1,P\xff1\nO2,P2\n")
-    ((_, problems, raws, values),) = orders._csv_lines(path, COMMA)
-    assert problems == ["unreadable: not utf-8 text", None]
-    assert raws == ["O1,P\\udcff1", None]
-    assert values["Part"] == [None, "P2"]
-
-
-def test_json_lines_with_a_bad_one(tmp_path: Path) -> None:
-    """Values become text as written, numbers with their digits; what is no object is a problem of
-    its line.
-    """
-    good = {"Order": "O1", "Qty": 2, "Open": True, "Tags": ["a"], "Part": None}
-    text = json.dumps(good) + '\n{"Order": \n\n["no object"]\n{"Order": "O2", "Price": 1.50}\n'
-    read = lines(orders._json_lines(written(tmp_path, text), COMMA))
-    nothing = {"Order": None, "Qty": None, "Open": None, "Tags": None, "Part": None, "Price": None}
-    assert read[0] == (
-        1,
-        None,
-        nothing | {"Order": "O1", "Qty": "2", "Open": "true", "Tags": '["a"]'},
-    )
-    assert read[1][0] == 2
-    assert str(read[1][1]).startswith("unreadable: Expecting value")
-    assert read[2] == (4, "unreadable: not a JSON object", nothing)
-    assert read[3] == (5, None, nothing | {"Order": "O2", "Price": "1.50"})
-
-
-def test_json_text_that_cannot_be_stored_is_a_problem_of_the_line(tmp_path: Path) -> None:
-    """Broken bytes and half a character would stop the whole file where they met the table."""
-    read = lines(
-        orders._json_lines(
-            written(tmp_path, b'{"Part": "P\xff"}\n{"Part": "P\\ud800"}\n{"Part": "P\\u00e9"}\n'),
-            COMMA,
-        )
-    )
-    assert [str(problem).split(":")[0] for _, problem, _ in read] == [
-        "unreadable",
-        "unreadable",
-        "None",
-    ]
-    assert read[2][2] == {"Part": "Pé"}
-
-
-def test_json_columns_are_listed_as_spelled(tmp_path: Path) -> None:
-    """All lines count, not only the first."""
-    path = written(tmp_path, '{"Order No": 1}\n{"Unit Price": 2}\n', "orders.jsonl")
-    assert LocalOrderFiles().describe(source(format="jsonl"), path).column_names == (
-        "Order No",
-        "Unit Price",
-    )
-
-
-def test_parquet_columns_become_text(tmp_path: Path) -> None:
-    """Whole numbers have no fraction, times no empty microseconds, bytes are text, nothing stays
-    nothing.
-    """
-    table = pa.table(
-        {
-            "Customer ID": pa.array([12346.0, None]),
-            "Price": pa.array([Decimal("2.50"), None], pa.decimal128(8, 2)),
-            "Date": pa.array([datetime(2022, 1, 5, 8, 26), datetime(2022, 1, 5, 8, 26, 1, 120000)]),
-            "Day": pa.array([date(2022, 1, 5), None]),
-            "Part": pa.array(["P1", "P2"]).dictionary_encode(),
-            "Bytes": pa.array([b"P\xc3\xa9", None]),
-        }
-    )
-    pq.write_table(table, tmp_path / "orders.parquet")
-    assert lines(orders._parquet_lines(str(tmp_path / "orders.parquet"), COMMA)) == [
-        (
-            1,
-            None,
-            {
-                "Customer_ID": "12346",
-                "Price": "2.50",
-                "Date": "2022-01-05 08:26:00",
-                "Day": "2022-01-05",
-                "Part": "P1",
-                "Bytes": "Pé",
-            },
-        ),
-        (
-            2,
-            None,
-            {
-                "Customer_ID": None,
-                "Price": None,
-                "Date": "2022-01-05 08:26:01.120000",
-                "Day": None,
-                "Part": "P2",
-                "Bytes": None,
-            },
-        ),
-    ]
-
-
-def test_large_whole_doubles_keep_all_their_digits(tmp_path: Path) -> None:
-    """A 13-digit part number that was kept as double has the same text as in a CSV; a fraction
-    stays one.
-    """
-    pq.write_table(
-        pa.table({"Part": pa.array([4006381333931.0, 1e10, 0.5, None])}),
-        tmp_path / "orders.parquet",
-    )
-    read = [
-        values["Part"]
-        for _, _, values in lines(orders._parquet_lines(str(tmp_path / "orders.parquet"), COMMA))
-    ]
-    assert read == ["4006381333931", "10000000000", "0.5", None]
-
-
-def test_alike_json_names_keep_their_column_in_later_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two names that become one are told apart in the same way in every batch of a file."""
-    monkeypatch.setattr(orders, "BATCH_LINES", 1)
-    (tmp_path / "orders.jsonl").write_text(
-        '{"a b": "1", "a_b": "2"}\n{"a_b": "3"}\n', encoding="utf-8"
-    )
-    read = [
-        values for _, _, values in lines(orders._json_lines(str(tmp_path / "orders.jsonl"), COMMA))
-    ]
-    assert [row.get("a_b_2") for row in read] == ["2", "3"]
-
-
-def test_long_files_come_in_batches_with_rising_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No line is lost or numbered twice where one batch ends."""
-    monkeypatch.setattr(orders, "BATCH_LINES", 2)
-    path = written(tmp_path, "Order\n" + "".join(f"O{n}\n" for n in range(5)))
-    assert [number for number, _, _ in lines(orders._csv_lines(path, COMMA))] == [2, 3, 4, 5, 6]
-    json_path = written(tmp_path, "".join(f'{{"Order": {n}}}\n' for n in range(5)), "orders.jsonl")
-    assert [number for number, _, _ in lines(orders._json_lines(json_path, COMMA))] == [
-        1,
-        2,
-        3,
-        4,
-        5,
-    ]
-
-
-@pytest.mark.parametrize(
-    ("content", "others", "told"),
-    [
-        (b"", {}, "line 1 has no column names; the file is empty or not a CSV"),
-        (b"\n\n", {}, "line 1 has no column names"),
-        (b"", {"format": "jsonl"}, "no line holds a JSON object; check the format of source shop"),
-        (b"", {"format": "parquet"}, "not a readable Parquet file"),
-        (b"Order,Part\n", {"format": "parquet"}, "not a readable Parquet file"),
-        (
-            b"\x00\x01O",
-            {"csv": {"encoding": "utf-16"}},
-            "line 1: .* check encoding, delimiter and quote sign of source shop",
-        ),
-    ],
-)
-def test_a_file_without_lines_to_take_in_is_refused(
-    tmp_path: Path, content: bytes, others: dict[str, Any], told: str
-) -> None:
-    """The error names the file and what to look at."""
-    path = written(tmp_path, content)
-    with pytest.raises(UnreadableFile, match=told) as refused:
-        LocalOrderFiles().describe(source(**others), path)
-    assert str(refused.value).startswith(path)
-
-
-def test_a_header_that_is_one_endless_field_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A quote that opens in the header swallows the file."""
-    monkeypatch.setattr(orders, "FIELD_LIMIT", 20)
-    with pytest.raises(UnreadableFile, match="line 1: field larger than field limit"):
-        LocalOrderFiles().describe(
-            source(), written(tmp_path, '"Order,Part\nO1,P1\nO2,P2\nO3,P3\n')
-        )
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -333,13 +70,276 @@ def test_paths_are_what_the_glob_finds_in_order(tmp_path: Path) -> None:
     assert LocalOrderFiles().paths(source(files=str(tmp_path / "*.csv"))) == [found[1], found[0]]
 
 
-def test_what_a_worker_could_not_read_is_told_without_its_stack_trace() -> None:
-    """Spark hands an error on as text; other errors pass as they are."""
-    trace = (
-        'Traceback:\n  File "x.py"\nresources.orders.UnreadableFile: a.csv: line 3: broken\n\n\tat'
-        " org.apache.spark"
+ODD_FOLDERS = [
+    "with blanks",
+    "Bestellungen für Köln",
+    "[2024] orders",
+    "what? all*",
+    'A & B "quoted"',
+    "it's",
+    "a#b%20c",
+    "~backup",
+    "注文",
+]
+
+
+@pytest.mark.parametrize("folder", ODD_FOLDERS)
+def test_a_folder_may_be_called_anything(tmp_path: Path, folder: str) -> None:
+    """A wildcard sign in the name of a folder that is there is no wildcard; below it patterns
+    work.
+    """
+    path = written(tmp_path / folder / "2024", "Order\nO1\n", "jan [1].csv")
+    written(tmp_path / "2 orders" / "2024", "Order\nO1\n", "jan [1].csv")
+    for pattern in ("*/*.csv", "**/*.csv", "2024/jan*.csv", "2024/jan [1].csv"):
+        shop = source(files=str(tmp_path / folder / pattern))
+        assert LocalOrderFiles().paths(shop) == [path]
+        described = LocalOrderFiles().describe(shop, path)
+        assert described.column_names == ("Order",)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "root", "name"),
+    [
+        ("*.csv", "", "a.csv"),
+        ("a.csv", "", "a.csv"),
+        ("**/*.csv", "", "a.csv"),
+        ("year=*/*.csv", "", "year=2024/b.csv"),
+        ("year=2024/*.csv", "year=2024", "b.csv"),
+        ("year=2024/month=*/*.csv", "year=2024", "month=01/c.csv"),
+    ],
+)
+def test_a_file_is_called_by_its_path_below_the_first_wildcard(
+    tmp_path: Path, pattern: str, root: str, name: str
+) -> None:
+    """In a flat folder that is its name."""
+    for file in ("a.csv", "year=2024/b.csv", "year=2024/month=01/c.csv"):
+        written(tmp_path, "Order\n", file)
+    shop = source(files=str(tmp_path / pattern))
+    assert root_of(str(shop.files)) == tmp_path / root
+    assert file_name(shop, LocalOrderFiles().paths(shop)[0]) == name
+
+
+def test_links_lead_to_a_file_once(tmp_path: Path) -> None:
+    """A link beside its target, a link to a folder above, and one that leads nowhere change
+    nothing.
+    """
+    path = written(tmp_path / "orders", "Order\n", "a.csv")
+    (tmp_path / "orders" / "latest.csv").symlink_to("a.csv")
+    (tmp_path / "orders" / "up").symlink_to(tmp_path / "orders", target_is_directory=True)
+    (tmp_path / "orders" / "broken.csv").symlink_to("gone.csv")
+    (tmp_path / "linked").symlink_to(tmp_path / "orders", target_is_directory=True)
+    assert matching(str(tmp_path / "orders" / "**" / "*.csv")) == [path]
+    (found,) = matching(str(tmp_path / "linked" / "*.csv"))
+    assert found == str(tmp_path / "linked" / "a.csv")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "~$orders.csv",
+        "orders.csv.tmp",
+        "orders.csv.part",
+        "orders.csv.crdownload",
+        "orders.csv.lock",
+        "orders.csv.filepart",
+        "orders.csv~",
+        ".~lock.orders.csv#",
+        ".orders.csv.swp",
+        "_SUCCESS",
+        "_temporary/0/orders.csv",
+    ],
+)
+def test_unfinished_names_are_passed_over_and_told(tmp_path: Path, name: str) -> None:
+    """Locks and files that programs write to under another name are no deliveries."""
+    good = written(tmp_path, "Order\n")
+    bad = written(tmp_path, "Order\n", name)
+    for pattern in ("*", "**/*"):
+        shop = source(files=str(tmp_path / pattern), delivery={"settle_seconds": 0})
+        landed = LocalOrderFiles().landed(shop)
+        assert landed.paths == LocalOrderFiles().paths(shop) == [good]
+        assert set(landed.waiting) <= {bad}
+
+
+@pytest.mark.parametrize("pattern", ["*.part", "orders.tmp", "**/*.lock"])
+def test_an_ending_that_the_pattern_names_is_meant(tmp_path: Path, pattern: str) -> None:
+    """Whoever writes *.part wants these files."""
+    path = written(tmp_path, "Order\n", f"orders.{pattern[-4:].strip('.')}")
+    assert LocalOrderFiles().paths(source(files=str(tmp_path / pattern))) == [path]
+
+
+def test_a_file_that_is_being_written_waits(tmp_path: Path) -> None:
+    """A young file is looked at twice, an old one is taken at once, and so is one whose time lies
+    ahead of the clock, when it stays as it is.
+    """
+    growing = written(tmp_path, "Order\n", "growing.csv")
+    still = written(tmp_path, "Order\n", "still.csv")
+    ahead = written(tmp_path, "Order\n", "ahead.csv")
+    old = written(tmp_path, "Order\n", "old.csv")
+    os.utime(ahead, (time.time() + 3600, time.time() + 3600))
+    os.utime(old, (time.time() - 3600, time.time() - 3600))
+    shop = source(files=str(tmp_path / "*.csv"), delivery={"settle_seconds": 0.4})
+
+    def write() -> None:
+        time.sleep(0.15)
+        written(tmp_path, "Order\nO1\n", "growing.csv")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    landed = LocalOrderFiles().landed(shop)
+    writer.join()
+    assert landed.paths == [ahead, old, still]
+    assert landed.waiting == {growing: "it is still being written"}
+
+
+def test_old_files_are_not_waited_for(tmp_path: Path) -> None:
+    """An hour of settling costs nothing where files are older."""
+    old = written(tmp_path, "Order\n")
+    os.utime(old, (1e9, 1e9))
+    shop = source(files=str(tmp_path / "*.csv"), delivery={"settle_seconds": 3600})
+    assert LocalOrderFiles().landed(shop).paths == [old]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("2\n", 2), ("rows=2", 2), ("orders.csv has 2 rows, again 2", 2), ("\ufeff 12 ", 12)],
+)
+def test_the_number_of_lines_is_read_from_the_file_beside(
+    tmp_path: Path, text: str, count: int
+) -> None:
+    """One whole number, whatever stands around it."""
+    path = written(tmp_path, "Order\nO1\nO2\n")
+    written(tmp_path, text, "orders.csv.count")
+    shop = source(files=str(tmp_path / "*"), delivery={"row_count_files": "{name}.count"})
+    assert LocalOrderFiles().row_count(shop, path) == count
+    assert LocalOrderFiles().paths(shop) == [path]
+
+
+@pytest.mark.parametrize("text", ["", "no number", "2 of 3", "1.5"])
+def test_a_number_of_lines_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    """The message names the file beside and shows what is in it."""
+    path = written(tmp_path, "Order\nO1\n")
+    written(tmp_path, text, "orders.ctl")
+    shop = source(files=str(tmp_path / "*.csv"), delivery={"row_count_files": "{stem}.ctl"})
+    with pytest.raises(UnreadableFile, match=r"orders\.ctl: one whole number is expected"):
+        LocalOrderFiles().row_count(shop, path)
+
+
+def test_a_delivery_without_its_file_beside_waits(tmp_path: Path) -> None:
+    """That file is often what says that a delivery is whole."""
+    path = written(tmp_path, "Order\nO1\n")
+    delivery = {"row_count_files": "{name}.count", "settle_seconds": 0}
+    shop = source(files=str(tmp_path / "*.csv"), delivery=delivery)
+    landed = LocalOrderFiles().landed(shop)
+    assert (landed.paths, landed.waiting) == (
+        [],
+        {path: "orders.csv.count is not beside it yet"},
     )
-    with pytest.raises(UnreadableFile, match=r"^a\.csv: line 3: broken$"), reading_errors():
-        raise RuntimeError(trace)
-    with pytest.raises(RuntimeError, match="something else"), reading_errors():
-        raise RuntimeError("something else")
+    written(tmp_path, "1", "orders.csv.count")
+    assert LocalOrderFiles().landed(shop).paths == [path]
+
+
+def test_a_checksum_is_compared(tmp_path: Path) -> None:
+    """As sha256sum writes it, for one file or several; another content is refused, and so is no
+    checksum.
+    """
+    path = written(tmp_path, "Order\nO1\n")
+    right, wrong = (hashlib.sha256(text).hexdigest() for text in (b"Order\nO1\n", b"other"))
+    shop = source(files=str(tmp_path / "*"), delivery={"checksum_files": "{name}.sha256"})
+    for text in (right.upper(), f"{right}  orders.csv", f"{wrong}  a.csv\n{right} *orders.csv"):
+        written(tmp_path, text, "orders.csv.sha256")
+        assert LocalOrderFiles().describe(shop, path).content_hash == right
+    written(tmp_path, f"{wrong}  orders.csv\n{right}  b.csv", "orders.csv.sha256")
+    with pytest.raises(UnreadableFile, match=f"its SHA-256 is {right}, and orders.csv.sha256"):
+        LocalOrderFiles().describe(shop, path)
+    written(tmp_path, "d41d8cd98f00b204e9800998ecf8427e", "orders.csv.sha256")
+    with pytest.raises(UnreadableFile, match="no SHA-256"):
+        LocalOrderFiles().describe(shop, path)
+
+
+def test_the_beginning_of_a_file_has_a_hash(tmp_path: Path) -> None:
+    """That of the file before it grew."""
+    path = written(tmp_path, b"Order\nO1\nO2\n")
+    files = LocalOrderFiles()
+    assert files.hash_of_beginning(path, 9) == hashlib.sha256(b"Order\nO1\n").hexdigest()
+    assert files.hash_of_beginning(path, 0) == hashlib.sha256(b"").hexdigest()
+
+
+SALES = {
+    "order_id": "OrderNo",
+    "part_number": "SKU",
+    "order_date": "Date",
+    "quantity": "Qty",
+    "unit_price": "Price",
+    "customer_id": "Customer",
+}
+
+
+def with_headers(tmp_path: Path, **others: Any) -> Source:
+    """Lines and headers of orders in two folders."""
+    return source(
+        columns=SALES,
+        files=str(tmp_path / "lines" / "*.csv"),
+        header={"files": str(tmp_path / "headers" / "*.csv"), "key": {"OrderNo": "Number"}},
+        **others,
+    )
+
+
+def joined(shop: Source, path: str) -> list[tuple[int, str | None, dict[str, str | None]]]:
+    """Line number, problem and values of every line with its header's columns."""
+    read = Headers.read(shop, header_paths(shop)).lines(path, None)
+    return [
+        (number, problem, {name: column[at] for name, column in values.items()})
+        for numbers, problems, _, values in read
+        for at, (number, problem) in enumerate(zip(numbers, problems, strict=True))
+    ]
+
+
+def test_lines_get_the_columns_of_their_headers(tmp_path: Path) -> None:
+    """By key, from all header files; a column of both is told apart; a header without lines is
+    none.
+    """
+    written(tmp_path, "Number,Date,Customer,Status\nA1,2024-01-05,K1,open\n", "headers/1.csv")
+    written(tmp_path, "Title\nNumber,Date,Customer\nA2 ,2024-02-07,K2\nA3,,\n", "headers/2.csv")
+    lines = "OrderNo,SKU,Qty,Price,Status\nA1,P1,2,1.5,new\n A2,P2,3,2.5,new\nA1,P3,1,1,old\n"
+    path = written(tmp_path, lines, "lines/a.csv")
+    shop = with_headers(tmp_path)
+    own = ("OrderNo", "SKU", "Qty", "Price", "Status")
+    columns = LocalOrderFiles().describe(shop, path).column_names
+    assert columns == (*own, "Date", "Customer", "header.Status")
+    found = joined(shop, path)
+    assert [(n, row["Date"], row["Customer"], row["header_Status"]) for n, _, row in found] == [
+        (2, "2024-01-05", "K1", "open"),
+        (3, "2024-02-07", "K2", None),
+        (4, "2024-01-05", "K1", "open"),
+    ]
+    assert {problem for _, problem, _ in found} == {None}
+
+
+def test_a_line_without_one_header_has_its_problem(tmp_path: Path) -> None:
+    """None, an empty key, or two that differ; the same header twice is one."""
+    headers = "Number,Date,Customer\nA1,2024-01-05,K1\nA1,2024-01-05,K1\nA2,2024-01-06,K2\n"
+    written(tmp_path, headers, "headers/1.csv")
+    written(tmp_path, "Number,Date,Customer\nA2,2024-01-09,K2\n", "headers/2.csv")
+    lines = "OrderNo,SKU,Qty,Price\nA1,P1,2,1\nA2,P2,3,2\nA9,P3,1,1\n,P4,1,1\nA1,P5\n"
+    path = written(tmp_path, lines, "lines/a.csv")
+    assert [problem for _, problem, _ in joined(with_headers(tmp_path), path)] == [
+        None,
+        "order_header_ambiguous",
+        "order_header_missing",
+        "order_header_missing",
+        "unreadable: 2 fields where the header has 4",
+    ]
+
+
+def test_headers_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    """No file, no key column, or a mapped column in neither of the two."""
+    path = written(tmp_path, "OrderNo,SKU,Qty,Price\nA1,P1,2,1\n", "lines/a.csv")
+    shop, files = with_headers(tmp_path), LocalOrderFiles()
+    with pytest.raises(UnreadableFile, match=r"no such file; sources\.shop\.header\.files"):
+        files.describe(shop, path)
+    written(tmp_path, "No,Date\nA1,2024-01-05\n", "headers/1.csv")
+    with pytest.raises(UnreadableFile, match=r"headers/1\.csv: no line .*\(Number\)"):
+        files.describe(shop, path)
+    written(tmp_path, "Number,Day\nA1,2024-01-05\n", "headers/1.csv")
+    with pytest.raises(UnreadableFile, match=r"lines/a\.csv: no column Date"):
+        files.describe(shop, path)

@@ -245,7 +245,8 @@ class Decided:
 def decided(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Decided:
     made = Decided(settings)
     monkeypatch.setattr(training.promotion, "decide", made.verdicts)
-    monkeypatch.setattr(training.evaluation, "part_losses", lambda *args: FakeFrame([]))
+    for losses in ("part_losses", "month_losses"):
+        monkeypatch.setattr(training.evaluation, losses, lambda *args: FakeFrame([]))
     monkeypatch.setattr(
         training,
         "plots",

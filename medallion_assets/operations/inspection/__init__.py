@@ -1,0 +1,1 @@
+"""What a file of order lines holds, and the configuration that would read it."""
