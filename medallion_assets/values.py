@@ -93,7 +93,7 @@ MONTH_NAMES = (
     "nov november novembre noviembre",
     "dec december dezember dez décembre decembre déc diciembre dic dicembre",
 )
-_MONTHS = {name: n for n, names in enumerate(MONTH_NAMES, 1) for name in names.split()}
+MONTHS = {name: n for n, names in enumerate(MONTH_NAMES, 1) for name in names.split()}
 _LARGEST = Decimal(10) ** 18
 _MILLIONTH = Decimal("0.000001")
 _SERIAL_EPOCH = datetime(1899, 12, 30)  # Excel's day 0
@@ -343,7 +343,7 @@ def _local(fields: Mapping[str, str], has_names: bool, time_zone: str | None) ->
     year = int(fields["y"])
     if len(fields["y"]) == 2:
         year += 2000 if year < PIVOT else 1900
-    month = int(fields.get("M", "1")) if not has_names else _MONTHS.get(fields["M"].lower())
+    month = int(fields.get("M", "1")) if not has_names else MONTHS.get(fields["M"].lower())
     if month is None:
         return None
     hour = int(fields.get("H", "0"))

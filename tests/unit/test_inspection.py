@@ -128,6 +128,13 @@ def test_a_file_without_names_is_asked_for_its_header(tmp_path: Path) -> None:
         ("yyyyMMdd", ["20240113", "20240214", "20240328"]),
         ("M/d/yyyy h:mm a", ["1/13/2024 9:05 AM", "2/14/2024 11:00 PM", "3/28/2024 1:15 PM"]),
         ("yyyy-MM-dd HH:mm:ss XX", [f"2024-0{m}-13 22:15:00 -0500" for m in (1, 2, 3)]),
+        (
+            "MMM d, yyyy h:mm:ss a z",
+            [f"{day}, 2024 1:05:09 AM PST" for day in ("Jan 3", "Feb 14", "Mar 28")],
+        ),
+        ("d. MMMM yyyy", ["3. Januar 2024", "14. Februar 2024", "28. März 2024"]),
+        ("dd MMM yyyy", ["13 ENE 2024", "14 FEB 2024", "28 MAR 2024"]),
+        ("dd-MMMM-yy", ["13-janv.-24", "14-févr.-24", "28-mars-24"]),
         ("MMM d, yyyy", ["Jan 3, 2024", "Feb 14, 2024", "Mar 28, 2024"]),
         ("dd.MM.yy", ["13.01.24", "14.02.24", "28.03.24"]),
         ("yyyy-MM", ["2024-01", "2024-02", "2024-03"]),
@@ -274,6 +281,35 @@ def test_what_only_values_say_is_asked(tmp_path: Path) -> None:
     assert source["columns"] == {"part_number": "x", "order_date": "y", "quantity": "z"}
     assert {"columns.part_number", "columns.order_date", "columns.quantity"} <= set(asked(proposal))
     assert not proposal.open_questions
+
+
+@pytest.mark.parametrize(
+    ("texts", "pattern"),
+    [
+        (["20240113", "20240214", "20240328"], "yyyyMMdd"),
+        (["1705104000000", "1707868800000", "1711584000000"], "epoch_milliseconds"),
+    ],
+)
+def test_numbers_that_can_only_be_dates_are_taken_and_asked(
+    tmp_path: Path, texts: list[str], pattern: str
+) -> None:
+    """Without a name that says so: all of them are days of recent years."""
+    lines = [f"P-{n},{text},{n}" for n, text in enumerate(texts, 1)]
+    proposal, source = inspected(tmp_path, "\n".join(["Part,x,Qty", *lines]))
+    read_by = source.get("date_formats", ["yyyyMMdd"])
+    assert (source["columns"]["order_date"], read_by) == ("x", [pattern])
+    assert "columns.order_date" in asked(proposal)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [["20240113", "20241301"], ["10240113", "10240214"], ["4006381333931", "4006381333948"]],
+)
+def test_numbers_that_only_look_like_dates_are_none(tmp_path: Path, texts: list[str]) -> None:
+    """One that is no day, years long gone, article numbers of thirteen digits."""
+    lines = [f"P-{n},{text},{n}" for n, text in enumerate(texts, 1)]
+    proposal, _ = inspected(tmp_path, "\n".join(["Part,x,Qty", *lines]))
+    assert open_keys(proposal) == ["columns.order_date"]
 
 
 def test_two_columns_that_could_be_the_quantity_are_not_guessed(tmp_path: Path) -> None:

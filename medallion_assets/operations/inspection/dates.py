@@ -12,44 +12,28 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
-MONTH_NAMES = {
-    name: number
-    for number, names in enumerate(
-        (
-            ("jan", "january"),
-            ("feb", "february"),
-            ("mar", "march"),
-            ("apr", "april"),
-            ("may",),
-            ("jun", "june"),
-            ("jul", "july"),
-            ("aug", "august"),
-            ("sep", "september"),
-            ("oct", "october"),
-            ("nov", "november"),
-            ("dec", "december"),
-        ),
-        start=1,
-    )
-    for name in names
-}
+from medallion_assets.values import MONTHS
+
 # Order of the three numbers of a date, the likeliest first.
 ORDERS = ("ymd", "dmy", "mdy")
 EXCEL_EPOCH = date(1899, 12, 30)
 OLDEST_YEAR = 1970
+_NAME = r"[^\W\d_]{3,10}\.?"
 _TIME = (
     r"(?:(?P<gap>T| T|,? +)(?P<hour>\d{1,2}):(?P<minute>\d{2})(?P<second>:\d{2})?"
     r"(?P<fraction>\.\d{1,9})?(?P<half> ?[AaPp]\.?[Mm]\.?)?)?"
-    r"(?P<zone> ?(?:Z|UTC|GMT|[+-]\d{2}:\d{2}|[+-]\d{4}|[+-]\d{2}))?"
+    r"(?P<zone> ?(?:Z|UTC|GMT|[+-]\d{2}:\d{2}|[+-]\d{4}|[+-]\d{2}"
+    r"|(?<=[\dMm.] )[A-Z]{3,4}))?"
 )
 _THREE = re.compile(
-    r"(?P<a>\d{1,4})(?P<one>[-/.]| |\. )(?P<b>\d{1,2}|[A-Za-z]{3,9})(?P<two>[-/.]| |\. |, )"
+    r"(?P<a>\d{1,4})(?P<one>[-/.]| |\. )(?P<b>\d{1,2}|" + _NAME + r")(?P<two>[-/.]| |\. |, )"
     rf"(?P<c>\d{{1,4}}){_TIME}"
 )
 _NAMED_FIRST = re.compile(
-    r"(?P<a>[A-Za-z]{3,9})(?P<one>[-/. ])(?P<b>\d{1,2})(?P<two>, |[-/. ])(?P<c>\d{4}|\d{2})" + _TIME
+    rf"(?P<a>{_NAME})(?P<one>[-/. ])(?P<b>\d{{1,2}})(?P<two>, |[-/. ])(?P<c>\d{{4}}|\d{{2}})"
+    + _TIME
 )
-_TWO = re.compile(r"(?P<a>\d{4}|\d{1,2}|[A-Za-z]{3,9})(?P<one>[-/. ])(?P<b>\d{4}|\d{1,2})")
+_TWO = re.compile(rf"(?P<a>\d{{4}}|\d{{1,2}}|{_NAME})(?P<one>[-/. ])(?P<b>\d{{4}}|\d{{1,2}})")
 _DIGITS = re.compile(r"\d{6}|\d{8}|\d{12}|\d{14}")
 _NUMBER = re.compile(r"\d{5}(?:\.\d+)?|\d{10}|\d{13}")
 
@@ -163,13 +147,15 @@ def _shape(text: str, with_numbers: bool, is_excel: bool) -> Shape | None:
         zone_form = "" if zone is None else re.sub(r"[+-]", "+", re.sub(r"\d", "9", zone))
         # Z and +00:00 are read by one pattern; with and without a blank before it are not.
         zone_form = zone_form.replace("Z", "+99:99") if zone_form.strip() == "Z" else zone_form
+        if _is_zone_name(zone):
+            zone_form = " z"
         long_year = str(len(found["c"]) > 2)
         parts = (kinds, found["one"], found["two"], long_year, time, zone_form)
         return Shape("date", "|".join(parts))
     if found := _TWO.fullmatch(text):
         a, b = found["a"], found["b"]
         if a[0].isalpha():
-            return Shape("month", f"t{found['one']}{len(b)}") if a.lower() in MONTH_NAMES else None
+            return Shape("month", f"t{found['one']}{len(b)}") if _month(a) else None
         if {len(a), len(b)} <= {1, 2} or (len(a) == 4) == (len(b) == 4):
             return None
         # 1.2024 may be a number, and so may 2024.1.
@@ -187,10 +173,18 @@ def _is_date_like(a: str, b: str, c: str) -> bool:
     """A year of two or four digits at one end, numbers of one or two elsewhere."""
     if any(part.isdigit() and len(part) == 3 for part in (a, c)) or len(a) == len(c) == 4:
         return False
-    names = [part for part in (a, b) if part.isalpha()]
-    if any(name.lower() not in MONTH_NAMES for name in names):
+    if any(_month(part) is None for part in (a, b) if part[0].isalpha()):
         return False
     return not (a.isdigit() and b.isdigit() and len(a) == 1 and len(c) == 1)
+
+
+def _month(name: str) -> int | None:
+    return MONTHS.get(name.lower().rstrip("."))
+
+
+def _is_zone_name(zone: str | None) -> bool:
+    """PST and the like: a name, which says no offset that everybody agrees on."""
+    return zone is not None and zone.strip().isalpha() and zone.strip() not in ("Z", "UTC", "GMT")
 
 
 def _zone(text: str) -> str | None:
@@ -256,7 +250,7 @@ def _month_ways(texts: Sequence[str], newest: int) -> Iterable[Reading]:
             return
         a, b, separator = found["a"], found["b"], found["one"]
         if a[0].isalpha():
-            month, year = MONTH_NAMES[a.lower()], int(b) + (2000 if len(b) == 2 else 0)
+            month, year = _month(a) or 0, int(b) + (2000 if len(b) == 2 else 0)
             pattern = f"{_month_letters([a])}{separator}{'y' * len(b)}"
         elif len(a) == 4:
             year, month, pattern = int(a), int(b), f"yyyy{separator}{'M' * 2}"
@@ -277,9 +271,9 @@ def _month_ways(texts: Sequence[str], newest: int) -> Iterable[Reading]:
 def _date_ways(texts: Sequence[str], newest: int) -> list[Reading]:
     matches = {text: found for text in texts if (found := _match(text))}
     first = matches[texts[0]]
-    if first["a"].isalpha():
+    if first["a"][0].isalpha():
         orders: tuple[str, ...] = ("mdy",)
-    elif first["b"].isalpha():
+    elif first["b"][0].isalpha():
         orders = ("dmy",) if len(first["a"]) < 3 else ("ymd",)
     elif len(first["a"]) == 4:
         orders = ("ymd", "ydm")
@@ -290,7 +284,7 @@ def _date_ways(texts: Sequence[str], newest: int) -> list[Reading]:
     # can stand at the end.
     if len(first["a"]) == 4:
         return ways[:1]
-    if not ways and len(first["a"]) == len(first["c"]) == 2 and not first["b"].isalpha():
+    if not ways and len(first["a"]) == len(first["c"]) == 2 and not first["b"][0].isalpha():
         ways = [way for order in ("ymd",) if (way := _in_order(order, matches, newest))]
     if len(ways) == 2 and ways[0].days == ways[1].days:
         return ways[:1]
@@ -304,11 +298,7 @@ def _in_order(order: str, matches: Mapping[str, re.Match[str]], newest: int) -> 
         by_name = dict(zip(order, (found["a"], found["b"], found["c"]), strict=True))
         for name, part in by_name.items():
             parts[name].append(part)
-        month = (
-            MONTH_NAMES.get(by_name["m"].lower(), 0)
-            if by_name["m"].isalpha()
-            else int(by_name["m"])
-        )
+        month = _month(by_name["m"]) or 0 if by_name["m"][0].isalpha() else int(by_name["m"])
         year = int(by_name["y"]) + (2000 if len(by_name["y"]) == 2 else 0)
         day = _day(year, month, int(by_name["d"]))
         if day is None or not _is_plausible(day, newest) or not _is_time(found):
@@ -320,7 +310,7 @@ def _in_order(order: str, matches: Mapping[str, re.Match[str]], newest: int) -> 
     is_short = any(len(part) == 1 for part in (*parts["m"], *parts["d"]))
     letters = {
         "y": "y" * len(parts["y"][0]),
-        "m": "M" if is_short and parts["m"][0].isdigit() else _month_letters(parts["m"]),
+        "m": "M" if is_short and parts["m"][0][0].isdigit() else _month_letters(parts["m"]),
         "d": "d" if is_short else "dd",
     }
     sample = list(matches.values())
@@ -330,8 +320,8 @@ def _in_order(order: str, matches: Mapping[str, re.Match[str]], newest: int) -> 
 
 
 def _month_letters(parts: Sequence[str]) -> str:
-    if parts[0].isalpha():
-        return "MMMM" if any(len(part) > 3 for part in parts) else "MMM"
+    if parts[0][0].isalpha():
+        return "MMMM" if any(len(part.rstrip(".")) > 3 for part in parts) else "MMM"
     return "M" if any(len(part) == 1 for part in parts) else "MM"
 
 
@@ -350,7 +340,9 @@ def _time_pattern(matches: Sequence[re.Match[str]]) -> str:
     zone = first["zone"]
     if zone:
         blank = " " if zone.startswith(" ") else ""
-        if zone.strip() in ("UTC", "GMT"):
+        if _is_zone_name(zone):
+            pattern += f"{blank}z"
+        elif zone.strip() in ("UTC", "GMT"):
             pattern += f"{blank}'{zone.strip()}'"
         else:
             is_long = any(":" in found["zone"] or "Z" in found["zone"] for found in matches)

@@ -28,6 +28,8 @@ from medallion_assets.operations.inspection.numbers import (
 
 DATE_SHARE = 0.8
 NUMBER_SHARE = 0.8
+# Notations of dates by digits alone that hardly any other numbers fit: all of them would have to.
+SURE_NUMBERS = ("yyyyMMdd", "epoch_milliseconds")
 MISSING_WORDS = frozenset(
     (
         "na",
@@ -175,6 +177,8 @@ def described(name: str, values: pd.Series, today: date, is_typed: bool, is_exce
     filled = sum(counts.values())
     name_says_date = named_score(name, "order_date") > 0
     dates = date_notation(texts, today, name_says_date, is_excel)
+    if not dates.readings and not any(named_score(name, other) for other in NAMES):
+        dates = _dates_of_numbers(texts, today) or dates
     read = filled - sum(counts[text] for text in dates.unread)
     numbers = [text for text in texts if is_number(text)]
     if not filled:
@@ -187,6 +191,18 @@ def described(name: str, values: pd.Series, today: date, is_typed: bool, is_exce
     else:
         kind = "text"
     return Column(name, kind, counts, len(values), missing_words, dates, is_typed)
+
+
+def _dates_of_numbers(texts: Sequence[str], today: date) -> DateNotation | None:
+    """The notation of whole numbers that nothing but a date explains: all are days written without
+    signs, or milliseconds; None for any others.
+    """
+    if len(texts) < 2 or not all(text.isascii() and text.isdigit() for text in texts):
+        return None
+    found = date_notation(texts, today, with_numbers=True)
+    is_sure = len(found.patterns) == 1 and found.patterns[0].startswith(SURE_NUMBERS)
+    is_recent = all(1990 <= day.year <= today.year + 1 for day in found.days.values())
+    return found if is_sure and is_recent and not found.unread else None
 
 
 def named_score(name: str, canonical: str) -> float:

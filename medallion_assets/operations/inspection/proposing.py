@@ -542,7 +542,7 @@ def _ask_dates(source: SourceProposal) -> None:
     if any(pattern.startswith("epoch") for pattern in source.dates.patterns):
         source.ask(
             "time_zone",
-            "the dates are seconds since 1970 in UTC. In which time zone do your months begin?"
+            "the dates count the time since 1970 in UTC. In which time zone do your months begin?"
             " Write for instance Europe/Berlin, or UTC",
             is_open=True,
         )
