@@ -80,18 +80,18 @@ _CURRENCY = rf"(?:(?i:{_CURRENCIES})\.?|{_SIGNS})"
 # A year of two digits lies between 1970 and 2069, as POSIX has it.
 PIVOT = 70
 MONTH_NAMES = (
-    "jan january januar janvier enero ene gennaio gen januari jän jänner",
-    "feb february februar février fevrier févr fevr febrero febbraio februari",
-    "mar march märz mär mrz mars marzo maart mrt",
-    "apr april avril avr abril abr aprile",
-    "may mai mayo maggio mag mei",
-    "jun june juni juin junio giugno giu",
-    "jul july juli juillet juil julio luglio lug",
-    "aug august août aout agosto ago augustus",
-    "sep sept september septembre septiembre settembre set",
-    "oct october oktober okt octobre octubre ottobre ott",
-    "nov november novembre noviembre",
-    "dec december dezember dez décembre decembre déc diciembre dic dicembre",
+    "jan january januar janvier enero ene gennaio gen januari jän jänner janv janeiro sty stycznia",
+    "feb february februar février fevrier févr fevr febrero febbraio februari fev fevereiro lut lutego",
+    "mar march märz mär mrz mars marzo maart mrt março marco marca",
+    "apr april avril avr abril abr aprile kwi kwietnia",
+    "may mai mayo maggio mag mei maio maja",
+    "jun june juni juin junio giugno giu junho cze czerwca",
+    "jul july juli juillet juil julio luglio lug julho lip lipca",
+    "aug august août aout agosto ago augustus sie sierpnia",
+    "sep sept september septembre septiembre settembre set setembro wrz września",
+    "oct october oktober okt octobre octubre ottobre ott out outubro paź października",
+    "nov november novembre noviembre novembro lis listopada",
+    "dec december dezember dez décembre decembre déc diciembre dic dicembre dezembro gru grudnia",
 )
 MONTHS = {name: n for n, names in enumerate(MONTH_NAMES, 1) for name in names.split()}
 _LARGEST = Decimal(10) ** 18
