@@ -81,7 +81,7 @@ _CURRENCY = rf"(?:(?i:{_CURRENCIES})\.?|{_SIGNS})"
 PIVOT = 70
 MONTH_NAMES = (
     "jan january januar janvier enero ene gennaio gen januari jän jänner janv janeiro sty stycznia",
-    "feb february februar février fevrier févr fevr febrero febbraio februari fev fevereiro lut lutego",
+    "feb february februar février fevrier févr fevr febrero febbraio februari fev fevereiro lutego",
     "mar march märz mär mrz mars marzo maart mrt março marco marca",
     "apr april avril avr abril abr aprile kwi kwietnia",
     "may mai mayo maggio mag mei maio maja",
