@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pyspark.sql import Column
     from pyspark.sql.window import WindowSpec
 
@@ -84,6 +85,12 @@ def exact_sums_again(name: str) -> list[Column]:
 def total(name: str) -> Column:
     """The sum whose halves ``exact_sums`` gave, as a double."""
     return _joined(F.col(f"{name}_whole"), F.col(f"{name}_rest"), MANY_ROWS)
+
+
+def joined(sums: pd.DataFrame, name: str) -> pd.Series:
+    """The same as ``total`` of halves that left the engine, to the same bits."""
+    whole, rest = (sums[f"{name}_{half}"].astype(float) for half in ("whole", "rest"))
+    return whole * BASE + rest / MANY_ROWS.resolution
 
 
 def total_over(name: str, window: WindowSpec, scale: Scale = MANY_ROWS) -> Column:

@@ -44,7 +44,10 @@ def build_jobs(model_keys: Mapping[str, dg.AssetKey]) -> dict[str, Any]:
     )
     # Drift looks at errors of what was served, too: where those are made, it is made again.
     served = keys(
-        tables.DEMAND_FORECAST, tables.FORECAST_ACCURACY, tables.DEMAND_DRIFT
+        tables.DEMAND_FORECAST,
+        tables.DEMAND_FORECAST_TOTAL,
+        tables.FORECAST_ACCURACY,
+        tables.DEMAND_DRIFT,
     ) | dg.AssetSelection.assets(REPORT_KEY)
     decided = keys(tables.RETRAINING_DECISION)
     training = dg.AssetSelection.assets(*model_keys.values()) | keys(

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -96,7 +96,7 @@ class Reader:
         self._slices = slices
         self.deliveries = deliveries
 
-    def __call__(self, spec: TableSpec, only: Sequence[int] | None = None) -> DataFrame:
+    def __call__(self, spec: TableSpec, only: Collection[int] | None = None) -> DataFrame:
         """A declared input, of ``only`` these of its months; KeyError for another table."""
         declared = self._inputs[spec.id]
         months = None
@@ -113,9 +113,15 @@ class Reader:
             spec, months, version if (version := self._versions[spec.id]) >= 0 else None
         )
 
+    def as_it_stands(self, spec: TableSpec) -> DataFrame:
+        """The months to make as a table holds them now, for what is to stay in them. It is no
+        input: no month is due again because of it.
+        """
+        return self._lakehouse.read(spec, self._months)
+
     def stored(self, spec: TableSpec) -> set[int]:
-        """Months that a declared input holds."""
-        return {stored.yyyymm for stored in self._slices[spec.id]}
+        """Months of which a declared input holds rows."""
+        return {stored.yyyymm for stored in self._slices[spec.id] if stored.row_count}
 
     def shared(
         self, key: tuple[object, ...], build: Callable[[], DataFrame], is_first: bool

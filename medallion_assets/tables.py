@@ -751,6 +751,68 @@ DEMAND_FORECAST = TableSpec(
     ),
 )
 
+DEMAND_FORECAST_TOTAL = TableSpec(
+    layer="gold",
+    name="demand_forecast_total",
+    comment=(
+        "What is expected of all parts together and of each class, with deciles of the total:"
+        " deciles of parts do not add up. How wide they are is decided by the errors of past"
+        " totals, and how often past totals fell within them stands beside."
+    ),
+    grain="origin x vintage x segment x target month",
+    key=("yyyymm", "vintage", "segment_kind", "segment", "horizon"),
+    columns=(
+        _month("origin"),
+        _key("vintage", "INT", "vintage of gold.demand_forecast that is added up"),
+        _key("segment_kind", "STRING", "all, demand_class or abc_class"),
+        _key("segment", "STRING", "value of the segment; classes are as of the origin"),
+        _key("horizon", "INT", "months after the origin"),
+        _key("target_yyyymm", "INT", "month forecast"),
+        _key("part_count", "BIGINT", "parts added up"),
+        _key(
+            "forecast_qty",
+            "DOUBLE",
+            "expected demand, units: the sum of the parts' forecast_qty, which are means;"
+            " medians do not add up",
+        ),
+        *_deciles("the total"),
+        _key(
+            "method",
+            "STRING",
+            "what decided the width: joint_errors of past totals, or full_dependence of the"
+            " parts where no past total is known",
+        ),
+        Column(
+            "error_correlation",
+            "DOUBLE",
+            "mean correlation of the parts' errors that past totals show, 0 or more; NULL where"
+            " none is known",
+        ),
+        _key(
+            "target_month_count",
+            "INT",
+            "past target months that it was learned from; few make the interval wider",
+        ),
+        Column(
+            "coverage_80",
+            "DOUBLE",
+            "share of past totals, all horizons, within the q10 to q90 that they would have had"
+            " at their own origin; NULL where none had one",
+        ),
+        _key("origin_month_count", "INT", "past totals (origin x target month) it is a share of"),
+    ),
+    write="merge",
+    code_version="1",
+    owner=MODEL_OWNER,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+    constraints=(
+        Constraint("forecast_not_negative", "forecast_qty >= 0 AND q10 >= 0"),
+        Constraint("deciles_in_order", _IN_ORDER),
+        Constraint("method_known", "method IN ('joint_errors', 'full_dependence')"),
+    ),
+)
+
 FORECAST_ACCURACY = TableSpec(
     layer="gold",
     name="forecast_accuracy",
@@ -950,6 +1012,7 @@ TABLES: tuple[TableSpec, ...] = (
     MODEL_EVALUATION,
     CHAMPION,
     DEMAND_FORECAST,
+    DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
     DEMAND_DRIFT,
     RETRAINING_DECISION,

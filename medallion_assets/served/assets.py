@@ -1,6 +1,6 @@
 """What is published and how it did, as assets. Wiring only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 from pyspark.sql import DataFrame
@@ -9,7 +9,7 @@ from medallion_assets import plots
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.policies import retry_transient
 from medallion_assets.report.reporting import accuracy_pictures
-from medallion_assets.served import accuracy
+from medallion_assets.served import accuracy, totals
 from medallion_assets.served.publishing import Publication
 from medallion_assets.silver.assets import new_numbers
 from medallion_assets.slices import Input, Months, Reader
@@ -25,9 +25,11 @@ from medallion_assets.tables import (
     CHAMPION,
     DEMAND_FEATURES,
     DEMAND_FORECAST,
+    DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
+    ZOO_RESULT,
 )
 from resources.lakehouse import Lakehouse
 from resources.settings import Settings
@@ -37,7 +39,7 @@ from resources.tracking import Tracking
 def build_assets(
     settings: Settings, lakehouse_names: Mapping[str, str]
 ) -> list[dg.AssetsDefinition]:
-    """The served forecast and its accuracy."""
+    """The served forecast, its totals and its accuracy."""
 
     @dg.asset(
         **asset_options(
@@ -58,20 +60,30 @@ def build_assets(
         work = work_of(context, lakehouse, settings)
         with permission_to_supersede(context, work, DEMAND_FORECAST) as allow:
             outcome = Publication(work, tracking).run(requested, allow)
-        pictures = (
-            {"forecast": _served_picture(lakehouse, settings, max(outcome.slices))}
-            if outcome.slices
-            else {}
-        )
         details = {
             m: {"vintage": s.details["vintage"], "registry_version": s.details["registry_version"]}
             for m, s in outcome.slices.items()
         }
-        return report(context, DEMAND_FORECAST, requested, outcome, pictures, details)
+        return report(context, DEMAND_FORECAST, requested, outcome, by_month=details)
 
     horizon = settings.forecast.horizon
     return [
         demand_forecast,
+        table_asset(
+            DEMAND_FORECAST_TOTAL,
+            settings,
+            lakehouse_names[DEMAND_FORECAST_TOTAL.id],
+            [
+                Input(DEMAND_FORECAST, Input.same_month),
+                Input(DEMAND_FEATURES, Input.same_month),
+                # A decision on an earlier month that is made later changes nothing published.
+                Input(ZOO_RESULT, Input.through(totals.EVIDENCE_MONTHS), is_open=True),
+            ],
+            _demand_forecast_total,
+            {"origins": settings.forecast.origins},
+            only_complete=True,
+            plot=_totals_pictures,
+        ),
         table_asset(
             FORECAST_ACCURACY,
             settings,
@@ -90,25 +102,30 @@ def build_assets(
     ]
 
 
-def _served_picture(lakehouse: Lakehouse, settings: Settings, origin: int) -> dg.MetadataValue:
-    """Demand so far and what is served after it, all parts together."""
+def _totals_pictures(
+    lakehouse: Lakehouse, months: Sequence[int], settings: Settings
+) -> dict[str, dg.MetadataValue]:
+    """Demand so far and what is served after it, all parts together, of the newest of the months
+    that has a forecast.
+    """
+    rows = lakehouse.rows(DEMAND_FORECAST_TOTAL, months=months)
+    rows = rows[rows["segment_kind"] == "all"]
+    if rows.empty:
+        return {}
+    origin = int(rows["yyyymm"].max())
+    rows = rows[rows["yyyymm"] == origin]
     demand = lakehouse.totals(
         MONTHLY_DEMAND,
         ["yyyymm", "is_complete"],
         ["demand_qty"],
         month_range(settings.first_month, origin),
     )
-    served = lakehouse.totals(
-        DEMAND_FORECAST,
-        ["target_yyyymm", "vintage", "horizon"],
-        ["forecast_qty", "q10", "q90"],
-        [origin],
-    )
-    served = served[(served["vintage"] == served["vintage"].max()) & (served["horizon"] > 0)]
     figure = plots.served_forecast(
-        demand[demand["is_complete"].astype(bool)], served, settings.is_simulated
+        demand[demand["is_complete"].astype(bool)],
+        rows[rows["vintage"] == rows["vintage"].max()],
+        settings.is_simulated,
     )
-    return dg.MetadataValue.md(plots.rendered(figure).markdown)
+    return {"forecast": dg.MetadataValue.md(plots.rendered(figure).markdown)}
 
 
 def _known(months: list[int], settings: Settings) -> list[int]:
@@ -133,4 +150,21 @@ def _forecast_accuracy(read: Reader, months: Months, settings: Settings) -> Data
         read(MODEL_EVALUATION),
         months.wanted,
         new_numbers(settings),
+    )
+
+
+def _demand_forecast_total(read: Reader, months: Months, settings: Settings) -> DataFrame:
+    decided = read.stored(ZOO_RESULT)
+    evidence = {
+        month
+        for origin in months.wanted
+        for month in totals.decision_months(decided, origin, settings.forecast.origins)
+    }
+    coming = totals.coming_parts(read(DEMAND_FORECAST), read(DEMAND_FEATURES)).toPandas()
+    past = totals.past_parts(read(ZOO_RESULT, evidence or months.wanted)).toPandas()
+    stored = read.as_it_stands(DEMAND_FORECAST_TOTAL).collect()
+    rows = totals.demand_forecast_total(coming, past, stored)
+    schema = ", ".join(f"{c.name} {c.type}" for c in DEMAND_FORECAST_TOTAL.columns)
+    return read.spark.createDataFrame(
+        [tuple(row[name] for name in DEMAND_FORECAST_TOTAL.column_names) for row in rows], schema
     )

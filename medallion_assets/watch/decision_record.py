@@ -23,6 +23,7 @@ from medallion_assets.tables import (
     DEMAND_DRIFT,
     DEMAND_FEATURES,
     DEMAND_FORECAST,
+    DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
     MONTHLY_DEMAND,
     REJECTED_LINES,
@@ -35,7 +36,7 @@ from medallion_assets.watch.retraining import DRIFT_COLUMNS, decide
 from medallion_assets.work import Work
 from resources.lakehouse import MonthWritten
 
-SERVED = (DEMAND_FORECAST, FORECAST_ACCURACY)
+SERVED = (DEMAND_FORECAST, DEMAND_FORECAST_TOTAL, FORECAST_ACCURACY)
 MONTHLY = (
     SILVER_SALES_ORDERS,
     REJECTED_LINES,

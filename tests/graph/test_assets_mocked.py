@@ -38,6 +38,7 @@ from medallion_assets.tables import (
     DEMAND_DRIFT,
     DEMAND_FEATURES,
     DEMAND_FORECAST,
+    DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
@@ -83,6 +84,7 @@ AFTER_TRAINING = (
     MODEL_EVALUATION,
     CHAMPION,
     DEMAND_FORECAST,
+    DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
 )
 PLOTS = (
@@ -351,6 +353,24 @@ def published(rows: FakeFrame, vintage: int, reason: str | None) -> FakeFrame:
     )
 
 
+def added_up(
+    coming: pd.DataFrame, past: pd.DataFrame, stored: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    newest = coming.groupby("yyyymm")["vintage"].max()
+    earlier = [dict(row) for row in stored if row["vintage"] < newest.get(row["yyyymm"], 0)]
+    return earlier + [
+        filled(
+            DEMAND_FORECAST_TOTAL,
+            yyyymm=month,
+            vintage=vintage,
+            segment_kind="all",
+            segment="all",
+            origin_month_count=len(past[past["yyyymm"] <= month]),
+        )
+        for month, vintage in newest.items()
+    ]
+
+
 def no_rows(*columns: str) -> Any:
     return lambda *args, **kwargs: FakeFrame(pd.DataFrame(columns=list(columns)))
 
@@ -426,6 +446,11 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 "forecast_accuracy": lambda forecasts, demand, evidence, months, _: rows_by_month(
                     FORECAST_ACCURACY, months
                 )
+            },
+            served_assets.totals: {
+                "coming_parts": lambda forecasts, features: forecasts,
+                "past_parts": lambda results: results,
+                "demand_forecast_total": added_up,
             },
             watch_assets.drift: {
                 "monthly_figures": lambda demand, features: demand,

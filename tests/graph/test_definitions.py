@@ -21,6 +21,7 @@ from medallion_assets.tables import (
     DEMAND_DRIFT,
     DEMAND_FEATURES,
     DEMAND_FORECAST,
+    DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
@@ -169,6 +170,9 @@ def test_the_order_is_data_models_evidence_decision_forecast(defs: dg.Definition
         asset_key(CHAMPION),
         asset_key(DEMAND_FEATURES),
     }
+    assert parents(defs, asset_key(DEMAND_FORECAST_TOTAL)) == set(
+        map(asset_key, (DEMAND_FORECAST, DEMAND_FEATURES, ZOO_RESULT))
+    )
     assert parents(defs, asset_key(DEMAND_DRIFT)) == set(
         map(asset_key, (MONTHLY_DEMAND, DEMAND_FEATURES, FORECAST_ACCURACY))
     )
