@@ -115,23 +115,24 @@ def error_by_segment(
 def forecast_against_actual(totals: pd.DataFrame, model: str, is_simulated: bool = False) -> Figure:
     """Total demand by month beside the forecasts made one month ahead.
 
-    totals: target_yyyymm, actual_qty, forecast_qty, q10, q90, units (evaluation.monthly_totals,
-    rows of one model and month). The band adds up the parts' deciles, and so is wider than the 80 %
-    interval of the total.
+    totals: target_yyyymm, actual_qty, forecast_qty, units (evaluation.monthly_totals, rows of one
+    model and month), and q10 and q90 of the total where they are known: those of
+    gold.demand_forecast_total.
     """
     rows = totals.sort_values("target_yyyymm")
     figure, axes = _canvas(f"Forecast one month ahead against actual: {model}", is_simulated)
     if rows.empty:
         return _nothing(figure, axes, "no forecast whose month is over")
     dates = _dates(rows["target_yyyymm"])
-    axes.fill_between(
-        dates,
-        *_band(rows),
-        color=BLUE,
-        alpha=0.2,
-        linewidth=0,
-        label="sum of the parts' q10 to q90",
-    )
+    if "q10" in rows and rows["q10"].notna().any():
+        axes.fill_between(
+            dates,
+            *_band(rows),
+            color=BLUE,
+            alpha=0.2,
+            linewidth=0,
+            label="q10 to q90 of the total",
+        )
     axes.plot(dates, rows["forecast_qty"], color=BLUE, marker="o", linestyle="--", label="forecast")
     axes.plot(dates, rows["actual_qty"], color="black", marker="s", label="actual")
     _month_axis(axes, dates)
@@ -296,8 +297,7 @@ def served_forecast(
     """Total demand of the last three years and the forecast that is served after it.
 
     history: yyyymm, demand_qty, complete months; forecast: target_yyyymm, forecast_qty, q10, q90,
-    all units. The band adds up the parts' deciles, and so is wider than the 80 % interval of the
-    total.
+    all units. The band is that of the total, from gold.demand_forecast_total.
     """
     past, coming = history.sort_values("yyyymm").tail(36), forecast.sort_values("target_yyyymm")
     figure, axes = _canvas("Demand of all parts and its forecast", is_simulated)
@@ -310,7 +310,7 @@ def served_forecast(
         color=BLUE,
         alpha=0.2,
         linewidth=0,
-        label="sum of the parts' q10 to q90",
+        label="q10 to q90 of the total",
     )
     axes.plot(behind, past["demand_qty"], color="black", marker="s", markersize=4, label="actual")
     axes.plot(
@@ -330,8 +330,8 @@ def forecast_by_class(
     now: a panel per class.
 
     judged: target_yyyymm, demand_class, actual_qty, forecast_qty, q10, q90 of months that are over;
-    coming: the same without actual_qty, of months to come; units. Bands add up the parts' deciles,
-    and so are wider than the 80 % interval of a class.
+    coming: the same without actual_qty, of months to come; units. Bands are those of the class's
+    total, from gold.demand_forecast_total.
     """
     classes = [
         name

@@ -289,12 +289,9 @@ def month_losses(zoo_result: DataFrame, classes: Classes) -> DataFrame:
 
 def monthly_totals(zoo_result: DataFrame) -> DataFrame:
     """Totals of all parts one month ahead, for a plot: yyyymm, model, target_yyyymm, actual_qty,
-    forecast_qty, q10, q90, units.
-
-    q10 and q90 are sums of the parts' quantiles, which lie further apart than the quantiles of the
-    total.
+    forecast_qty, units. Deciles of parts do not add up, so there are none.
     """
-    names = ("actual_qty", "forecast_qty", "q10", "q90")
+    names = ("actual_qty", "forecast_qty")
     sums = [column for name in names for column in exact_sums(name, F.col(name))]
     totals = (
         _usable(zoo_result)

@@ -16,8 +16,8 @@ from medallion_assets.champion.promotion import THIN
 from medallion_assets.complete import why_incomplete
 from medallion_assets.operations.runs import reader
 from medallion_assets.plans import listed
-from medallion_assets.report.reporting import report_name
-from medallion_assets.served.published import published_origins
+from medallion_assets.report.reporting import report_name, total_rows
+from medallion_assets.served.published import Edition, published_origins
 from medallion_assets.silver.assets import known_renames, new_numbers
 from medallion_assets.tables import (
     CHAMPION,
@@ -372,8 +372,6 @@ def _forecast(lakehouse: DeltaLakehouse, console: Console) -> None:
             "horizon",
             "target_yyyymm",
             "forecast_qty",
-            "q10",
-            "q90",
             "status",
         ],
     )
@@ -391,8 +389,22 @@ def _forecast(lakehouse: DeltaLakehouse, console: Console) -> None:
         f" ({', '.join(f'{n:,} {s}' for s, n in parts.items())}),"
         f" {int((rows['horizon'] == 0).sum()):,} excluded"
     )
+    totals = total_rows(lakehouse, Edition(origin, int(rows["vintage"].max())))
+    totals = totals[totals["segment_kind"] == "all"].set_index("target_yyyymm")
     for target, month in active.groupby("target_yyyymm"):
-        console.print(f"  {target}: {month['forecast_qty'].sum():>12,.0f} units expected")
+        interval = (
+            f", {totals.at[target, 'q10']:,.0f} to {totals.at[target, 'q90']:,.0f} (q10 to q90)"
+            if target in totals.index
+            else ""
+        )
+        console.print(f"  {target}: {month['forecast_qty'].sum():>12,.0f} units expected{interval}")
+    for total in totals.head(1).to_dict("records"):
+        console.print(
+            f"  {total['coverage_80']:.0%} of {total['origin_month_count']:,} past totals fell"
+            " within the q10 to q90 of their time"
+            if total["origin_month_count"]
+            else "  no past total had an interval yet that what was sold could be held against"
+        )
 
 
 def _report(lakehouse: DeltaLakehouse, files: LocalReportFiles, console: Console) -> None:

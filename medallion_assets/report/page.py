@@ -30,12 +30,13 @@ from resources.settings import PromotionSettings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 SHOWN_PARTS = 20
 WORST_PARTS = 10
 HISTORY_MONTHS = 24
 ACCURACY_MONTHS = 12
 STEADY, RARE = ("smooth", "erratic"), ("intermittent", "lumpy")
+FEW_TOTALS = 30  # past totals; with fewer a measured coverage says little
 BIAS_LIMIT, COVERAGE_LIMITS = 0.2, (0.7, 0.95)
 
 FORECAST_COLUMNS = (
@@ -96,9 +97,10 @@ class ReportData:
     forecast: the current vintage, FORECAST_COLUMNS; former: that of the origin ``before``,
     FORMER_COLUMNS, empty without one; vintages: vintage, published_at, reason of this origin;
     features: part_number, abc_class, unit_price at the origin; actual: part_number, demand_qty of
-    the origin month; demand: yyyymm, demand_qty of all parts in complete months; accuracy:
-    gold.forecast_accuracy of the last ACCURACY_MONTHS; judged: sums one month ahead by
-    target_yyyymm and demand_class (accuracy.judged_totals); evaluation: gold.model_evaluation of
+    the origin month; demand: yyyymm, demand_qty of all parts in complete months; totals:
+    gold.demand_forecast_total of the current vintage; accuracy: gold.forecast_accuracy of the last
+    ACCURACY_MONTHS; judged: totals one month ahead by target_yyyymm and demand_class with the
+    deciles that they had; evaluation: gold.model_evaluation of
     the newest training; decisions: gold.champion; retraining: gold.retraining_decision since
     ``before``.
     """
@@ -112,6 +114,7 @@ class ReportData:
     features: pd.DataFrame
     actual: pd.DataFrame
     demand: pd.DataFrame
+    totals: pd.DataFrame
     accuracy: pd.DataFrame
     judged: pd.DataFrame
     evaluation: pd.DataFrame
@@ -249,6 +252,7 @@ def monthly_report(
         summary=_summary(data),
         pictures={name: _image(figure) for name, figure in figures(data, history, lists).items()},
         coming=_coming_table(data),
+        interval=_interval_sentence(data),
         classes=_class_table(data),
         changes=_change_table(data),
         moved=_moved_table(data),
@@ -271,16 +275,14 @@ def figures(
     data: ReportData, history: pd.DataFrame, lists: Sequence[Watchlist]
 ) -> dict[str, Figure]:
     """The pictures of the page by name. history: as for monthly_report."""
-    served = _numbers(data.forecast)
-    totals = served.groupby("target_yyyymm", as_index=False)[["forecast_qty", "q10", "q90"]].sum()
-    by_class = served.groupby(["target_yyyymm", "demand_class"], as_index=False)[
-        ["forecast_qty", "q10", "q90"]
-    ].sum()
+    totals, by_class = _totals(data, "all"), _totals(data, "demand_class")
     by_lag = pooled(_classes_and_all(data.accuracy), ["segment", "lag"])
     simulated = data.is_simulated
     return {
         "forecast": plots.served_forecast(data.demand, totals, simulated),
-        "by_class": plots.forecast_by_class(data.judged, by_class, simulated),
+        "by_class": plots.forecast_by_class(
+            data.judged, by_class.rename(columns={"segment": "demand_class"}), simulated
+        ),
         "largest_errors": largest_errors(data, history, lists),
         "error_by_lag": plots.error_by_lag(by_lag, simulated),
         "coverage_by_lag": plots.coverage_by_lag(by_lag, simulated),
@@ -541,8 +543,9 @@ def _summary(data: ReportData) -> list[str]:
             [month - 100 for month in by_month.index]
         )
         told.append(
-            f"{qty(by_month.iloc[0])} units are expected in {month_name(by_month.index[0])} and"
-            f" {qty(by_month.sum())} through {month_name(by_month.index[-1])}."
+            f"{qty(by_month.iloc[0])} units are expected in {month_name(by_month.index[0])}"
+            f"{_first_interval(data)} and {qty(by_month.sum())} through"
+            f" {month_name(by_month.index[-1])}."
         )
         if last_year.notna().all() and last_year.sum() > 0:
             told.append(
@@ -600,7 +603,7 @@ def _summary(data: ReportData) -> list[str]:
 
 
 def _coming_table(data: ReportData) -> Table:
-    served = _numbers(data.forecast).groupby("target_yyyymm")[["forecast_qty", "q10", "q90"]].sum()
+    served = _totals(data, "all").set_index("target_yyyymm")
     demand = data.demand.set_index("yyyymm")["demand_qty"]
     rows = []
     for month, row in served.iterrows():
@@ -618,28 +621,82 @@ def _coming_table(data: ReportData) -> Table:
         )
     return Table(
         "Expected demand of all parts, units",
-        ("month", "expected", "sum of q10", "sum of q90", "same month last year", "against it"),
+        ("month", "expected", "q10", "q90", "same month last year", "against it"),
         rows,
     )
 
 
+def _held(row: Mapping[str, Any]) -> str:
+    """How often past totals of a segment fell within the intervals of their time, in words."""
+    if not row["origin_month_count"]:
+        return "not measured yet"
+    return f"{_share(row['coverage_80'], False)} of {row['origin_month_count']:,.0f}"
+
+
+def _interval_sentence(data: ReportData) -> str:
+    """What q10 to q90 of all parts is worth."""
+    totals = _totals(data, "all")
+    if totals.empty:
+        return ""
+    row = totals.iloc[0]
+    meaning = "q10 to q90 should hold the total four times of five."
+    if row["method"] != "joint_errors":
+        return (
+            f"{meaning} No past total is known yet, so the parts count as going up and down"
+            " together, which makes it as wide as they allow."
+        )
+    held = (
+        f" With what was known at their time, {_held(row)} past totals fell within it."
+        if row["origin_month_count"]
+        else ""
+    )
+    few = " Few months make it wider." if row["origin_month_count"] < FEW_TOTALS else ""
+    return (
+        f"{meaning} Its width comes from how past totals of {row['target_month_count']:,.0f}"
+        f" months missed together.{held}{few}"
+    )
+
+
+def _first_interval(data: ReportData) -> str:
+    totals = _totals(data, "all")
+    return (
+        ""
+        if totals.empty
+        else " ({q10} to {q90})".format(
+            **{name: qty(float(totals[name].iloc[0])) for name in ("q10", "q90")}
+        )
+    )
+
+
+def _totals(data: ReportData, segment_kind: str) -> pd.DataFrame:
+    """Rows of the totals of a kind of segment, by month."""
+    own = data.totals[data.totals["segment_kind"] == segment_kind]
+    return own.sort_values(["segment", "target_yyyymm"])
+
+
 def _class_table(data: ReportData) -> Table:
+    """The months ahead together, and the first of them with its interval."""
     served = _numbers(data.forecast)
     whole = served["forecast_qty"].sum()
+    totals = _totals(data, "demand_class")
+    first = totals.drop_duplicates("segment").set_index("segment").to_dict("index")
+    month = month_name(totals["target_yyyymm"].min()) if len(totals) else "first month"
     rows = []
     for name, own in _ordered_classes(served):
         share = own["forecast_qty"].sum() / whole if whole > 0 else math.nan
+        total = first.get(name)
         rows.append(
             [
                 _text(name),
                 _count(own["part_number"].nunique()),
                 _qty(own["forecast_qty"].sum()),
                 _pct(share),
+                *(_qty(total and total[figure]) for figure in ("forecast_qty", "q10", "q90")),
+                _text(_held(total) if total else "–"),
             ]
         )
-    return Table(
-        "By demand class, all months ahead", ("class", "parts", "expected units", "share"), rows
-    )
+    heads = ("class", "parts", "expected units", "share", month, "q10", "q90", "past totals within")
+    return Table("By demand class, all months ahead and the first", heads, rows)
 
 
 def _change_table(data: ReportData) -> Table:

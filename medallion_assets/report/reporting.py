@@ -29,6 +29,7 @@ from medallion_assets.tables import (
     CHAMPION,
     DEMAND_FEATURES,
     DEMAND_FORECAST,
+    DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
@@ -124,6 +125,7 @@ class Reporting:
                 *([before.origin] if before else []),
                 origin,
             ],
+            DEMAND_FORECAST_TOTAL: [*_judged_origins(origin), origin],
             FORECAST_ACCURACY: _accuracy_months(origin),
             MODEL_EVALUATION: self._evaluated(decisions),
             MONTHLY_DEMAND: month_range(add_months(origin, 1 - DRAWN_MONTHS), origin),
@@ -179,7 +181,8 @@ class Reporting:
             actual=lakehouse.rows(MONTHLY_DEMAND, ["part_number", "demand_qty"], [origin]),
             demand=demand[demand["is_complete"].astype(bool)],
             accuracy=accuracy,
-            judged=judged_by_class(lakehouse, accuracy, origin),
+            totals=total_rows(lakehouse, edition),
+            judged=judged(lakehouse, accuracy, origin, "demand_class"),
             evaluation=lakehouse.rows(MODEL_EVALUATION, months=self._evaluated(decisions)),
             decisions=decisions,
             retraining=retraining,
@@ -252,18 +255,42 @@ def accuracy_through(lakehouse: Lakehouse, month: int) -> pd.DataFrame:
     return lakehouse.rows(FORECAST_ACCURACY, months=_accuracy_months(month))
 
 
-def judged_by_class(lakehouse: Lakehouse, accuracy: pd.DataFrame, month: int) -> pd.DataFrame:
-    """What was forecast a month ahead for the months in ``accuracy``, by demand class, with sums of
-    q10 and q90 beside what was sold.
+def total_rows(lakehouse: Lakehouse, edition: Edition) -> pd.DataFrame:
+    """Rows of gold.demand_forecast_total of an edition; none where its totals were not made."""
+    rows = lakehouse.rows(DEMAND_FORECAST_TOTAL, months=[edition.origin])
+    return rows[rows["vintage"] == edition.vintage].reset_index(drop=True)
+
+
+def judged(
+    lakehouse: Lakehouse, accuracy: pd.DataFrame, month: int, segment_kind: str
+) -> pd.DataFrame:
+    """What was forecast a month ahead for the months in ``accuracy``, by segment (all, or each
+    demand_class), with q10 and q90 of the total beside what was sold; NaN where there are none.
+
+    Columns: target_yyyymm, demand_class, actual_qty, forecast_qty, q10, q90.
     """
-    by = ["yyyymm", "vintage", "horizon", "target_yyyymm", "demand_class", "published_at"]
-    totals = lakehouse.totals(DEMAND_FORECAST, by, ["q10", "q90"], _judged_origins(month))
-    ahead = judged_totals(totals[totals["horizon"] == 1])
-    sold = accuracy[(accuracy["lag"] == 1) & (accuracy["segment_kind"] == "demand_class")]
-    sold = sold.rename(columns={"yyyymm": "target_yyyymm", "segment": "demand_class"})
-    known = sold[["target_yyyymm", "demand_class", "actual_qty", "forecast_qty"]]
+    sold = accuracy[(accuracy["lag"] == 1) & (accuracy["segment_kind"] == segment_kind)]
+    names = {"yyyymm": "target_yyyymm", "segment": "demand_class"}
+    shown = ["target_yyyymm", "demand_class", "actual_qty", "forecast_qty"]
+    known = sold.rename(columns=names)[shown]
+    key = ["yyyymm", "vintage", "horizon", "target_yyyymm"]
+    editions = lakehouse.totals(
+        DEMAND_FORECAST, [*key, "published_at"], ["forecast_qty"], _judged_origins(month)
+    )
+    ahead = judged_totals(editions[editions["horizon"] == 1])[key]
+    totals = lakehouse.rows(
+        DEMAND_FORECAST_TOTAL,
+        [*key, "segment_kind", "segment", "q10", "q90"],
+        _judged_origins(month),
+    )
+    totals = totals[totals["segment_kind"] == segment_kind]
+    if totals.empty or ahead.empty:
+        return known.assign(q10=float("nan"), q90=float("nan"))
+    bands = totals.merge(ahead, on=key).rename(columns={"segment": "demand_class"})
     return known.merge(
-        ahead[["target_yyyymm", "demand_class", "q10", "q90"]], on=["target_yyyymm", "demand_class"]
+        bands[["target_yyyymm", "demand_class", "q10", "q90"]],
+        on=["target_yyyymm", "demand_class"],
+        how="left",
     )
 
 
@@ -275,10 +302,8 @@ def accuracy_pictures(
     """
     newest = max(months)
     accuracy = accuracy_through(lakehouse, newest)
-    judged = judged_by_class(lakehouse, accuracy, newest)
-    totals = judged.groupby("target_yyyymm", as_index=False)[
-        ["actual_qty", "forecast_qty", "q10", "q90"]
-    ].sum()
+    totals = judged(lakehouse, accuracy, newest, "all")
+    by_class = judged(lakehouse, accuracy, newest, "demand_class")
     by_lag = pooled(
         accuracy[accuracy["segment_kind"].isin(["all", "demand_class"])], ["segment", "lag"]
     )
@@ -287,7 +312,7 @@ def accuracy_pictures(
         "forecast_against_actual": plots.forecast_against_actual(
             totals, "what was served", simulated
         ),
-        "by_class": plots.forecast_by_class(judged, judged[:0], simulated),
+        "by_class": plots.forecast_by_class(by_class, by_class[:0], simulated),
         "error_by_lag": plots.error_by_lag(by_lag, simulated),
         "coverage_by_lag": plots.coverage_by_lag(by_lag, simulated),
         "value_added": plots.value_added(accuracy, simulated),

@@ -458,7 +458,7 @@ def test_monthly_totals_hold_the_first_horizon(result: DataFrame) -> None:
     totals = [
         tuple(row) for row in monthly_totals(result.where(result["yyyymm"] == SEGMENTS)).collect()
     ]
-    assert totals == [(SEGMENTS, "naive", 202308, 5.0, 10.0, 10.0, 10.0)]
+    assert totals == [(SEGMENTS, "naive", 202308, 5.0, 10.0)]
 
 
 def test_the_pit_histogram_counts_every_cell_once(result: DataFrame) -> None:

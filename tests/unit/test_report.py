@@ -16,7 +16,13 @@ from matplotlib.figure import Figure
 from medallion_assets.partitions import add_months
 from medallion_assets.report import page as report
 from medallion_assets.report.page import FORECAST_COLUMNS, FORMER_COLUMNS, ReportData
-from medallion_assets.tables import CHAMPION, DECILES, FORECAST_ACCURACY, MODEL_EVALUATION
+from medallion_assets.tables import (
+    CHAMPION,
+    DECILES,
+    DEMAND_FORECAST_TOTAL,
+    FORECAST_ACCURACY,
+    MODEL_EVALUATION,
+)
 from resources.settings import PromotionSettings
 
 ORIGIN, BEFORE = 202402, 202401
@@ -61,6 +67,25 @@ def excluded(
     }
 
 
+def total_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of gold.demand_forecast_total of forecast rows, of all parts and of each class: q10 is
+    10 below and q90 20 above what is expected, and 24 of 30 past totals lay between.
+    """
+    sums: dict[tuple[str, str, int], float] = {}
+    for row in rows:
+        if row["horizon"]:
+            for kind, name in (("all", "all"), ("demand_class", row["demand_class"])):
+                key = (kind, name, row["target_yyyymm"])
+                sums[key] = sums.get(key, 0.0) + row["forecast_qty"]
+    measured = {"coverage_80": 0.8, "origin_month_count": 30, "target_month_count": 8}
+    return [
+        {"segment_kind": kind, "segment": name, "target_yyyymm": month, "forecast_qty": qty}
+        | {"q10": qty - 10, "q90": qty + 20, "method": "joint_errors"}
+        | measured
+        for (kind, name, month), qty in sums.items()
+    ]
+
+
 def report_data(
     rows: list[dict[str, Any]], former: list[dict[str, Any]] | None = None, **others: Any
 ) -> ReportData:
@@ -70,6 +95,7 @@ def report_data(
         spec: pd.DataFrame(columns=list(spec.column_names))
         for spec in (FORECAST_ACCURACY, MODEL_EVALUATION, CHAMPION)
     }
+    totals = pd.DataFrame(total_rows(rows), columns=list(DEMAND_FORECAST_TOTAL.column_names))
     fields: dict[str, Any] = {
         "origin": ORIGIN,
         "vintage": 1,
@@ -82,6 +108,7 @@ def report_data(
         "demand": pd.DataFrame(
             {"yyyymm": [202303, 202401, ORIGIN], "demand_qty": [10.0, 20.0, 30.0]}
         ),
+        "totals": totals,
         "accuracy": empty[FORECAST_ACCURACY],
         "judged": pd.DataFrame(
             columns=["target_yyyymm", "demand_class", "actual_qty", "forecast_qty", "q10", "q90"]
@@ -480,3 +507,39 @@ def test_the_serving_model_is_judged_on_its_evidence() -> None:
 def test_quantities_have_the_digits_they_need(value: float | None, text: str) -> None:
     """Thousands without, units with one, less than one with two."""
     assert report.qty(value) == text
+
+
+def test_totals_have_intervals_of_their_own() -> None:
+    """The table and the first sentence show q10 and q90 of the total, not sums of the parts', and
+    how often past totals fell within.
+    """
+    data = report_data([*forecast("P1", 60.0, spread=50.0), *forecast("P2", 40.0, spread=30.0)])
+    text = Elements(page(data)).text
+    assert "100 units are expected in 2024-03 (90.0 to 120)" in text
+    assert "80% of 30 past totals fell within it" in text
+    assert "sum of q10" not in text
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ({"method": "full_dependence", "origin_month_count": 0}, "No past total is known yet"),
+        ({"origin_month_count": 12}, "Few months make it wider"),
+        ({"origin_month_count": 0, "coverage_80": None}, "not measured yet"),
+    ],
+)
+def test_intervals_of_little_evidence_say_so(others: dict[str, Any], told: str) -> None:
+    """Without past totals, with few of them, and before one could be measured."""
+    rows = forecast("P1", 60.0)
+    totals = [{**row, **others} for row in total_rows(rows)]
+    assert told in Elements(page(report_data(rows, totals=pd.DataFrame(totals)))).text
+
+
+def test_a_forecast_without_totals_has_a_page() -> None:
+    """Where an older release published it and totals are not made yet, the page shows the rest."""
+    rows = forecast("P1", 60.0)
+    none = pd.DataFrame(columns=list(DEMAND_FORECAST_TOTAL.column_names))
+    assert (
+        "60.0 units are expected in 2024-03 and"
+        in Elements(page(report_data(rows, totals=none))).text
+    )
