@@ -26,6 +26,7 @@ from medallion_assets.served.published import (
     edition_before,
     forecast_rows,
     published_origins,
+    total_rows,
 )
 from medallion_assets.tables import DECILES, DEMAND_FORECAST, MONTHLY_DEMAND
 from resources.errors import Refused
@@ -57,6 +58,20 @@ COLUMNS = (
     "model",
     "vintage",
     "reason",
+)
+TOTAL_COLUMNS = (
+    "segment_kind",
+    "segment",
+    "yyyymm",
+    "target_yyyymm",
+    "horizon",
+    "part_count",
+    "forecast_qty",
+    *DECILES,
+    "method",
+    "coverage_80",
+    "origin_month_count",
+    "vintage",
 )
 MAX_SHEET_ROWS = 1_048_576
 # What spreadsheets take for the beginning of a formula, in their wide forms too (OWASP, CSV
@@ -99,8 +114,9 @@ def export(
             " was written."
         )
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.unfinished")
+    totals = _ordered(total_rows(lakehouse, edition))
     try:
-        with WRITERS[file_format](unfinished) as write:
+        with WRITERS[file_format](unfinished, totals) as write:
             for piece in pieces(lakehouse, edition, before, sorted(parts.unique())):
                 write(piece)
         _check(unfinished, file_format, lakehouse, edition, len(parts))
@@ -182,7 +198,7 @@ Write = Callable[[pd.DataFrame], None]
 
 
 @contextmanager
-def _csv(path: Path) -> Iterator[Write]:
+def _csv(path: Path, totals: pd.DataFrame) -> Iterator[Write]:
     with _opened(path, lambda: path.open("w", encoding="utf-8", newline="")) as file:
 
         def write(rows: pd.DataFrame) -> None:
@@ -195,7 +211,7 @@ def _csv(path: Path) -> Iterator[Write]:
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[Write]:
+def _parquet(path: Path, totals: pd.DataFrame) -> Iterator[Write]:
     types = dict.fromkeys(TEXTS, pa.string()) | dict.fromkeys(WHOLE, pa.int32())
     schema = pa.schema([(name, types.get(name, pa.float64())) for name in COLUMNS])
     with _opened(path, lambda: pq.ParquetWriter(path, schema)) as file:
@@ -205,9 +221,9 @@ def _parquet(path: Path) -> Iterator[Write]:
 
 
 @contextmanager
-def _xlsx(path: Path) -> Iterator[Write]:
-    """One sheet. Rows leave memory as they are written; every text is written as text, so none
-    becomes a formula or a link.
+def _xlsx(path: Path, totals: pd.DataFrame) -> Iterator[Write]:
+    """A sheet of parts, and one of totals, whose deciles are their own. Rows leave memory as they
+    are written; every text is written as text, so none becomes a formula or a link.
     """
     from xlsxwriter import Workbook
 
@@ -238,9 +254,32 @@ def _xlsx(path: Path) -> Iterator[Write]:
 
         yield write
         sheet.autofilter(0, 0, count, len(COLUMNS) - 1)
+        _write_totals(workbook, totals, bold, quantity)
 
 
-WRITERS: dict[str, Callable[[Path], AbstractContextManager[Write]]] = {
+def _ordered(totals: pd.DataFrame) -> pd.DataFrame:
+    """Rows of totals as they are written, all parts first."""
+    is_group = totals["segment_kind"] != "all"
+    order = ["is_group", "segment_kind", "segment", "horizon"]
+    return totals.assign(is_group=is_group).sort_values(order)[list(TOTAL_COLUMNS)]
+
+
+def _write_totals(workbook: Any, totals: pd.DataFrame, bold: Any, quantity: Any) -> None:
+    sheet = workbook.add_worksheet("totals")
+    sheet.freeze_panes(1, 0)
+    sheet.set_column(0, len(TOTAL_COLUMNS) - 1, 14)
+    for place, name in enumerate(TOTAL_COLUMNS):
+        sheet.write_string(0, place, name, bold)
+    for count, row in enumerate(totals.itertuples(index=False), 1):
+        for place, value in enumerate(row):
+            if isinstance(value, str):
+                sheet.write_string(count, place, value)
+            elif value is not None and value == value:
+                is_quantity = TOTAL_COLUMNS[place] in ("forecast_qty", *DECILES)
+                sheet.write_number(count, place, value, quantity if is_quantity else None)
+
+
+WRITERS: dict[str, Callable[[Path, pd.DataFrame], AbstractContextManager[Write]]] = {
     "csv": _csv,
     "xlsx": _xlsx,
     "parquet": _parquet,

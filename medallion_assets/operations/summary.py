@@ -16,8 +16,8 @@ from medallion_assets.champion.promotion import THIN
 from medallion_assets.complete import why_incomplete
 from medallion_assets.operations.runs import reader
 from medallion_assets.plans import listed
-from medallion_assets.report.reporting import report_name, total_rows
-from medallion_assets.served.published import Edition, published_origins
+from medallion_assets.report.reporting import report_name
+from medallion_assets.served.published import Edition, published_origins, total_rows
 from medallion_assets.silver.assets import known_renames, new_numbers
 from medallion_assets.tables import (
     CHAMPION,

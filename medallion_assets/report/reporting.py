@@ -23,6 +23,7 @@ from medallion_assets.served.published import (
     edition_before,
     forecast_rows,
     published_origins,
+    total_rows,
 )
 from medallion_assets.slices import version_of
 from medallion_assets.tables import (
@@ -253,12 +254,6 @@ def report_name(origin: int) -> str:
 def accuracy_through(lakehouse: Lakehouse, month: int) -> pd.DataFrame:
     """Rows of gold.forecast_accuracy of the last ACCURACY_MONTHS target months through this one."""
     return lakehouse.rows(FORECAST_ACCURACY, months=_accuracy_months(month))
-
-
-def total_rows(lakehouse: Lakehouse, edition: Edition) -> pd.DataFrame:
-    """Rows of gold.demand_forecast_total of an edition; none where its totals were not made."""
-    rows = lakehouse.rows(DEMAND_FORECAST_TOTAL, months=[edition.origin])
-    return rows[rows["vintage"] == edition.vintage].reset_index(drop=True)
 
 
 def judged(

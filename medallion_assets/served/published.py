@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from medallion_assets.tables import DEMAND_FORECAST
+from medallion_assets.tables import DEMAND_FORECAST, DEMAND_FORECAST_TOTAL
 from resources.errors import Refused
 from resources.lakehouse import Lakehouse
 
@@ -66,3 +66,9 @@ def forecast_rows(
     """
     rows = lakehouse.rows(DEMAND_FORECAST, [*columns, "vintage"], [edition.origin], parts=parts)
     return rows[rows["vintage"] == edition.vintage].drop(columns="vintage").reset_index(drop=True)
+
+
+def total_rows(lakehouse: Lakehouse, edition: Edition) -> pd.DataFrame:
+    """Rows of gold.demand_forecast_total of an edition; none where its totals were not made."""
+    rows = lakehouse.rows(DEMAND_FORECAST_TOTAL, months=[edition.origin])
+    return rows[rows["vintage"] == edition.vintage].reset_index(drop=True)

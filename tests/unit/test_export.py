@@ -18,7 +18,12 @@ from rich.console import Console
 
 from medallion_assets.operations import export as exports
 from medallion_assets.partitions import add_months
-from medallion_assets.tables import DECILES, DEMAND_FORECAST, MONTHLY_DEMAND
+from medallion_assets.tables import (
+    DECILES,
+    DEMAND_FORECAST,
+    DEMAND_FORECAST_TOTAL,
+    MONTHLY_DEMAND,
+)
 from resources.errors import Refused
 from resources.lakehouse import Slice
 from tests.fakes import FakeFrame, FakeLakehouse, filled
@@ -127,9 +132,9 @@ def rows_of(path: Path, file_format: str) -> list[dict[str, str]]:
 NAMESPACE = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 
-def sheet(path: Path) -> ElementTree.Element:
+def sheet(path: Path, number: int = 1) -> ElementTree.Element:
     with ZipFile(path) as archive:
-        return ElementTree.fromstring(archive.read("xl/worksheets/sheet1.xml"))
+        return ElementTree.fromstring(archive.read(f"xl/worksheets/sheet{number}.xml"))
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -251,6 +256,31 @@ def test_a_sheet_holds_texts_and_no_formula(tmp_path: Path, part: str) -> None:
     assert (cell.get("t"), "".join(cell.itertext())) == ("inlineStr", part)
     assert not list(sheet(path).iter(f"{NAMESPACE}f"))
     assert not list(sheet(path).iter(f"{NAMESPACE}hyperlink"))
+
+
+def test_a_second_sheet_holds_the_totals(tmp_path: Path) -> None:
+    """Those of the current vintage, all parts first, with how many past totals lay within."""
+    tables, columns = lakehouse(), DEMAND_FORECAST_TOTAL.column_names
+    common = {"yyyymm": ORIGIN, "horizon": 1, "target_yyyymm": 202403, "method": "joint_errors"}
+    rows = [
+        filled(
+            DEMAND_FORECAST_TOTAL,
+            **common,
+            vintage=vintage,
+            segment_kind=kind,
+            segment=name,
+            coverage_80=0.75,
+            **dict.fromkeys(DECILES, 9.5),
+        )
+        for vintage in (1, 2)
+        for kind, name in (("abc_class", "A"), ("all", "all"))
+    ]
+    tables.append(DEMAND_FORECAST_TOTAL, FakeFrame(rows, columns))
+    exported(tables, path := tmp_path / "f.xlsx", "xlsx")
+    cells = [["".join(c.itertext()) for c in r] for r in sheet(path, 2).iter(f"{NAMESPACE}row")]
+    assert cells[0] == list(exports.TOTAL_COLUMNS)
+    assert [row[1] for row in cells[1:]] == ["all", "A"]
+    assert {(row[-1], row[-3], row[7]) for row in cells[1:]} == {("2", "0.75", "9.5")}
 
 
 def test_more_rows_than_a_sheet_holds_are_refused(
