@@ -87,7 +87,8 @@ def demand_forecast_total(
     rows of vintages before an origin's newest are given back as they are.
 
     coming, past: rows of ``coming_parts`` and ``past_parts``; of the past an origin sees decision
-    and target months through itself. forecast_qty is the exact sum of the parts'. The variance of a
+    and target months through itself. forecast_qty is the sum of the parts', to the same bits on
+    every engine. The variance of a
     total lies between the sum of the parts' variances (errors independent) and the square of the
     sum of their standard deviations (errors go together fully): variance + correlation * (spread^2
     - variance). The correlation is the one with which past totals of the models that serve now have

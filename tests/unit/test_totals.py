@@ -125,9 +125,7 @@ def test_intervals_hold_whatever_parts_have_in_common(shared: float) -> None:
 
 
 def test_a_total_is_the_sum_of_its_parts() -> None:
-    """All parts, and the classes of each kind, add up to the same to the last bit; median and mean
-    differ.
-    """
+    """All parts, and the classes of each kind, add up to what is served."""
     coming = [
         part(ORIGIN, 1, forecast_qty=0.1, spread=0.3),
         part(ORIGIN, 1, forecast_qty=0.2, spread=0.4, demand_class="lumpy", model="ses"),
