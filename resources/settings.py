@@ -994,6 +994,20 @@ class Settings(_Section):
             )
         return self
 
+    def content(self) -> dict[str, Any]:
+        """The keys and values that ``parse_settings`` makes these settings of again, without those
+        of one run or of a simulation.
+        """
+        whole = self.model_dump(
+            mode="json", by_alias=True, exclude={"simulation", "run", "sources"}
+        )
+        # A key that contradicts the format of its source is refused, even with its default.
+        sources = [
+            source.model_dump(mode="json", by_alias=True, exclude_unset=True)
+            for source in self.sources
+        ]
+        return whole | {"sources": sources}
+
     @property
     def tracking_uri(self) -> str:
         return self.mlflow.tracking_uri or f"sqlite:///{self.lakehouse_root}/mlflow.db"

@@ -139,7 +139,7 @@ def of_orders(
     ``rolling`` as in ``of_series``: so many origins, ``origin`` being the first.
     """
     refuse_used(out)
-    content = settings.model_dump(mode="json", exclude={"simulation", "run"})
+    content = settings.content()
     content["forecast"]["horizon"] = horizon
     if models:
         content["zoo"]["models"] = list(models)

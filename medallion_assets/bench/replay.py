@@ -60,7 +60,7 @@ def replay(
     default of the configuration. Raises Refused for a used folder.
     """
     refuse_used(out)
-    content = settings.model_dump(mode="json", exclude={"simulation", "run"})
+    content = settings.content()
     content["forecast"]["horizon"] = horizon
     orders = (out / "orders").absolute()
     content |= of_cut_orders(content, orders, out)

@@ -58,6 +58,29 @@ def test_what_is_missing_is_named() -> None:
     assert mistakes({}) == ["first_month: missing", "lakehouse_root: missing", "sources: missing"]
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        content(),
+        content({"format": "json", "json": {"path": "orders[].lines[]"}}),
+        content(
+            {"line_types": {"sale": ["Order"]}, "columns": COLUMNS | {"line_type": "Type"}},
+            renamed_parts={"OLD": {"to": "NEW", "from": 202401}},
+        ),
+        *(
+            yaml.safe_load(file.read_text(encoding="utf-8"))
+            for file in sorted(CONFIG.glob("*.yaml"))
+        ),
+    ],
+    ids=lambda written: ",".join(written["sources"][0])[:40],
+)
+def test_settings_are_made_of_their_content_again(written: dict[str, Any]) -> None:
+    """What a held-out run or a replay is configured by is what the configuration said."""
+    settings = parse_settings(written, CONFIG / "any.yaml")
+    again = parse_settings(settings.content(), Path("/etc/other.yaml"))
+    assert again.content() == settings.content()
+
+
 def test_a_mistake_within_a_source_is_one_line() -> None:
     """A source that can't be used is not also reported as no source at all."""
     assert mistakes(content({"name": "my shop"})) == [
