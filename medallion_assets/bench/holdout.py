@@ -318,13 +318,21 @@ def series_configuration(
     }
 
 
+# How a source's own files are found and read, which says nothing of the copies.
+OF_FILES = frozenset({"files", "format", "csv", "excel", "json", "header", "delivery"})
+
+
 def of_cut_orders(content: Mapping[str, Any], orders: Path, out: Path) -> dict[str, Any]:
     """The keys of a configuration that read what ``cut_orders`` writes, in a lakehouse of its own
     below ``out``.
     """
     cut = [
-        {**s, "files": f"{orders}/{s['name']}/*/*/*.parquet", "format": "parquet"}
-        for s in content["sources"]
+        {
+            **{key: value for key, value in source.items() if key not in OF_FILES},
+            "files": f"{orders}/{source['name']}/*/*/*.parquet",
+            "format": "parquet",
+        }
+        for source in content["sources"]
     ]
     return {"sources": cut, "lakehouse_root": str((out / "lakehouse").absolute())}
 

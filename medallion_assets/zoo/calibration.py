@@ -64,7 +64,8 @@ def is_count_demand(matrix: Floats) -> Flags:
     """
     known = np.nan_to_num(matrix)
     is_whole = (known == np.round(known)).all(axis=1)
-    return is_whole & (known[:, -12:].mean(axis=1) <= COUNT_LIMIT)
+    # Months before the first count as none sold, however many of them other parts have.
+    return is_whole & (known[:, -12:].sum(axis=1) / 12 <= COUNT_LIMIT)
 
 
 def learn(past: pd.DataFrame, model_name: str, features: pd.DataFrame | None = None) -> Calibration:

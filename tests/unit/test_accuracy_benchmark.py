@@ -18,7 +18,7 @@ from medallion_assets.bench import scoring
 from medallion_assets.partitions import month_index
 from medallion_assets.tables import DECILES, RETRAINING_DECISION
 from resources.errors import Refused
-from resources.settings import Settings
+from resources.settings import Settings, parse_settings
 from tests.fakes import FakeLakehouse, filled
 
 JANUARY_2020 = 2020 * 12
@@ -209,3 +209,27 @@ def test_a_used_folder_and_an_unusable_file_are_refused(tmp_path: Path) -> None:
     series("a", "2020-01-01", [1.0]).drop(columns="y").to_parquet(tmp_path / "short.parquet")
     with pytest.raises(Refused, match="no column y"):
         accuracy._read_series(tmp_path / "short.parquet")
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"csv": {"delimiter": ";", "header_line": 4, "skip": ["^Sum"]}},
+        {"format": "excel", "excel": {"sheet": "Orders"}},
+        {"format": "json", "json": {"path": "orders[].lines[]"}},
+        {"header": {"files": "headers/*.csv", "key": {"Order": "Number"}}},
+    ],
+    ids=lambda own: next(reversed(own)),
+)
+def test_copies_of_orders_are_configured_whatever_their_files_were(
+    tmp_path: Path, own: dict[str, Any]
+) -> None:
+    """Copies are Parquet, so how the files themselves are read is left out."""
+    columns = {name: name for name in ("order_id", "part_number", "order_date", "quantity")}
+    source = {"name": "shop", "files": "orders/*", "columns": columns, **own}
+    written = {"lakehouse_root": "lakehouse", "first_month": 202201, "sources": [source]}
+    content = parse_settings(written, tmp_path / "shop.yaml").content()
+    content |= accuracy.of_cut_orders(content, tmp_path / "orders", tmp_path)
+    (copied,) = parse_settings(content, tmp_path / "x.yaml").sources
+    assert (copied.format, copied.header) == ("parquet", None)
+    assert copied.files == f"{tmp_path}/orders/shop/*/*/*.parquet"

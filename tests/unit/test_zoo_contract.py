@@ -12,11 +12,14 @@ from pandas.testing import assert_frame_equal
 
 from medallion_assets.partitions import add_months
 from medallion_assets.tables import DECILES, DEMAND_CLASSES
+from medallion_assets.zoo.calibration import COUNT_LIMIT
 from medallion_assets.zoo.registry import BASELINE, ZOO, collect, enabled, model
 from medallion_assets.zoo.spec import FORECAST_COLUMNS, ModelSpec
 from tests.frames import at_origin, demand_frame, feature_frame, past_frame
 
 ORIGIN, HORIZON, SEED = 202306, 4, 7
+# Small only as the mean of a year, of which the part has three months.
+LIMIT_QTY = int(COUNT_LIMIT) + 10
 EARLIER = add_months(ORIGIN, -HORIZON)
 
 
@@ -37,6 +40,7 @@ def awkward_series() -> dict[str, list[float]]:
         "STOPPED": [20] * 16 + [0] * 14,
         "THREE-MONTHS": [4, 0, 7],
         "TINY": list(season[:30] * 1e-6),
+        "YOUNG": [LIMIT_QTY, LIMIT_QTY + 9, LIMIT_QTY - 3],
         **{f"PART-{number}": list(random.poisson(2 + number, 36)) for number in range(6)},
     }
 
@@ -267,12 +271,18 @@ def test_what_was_learned_survives_pickling(learned, forecasts: pd.DataFrame) ->
     )
 
 
-def test_a_bucket_of_parts_gets_the_rows_of_the_whole(learned, forecasts: pd.DataFrame) -> None:
+@pytest.mark.parametrize(
+    "bucket",
+    [sorted(SERIES)[1::3], ["ONE-MONTH", "THREE-MONTHS", "YOUNG"], ["YOUNG"]],
+    ids=["some", "young", "one"],
+)
+def test_a_bucket_of_parts_gets_the_rows_of_the_whole(
+    learned, forecasts: pd.DataFrame, bucket: list[str]
+) -> None:
     """Forecasting some of the parts, with only their demand, gives the same rows as forecasting
-    all.
+    all, also where none of them is a year old.
     """
     forecaster, fitted = learned
-    bucket = sorted(SERIES)[1::3]
     newest = at_origin(FEATURES, ORIGIN)
     rows = forecaster.predict(
         fitted,
