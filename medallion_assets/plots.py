@@ -324,15 +324,20 @@ def served_forecast(
 
 
 def forecast_by_class(
-    judged: pd.DataFrame, coming: pd.DataFrame, is_simulated: bool = False
+    judged: pd.DataFrame,
+    coming: pd.DataFrame,
+    history: pd.DataFrame | None = None,
+    is_simulated: bool = False,
 ) -> Figure:
     """Demand of each class beside what was forecast a month ahead, and the forecast that is served
     now: a panel per class.
 
     judged: target_yyyymm, demand_class, actual_qty, forecast_qty, q10, q90 of months that are over;
-    coming: the same without actual_qty, of months to come; units. Bands are those of the class's
-    total, from gold.demand_forecast_total.
+    coming: the same without actual_qty, of months to come; history: target_yyyymm, demand_class,
+    actual_qty of the parts that are in the class now, in place of judged's; units. Bands are those
+    of the class's total, from gold.demand_forecast_total.
     """
+    sold = judged if history is None or history.empty else history
     classes = [
         name
         for name in DEMAND_CLASSES
@@ -340,11 +345,13 @@ def forecast_by_class(
     ]
     figure, panels = _panels("Demand by class and its forecast", classes, is_simulated)
     for name, axes in panels.items():
-        past, ahead = (
+        past, ahead, own_sold = (
             rows[rows["demand_class"] == name].sort_values("target_yyyymm")
-            for rows in (judged, coming)
+            for rows in (judged, coming, sold)
         )
-        dates = _dates([*past["target_yyyymm"], *ahead["target_yyyymm"]])
+        dates = _dates(
+            [*{*past["target_yyyymm"], *own_sold["target_yyyymm"]}, *ahead["target_yyyymm"]]
+        )
         for rows, colour, label in (
             (past, GREY, "forecast a month ahead"),
             (ahead, BLUE, "forecast now"),
@@ -362,8 +369,8 @@ def forecast_by_class(
                     label=label,
                 )
         axes.plot(
-            _dates(past["target_yyyymm"]),
-            past["actual_qty"],
+            _dates(own_sold["target_yyyymm"]),
+            own_sold["actual_qty"],
             color="black",
             marker="s",
             markersize=3,

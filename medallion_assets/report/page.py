@@ -30,7 +30,7 @@ from resources.settings import PromotionSettings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 SHOWN_PARTS = 20
 WORST_PARTS = 10
 HISTORY_MONTHS = 24
@@ -100,8 +100,9 @@ class ReportData:
     the origin month; demand: yyyymm, demand_qty of all parts in complete months; totals:
     gold.demand_forecast_total of the current vintage; accuracy: gold.forecast_accuracy of the last
     ACCURACY_MONTHS; judged: totals one month ahead by target_yyyymm and demand_class with the
-    deciles that they had; evaluation: gold.model_evaluation of
-    the newest training; decisions: gold.champion; retraining: gold.retraining_decision since
+    deciles that they had; sold_by_class: target_yyyymm, demand_class, actual_qty through the
+    origin, of the parts that are in the class then; evaluation: gold.model_evaluation of the newest
+    training; decisions: gold.champion; retraining: gold.retraining_decision since
     ``before``.
     """
 
@@ -117,6 +118,7 @@ class ReportData:
     totals: pd.DataFrame
     accuracy: pd.DataFrame
     judged: pd.DataFrame
+    sold_by_class: pd.DataFrame
     evaluation: pd.DataFrame
     decisions: pd.DataFrame
     retraining: pd.DataFrame
@@ -281,7 +283,10 @@ def figures(
     return {
         "forecast": plots.served_forecast(data.demand, totals, simulated),
         "by_class": plots.forecast_by_class(
-            data.judged, by_class.rename(columns={"segment": "demand_class"}), simulated
+            data.judged,
+            by_class.rename(columns={"segment": "demand_class"}),
+            data.sold_by_class,
+            simulated,
         ),
         "largest_errors": largest_errors(data, history, lists),
         "error_by_lag": plots.error_by_lag(by_lag, simulated),

@@ -32,6 +32,7 @@ from medallion_assets.tables import (
     DEMAND_FORECAST,
     DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
+    LAGS,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
     PARTS,
@@ -184,6 +185,7 @@ class Reporting:
             accuracy=accuracy,
             totals=total_rows(lakehouse, edition),
             judged=judged(lakehouse, accuracy, origin, "demand_class"),
+            sold_by_class=sold_by_class(lakehouse, origin),
             evaluation=lakehouse.rows(MODEL_EVALUATION, months=self._evaluated(decisions)),
             decisions=decisions,
             retraining=retraining,
@@ -256,6 +258,18 @@ def accuracy_through(lakehouse: Lakehouse, month: int) -> pd.DataFrame:
     return lakehouse.rows(FORECAST_ACCURACY, months=_accuracy_months(month))
 
 
+def sold_by_class(lakehouse: Lakehouse, origin: int) -> pd.DataFrame:
+    """Demand of the last LAGS months of the parts that are in a class at the origin: target_yyyymm,
+    demand_class, actual_qty.
+    """
+    months = {f"demand_lag_{lag}": add_months(origin, -lag) for lag in LAGS}
+    sums = lakehouse.totals(DEMAND_FEATURES, ["demand_class"], [*months], [origin])
+    sold = sums.rename(columns=months).melt(
+        "demand_class", var_name="target_yyyymm", value_name="actual_qty"
+    )
+    return sold.astype({"target_yyyymm": int})
+
+
 def judged(
     lakehouse: Lakehouse, accuracy: pd.DataFrame, month: int, segment_kind: str
 ) -> pd.DataFrame:
@@ -307,7 +321,7 @@ def accuracy_pictures(
         "forecast_against_actual": plots.forecast_against_actual(
             totals, "what was served", simulated
         ),
-        "by_class": plots.forecast_by_class(by_class, by_class[:0], simulated),
+        "by_class": plots.forecast_by_class(by_class, by_class[:0], is_simulated=simulated),
         "error_by_lag": plots.error_by_lag(by_lag, simulated),
         "coverage_by_lag": plots.coverage_by_lag(by_lag, simulated),
         "value_added": plots.value_added(accuracy, simulated),

@@ -256,3 +256,12 @@ def test_a_picture_is_the_same_bytes_each_time() -> None:
     assert plots.rendered(FIGURES["model_comparison"]()) == plots.rendered(
         FIGURES["model_comparison"]()
     )
+
+
+def test_a_class_is_drawn_with_its_demand_before_anything_was_judged() -> None:
+    """The first published forecast stands behind the demand of its class."""
+    sold = JUDGED[["target_yyyymm", "demand_class", "actual_qty"]]
+    coming = JUDGED.drop(columns="actual_qty")
+    figure = plots.forecast_by_class(JUDGED[:0], coming, sold)
+    drawn = [line for line in figure.axes[0].get_lines() if line.get_label() == "actual"]
+    assert len(drawn[0].get_xdata()) > 0

@@ -110,6 +110,9 @@ def report_data(
         ),
         "totals": totals,
         "accuracy": empty[FORECAST_ACCURACY],
+        "sold_by_class": pd.DataFrame(
+            {"target_yyyymm": [202401, 202402], "demand_class": "smooth", "actual_qty": [7.0, 9.0]}
+        ),
         "judged": pd.DataFrame(
             columns=["target_yyyymm", "demand_class", "actual_qty", "forecast_qty", "q10", "q90"]
         ),
