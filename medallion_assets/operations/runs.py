@@ -27,6 +27,7 @@ from medallion_assets.environment import prepare_dagster_home
 from medallion_assets.partitions import NO_MONTH, add_months, month_index, month_range
 from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, TRIGGER_TAG, Plan, Plans
 from medallion_assets.policies import step_message
+from medallion_assets.report.page import CODE_VERSION as REPORT_VERSION
 from medallion_assets.silver.assets import master_version
 from medallion_assets.slices import registered, version_of
 from medallion_assets.table_asset import asset_key
@@ -198,7 +199,8 @@ class Session:
         held = reader(self.settings)
         models = [(spec.name, spec.code_version) for spec in enabled(self.settings.zoo.models)]
         tables = [(spec.id, spec.code_version, held.version(spec)) for spec in (*TABLES, LEDGER)]
-        reports = sorted(path.name for path in Path(self.settings.reports_folder).glob("*"))
+        reports: list[object] = [REPORT_VERSION]
+        reports += sorted(path.name for path in Path(self.settings.reports_folder).glob("*"))
         release, outside = version("medallion-forecasting"), master_version(self.settings)
         return version_of(
             release, self.settings.model_dump(mode="json"), models, outside, tables, reports

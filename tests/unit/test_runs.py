@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from click import Choice
 from rich.console import Console
 
 from medallion_assets import cli
+from medallion_assets.operations import runs
 from medallion_assets.operations.export import WRITERS
 from medallion_assets.operations.runs import Session
 from resources.settings import PartsMaster, Settings
@@ -37,6 +39,16 @@ def test_a_changed_parts_master_or_setting_is_something_to_do(
     (tmp_path / "parts.csv").write_text("Item Code\nP-1\n")
     assert state(settings) == before
     assert state(settings.model_copy(update={"first_month": 201901})) != before
+
+
+def test_another_form_of_the_report_is_something_to_do(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reports are made anew by a release that writes them otherwise."""
+    settings = settings.model_copy(update={"lakehouse_root": str(tmp_path / "lakehouse")})
+    before = state(settings)
+    monkeypatch.setattr(runs, "REPORT_VERSION", "another")
+    assert state(settings) != before
 
 
 def test_every_format_of_export_can_be_asked_for() -> None:
