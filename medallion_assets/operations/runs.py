@@ -199,11 +199,15 @@ class Session:
         held = reader(self.settings)
         models = [(spec.name, spec.code_version) for spec in enabled(self.settings.zoo.models)]
         tables = [(spec.id, spec.code_version, held.version(spec)) for spec in (*TABLES, LEDGER)]
-        reports: list[object] = [REPORT_VERSION]
-        reports += sorted(path.name for path in Path(self.settings.reports_folder).glob("*"))
+        reports = sorted(path.name for path in Path(self.settings.reports_folder).glob("*"))
         release, outside = version("medallion-forecasting"), master_version(self.settings)
         return version_of(
-            release, self.settings.model_dump(mode="json"), models, outside, tables, reports
+            release,
+            self.settings.model_dump(mode="json"),
+            models,
+            outside,
+            tables,
+            [REPORT_VERSION, *reports],
         )
 
     def execute(self, job_name: str, months: Sequence[int]) -> bool:

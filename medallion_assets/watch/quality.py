@@ -159,37 +159,37 @@ def _shares(max_rejected_share: float) -> tuple[Column, ...]:
 
 
 def _rejected_by_reason(rejected_lines: DataFrame) -> DataFrame:
-    by_reason = (
-        rejected_lines.where(F.col("disposition") == "rejected")
-        .select("yyyymm", F.explode(F.array_distinct("reasons")).alias("reason"))
-        .groupBy("yyyymm", "reason")
-        .agg(F.count("*").alias("lines"))
-    )
-    return by_reason.select(
-        "yyyymm",
-        F.concat(F.lit("rejected:"), "reason").alias("rule"),
-        F.col("lines").cast("double").alias("value"),
-        F.lit(None).cast("double").alias("threshold"),
-        F.lit(
-            "lines that broke this rule; a line may break several, so the rules may add up to more"
-            " than lines_rejected"
-        ).alias("detail"),
+    return _lines_by_name(
+        rejected_lines.where(F.col("disposition") == "rejected"),
+        "reasons",
+        "rejected:",
+        "lines that broke this rule; a line may break several, so the rules may add up to more"
+        " than lines_rejected",
     )
 
 
 def _warned_by_name(sales_orders: DataFrame) -> DataFrame:
+    return _lines_by_name(
+        sales_orders.where(F.col("warnings").isNotNull()),
+        "warnings",
+        "warned:",
+        "accepted lines that were read otherwise than they are written, or that a rule warns of",
+    )
+
+
+def _lines_by_name(lines: DataFrame, names: str, prefix: str, detail: str) -> DataFrame:
+    """Lines of each month that have a name in their array ``names``; a rule is ``prefix`` and the
+    name.
+    """
     by_name = (
-        sales_orders.where(F.col("warnings").isNotNull())
-        .select("yyyymm", F.explode(F.array_distinct("warnings")).alias("name"))
+        lines.select("yyyymm", F.explode(F.array_distinct(names)).alias("name"))
         .groupBy("yyyymm", "name")
         .agg(F.count("*").alias("lines"))
     )
     return by_name.select(
         "yyyymm",
-        F.concat(F.lit("warned:"), "name").alias("rule"),
+        F.concat(F.lit(prefix), "name").alias("rule"),
         F.col("lines").cast("double").alias("value"),
         F.lit(None).cast("double").alias("threshold"),
-        F.lit(
-            "accepted lines that were read otherwise than they are written, or that a rule warns of"
-        ).alias("detail"),
+        F.lit(detail).alias("detail"),
     )
