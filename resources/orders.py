@@ -22,7 +22,13 @@ import pyarrow as pa
 
 from resources import formats
 from resources.errors import Refused
-from resources.formats import UnreadableFile, reading_errors, valid_names, without
+from resources.formats import (
+    UnreadableFile,
+    lacking_columns,
+    reading_errors,
+    valid_names,
+    without,
+)
 from resources.order_headers import Headers, joined_columns
 from resources.settings import Source
 
@@ -434,6 +440,7 @@ __all__ = [
     "absent_beside",
     "delivery_id_of",
     "file_name",
+    "lacking_columns",
     "matching",
     "order_paths",
     "reading_errors",

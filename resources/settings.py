@@ -458,6 +458,10 @@ class Units(_Section):
         return value
 
 
+# Keys of a source that say where its files lie and how they are cut into fields.
+FILE_KEYS = frozenset({"files", "format", "csv", "excel", "json", "header", "delivery"})
+
+
 class Source(_Section):
     """Where order lines come from and how their columns are called there."""
 

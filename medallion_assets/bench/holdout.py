@@ -34,7 +34,7 @@ from medallion_assets.tables import (
 from medallion_assets.watch.retraining import last_decision
 from resources.errors import Refused
 from resources.orders import LocalOrderFiles
-from resources.settings import Settings, parse_settings
+from resources.settings import FILE_KEYS, Settings, parse_settings
 
 SERVED = "served"
 # months with demand that a part of an order file needs before the origin to be scored
@@ -318,17 +318,13 @@ def series_configuration(
     }
 
 
-# How a source's own files are found and read, which says nothing of the copies.
-OF_FILES = frozenset({"files", "format", "csv", "excel", "json", "header", "delivery"})
-
-
 def of_cut_orders(content: Mapping[str, Any], orders: Path, out: Path) -> dict[str, Any]:
     """The keys of a configuration that read what ``cut_orders`` writes, in a lakehouse of its own
     below ``out``.
     """
     cut = [
         {
-            **{key: value for key, value in source.items() if key not in OF_FILES},
+            **{key: value for key, value in source.items() if key not in FILE_KEYS},
             "files": f"{orders}/{source['name']}/*/*/*.parquet",
             "format": "parquet",
         }

@@ -15,19 +15,15 @@ from typing import TYPE_CHECKING, Any
 from medallion_assets.table_asset import version_of
 from medallion_assets.tables import BRONZE_SALES_ORDERS
 from resources.errors import Refused
-from resources.settings import Settings, Source
+from resources.settings import FILE_KEYS, Settings, Source
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from resources.lakehouse import Slice
 
-# Where files lie and how they are cut into fields: bronze holds the fields, so these say nothing of
-# how stored lines are read.
-OF_FILES = frozenset(
-    {"name", "mode", "files", "format", "csv", "excel", "json", "header", "delivery", "table"}
-    | {"replaces", "closed_through"}
-)
+# Bronze holds the fields of files, so these say nothing of how stored lines are read.
+NOT_OF_LINES = FILE_KEYS | {"name", "mode", "table", "replaces", "closed_through"}
 OF_DATES = ("date_formats", "missing", "time_zone")
 BEGUN = "redating"  # key in the ledger: the plan whose lines may have moved, or not yet
 
@@ -53,7 +49,13 @@ class SourceMapping:
                 "first_month": settings.first_month,
                 "code_version": BRONZE_SALES_ORDERS.code_version,
             },
-            source.model_dump(mode="json", exclude={*OF_FILES, *OF_DATES}, exclude_defaults=True),
+            {
+                key: value
+                for key, value in source.model_dump(
+                    mode="json", by_alias=True, exclude_defaults=True
+                ).items()
+                if key not in NOT_OF_LINES and key not in OF_DATES
+            },
         )
 
     @classmethod

@@ -17,8 +17,8 @@ from medallion_assets import values
 from medallion_assets.complete import grown_deliveries
 from medallion_assets.partitions import NO_MONTH
 from resources.errors import Refused
-from resources.orders import valid_names, without
-from resources.settings import OPTIONAL_COLUMNS, ConstantColumn, JoinedColumns, Source
+from resources.orders import lacking_columns, valid_names, without
+from resources.settings import ConstantColumn, JoinedColumns, Source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,21 +102,15 @@ def check_columns(source: Source, file_name: str, column_names: Sequence[str]) -
             f"{file_name}: column {', '.join(repeated)} is there more than once, so nobody can say"
             " which is meant; rename or remove one of them and deliver the file again."
         )
-    present = source_columns(source, valid_names(column_names))
-    for canonical, mapped in source.columns.items():
-        if isinstance(mapped, ConstantColumn):
-            continue
-        wanted = source.candidates(canonical)
-        needed = len(wanted) if isinstance(mapped, JoinedColumns) else 1
-        is_required = canonical not in OPTIONAL_COLUMNS
-        if is_required and len(present[canonical]) < needed:
-            joint = " and " if isinstance(mapped, JoinedColumns) else " or "
-            raise MissingColumn(
-                f"{file_name}: no column {joint.join(wanted)}, which"
-                f" sources.{source.name}.columns.{canonical} names; the file has:"
-                f" {', '.join(column_names)}. Add the file's name for it to the mapping, or deliver"
-                f" the file again{without([canonical])}."
-            )
+    for canonical in lacking_columns(source, column_names):
+        is_joined = isinstance(source.columns[canonical], JoinedColumns)
+        named_by = (" and " if is_joined else " or ").join(source.candidates(canonical))
+        raise MissingColumn(
+            f"{file_name}: no column {named_by}, which"
+            f" sources.{source.name}.columns.{canonical} names; the file has:"
+            f" {', '.join(column_names)}. Add the file's name for it to the mapping, or deliver"
+            f" the file again{without([canonical])}."
+        )
 
 
 def text_of(source: Source, canonical: str, available: Sequence[str]) -> Column:
