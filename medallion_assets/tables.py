@@ -632,7 +632,8 @@ CHAMPION = TableSpec(
         _key(
             "decision",
             "STRING",
-            "promoted, refreshed, kept, denied, proposed, restated, rolled_back or released",
+            "promoted, provisional, refreshed, kept, denied, proposed, restated, rolled_back or"
+            " released",
         ),
         Column("champion", "STRING", "model that serves the class after this row"),
         Column(
@@ -647,14 +648,15 @@ CHAMPION = TableSpec(
         Column(
             "difference_low",
             "DOUBLE",
-            "lower end of the 95 % bootstrap interval of winner's WQL less the incumbent's",
+            "lower end of the interval of winner's WQL less the incumbent's: of equal models one"
+            " lies wholly below zero in 2.5 % of the decisions",
         ),
         Column("difference_high", "DOUBLE", "upper end of it"),
         Column(
             "interval_over",
             "STRING",
-            "what the interval was drawn from: parts, or months in blocks as long as the horizon;"
-            " NULL without one",
+            "what the interval knows to vary: parts and months, or months alone where parts are"
+            " few; NULL without one",
         ),
         Column("champion_bias", "DOUBLE", "bias of the champion on the evidence"),
         Column(
@@ -692,7 +694,7 @@ CHAMPION = TableSpec(
         Column("decided_at", "TIMESTAMP", "when (UTC)", is_volatile=True),
     ),
     write="append",
-    code_version="2",
+    code_version="3",
     owner=MODEL_OWNER,
 )
 

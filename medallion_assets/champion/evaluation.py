@@ -27,7 +27,7 @@ SEGMENT_KINDS = ("all", "demand_class", "abc_class", "region")
 HORIZON_GROUPS = ("short", "mid", "long")
 ABC_CLASSES = ("A", "B", "C")
 LOSS_GROUPS = (*HORIZON_GROUPS, *ABC_CLASSES)
-PART_SUMS = ("loss_qty", "actual_qty", "bias_qty", "squared_error")
+LOSS_SUMS = ("loss_qty", "actual_qty", "bias_qty", "squared_error")
 
 Classes = Mapping[str, Collection[str]]
 """Contestants: model -> the demand classes it is asked for."""
@@ -206,18 +206,39 @@ def model_evaluation(
 def part_losses(
     zoo_result: DataFrame, classes: Classes, horizon: int, max_parts: int = 20_000
 ) -> DataFrame:
-    """What the paired bootstrap reads: one row per decision month, demand class, part and model
-    compared there.
+    """What a difference varies by over parts: one row per decision month, demand class, part and
+    model compared there, with the sums of ``_summed_losses``.
 
-    cell_count, loss_qty (2 * pinball loss, mean over the deciles: WQL = sum(loss_qty) /
-    sum(actual_qty)), actual_qty, bias_qty (forecast_qty less demand), units; squared_error of
-    forecast_qty, units squared; and cell_count, loss_qty and actual_qty again with a suffix for
-    each third of the ``horizon`` (short, mid, long) and each ABC class. Of classes with more than
-    ``max_parts`` parts those with the smallest hash are kept.
+    Of classes with more than ``max_parts`` parts those with the smallest hash are kept.
     """
+    by_part = _summed_losses(zoo_result, classes, horizon, "part_number")
+    order = F.dense_rank().over(
+        Window.partitionBy("yyyymm", "demand_class").orderBy(
+            F.xxhash64("part_number"), "part_number"
+        )
+    )
+    sampled = by_part.withColumn("part_rank", order).where(F.col("part_rank") <= max_parts)
+    return sampled.drop("part_rank")
+
+
+def month_losses(zoo_result: DataFrame, classes: Classes, horizon: int) -> DataFrame:
+    """What a difference varies by over time: one row per decision month, demand class, target month
+    and model compared there, with the sums of ``_summed_losses``, of all parts.
+    """
+    return _summed_losses(zoo_result, classes, horizon, "target_yyyymm")
+
+
+def _summed_losses(zoo_result: DataFrame, classes: Classes, horizon: int, unit: str) -> DataFrame:
+    """By decision month, demand class, ``unit`` and model, on ``compared_cells``: cell_count,
+    loss_qty (2 * pinball loss, mean over the deciles: WQL = sum(loss_qty) / sum(actual_qty)),
+    actual_qty, bias_qty (forecast_qty less demand), units; squared_error of forecast_qty, units
+    squared; and cell_count, loss_qty and actual_qty again with a suffix for each third of the
+    ``horizon`` (short, mid, long) and each ABC class.
+    """
+    keys = ("yyyymm", "demand_class", unit, "model")
     error = F.col("forecast_qty") - F.col("actual_qty")
     rows = compared_cells(zoo_result, classes).select(
-        *("yyyymm", "demand_class", "part_number", "model", "actual_qty"),
+        *(*keys, "actual_qty"),
         F.col("abc_class").alias("abc"),
         F.element_at(
             F.array(*(F.lit(group) for group in HORIZON_GROUPS)),
@@ -233,7 +254,7 @@ def part_losses(
     }
     sums = [
         F.count("*").alias("cell_count"),
-        *(column for name in PART_SUMS for column in exact_sums(name, F.col(name))),
+        *(column for name in LOSS_SUMS for column in exact_sums(name, F.col(name))),
         *(
             F.count(F.when(inside, 1)).alias(f"cell_count_{group}")
             for group, inside in within.items()
@@ -245,46 +266,23 @@ def part_losses(
             for column in exact_sums(f"{name}_{group}", F.when(inside, F.col(name)))
         ),
     ]
-    by_part = rows.groupBy("yyyymm", "demand_class", "part_number", "model").agg(*sums)
-    order = F.dense_rank().over(
-        Window.partitionBy("yyyymm", "demand_class").orderBy(
-            F.xxhash64("part_number"), "part_number"
+    return (
+        rows.groupBy(*keys)
+        .agg(*sums)
+        .select(
+            *(*keys, "cell_count"),
+            *(total(name).alias(name) for name in LOSS_SUMS),
+            *(
+                (
+                    F.col(name)
+                    if name.startswith("cell_count")
+                    else F.coalesce(total(name), F.lit(0.0)).alias(name)
+                )
+                for group in LOSS_GROUPS
+                for name in (f"cell_count_{group}", f"loss_qty_{group}", f"actual_qty_{group}")
+            ),
         )
     )
-    sampled = by_part.withColumn("part_rank", order).where(F.col("part_rank") <= max_parts)
-    return sampled.select(
-        *("yyyymm", "demand_class", "part_number", "model", "cell_count"),
-        *(total(name).alias(name) for name in PART_SUMS),
-        *(
-            (
-                F.col(name)
-                if name.startswith("cell_count")
-                else F.coalesce(total(name), F.lit(0.0)).alias(name)
-            )
-            for group in LOSS_GROUPS
-            for name in (f"cell_count_{group}", f"loss_qty_{group}", f"actual_qty_{group}")
-        ),
-    )
-
-
-def month_losses(zoo_result: DataFrame, classes: Classes) -> DataFrame:
-    """What the bootstrap over months reads where parts are few: one row per decision month, demand
-    class, target month and model compared there, with the sums that part_losses has.
-    """
-    error = F.col("forecast_qty") - F.col("actual_qty")
-    sums = {
-        "loss_qty": _quantile_loss(),
-        "actual_qty": F.col("actual_qty"),
-        "squared_error": error * error,
-    }
-    keys = ("yyyymm", "demand_class", "target_yyyymm", "model")
-    by_month = (
-        compared_cells(zoo_result, classes)
-        .select(*keys, *(column.alias(name) for name, column in sums.items()))
-        .groupBy(*keys)
-        .agg(*(column for name in sums for column in exact_sums(name, F.col(name))))
-    )
-    return by_month.select(*keys, *(total(name).alias(name) for name in sums))
 
 
 def monthly_totals(zoo_result: DataFrame) -> DataFrame:

@@ -7,38 +7,34 @@ and serving lie in assets.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Collection,
-    Hashable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
-from typing import Any, Protocol
+from functools import cache, cached_property
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from medallion_assets.champion.uncertainty import Difference, Evidence, Sums
 from medallion_assets.tables import DEMAND_CLASSES
 from resources.settings import MAX_ORIGINS, PromotionSettings
 
 BASELINE = "seasonal_naive"
-INTERVAL_PCT = (2.5, 97.5)
 GROUP_TOLERANCE = 0.02
 MIN_GROUP_CELLS = 50
+MIN_MONTHS = 3  # an interval needs two waves over the months
 EQUIVALENCE = 0.005
 BIAS_ALLOWED = 0.25
 BIAS_MARGIN = 0.05
+# A guard shapes what serves and may not make it worse: it refuses no model that has so much less
+# loss than what would serve instead.
+GUARDS_YIELD = 0.05
+# An incumbent is not defended, though nobody is certain to be better, against so much less loss.
+FAR_LESS = 0.2
 # The quantile loss of sparse demand rewards forecasting nothing: below a quarter of the demand
 # nobody is promoted, however the incumbent is biased.
 MIN_BIAS = -0.75
-DRAWS = 1_000
 # Differences smaller than this come of rounding: they are none, and an interval so narrow has none.
 ROUNDING = 1e-9
 THIN = "there is too little evidence"
@@ -52,9 +48,6 @@ _GROUPS = {
     "B": "ABC class B",
     "C": "ABC class C",
 }
-_CHUNK_WEIGHTS = 2_000_000  # bootstrap weights held at once: 16 MB
-
-Floats = NDArray[np.float64]
 
 
 class Contender(Protocol):
@@ -72,6 +65,17 @@ class Contestant:
 
     name: str
     classes: Collection[str] = DEMAND_CLASSES
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Rows of evaluation.part_losses and evaluation.month_losses of one decision month, and the
+    months that are forecast at each origin.
+    """
+
+    by_part: pd.DataFrame
+    by_month: pd.DataFrame
+    horizon: int
 
 
 @dataclass(frozen=True)
@@ -114,56 +118,57 @@ class Decision:
 def decide(
     month: int,
     evaluation: pd.DataFrame,
-    part_losses: pd.DataFrame,
+    losses: Losses,
     origins_available: int,
     incumbents: Mapping[str, str | None],
     contestants: Sequence[Contender],
     settings: PromotionSettings,
     k_min: int,
-    draws: int = DRAWS,
-    seed: int = 7,
     held: Mapping[str, int] | None = None,
-    month_losses: pd.DataFrame | None = None,
-    horizon: int = 1,
 ) -> list[Decision]:
     """The decision of ``month`` for each class of ``incumbents`` (class -> model that serves it,
     None before the first training).
 
-    evaluation: rows of gold.model_evaluation of the month. part_losses: rows of
-    evaluation.part_losses of the month, for the interval of a difference in WQL (paired percentile
-    bootstrap over parts), the groups and the oracle; WQL and bias themselves come from evaluation.
-    ``contestants`` in order of cost, the cheapest first. ``origins_available``: evidence origins,
-    at least ``k_min`` are needed. ``held``: class -> last month in which it is only evaluated.
-    month_losses: rows of evaluation.month_losses of the month, needed where ``telling_parts`` are
-    fewer than settings.min_interval_parts; ``horizon``: months forecast at each origin.
+    evaluation: rows of gold.model_evaluation of the month, which WQL and bias come from. losses:
+    what differences between models vary by. ``contestants`` in order of cost, the cheapest first.
+    ``origins_available``: evidence origins, at least ``k_min`` are needed. ``held``: class -> last
+    month in which it is only evaluated.
+
+    A challenger is certain to be better when the interval of its difference in WQL to the incumbent
+    lies below zero. Intervals know that parts differ and that months do (uncertainty.py), and that
+    many models are asked: all being equal, one of them is promoted in 2.5 % of the decisions. Where
+    there is no incumbent to compare with, seasonal_naive stands for it.
 
     A challenger is eligible when it lacks no cell, its WQL lies below seasonal_naive's, its bias
-    passes the guard, the interval of its difference to the incumbent lies wholly below zero, and in
-    no third of the horizon and no ABC class of 50 cells or more its WQL is more than 2 % above the
-    incumbent's. The guard: abs(bias) at most max(.25, abs(incumbent's bias) + .05), and bias above
-    -.75. The eligible model with the lowest WQL wins, of equal ones that with the lower squared
-    error of expected demand. The cheapest equivalent one is taken instead: its interval against the
-    winner lies within .5 % of the winner's WQL, and that of its squared error does not lie above
-    the winner's. Where there is no incumbent to compare with, seasonal_naive stands for it.
+    lies above -.75, it is certain to be better, and two guards let it pass: abs(bias) at most
+    max(.25, abs(incumbent's bias) + .05); certain to be worse than the incumbent, by more than 2 %,
+    in no third of the horizon and no ABC class of 50 cells or more. A guard yields to a model with
+    5 % less loss than what would serve instead.
 
-    promoted: a challenger serves. refreshed: the incumbent stays and takes the new fit. denied:
-    nobody is promoted for lack of origins, or nobody is eligible and seasonal_naive serves for want
-    of an incumbent. kept: promotion is off, or the incumbent stays with its former fit, because
-    this training has none of it, or one that lacks many cells, or because a person holds the class.
-    proposed: promotion waits for approval, and what served goes on serving.
+    Of the eligible models, and where nobody is, that with the least expected regret is taken: what
+    it is expected to lose to any other of them, at most. So the luckiest figure does not win, and a
+    mean of models that cannot be told apart mostly does. The cheapest equivalent one is taken
+    instead: its interval against the winner lies within .5 % of the winner's WQL, and that of its
+    squared error does not lie above the winner's.
+
+    promoted: a challenger serves that is certain to be better. provisional: nobody is certain to be
+    better than seasonal_naive, and there is no incumbent, or one with 20 % more loss; the model
+    with the least expected regret serves. refreshed: the incumbent stays and takes the new fit.
+    denied: nobody is promoted for lack of origins, or seasonal_naive has the least expected regret
+    and serves for want of an incumbent. kept: promotion is off, or the incumbent stays with its
+    former fit, because this training has none of it, or one that lacks many cells, or because a
+    person holds the class. proposed: what would serve waits for approval, and what served goes on
+    serving.
 
     A class with fewer parts or cells than the settings ask for, or without demand in its cells,
     takes the decision on the cells of all classes, between the models asked for it and for every
     class that has cells; an incumbent that isn't can't be compared there and stays. Raises
-    ValueError when part_losses lack rows of a model that evaluation compares.
+    ValueError when losses lack rows of a model that evaluation compares.
 
-    Evidence may be too thin for any interval. Of two parts without a difference between the models
-    one in four intervals lies below zero, of ten one in twenty, of thirty one in thirty. So with
-    fewer telling parts than settings.min_interval_parts months are drawn instead of parts, in
-    blocks as long as the horizon: what two forecasts of one origin have in common stays together.
-    With fewer blocks than settings.min_interval_blocks, or fewer origins than
-    settings.min_interval_origins, nobody is promoted. Intervals over months are widened for the few
-    blocks they are drawn from.
+    Evidence may be too thin for any decision. With fewer parts that tell something than
+    settings.min_interval_parts only months differ, and settings.min_interval_blocks blocks of them
+    are needed, as long as the horizon: what two forecasts of one origin have in common reaches that
+    far. With fewer, or with fewer origins than settings.min_interval_origins, who served serves.
     """
 
     with_cells = frozenset(
@@ -176,9 +181,9 @@ def decide(
             segment,
             classes,
             evaluation,
-            part_losses,
+            losses,
             contestants,
-            _Sampling(settings, horizon, month_losses, draws, seed),
+            settings,
         )
 
     def contest(demand_class: str, is_pooled: bool) -> _Contest:
@@ -223,46 +228,19 @@ class _Figures:
 
 
 @dataclass(frozen=True)
-class _Sampling:
-    """How intervals are made: the floors, and what is drawn where there are few parts."""
-
-    settings: PromotionSettings
-    horizon: int
-    month_losses: pd.DataFrame | None
-    draws: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """Draws of parts, or of months where parts are few. Arrays have one column per model; ``wql``
-    and ``squared_error`` one row per draw, ``sampled_wql`` is that of all that was drawn from.
-
-    ``thin`` says why they make no interval, empty where they do; ``widening`` is the factor by
-    which an interval is drawn out, ``told`` what its text ends with.
-    """
-
-    sampled_wql: Floats
-    wql: Floats
-    squared_error: Floats
-    over: str = "parts"
-    telling: int = 0
-    thin: str = ""
-    widening: float = 1.0
-    told: str = ""
-
-
-@dataclass(frozen=True)
 class _Contest:
-    """The models asked for ``classes`` on their cells, in order of cost. Arrays have one column per
-    model of ``compared``.
+    """The models asked for ``classes`` on their cells, in order of cost. Evidence, of all cells and
+    by group with their number, has one column per model of ``compared``. ``thin`` says why it is
+    too little for a decision, empty where it is not; ``telling``: parts that say something.
     """
 
     classes: frozenset[str]
     figures: Mapping[str, _Figures]
     compared: tuple[str, ...]
-    drawn: _Drawn
-    groups: Mapping[str, tuple[int, Floats]]
+    evidence: Evidence
+    group: Callable[[str], tuple[int, Evidence]]
+    telling: int
+    thin: str
     oracle_wql: float | None
 
     @property
@@ -301,45 +279,71 @@ class _Contest:
 
         return min(models, key=figures, default=None)
 
-    def difference(self, model: str, other: str) -> tuple[float, float, float]:
-        """WQL of ``model`` less that of ``other``, both compared: the difference and the ends of
-        its interval.
+    def least_regret(self, models: Iterable[str]) -> str | None:
+        """The model that is expected to lose least to any other of them, of equal ones that with
+        the lowest RMSE, then the cheapest.
         """
-        first, second = self.compared.index(model), self.compared.index(other)
-        exact = (self.wql(model) or 0.0) - (self.wql(other) or 0.0)
-        # With very many parts the draws come from a sample of them: its spread, around the
-        # difference of all.
-        drawn = self.drawn
-        shift = exact - float(drawn.sampled_wql[first] - drawn.sampled_wql[second])
-        low, high = (
-            np.nanpercentile(drawn.wql[:, first] - drawn.wql[:, second], INTERVAL_PCT) + shift
-        )
-        if drawn.widening > 1:
-            low, high = (exact + drawn.widening * (end - exact) for end in (low, high))
-        return exact, float(low), float(high)
+        asked = tuple(models)
 
-    def squared_error(self, model: str, other: str) -> tuple[float, float]:
-        """The ends of the interval of the squared error of ``model`` less that of ``other``, as
-        shares of that of ``other``.
-        """
-        first, second = self.compared.index(model), self.compared.index(other)
-        errors = self.drawn.squared_error
-        share = errors[:, first] / errors[:, second] - 1
-        low, high = np.nanpercentile(share, INTERVAL_PCT)
-        return float(low), float(high)
+        def figures(model: str) -> tuple[float, float]:
+            rmse = self.figures[model].rmse
+            return self.regret(model, asked), (np.inf if rmse is None else rmse)
+
+        return min(asked, key=figures, default=None)
+
+    def regret(self, model: str, others: Iterable[str]) -> float:
+        """The most that a model is expected to lose to one of the others, WQL."""
+        expected = (self.difference(model, other).regret() for other in others if other != model)
+        return round(max(expected, default=0.0), 9)
+
+    def difference(self, model: str, other: str) -> Difference:
+        """WQL of ``model`` less that of ``other``, both compared."""
+        found = self.evidence.loss(self.compared.index(model), self.compared.index(other))
+        # With very many parts the error is that of a sample of them; the figures are those of all.
+        return replace(found, value=(self.wql(model) or 0.0) - (self.wql(other) or 0.0))
+
+    def tail(self, other: str) -> float:
+        """Tail of the intervals to ``other`` that all models asked have together."""
+        if other not in self._tails:
+            place = self.compared.index(other)
+            models = [n for n in range(len(self.compared)) if n != place]
+            self._tails[other] = self.evidence.tail(models, place)
+        return self._tails[other]
+
+    @cached_property
+    def _tails(self) -> dict[str, float]:
+        return {}
+
+    def interval(self, model: str, other: str) -> tuple[float, float]:
+        """Ends of the interval of the difference in WQL."""
+        return self.difference(model, other).interval(self.tail(other))
+
+    def has_width(self, model: str, other: str) -> bool:
+        low, high = self.interval(model, other)
+        return bool(high - low >= ROUNDING)
 
     def comparison(self, model: str, other: str) -> str:
-        difference, low, high = self.difference(model, other)
+        low, high = self.interval(model, other)
+        difference = self.difference(model, other).value
+        told = "" if self.evidence.is_over_parts else f" over {self.evidence.months.count} months"
         return (
             f"WQL {self.wql(model):.3f} against {self.wql(other):.3f} of {other} on {self.extent}, "
-            f"difference {difference:+.3f} [{low:+.3f}, {high:+.3f}]{self.drawn.told}"
+            f"difference {difference:+.3f} [{low:+.3f}, {high:+.3f}]{told}"
         )
 
     def worse_group(self, model: str, other: str) -> str | None:
-        """The first group in which ``model`` is more than 2 % worse, with both figures."""
+        """The first group in which ``model`` is certain to be worse, and more than 2 % worse, with
+        both figures.
+        """
         first, second = self.compared.index(model), self.compared.index(other)
-        for group, (cells, wql) in self.groups.items():
-            if cells >= MIN_GROUP_CELLS and wql[first] > wql[second] * (1 + GROUP_TOLERANCE):
+        for group in _GROUPS:
+            cells, evidence = self.group(group)
+            demand = evidence.parts.demand.sum()
+            if cells < MIN_GROUP_CELLS or not demand > 0:
+                continue
+            wql = evidence.parts.loss.sum(axis=0) / demand
+            low, _ = evidence.loss(first, second).interval(self.tail(other))
+            if low > ROUNDING and wql[first] > wql[second] * (1 + GROUP_TOLERANCE):
                 return (
                     f"WQL {wql[first]:.3f} against {wql[second]:.3f} of {other} in {_GROUPS[group]}"
                 )
@@ -364,7 +368,7 @@ def _decide_class(demand_class: str, incumbent: str | None, rules: _Rules) -> De
     is_small = (
         own.parts < rules.settings.min_parts
         or own.cells < rules.settings.min_cells
-        or own.drawn.telling < rules.settings.min_interval_parts
+        or own.telling < rules.settings.min_interval_parts
     )
     is_pooled = is_small or not own.has_demand
     contest = rules.contest(demand_class, True) if is_pooled else own
@@ -428,7 +432,7 @@ def _thin(contest: _Contest, rules: _Rules) -> str:
             f"{_count(rules.origins_available, 'evidence origin')} where an interval needs"
             f" {least} (promotion.min_interval_origins)"
         )
-    return contest.drawn.thin
+    return contest.thin
 
 
 def _settled(
@@ -437,7 +441,8 @@ def _settled(
     """The verdict, unless a person holds the class or has to approve what it would change."""
     champion = incumbent or BASELINE
     is_held = held_until is not None and rules.month <= held_until
-    if not is_held and not (verdict.decision == "promoted" and rules.settings.mode == "approve"):
+    changes = verdict.decision in ("promoted", "provisional")
+    if not is_held and not (changes and rules.settings.mode == "approve"):
         return verdict
     contest = rules.contest(verdict.demand_class, verdict.pooled)
     former = _with_models(
@@ -478,20 +483,19 @@ def _verdict(
         return _stay(
             undecided, incumbent, f"there is no WQL of {yardstick} to compare with", contest, rules
         )
-    refusals = {
-        m: _refusal(m, yardstick, contest)
+    standings = {
+        m: _standing(m, yardstick, contest)
         for m in contest.figures
         if m not in (yardstick, incumbent)
     }
-    eligible = [m for m, refusal in refusals.items() if refusal is None]
-    best = contest.best(eligible)
-    if best is None:
-        refused = contest.best(refusals)
-        why = f"{refused} {refusals[refused]}" if refused else "there is no other model"
-        return _stay(
-            _with_difference(undecided, contest, refused, yardstick), incumbent, why, contest, rules
-        )
-    winner, worse = _cheapest_equivalent(best, (yardstick, *eligible), contest)
+    certain = [m for m, standing in standings.items() if not standing.is_out_or_uncertain]
+    winner, yielded = _chosen(certain, standings, yardstick, contest)
+    if winner is None:
+        return _provisional(undecided, incumbent, yardstick, standings, contest, rules)
+    best, told = winner, ""
+    eligible = [m for m in certain if not standings[m].guard]
+    if not yielded:
+        winner, told = _cheapest_equivalent(best, (yardstick, *eligible), contest)
     closeness = (
         f"{winner} is cheaper and certain to be within {EQUIVALENCE:.1%} of {best} with WQL"
         f" {contest.wql(best):.3f}"
@@ -514,16 +518,104 @@ def _verdict(
         )
     if winner != best:
         reason += f"; {closeness}"
-    reason += worse
-    promoted = _with_difference(undecided, contest, winner, yardstick)
-    promoted = _with_models(
-        promoted, contest, winner, contest.best(m for m in contest.figures if m != winner)
+    reason += yielded + _luckier(best, eligible, contest) + told
+    return _serves("promoted", undecided, winner, yardstick, incumbent, reason, contest)
+
+
+def _chosen(
+    candidates: Collection[str],
+    standings: Mapping[str, _Standing],
+    instead: str,
+    contest: _Contest,
+) -> tuple[str | None, str]:
+    """Of the candidates that pass the guards that with the least expected regret, or one that a
+    guard refuses and that has far less loss than it, or than what serves ``instead``; None without
+    one. With it what is said where a guard yields.
+    """
+    passing = [m for m in candidates if m not in standings or not standings[m].guard]
+    found = contest.least_regret(passing)
+    guarded = contest.best(m for m in candidates if m not in passing)
+    other = found or instead
+    if guarded is None or not _has_less_loss(guarded, other, GUARDS_YIELD, contest):
+        return found, ""
+    return guarded, (
+        f"; it {standings[guarded].guard}, which counts for less than the loss of {other} with WQL"
+        f" {contest.wql(other):.3f}"
+    )
+
+
+def _has_less_loss(model: str, other: str, share: float, contest: _Contest) -> bool:
+    return (contest.wql(model) or 0.0) <= (1 - share) * (contest.wql(other) or 0.0)
+
+
+def _luckier(winner: str, candidates: Iterable[str], contest: _Contest) -> str:
+    """What is said of a candidate that has the lower WQL and was left for its expected regret."""
+    others = tuple(candidates)
+    lucky = contest.best(others)
+    if lucky is None or (contest.wql(lucky) or 0.0) >= (contest.wql(winner) or 0.0):
+        return ""
+    return (
+        f"; {lucky} has WQL {contest.wql(lucky):.3f}, and more to lose: up to"
+        f" {contest.regret(lucky, others):.4f} to another candidate where {winner} is expected to"
+        f" lose {contest.regret(winner, others):.4f}"
+    )
+
+
+def _provisional(
+    undecided: Decision,
+    incumbent: str | None,
+    yardstick: str,
+    standings: Mapping[str, _Standing],
+    contest: _Contest,
+    rules: _Rules,
+) -> Decision:
+    """The decision where nobody is certain to be better."""
+    refused = contest.best(standings)
+    why = f"{refused} {standings[refused].refusal}" if refused else "there is no other model"
+    stays = _with_difference(undecided, contest, refused, yardstick)
+    possible = [m for m, standing in standings.items() if not standing.out]
+    if incumbent is None:
+        possible.append(yardstick)
+    winner, yielded = _chosen(possible, standings, yardstick, contest)
+    is_taken = winner not in (None, yardstick) and (
+        incumbent is None
+        or (incumbent == yardstick and _has_less_loss(str(winner), incumbent, FAR_LESS, contest))
+    )
+    if winner is None or not is_taken:
+        return _stay(stays, incumbent, why, contest, rules)
+    reason = (
+        f"{winner} serves provisionally, since nobody is certain to be better than {yardstick}:"
+        f" {contest.comparison(winner, yardstick)}, and it is expected to lose"
+        f" {contest.regret(winner, possible):.4f} at most to any other model, {yardstick}"
+        f" {contest.regret(yardstick, (*possible, yardstick)):.4f}"
+    )
+    reason += yielded + _luckier(winner, [m for m in possible if not _guard(m, standings)], contest)
+    return _serves("provisional", undecided, winner, yardstick, incumbent, reason, contest)
+
+
+def _guard(model: str, standings: Mapping[str, _Standing]) -> str:
+    return standings[model].guard if model in standings else ""
+
+
+def _serves(
+    decision: str,
+    undecided: Decision,
+    winner: str,
+    yardstick: str,
+    incumbent: str | None,
+    reason: str,
+    contest: _Contest,
+) -> Decision:
+    """The decision that ``winner`` serves from now on."""
+    made = _with_difference(undecided, contest, winner, yardstick)
+    made = _with_models(
+        made, contest, winner, contest.best(m for m in contest.figures if m != winner)
     )
     return replace(
-        promoted,
-        decision="promoted",
+        made,
+        decision=decision,
         reason=reason + _left_out(contest, (winner, incumbent)),
-        champion_trained_yyyymm=rules.month,
+        champion_trained_yyyymm=undecided.yyyymm,
     )
 
 
@@ -559,31 +651,56 @@ def _stay(
     return replace(decision, decision="kept", reason=reason, champion_trained_yyyymm=None)
 
 
-def _refusal(model: str, yardstick: str, contest: _Contest) -> str | None:
-    """Why a model can't be promoted, as what is said of it; None where it can."""
+class _Standing(NamedTuple):
+    """What speaks against a model, each as what is said of it and empty where nothing does: it is
+    out, it is not certain to be better, a guard refuses it.
+    """
+
+    out: str = ""
+    uncertain: str = ""
+    guard: str = ""
+
+    @property
+    def is_out_or_uncertain(self) -> bool:
+        return bool(self.out or self.uncertain)
+
+    @property
+    def refusal(self) -> str:
+        return self.out or self.uncertain or self.guard
+
+
+def _standing(model: str, yardstick: str, contest: _Contest) -> _Standing:
+    """What speaks against a model that would take the yardstick's place."""
     wql, bias = contest.wql(model), contest.bias(model)
     baseline_wql, yardstick_bias = contest.wql(BASELINE), contest.bias(yardstick) or 0.0
     if missing := contest.missing(model):
-        return f"lacks {_count(missing, 'cell')} that other models have"
+        return _Standing(out=f"lacks {_count(missing, 'cell')} that other models have")
     if wql is None or bias is None:
-        return "has no finite WQL"
+        return _Standing(out="has no finite WQL")
     if model != BASELINE and baseline_wql is not None and wql >= baseline_wql:
-        return f"has WQL {wql:.3f}, not below {baseline_wql:.3f} of {BASELINE}, on {contest.extent}"
-    if abs(bias) > max(BIAS_ALLOWED, abs(yardstick_bias) + BIAS_MARGIN) or bias < MIN_BIAS:
-        return (
-            f"has bias {bias:+.2f} against {yardstick_bias:+.2f} of {yardstick}, with WQL {wql:.3f}"
+        return _Standing(
+            out=f"has WQL {wql:.3f}, not below {baseline_wql:.3f} of {BASELINE}, on"
+            f" {contest.extent}"
         )
-    _, low, high = contest.difference(model, yardstick)
+    biased = (
+        f"has bias {bias:+.2f} against {yardstick_bias:+.2f} of {yardstick}, with WQL {wql:.3f}"
+    )
+    if bias < MIN_BIAS:
+        return _Standing(out=biased)
+    uncertain = guard = ""
+    _, high = contest.interval(model, yardstick)
     if not high < -ROUNDING:  # NaN, where no sampled part has demand, is no proof either
-        return f"is not certain to be better: {contest.comparison(model, yardstick)}"
-    if high - low < ROUNDING:
-        return (
-            "is better by the same share in every draw, so its interval has no width and says"
-            f" nothing: {contest.comparison(model, yardstick)}"
+        uncertain = f"is not certain to be better: {contest.comparison(model, yardstick)}"
+    elif not contest.has_width(model, yardstick):
+        return _Standing(
+            out="is better by the same share of every part and month, so its interval has no width"
+            f" and says nothing: {contest.comparison(model, yardstick)}"
         )
-    if worse := contest.worse_group(model, yardstick):
-        return f"is more than {GROUP_TOLERANCE:.0%} worse in a part of the cells: {worse}"
-    return None
+    if abs(bias) > max(BIAS_ALLOWED, abs(yardstick_bias) + BIAS_MARGIN):
+        guard = biased
+    elif worse := contest.worse_group(model, yardstick):
+        guard = f"is certain to be worse in a part of the cells: {worse}"
+    return _Standing(uncertain=uncertain, guard=guard)
 
 
 def _cheapest_equivalent(
@@ -593,12 +710,12 @@ def _cheapest_equivalent(
     have its WQL.
     """
     margin = EQUIVALENCE * (contest.wql(best) or 0.0)
-    worse = ""
-    for model in contest.compared[: contest.compared.index(best)]:
-        _, low, high = contest.difference(model, best)
+    second, worse = contest.compared.index(best), ""
+    for first, model in enumerate(contest.compared[:second]):
+        low, high = contest.difference(model, best).interval()
         if model not in candidates or not -margin <= low <= high <= margin:
             continue
-        least, most = contest.squared_error(model, best)
+        least, most = contest.evidence.squared_error(first, second).interval()
         if not least > 0:
             return model, worse
         worse += (
@@ -640,10 +757,10 @@ def _with_difference(
     decision = replace(decision, challenger=model, challenger_wql=contest.wql(model))
     if model is None or model not in contest.compared:
         return decision
-    _, low, high = contest.difference(model, yardstick)
-    if contest.drawn.thin or not high - low >= ROUNDING:
+    if contest.thin or not contest.has_width(model, yardstick):
         return decision
-    over = contest.drawn.over
+    low, high = contest.interval(model, yardstick)
+    over = "parts and months" if contest.evidence.is_over_parts else "months"
     return replace(decision, difference_low=low, difference_high=high, interval_over=over)
 
 
@@ -661,7 +778,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def telling_parts(part_losses: pd.DataFrame) -> int:
+def _telling_parts(part_losses: pd.DataFrame) -> int:
     """Parts that say something of a model: they have demand, or somebody's forecast had a loss."""
     if part_losses.empty:
         return 0
@@ -673,9 +790,9 @@ def _contest(
     segment: str,
     classes: frozenset[str],
     evaluation: pd.DataFrame,
-    part_losses: pd.DataFrame,
+    losses: Losses,
     contestants: Sequence[Contender],
-    sampling: _Sampling,
+    settings: PromotionSettings,
 ) -> _Contest:
     """The contest in a segment, a demand class or "all", between the models that are asked for all
     of ``classes``.
@@ -692,106 +809,73 @@ def _contest(
     }
     compared = tuple(model for model, f in figures.items() if f.wql is not None)
     if not compared:
-        nothing = np.empty((sampling.draws, 0))
-        return _Contest(classes, figures, (), _Drawn(np.empty(0), nothing, nothing), {}, None)
 
-    def own(losses: pd.DataFrame) -> pd.DataFrame:
-        return losses[losses["model"].isin(compared) & losses["demand_class"].isin(classes)]
+        def nobody(group: str) -> tuple[int, Evidence]:
+            raise KeyError(group)
 
-    def matrix(sums: pd.DataFrame, column: str) -> Floats:
-        wide = sums[column].unstack("model").reindex(columns=list(compared)).sort_index()
+        nothing = Sums(np.empty((0, 0)), np.empty(0), np.empty((0, 0)))
+        return _Contest(classes, figures, (), Evidence(nothing, nothing), nobody, 0, "", None)
+
+    def own(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[rows["model"].isin(compared) & rows["demand_class"].isin(classes)]
+
+    def matrix(summed: pd.DataFrame, column: str) -> pd.DataFrame:
+        wide = summed[column].reindex(columns=list(compared))
         if wide.empty or wide.isna().to_numpy().any():
             raise ValueError(
-                "part_losses lack rows of models that model_evaluation compares in segment"
-                f" {segment}"
+                f"losses lack rows of models that model_evaluation compares in segment {segment}"
             )
-        return wide.to_numpy(dtype=float)
+        return wide
 
-    losses = own(part_losses)
-    by_part = losses.groupby(["part_number", "model"]).sum(numeric_only=True)
+    by_part, by_month = (
+        own(rows).groupby([unit, "model"]).sum(numeric_only=True).unstack("model")
+        for rows, unit in ((losses.by_part, "part_number"), (losses.by_month, "target_yyyymm"))
+    )
 
-    def group(suffix: str) -> tuple[int, Floats]:
-        # A group without demand has no WQL: NaN is never worse than anything.
-        demand = matrix(by_part, f"actual_qty_{suffix}")[:, 0].sum()
-        wql = matrix(by_part, f"loss_qty_{suffix}").sum(axis=0) / (demand if demand > 0 else np.nan)
-        return int(matrix(by_part, f"cell_count_{suffix}")[:, 0].sum()), wql
-
-    def sums(of: pd.DataFrame) -> tuple[Floats, Floats, Floats]:
-        return (
-            matrix(of, "loss_qty"),
-            matrix(of, "actual_qty")[:, 0],
-            matrix(of, "squared_error"),
+    def sums(of: pd.DataFrame, suffix: str) -> Sums:
+        return Sums(
+            matrix(of, f"loss_qty{suffix}").to_numpy(dtype=float),
+            matrix(of, f"actual_qty{suffix}").iloc[:, 0].to_numpy(dtype=float),
+            matrix(of, "squared_error").to_numpy(dtype=float),
         )
 
-    by_month = (
-        None
-        if sampling.month_losses is None
-        else own(sampling.month_losses).groupby(["target_yyyymm", "model"]).sum(numeric_only=True)
-    )
-    loss, actual, _ = of_parts = sums(by_part)
-    demand = actual.sum() if actual.sum() > 0 else np.nan
-    telling = telling_parts(losses)
-    drawn = (
-        _over_parts(of_parts, telling, sampling)
-        if telling >= sampling.settings.min_interval_parts
-        else _over_months(None if by_month is None else sums(by_month), telling, sampling)
-    )
+    telling = _telling_parts(own(losses.by_part))
+    is_over_parts = telling >= settings.min_interval_parts
+
+    def evidence(suffix: str = "") -> Evidence:
+        return Evidence(sums(by_part, suffix), sums(by_month, suffix), is_over_parts)
+
+    @cache
+    def group(suffix: str) -> tuple[int, Evidence]:
+        return int(matrix(by_part, f"cell_count_{suffix}").iloc[:, 0].sum()), evidence(f"_{suffix}")
+
+    whole = evidence()
+    demand = whole.parts.demand.sum()
     return _Contest(
         classes=classes,
         figures=figures,
         compared=compared,
-        drawn=drawn,
-        groups={suffix: group(suffix) for suffix in _GROUPS},
-        oracle_wql=float(loss.min(axis=1).sum() / demand),
+        evidence=whole,
+        group=group,
+        telling=telling,
+        thin=_too_few(telling, whole.months.count, is_over_parts, settings, losses.horizon),
+        oracle_wql=float(whole.parts.loss.min(axis=1).sum() / demand) if demand > 0 else None,
     )
 
 
-def _over_parts(sums: tuple[Floats, Floats, Floats], telling: int, sampling: _Sampling) -> _Drawn:
-    """Draws of parts. sums: loss, actual and squared error, by part and model, demand by part."""
-    weights = _parts_drawn(len(sums[0]), sampling.draws, sampling.seed)
-    return _of_draws(sums, weights, telling)
-
-
-def _over_months(
-    sums: tuple[Floats, Floats, Floats] | None, telling: int, sampling: _Sampling
-) -> _Drawn:
-    """Draws of months in blocks as long as the horizon, for evidence of few parts. sums: loss,
-    actual and squared error, as _over_parts takes them, by month; None where they were not made.
-
-    The intervals are widened as Hesterberg (2015) widens the percentile interval of few values, to
-    that of Student's t: of six blocks without a difference then one in forty lies below zero.
+def _too_few(
+    telling: int, months: int, is_over_parts: bool, settings: PromotionSettings, horizon: int
+) -> str:
+    """What a decision over parts and months, and one over months, need and do not have; empty where
+    there is enough.
     """
-    settings, block = sampling.settings, sampling.horizon
-    months = len(sums[0]) if sums is not None else 0
-    blocks = months // block
-    if sums is None or blocks < settings.min_interval_blocks:
-        nothing = np.full((1, sums[0].shape[1] if sums is not None else 0), np.nan)
-        return _Drawn(
-            nothing[0],
-            nothing,
-            nothing,
-            telling=telling,
-            thin=_too_few(telling, months, sampling),
-        )
-    from scipy.special import ndtri, stdtrit
-
-    level = INTERVAL_PCT[1] / 100
-    widening = float(stdtrit(blocks - 1, level) / ndtri(level) * np.sqrt(blocks / (blocks - 1)))
-    told = f" over {months} months" + (f" in blocks of {block}" if block > 1 else "")
-    weights = _months_drawn(months, block, sampling.draws, sampling.seed)
-    return replace(
-        _of_draws(sums, weights, telling),
-        over="months",
-        widening=widening,
-        told=told,
-    )
-
-
-def _too_few(telling: int, months: int, sampling: _Sampling) -> str:
-    """What an interval over parts, and one over months, need and do not have."""
-    settings, block = sampling.settings, sampling.horizon
-    needed = settings.min_interval_blocks * block
-    origins = needed - block + 1
+    if is_over_parts:
+        told = f"{_count(months, 'target month')} where an interval needs {MIN_MONTHS}"
+        return "" if months >= MIN_MONTHS else told
+    needed = settings.min_interval_blocks * horizon
+    if months >= needed:
+        return ""
+    origins = needed - horizon + 1
     helps = (
         f"forecast.origins: {origins} gives so many where the history is long enough"
         if origins <= MAX_ORIGINS
@@ -806,22 +890,6 @@ def _too_few(telling: int, months: int, sampling: _Sampling) -> str:
     )
 
 
-def _of_draws(
-    sums: tuple[Floats, Floats, Floats], weights: Iterable[Floats], telling: int
-) -> _Drawn:
-    loss, actual, squared_error = sums
-    drawn_loss, drawn_actual, drawn_squared_error = _bootstrap(
-        (loss, actual[:, None], squared_error), weights
-    )
-    demand = actual.sum() if actual.sum() > 0 else np.nan
-    return _Drawn(
-        sampled_wql=loss.sum(axis=0) / demand,
-        wql=drawn_loss / np.where(drawn_actual > 0, drawn_actual, np.nan),
-        squared_error=np.where(drawn_squared_error > 0, drawn_squared_error, np.nan),
-        telling=telling,
-    )
-
-
 def _figures(row: Mapping[Hashable, Any]) -> _Figures:
     wql, bias, rmse = (
         float(row[name]) if pd.notna(row[name]) and np.isfinite(row[name]) else None
@@ -829,39 +897,3 @@ def _figures(row: Mapping[Hashable, Any]) -> _Figures:
     )
     counts = (int(row[name]) for name in ("cell_count", "part_count", "missing_cell_count"))
     return _Figures(wql, bias, rmse, float(row["actual_qty"]), *counts)
-
-
-def _bootstrap(sums: Sequence[Floats], weights: Iterable[Floats]) -> list[Floats]:
-    """Sums [draw, column] of each array [unit, column] over units that are drawn with replacement;
-    all see the same draws. weights: [draw, unit], piece by piece.
-
-    Paired percentile bootstrap (Efron and Tibshirani 1993).
-    """
-    drawn: list[list[Floats]] = [[] for _ in sums]
-    for piece in weights:
-        for values, chunks in zip(sums, drawn, strict=True):
-            chunks.append(piece @ values)
-    return [np.concatenate(chunks) for chunks in drawn]
-
-
-def _parts_drawn(parts: int, draws: int, seed: int) -> Iterator[Floats]:
-    """How often each part is drawn: as many as there are, one by one."""
-    generator = np.random.default_rng(seed)
-    step = max(1, _CHUNK_WEIGHTS // parts)
-    for first in range(0, draws, step):
-        yield np.stack(
-            [
-                np.bincount(generator.integers(parts, size=parts), minlength=parts)
-                for _ in range(min(step, draws - first))
-            ]
-        ).astype(float)
-
-
-def _months_drawn(months: int, block: int, draws: int, seed: int) -> Iterator[Floats]:
-    """How often each month is drawn: as many as there are, in blocks of neighbours, the first
-    following the last (circular block bootstrap, Politis and Romano 1992).
-    """
-    generator = np.random.default_rng(seed)
-    starts = generator.integers(months, size=(draws, -(-months // block)))
-    drawn = (starts[:, :, None] + np.arange(block)).reshape(draws, -1)[:, :months] % months
-    yield np.stack([np.bincount(row, minlength=months) for row in drawn]).astype(float)

@@ -257,26 +257,26 @@ class Training:
         classes = {spec.name: tuple(spec.classes) for spec in self.specs}
         rows = self.work.lakehouse.read(MODEL_EVALUATION, [month]).toPandas()
         result = self.work.lakehouse.read(ZOO_RESULT, [month])
-        losses = evaluation.part_losses(result, classes, f.horizon).toPandas()
         serving = last_decisions(decisions)["champion"].to_dict() if len(decisions) else {}
         incumbents = {
             name: None if serving.get(name) == BASELINE else serving.get(name)
             for name in DEMAND_CLASSES
         }
         settings, held = self.work.settings.promotion, held_classes(decisions)
-        is_thin = promotion.telling_parts(losses) < settings.min_interval_parts
         verdicts = promotion.decide(
             month,
             rows,
-            losses,
+            promotion.Losses(
+                evaluation.part_losses(result, classes, f.horizon).toPandas(),
+                evaluation.month_losses(result, classes, f.horizon).toPandas(),
+                f.horizon,
+            ),
             len(origins),
             incumbents,
             self.specs,
             settings,
             f.k_min,
             held=held,
-            month_losses=evaluation.month_losses(result, classes).toPandas() if is_thin else None,
-            horizon=f.horizon,
         )
         if len(decisions) and month < int(decisions["yyyymm"].max()):
             self._append(self._restated(verdicts, decisions), evidence_version, decisions)

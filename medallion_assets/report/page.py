@@ -591,7 +591,7 @@ def _summary(data: ReportData) -> list[str]:
             f" {inside}."
         )
     recent = _recent(data)
-    promoted = recent[recent["decision"].isin(["promoted", "rolled_back"])]
+    promoted = recent[recent["decision"].isin(["promoted", "provisional", "rolled_back"])]
     words = ", ".join(
         f"{row['champion']} for {row['demand_class']}" for row in promoted.to_dict("records")
     )

@@ -96,7 +96,10 @@ def reads_environment(file: str) -> bool:
 TRANSFORMS = [file for file in sources(ASSETS) if file.endswith("transforms.py")]
 VERDICTS = [
     *(f"{ASSETS}/watch/{name}.py" for name in ("drift", "freshness", "quality", "retraining")),
-    *(f"{ASSETS}/champion/{name}.py" for name in ("evaluation", "promotion", "decisions")),
+    *(
+        f"{ASSETS}/champion/{name}.py"
+        for name in ("evaluation", "promotion", "uncertainty", "decisions")
+    ),
     *(f"{ASSETS}/served/{name}.py" for name in ("accuracy", "totals")),
     f"{ASSETS}/complete.py",
     f"{ASSETS}/deliveries.py",

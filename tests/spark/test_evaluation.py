@@ -13,12 +13,13 @@ from pyspark.sql import DataFrame, SparkSession
 from medallion_assets.champion.evaluation import (
     fit_seconds,
     model_evaluation,
+    month_losses,
     monthly_totals,
     part_losses,
     pit_histogram,
     zoo_result,
 )
-from medallion_assets.champion.promotion import Contestant, decide
+from medallion_assets.champion.promotion import Contestant, Losses, decide
 from medallion_assets.tables import DECILES, DEMAND_CLASSES, MODEL_EVALUATION, ZOO_RESULT
 from resources.settings import PromotionSettings
 
@@ -147,6 +148,11 @@ def evaluation(result: DataFrame, seconds: DataFrame) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def losses(result: DataFrame) -> pd.DataFrame:
     return part_losses(result, CLASSES, horizon=6).toPandas()
+
+
+@pytest.fixture(scope="module")
+def by_month(result: DataFrame) -> pd.DataFrame:
+    return month_losses(result, CLASSES, horizon=6).toPandas()
 
 
 def figures(
@@ -440,6 +446,14 @@ def test_part_losses_add_up_to_the_wql_of_the_evaluation(
     assert (rows.loc["P2", "actual_qty_A"], rows.loc["P2", "bias_qty"]) == (0.0, 6.0)
 
 
+def test_losses_by_month_are_those_by_part(losses: pd.DataFrame, by_month: pd.DataFrame) -> None:
+    """Both are sums over the same cells, of all and of every group."""
+    keys = ["yyyymm", "demand_class", "model"]
+    summed = [rows.groupby(keys).sum(numeric_only=True) for rows in (losses, by_month)]
+    names = [name for name in losses if name not in (*keys, "part_number")]
+    pd.testing.assert_frame_equal(summed[0][names], summed[1][names])
+
+
 def test_part_losses_sample_the_same_parts_for_every_model(result: DataFrame) -> None:
     """Three parts are kept, by a hash of the part."""
     gap = result.where(result["yyyymm"] == GAP)
@@ -473,15 +487,21 @@ def test_the_pit_histogram_counts_every_cell_once(result: DataFrame) -> None:
     [(RIGGED_HALF, "lacks 10 cells"), (RIGGED_NAN, "lacks 40 cells"), (RIGGED_ZERO, "bias -1.00")],
 )
 def test_no_rigged_model_is_promoted(
-    evaluation: pd.DataFrame, losses: pd.DataFrame, month: int, reason: str
+    evaluation: pd.DataFrame,
+    losses: pd.DataFrame,
+    by_month: pd.DataFrame,
+    month: int,
+    reason: str,
 ) -> None:
     """Sparse demand: one that forecasts only the parts without demand, one that returns NaN, one
-    that forecasts zero.
+    that forecasts zero. Its cells are told as those of three months, since one is no evidence.
     """
+    thirds = [by_month.assign(target_yyyymm=by_month["target_yyyymm"] + n) for n in range(3)]
+    by_month = pd.concat(thirds, ignore_index=True)
     decision = decide(
         month,
         evaluation[evaluation["yyyymm"] == month],
-        losses[losses["yyyymm"] == month],
+        Losses(*(rows[rows["yyyymm"] == month] for rows in (losses, by_month)), horizon=6),
         origins_available=3,
         incumbents={"lumpy": None},
         contestants=[Contestant("seasonal_naive"), Contestant("zero")],
