@@ -253,7 +253,7 @@ def months(out: Path, engine: str, history: tuple[int, ...]) -> None:
     """
     rows = []
     for count in history:
-        zoo = {"models": ["ses"], "tuning": {"trials": 0}}
+        zoo = {"models": ["ses"]}
         base = simulated(out.absolute(), 200, count, zoo=zoo, forecast={"origins": 3, "horizon": 3})
         last = base["last_month"]
         before = last - 1 if last % 100 > 1 else last - 89
@@ -293,7 +293,7 @@ def parts(out: Path, engine: str, counts: tuple[int, ...], models: tuple[str, ..
     """So many parts over 60 months, from files to a forecast."""
     rows: list[dict[str, Any]] = []
     for count in counts:
-        zoo = {"models": list(models), "tuning": {"trials": 0}, "buckets": max(16, count // 1_000)}
+        zoo = {"models": list(models), "buckets": max(16, count // 1_000)}
         base = simulated(out.absolute(), count, 60, zoo=zoo, forecast={"origins": 3, "horizon": 3})
         config = configured(out.absolute(), base, f"parts_{count}")
         last = base["last_month"]

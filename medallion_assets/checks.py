@@ -18,6 +18,7 @@ from medallion_assets.tables import (
     BRONZE_SALES_ORDERS,
     DATA_QUALITY,
     DEMAND_DRIFT,
+    DEMAND_FORECAST,
     RECORDS,
     RETRAINING_DECISION,
     TABLES,
@@ -43,7 +44,7 @@ def build_checks(
     settings: Settings, model_keys: dict[str, dg.AssetKey], has_own_bronze: bool = True
 ) -> list[dg.AssetChecksDefinition]:
     """One blocking check for each table asset, one for each model's slice, the accounting of lines,
-    warnings of drift and of retraining.
+    the share of guarded paths, warnings of drift and of retraining.
 
     Where all order lines come from adopted tables there is no bronze.sales_orders of our own to
     check.
@@ -56,7 +57,13 @@ def build_checks(
     specs = [spec for spec in TABLES if spec not in without]
     blocking = [_table_check(spec, asset_key(spec), "") for spec in specs]
     blocking += [_table_check(ZOO_FORECAST, key, name) for name, key in model_keys.items()]
-    return [*blocking, _accounting_check(settings), _drift_check(), _retraining_check()]
+    return [
+        *blocking,
+        _accounting_check(settings),
+        _guard_check(settings),
+        _drift_check(),
+        _retraining_check(),
+    ]
 
 
 def findings(spec: TableSpec, table: DataFrame) -> DataFrame:
@@ -189,6 +196,56 @@ def _accounting_check(settings: Settings) -> dg.AssetChecksDefinition:
         )
         found = rules.select("rule", "yyyymm", F.col("value").cast("bigint").alias("row_count"))
         return _result(found, months)
+
+    return _check
+
+
+def _guard_check(settings: Settings) -> dg.AssetChecksDefinition:
+    limit = settings.monitoring.max_guarded_share
+
+    @dg.asset_check(
+        asset=asset_key(DEMAND_FORECAST),
+        name="few_paths_guarded",
+        blocking=True,
+        description=(
+            f"At most {limit:.0%} of the parts are served by the baseline, since their history does"
+            " not bear out the model's path."
+        ),
+    )
+    def _check(
+        context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]
+    ) -> dg.AssetCheckResult:
+        months = _months(context)
+        counted = (
+            lakehouse.read(DEMAND_FORECAST, months)
+            .where("horizon = 1")
+            .groupBy("yyyymm", "vintage", "status")
+            .agg(F.count("*").alias("parts"))
+            .orderBy("yyyymm", "vintage")
+            .collect()
+        )
+        parts: dict[tuple[int, int], dict[str, int]] = {}
+        for row in counted:
+            parts.setdefault((row["yyyymm"], row["vintage"]), {})[row["status"]] = row["parts"]
+        # The newest vintage of a month is the one that counts.
+        shares = {
+            month: states.get("guarded", 0) / sum(states.values())
+            for (month, _), states in parts.items()
+        }
+        told = [
+            f"{month}: {share:.1%} of the parts are guarded"
+            for month, share in shares.items()
+            if share > limit
+        ]
+        advice = "look at their reasons in gold.demand_forecast, then at the model that made them"
+        return dg.AssetCheckResult(
+            passed=not told,
+            metadata={
+                "months": _span(months),
+                "guarded_share": max(shares.values(), default=0.0),
+            },
+            description=f"{'; '.join(told)}; {advice}" if told else None,
+        )
 
     return _check
 

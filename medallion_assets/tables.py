@@ -722,8 +722,10 @@ DEMAND_FORECAST = TableSpec(
         _key("target_yyyymm", "INT", "month forecast"),
         Column("forecast_qty", "DOUBLE", "expected demand, units; sums over parts"),
         *_deciles("demand"),
-        _key("status", "STRING", "forecast, fallback, new_part or excluded"),
-        Column("reason", "STRING", "why a fallback, an exclusion or a later vintage"),
+        _key("status", "STRING", "forecast, guarded, fallback, new_part or excluded"),
+        Column(
+            "reason", "STRING", "why a guarded path, a fallback, an exclusion or a later vintage"
+        ),
         _key("demand_class", "STRING", "class of the part as of the origin"),
         Column("model", "STRING", "model that made the row"),
         Column(
@@ -738,7 +740,7 @@ DEMAND_FORECAST = TableSpec(
         Column("published_at", "TIMESTAMP", "when (UTC)"),
     ),
     write="append",
-    code_version="1",
+    code_version="2",
     owner=MODEL_OWNER,
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,
@@ -749,7 +751,9 @@ DEMAND_FORECAST = TableSpec(
             "forecast_qty IS NULL OR (forecast_qty >= 0 AND q10 >= 0 AND NOT isnan(forecast_qty))",
         ),
         Constraint("deciles_in_order", f"forecast_qty IS NULL OR ({_IN_ORDER})"),
-        Constraint("status_known", "status IN ('forecast', 'fallback', 'new_part', 'excluded')"),
+        Constraint(
+            "status_known", "status IN ('forecast', 'guarded', 'fallback', 'new_part', 'excluded')"
+        ),
     ),
 )
 

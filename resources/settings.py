@@ -704,29 +704,11 @@ class FeatureSettings(_Section):
     activity: bool = True
 
 
-class TuningSettings(_Section):
-    """Search of hyper-parameters inside the training window, for models that declare what may be
-    searched.
-    """
-
-    trials: int = Field(
-        5, ge=0, description="parameter sets tried, the defaults among them; 0: nothing is tuned"
-    )
-    max_seconds: float = Field(
-        25, gt=0, description="no trial is begun after so long; a search that it cut short says so"
-    )
-    every_months: int = Field(24, ge=1, description="origins that a search is good for")
-    max_rows: int = Field(
-        40_000, ge=1_000, description="rows of part, month and horizon that a trial learns from"
-    )
-
-
 class ZooSettings(_Section):
     models: tuple[str, ...] | None = Field(
         None, description="names of the models to run; none named: all"
     )
     parameters: dict[str, dict[str, bool | int | float | str]] = {}
-    tuning: TuningSettings = TuningSettings()
     buckets: int = Field(16, ge=1, description="groups of parts that one Python call forecasts")
     max_fit_rows: int = Field(
         240_000,
@@ -739,6 +721,16 @@ class ZooSettings(_Section):
         le=1,
         description="changed share of demand from which stored evidence is fitted again",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_tuning(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "tuning" in content:
+            raise ValueError(
+                "tuning: parameters are not searched any more, because that gained nothing and"
+                " depended on the machine; remove the key, and set better ones by zoo.parameters"
+            )
+        return content
 
 
 class EmbeddedSettings(_Section):
@@ -861,6 +853,12 @@ class MonitoringSettings(_Section):
         1, ge=0, description="months after a training in which drift starts no other"
     )
     max_rejected_share: float = Field(0.05, ge=0, le=1)
+    max_guarded_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of a month's parts whose path the guard may replace; more fails a check",
+    )
     sensor_interval_seconds: int = Field(60, ge=5)
     sensors_start_running: bool = False
 

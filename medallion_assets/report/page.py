@@ -559,6 +559,7 @@ def _summary(data: ReportData) -> list[str]:
             )
     kinds = (
         ("forecast", "by a promoted model"),
+        ("guarded", "by the baseline, since their history does not bear out the model's path"),
         ("fallback", "by the baseline or a stand-in"),
         ("new_part", "new"),
     )

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from medallion_assets.champion.decisions import serving_version
 from medallion_assets.champion.stewardship import sync_alias
 from medallion_assets.complete import complete_months_of
-from medallion_assets.served import transforms
+from medallion_assets.served import guard, transforms
 from medallion_assets.slices import Outcome, Slices, version_of
 from medallion_assets.tables import (
     CHAMPION,
@@ -46,7 +46,7 @@ SERVED_DDL = (
     "part_number STRING, origin INT, horizon INT, target_yyyymm INT, forecast_qty DOUBLE, "
     + ", ".join(f"{name} DOUBLE" for name in DECILES)
     + ", demand_class STRING, model STRING, trained_yyyymm INT, model_run_id STRING, is_fallback"
-    " BOOLEAN"
+    " BOOLEAN, guard STRING"
 )
 
 
@@ -178,8 +178,18 @@ class Publication:
             self._answered(model_, origin),
         )
         buckets, in_engine = self.work.settings.zoo.buckets, self.work.lakehouse.engine.python
+        forecast, baseline = model_.by_bucket(origin), self._baseline(origin).by_bucket(origin)
+        months = self.work.lakehouse.read(MONTHLY_DEMAND, window(self.work.settings, origin))
+        largest = months.agg(F.max("demand_qty").alias("largest")).collect()[0]["largest"] or 0.0
+
+        def forecast_guarded(packed: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
+            def stand_in(stopped: pd.DataFrame) -> pd.DataFrame:
+                return baseline(stopped, stored[:0])
+
+            return guard.guarded(forecast(packed, stored), packed, largest, stand_in)
+
         forecasts = apply_by_bucket(
-            histories, answered, buckets, model_.by_bucket(origin), SERVED_DDL, in_engine
+            histories, answered, buckets, forecast_guarded, SERVED_DDL, in_engine
         )
         served = transforms.served_rows(forecasts, BASELINE, version is not None)
         features = self.work.lakehouse.read(DEMAND_FEATURES, [origin])

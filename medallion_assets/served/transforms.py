@@ -22,10 +22,11 @@ TOLERANCE = 1e-9
 
 
 def served_rows(forecasts: DataFrame, baseline: str, has_version: bool) -> DataFrame:
-    """Forecast rows with status and reason: fallback where a stand-in or the baseline forecasts,
+    """Forecast rows with status and reason: guarded where the baseline stands in for a path that
+    the part's history does not bear out, fallback where a stand-in or the baseline forecasts,
     new_part for new parts.
 
-    forecasts: SERVED_COLUMNS of the served model.
+    forecasts: SERVED_COLUMNS of the served model, and ``guard``, the guard's reason or NULL.
     """
     is_baseline = F.col("model") == baseline
     why = (
@@ -35,6 +36,10 @@ def served_rows(forecasts: DataFrame, baseline: str, has_version: bool) -> DataF
     )
     reason = (
         F.when(
+            F.col("guard").isNotNull(),
+            F.concat(F.lit(f"guarded, so {baseline} stands in: "), F.col("guard")),
+        )
+        .when(
             F.col("is_fallback"),
             F.lit("the model could not forecast this series; its recent mean stands in"),
         )
@@ -42,7 +47,8 @@ def served_rows(forecasts: DataFrame, baseline: str, has_version: bool) -> DataF
         .otherwise(F.lit(None).cast("string"))
     )
     status = (
-        F.when(F.col("demand_class") == "new", "new_part")
+        F.when(F.col("guard").isNotNull(), "guarded")
+        .when(F.col("demand_class") == "new", "new_part")
         .when(F.col("is_fallback") | is_baseline, "fallback")
         .otherwise("forecast")
     )
@@ -50,7 +56,7 @@ def served_rows(forecasts: DataFrame, baseline: str, has_version: bool) -> DataF
         forecasts.withColumn("status", status)
         .withColumn("reason", reason)
         .withColumnRenamed("origin", "yyyymm")
-        .drop("is_fallback")
+        .drop("is_fallback", "guard")
     )
 
 

@@ -146,22 +146,11 @@ class Backtest:
         """Each origin with what it is fitted from; where the model learns apart, the next ones
         learn meanwhile.
         """
-        known = {
-            origin: s.details
-            for origin, s in self.work.lakehouse.slices(ZOO_FORECAST, self.spec.name).items()
-        }
         waiting: collections.deque[Prepared] = collections.deque()
         try:
             for one in due:
                 demand, features = self.reader.sample(one.origin)
-                tuned = self.fitting.tuned(one, demand, features, known)
-                known[one.origin] = {
-                    "made_by": one.versions[0],
-                    **({"tuned": tuned} if tuned else {}),
-                }
-                forecaster = self.spec.forecaster(
-                    {**self.fitting.parameters(), **tuned.get("parameters", {})}
-                )
+                forecaster = self.spec.forecaster(self.fitting.parameters())
                 learning = None
                 if hasattr(forecaster, "learn"):
                     f = self.work.settings.forecast
@@ -169,7 +158,7 @@ class Backtest:
                     learning = self.work.lakehouse.engine.begin(
                         functools.partial(learned, cast(LearnsApart, forecaster), *arguments)
                     )
-                waiting.append(Prepared(one, demand, features, tuned, forecaster, learning))
+                waiting.append(Prepared(one, demand, features, forecaster, learning))
                 if learning is None or len(waiting) > LEARNING_AHEAD:
                     yield waiting.popleft()
             while waiting:
@@ -197,9 +186,6 @@ class Backtest:
             MONTHLY_DEMAND.code_version,
             self.work.settings.zoo.max_fit_rows,
         )
-        if search := self.fitting.search():
-            ranges = {name: dataclasses.astuple(r) for name, r in search.items()}
-            made_by = version_of(made_by, ranges, self.work.settings.zoo.tuning.model_dump())
         members = [
             s.data_version for slices in inputs.members.values() if (s := slices.get(origin))
         ]
@@ -238,7 +224,7 @@ class Backtest:
         self, ready: Prepared, inputs: Inputs, unsaved: Sequence[Fit], logger: ThreadPoolExecutor
     ) -> Fit:
         origin, versions, former = ready.due.origin, ready.due.versions, ready.due.former
-        forecaster, tuned = ready.forecaster, ready.tuned
+        forecaster = ready.forecaster
         identity = {"month": str(origin), "model": self.spec.name}
         killed = self.tracking.end_killed(identity)
         replaces = {"replaces_run_id": former.details["run_id"]} if former else {}
@@ -288,7 +274,6 @@ class Backtest:
             "fallback_share": figures["fallback"],
             "fit_seconds": round(seconds, 2),
             **({"plans": plans} if (plans := self._plans_behind(origin, inputs)) else {}),
-            **({"tuned": tuned} if tuned else {}),
         }
         self.work.log(
             f"{self.spec.name} {origin}: {figures['n']:,} rows in {seconds:.1f} s,"

@@ -35,7 +35,7 @@ from medallion_assets.zoo.calibration import Calibration, is_count_demand
 from medallion_assets.zoo.calibration import learn as learn_calibration
 from medallion_assets.zoo.distribution import Distribution, Learning, learn_distribution
 from medallion_assets.zoo.series import Floats, demand_matrix, forecast_frame, recent_mean
-from medallion_assets.zoo.spec import ModelSpec, Parameters, Range
+from medallion_assets.zoo.spec import ModelSpec, Parameters
 
 # part, month and horizon; twice as many taught no better median (M3 backtest)
 MEDIAN_ROWS = 120_000
@@ -390,11 +390,6 @@ MODELS = (
             **{"distribution_rounds": 50, "distribution_learning_rate": 0.1},
         },
         is_global=True,
-        search={
-            "learning_rate": Range(0.04, 0.15, is_log=True),
-            "max_depth": Range(4, 7, is_int=True),
-            "distribution_learning_rate": Range(0.06, 0.16, is_log=True),
-        },
         code_version="7",
     ),
 )

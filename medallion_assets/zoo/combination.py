@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,11 +23,8 @@ MEMBERS = "members"  # key of past.attrs under which the runner hands over the f
 NUMBERS = ["forecast_qty", *DECILES]
 MEDIAN = DECILES.index("q50")
 CELL = ["part_number", "horizon"]
-# past cells of a class without which the weights of all classes hold, and of all without which they
-# are equal
-MIN_CELLS = 200
-FIT_CELLS = 20_000  # cells that learning weights reads
-PULL = 0.01  # towards equal weights, in shares of the quantile loss per squared log weight
+MIN_CELLS = 200  # past cells of a class without which the spread of all classes holds
+FIT_CELLS = 20_000  # cells that learning the spread reads
 SPREADS = (0.7, 1.3)  # how far deciles are drawn together or apart
 # months after which a past error says half as much about how restless demand is now
 HALF_LIFE = 6.0
@@ -35,22 +32,20 @@ HALF_LIFE = 6.0
 
 @dataclass(frozen=True)
 class CombinationFit:
-    """The fitted members by name, and by demand class ("": all classes) learned weights and the
-    factors on the deciles' spread.
+    """The fitted members by name, and by demand class ("": all classes) the factors on the deciles'
+    spread.
 
     The factors are those below and above the median; registered fits of former releases hold one
     for both.
     """
 
     members: Mapping[str, tuple[Forecaster, Fitted]]
-    learned: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     spread: Mapping[str, tuple[float, float] | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Combination:
-    """Mean (by fixed or learned weights) or median of the members' expected demand, and of their
-    deciles, level by level.
+    """Weighted mean of the members' expected demand, and of their deciles, level by level.
 
     ``weights`` name the members and what they count in the mean; ``decile_member`` is the one that
     gives all deciles, where one does. Otherwise they are averaged like the rest, which keeps their
@@ -64,14 +59,19 @@ class Combination:
 
     name: str
     weights: Mapping[str, float]
-    rule: Literal["mean", "median", "learned"] = "mean"
     decile_member: str | None = None
     spread_member: str | None = None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Registered combinations of former releases name weights of deciles: all on one member,
-        around its median or the combined one.
+        around its median or the combined one. Raises ValueError for one that is no mean: such
+        models are gone.
         """
+        if state.pop("rule", "mean") != "mean":
+            raise ValueError(
+                f"the registered model {state.get('name')} is of a former release, and is not made"
+                " any more; train again, or roll back to a version without it"
+            )
         givers, is_moved = (
             list(state.pop("decile_weights", None) or {}),
             state.pop("moves_deciles", False),
@@ -101,9 +101,8 @@ class Combination:
                 f"{self.name}: no fitted {', '.join(missing)} in past.attrs['{MEMBERS}']; fit the"
                 " members first"
             )
-        learned = learn_weights(past, tuple(self.weights)) if self.rule == "learned" else {}
         spread = self._learn_spread(past, horizon, self.spread_member) if self.spread_member else {}
-        return CombinationFit({name: given[name] for name in self.weights}, learned, spread)
+        return CombinationFit({name: given[name] for name in self.weights}, spread)
 
     def predict(
         self,
@@ -138,27 +137,21 @@ class Combination:
         is_sound[is_fallback] = is_known[is_fallback]
         values = np.where(is_sound[:, :, None], values, 0.0)
         frame = cells.to_frame(index=False)
-        if self.rule == "median":
-            kept = np.where(is_sound[:, :, None], values, np.nan)
-            frame[NUMBERS] = np.nanmedian(kept, axis=1)
-        else:
-            classes = frame["part_number"].map(features.set_index("part_number")["demand_class"])
-            points, shapes = self._weights(fitted, classes, is_sound)
-            frame["forecast_qty"] = (values[:, :, 0] * points).sum(axis=1)
-            deciles = (values[:, :, 1:] * shapes[:, :, None]).sum(axis=1)
-            is_whole = (_are_counts(values[:, :, 1:]) | (shapes == 0)).all(axis=1)
-            deciles = np.where(is_whole[:, None], np.rint(deciles), deciles)
-            names, of_class = np.unique(classes.to_numpy(dtype=str), return_inverse=True)
-            factors = np.asarray(
-                [
-                    np.broadcast_to(fitted.spread.get(name, fitted.spread.get("", 1.0)), 2)
-                    for name in names
-                ]
-            )
-            is_drawn = ~is_whole & (deciles[:, 0] > 0)
-            frame[list(DECILES)] = _spread_out(
-                deciles, *np.where(is_drawn, factors[of_class].T, 1.0)
-            )
+        points, shapes = self._weights(is_sound)
+        frame["forecast_qty"] = (values[:, :, 0] * points).sum(axis=1)
+        deciles = (values[:, :, 1:] * shapes[:, :, None]).sum(axis=1)
+        is_whole = (_are_counts(values[:, :, 1:]) | (shapes == 0)).all(axis=1)
+        deciles = np.where(is_whole[:, None], np.rint(deciles), deciles)
+        classes = frame["part_number"].map(features.set_index("part_number")["demand_class"])
+        names, of_class = np.unique(classes.to_numpy(dtype=str), return_inverse=True)
+        factors = np.asarray(
+            [
+                np.broadcast_to(fitted.spread.get(name, fitted.spread.get("", 1.0)), 2)
+                for name in names
+            ]
+        )
+        is_drawn = ~is_whole & (deciles[:, 0] > 0)
+        frame[list(DECILES)] = _spread_out(deciles, *np.where(is_drawn, factors[of_class].T, 1.0))
         frame["is_fallback"] = is_fallback
         return frame[list(FORECAST_COLUMNS)]
 
@@ -202,28 +195,15 @@ class Combination:
         }
         return {name: factors for name, factors in found.items() if factors is not None}
 
-    def _weights(
-        self, fitted: CombinationFit, classes: pd.Series, is_sound: np.ndarray
-    ) -> tuple[Floats, Floats]:
-        """Weights [cell, member] of expected demand and of deciles, each row summing to one;
-        ``classes`` are the cells' demand classes.
-        """
-        shared = np.asarray([list(self.weights.values())], dtype=float)
-        own = shared
-        if self.rule == "learned":
-            by_class = {
-                name: fitted.learned.get(name, fitted.learned.get("", tuple(shared[0])))
-                for name in classes.unique()
-            }
-            own = np.asarray([by_class[name] for name in classes])
-        of_deciles = (
-            own
-            if self.decile_member is None
-            else np.asarray([[float(name == self.decile_member) for name in self.weights]])
-        )
-        points, shapes = own * is_sound, of_deciles * is_sound
-        # Where the member that gives the deciles stands in, the others give them.
-        shapes = np.where(shapes.sum(axis=1, keepdims=True) > 0, shapes, points)
+    def _weights(self, is_sound: Flags) -> tuple[Floats, Floats]:
+        """Weights [cell, member] of expected demand and of deciles, each row summing to one."""
+        points = np.asarray([list(self.weights.values())], dtype=float) * is_sound
+        shapes = points
+        if self.decile_member is not None:
+            giver = np.asarray([[float(name == self.decile_member) for name in self.weights]])
+            # Where the member that gives the deciles stands in, the others give them.
+            given = giver * is_sound
+            shapes = np.where(given.sum(axis=1, keepdims=True) > 0, given, points)
         return points / points.sum(axis=1, keepdims=True), shapes / shapes.sum(
             axis=1, keepdims=True
         )
@@ -291,71 +271,10 @@ def _spread_out(deciles: Floats, below: float | Floats, above: float | Floats) -
     return np.maximum(deciles[:, MEDIAN, None] + factor * distance, 0.0)
 
 
-def learn_weights(past: pd.DataFrame, members: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
-    """Weights of the members by demand class ("": all classes) with the least quantile loss on past
-    cells that all of them forecast.
-
-    past: as for Forecaster. A class needs MIN_CELLS cells; without any pool the result is empty.
-    Weights are above zero and pulled towards equal ones.
-    """
-    known = past[
-        past["model"].isin(members) & past["actual_qty"].notna() & ~past["is_fallback"].astype(bool)
-    ]
-    key = ["origin", *CELL]
-    wide = known.set_index([*key, "model"])[list(DECILES)].unstack("model").dropna()
-    if len(wide) < MIN_CELLS:
-        return {}
-    facts = known.drop_duplicates(key).set_index(key).loc[wide.index]
-    deciles = np.stack(
-        [wide.xs(name, axis=1, level="model")[list(DECILES)].to_numpy() for name in members], axis=1
-    )
-    actual_qty, classes = (
-        facts["actual_qty"].to_numpy(dtype=float),
-        facts["demand_class"].to_numpy(dtype=str),
-    )
-    pools = {"": np.ones(len(classes), dtype=bool)} | {
-        name: classes == name for name in DEMAND_CLASSES
-    }
-    return {
-        name: _best_weights(deciles[member], actual_qty[member])
-        for name, member in pools.items()
-        if member.sum() >= MIN_CELLS
-    }
-
-
-def _best_weights(deciles: Floats, actual_qty: Floats) -> tuple[float, ...]:
-    """Weights on the simplex for deciles [cell, member, decile]; starts from equal ones."""
-    from scipy.optimize import minimize
-    from scipy.special import softmax
-
-    if len(actual_qty) > FIT_CELLS:
-        kept = np.linspace(0, len(actual_qty) - 1, FIT_CELLS).astype(int)
-        deciles, actual_qty = deciles[kept], actual_qty[kept]
-    levels = np.asarray(LEVELS)
-    equal = np.zeros(deciles.shape[1])
-
-    def loss(logits: Floats) -> tuple[float, Floats]:
-        weights = softmax(logits)
-        short = actual_qty[:, None] - np.einsum("cmd,m->cd", deciles, weights)
-        slope = np.where(short >= 0, levels, levels - 1)
-        by_weight = -np.einsum("cd,cmd->m", slope, deciles) / unit
-        gradient = weights * (by_weight - by_weight @ weights)
-        return float(
-            (slope * short).sum() / unit + PULL * (logits**2).mean()
-        ), gradient + 2 * PULL * logits / len(logits)
-
-    unit = 1.0
-    unit = max(loss(equal)[0], 1e-12)
-    return tuple(
-        float(weight) for weight in softmax(minimize(loss, equal, jac=True, method="L-BFGS-B").x)
-    )
-
-
 def _combination(
     name: str,
     description: str,
     weights: dict[str, float],
-    rule: Literal["mean", "median", "learned"] = "mean",
     decile_member: str | None = None,
     spread_member: str | None = None,
     classes: tuple[str, ...] = DEMAND_CLASSES,
@@ -364,8 +283,8 @@ def _combination(
         name=name,
         family="combination",
         description=description,
-        build=lambda parameters: Combination(name, weights, rule, decile_member, spread_member),
-        reads_past=rule == "learned" or spread_member is not None,
+        build=lambda parameters: Combination(name, weights, decile_member, spread_member),
+        reads_past=spread_member is not None,
         members=tuple(weights),
         classes=classes,
         code_version="12",
@@ -388,17 +307,5 @@ MODELS = (
         {"xgboost_global": 0.5, "sklearn_hist_gradient": 0.5},
         decile_member="xgboost_global",
         spread_member="xgboost_global",
-    ),
-    _combination(
-        "zoo_median",
-        "Median of smoothing and of the two boosters",
-        dict.fromkeys(("ses", "sklearn_hist_gradient", "xgboost_global"), 1 / 3),
-        rule="median",
-    ),
-    _combination(
-        "learned_mean",
-        "Mean of smoothing and of the two boosters by weights learned from their past forecasts",
-        dict.fromkeys(("ses", "sklearn_hist_gradient", "xgboost_global"), 1 / 3),
-        rule="learned",
     ),
 )

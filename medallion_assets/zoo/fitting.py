@@ -5,7 +5,6 @@ Which origins are fitted and stored lies in backtest.py, what a fit sees in read
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,9 +39,7 @@ from medallion_assets.zoo.spec import (
     LearnsApart,
     ModelSpec,
     Parameters,
-    Range,
 )
-from medallion_assets.zoo.tuning import tune
 from resources.lakehouse import Lakehouse, Slice
 from resources.tracking import InputTable, RunContent
 from resources.workers import Begun
@@ -78,7 +75,6 @@ class Prepared:
     due: Due
     demand: pd.DataFrame
     features: pd.DataFrame
-    tuned: Mapping[str, Any]
     forecaster: Forecaster
     learning: Begun[tuple[Any, float]] | None
 
@@ -133,73 +129,6 @@ class Fitting:
             **self.spec.parameters,
             **groups,
             **self.work.settings.zoo.parameters.get(self.spec.name, {}),
-        }
-
-    def search(self) -> dict[str, Range]:
-        """What is tuned: the model's ranges, unless the configuration sets the parameter or tunes
-        nothing.
-        """
-        given = self.work.settings.zoo.parameters.get(self.spec.name, {})
-        return {
-            name: r
-            for name, r in self.spec.search.items()
-            if name not in given and self.work.settings.zoo.tuning.trials
-        }
-
-    def tuned(
-        self,
-        due: Due,
-        demand: pd.DataFrame,
-        features: pd.DataFrame,
-        known: Mapping[int, Mapping[str, Any]],
-    ) -> dict[str, Any]:
-        """Parameters found inside the training window: at this origin, or at an earlier one whose
-        search is still good for it.
-
-        ``known``: details of the model's fits by origin. Only earlier origins are looked at, so
-        that what is stored later changes nothing here. Empty for a model that is not tuned.
-        """
-        origin, made_by = due.origin, due.versions[0]
-        settings = self.work.settings.zoo.tuning
-        space = self.search()
-        if not space:
-            return {}
-        oldest = add_months(origin, 1 - settings.every_months)
-        earlier = [known[o] for o in sorted(known, reverse=True) if oldest <= o < origin]
-        good = [d["tuned"] for d in earlier if d["made_by"] == made_by and "tuned" in d]
-        found = next((tuned for tuned in good if tuned["origin"] >= oldest), None)
-        if found is not None:
-            return {**found}
-        f = self.work.settings.forecast
-        searched = dataclasses.replace(self.spec, search=space)
-        limits = settings.trials, settings.max_seconds, settings.max_rows
-        made = tune(
-            searched,
-            self.parameters(),
-            demand,
-            features,
-            origin,
-            f.horizon,
-            f.seed,
-            *limits,
-            begin=self.work.lakehouse.engine.begin,
-        )
-        gain = (
-            f"{1 - made.score:.1%} better than the defaults"
-            if made.parameters
-            else "the defaults stay"
-        )
-        shown = ", ".join(f"{name} {value:.3g}" for name, value in made.parameters.items())
-        self.work.log(
-            f"{self.spec.name} {origin}: {made.trials} of {settings.trials} trials in"
-            f" {made.seconds:.0f} s, {gain} {shown}".rstrip()
-        )
-        return {
-            "origin": origin,
-            "parameters": dict(made.parameters),
-            "score": made.score,
-            "trials": made.trials,
-            "seconds": made.seconds,
         }
 
     def again(self, origin: int, parameters: Parameters) -> DataFrame:
@@ -285,17 +214,11 @@ class Fitting:
         figures: Any,
         inputs: Inputs,
     ) -> RunContent:
-        origin, forecaster, tuned = ready.due.origin, ready.forecaster, ready.tuned
+        origin, forecaster = ready.due.origin, ready.forecaster
         f = self.work.settings.forecast
         months = window(self.work.settings, origin)
         parameters = {
             **self.parameters(),
-            **tuned.get("parameters", {}),
-            **(
-                {"tuned_at_origin": tuned["origin"], "tuning_trials": tuned["trials"]}
-                if tuned
-                else {}
-            ),
             "horizon": f.horizon,
             "seed": f.seed,
             "training_first_month": months[0],
@@ -324,11 +247,6 @@ class Fitting:
                 "fit_seconds": seconds,
                 "forecast_row_count": float(figures["n"]),
                 "fallback_share": figures["fallback"],
-                **(
-                    {"tuning_score": tuned["score"], "tuning_seconds": tuned["seconds"]}
-                    if tuned
-                    else {}
-                ),
             },
             inputs=self._input_tables(origin, inputs),
             tables=tables,

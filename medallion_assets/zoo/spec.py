@@ -104,26 +104,13 @@ class Combining(Forecaster, Protocol):
 
 
 @dataclass(frozen=True)
-class Range:
-    """Values that a search may give a parameter: whole numbers where ``is_int``, evenly over the
-    logarithm where ``is_log``.
-    """
-
-    low: float
-    high: float
-    is_log: bool = False
-    is_int: bool = False
-
-
-@dataclass(frozen=True)
 class ModelSpec:
     """One entry of the zoo. ``build`` makes the Forecaster from ``parameters`` (defaults, overlaid
     by the configuration).
 
     ``is_global``: fit learns from all parts' demand and features, not from the origin's features
     alone. ``members``: models that it combines; it is then Combining. ``reads_past``: fit looks at
-    stored forecasts of earlier origins. ``search``: parameters that are tuned inside the training
-    window, of a global model; what the configuration sets is not searched.
+    stored forecasts of earlier origins.
     """
 
     name: str
@@ -135,7 +122,6 @@ class ModelSpec:
     reads_past: bool = True
     members: tuple[str, ...] = ()
     classes: tuple[str, ...] = DEMAND_CLASSES
-    search: Mapping[str, Range] = field(default_factory=dict)
     code_version: str = "1"
 
     def forecaster(self, overrides: Parameters) -> Forecaster:

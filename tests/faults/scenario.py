@@ -381,5 +381,5 @@ def _configuration(closed_through: int | None) -> dict[str, Any]:
         "first_month": FIRST,
         "sources": [source],
         "forecast": {"horizon": 1, "origins": 2, "k_min": 2, "min_history": 5},
-        "zoo": {"models": ["ses", "xgboost_global"], "buckets": 1, "tuning": {"trials": 0}},
+        "zoo": {"models": ["ses", "xgboost_global"], "buckets": 1},
     }

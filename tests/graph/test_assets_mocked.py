@@ -341,7 +341,7 @@ def evaluation(results: FakeFrame, seconds: FakeFrame, classes: Any, settings: A
 def served(forecasts: FakeFrame, baseline: str, has_version: bool) -> FakeFrame:
     return FakeFrame(
         forecasts.toPandas()
-        .drop(columns="is_fallback")
+        .drop(columns=["is_fallback", "guard"])
         .rename(columns={"origin": "yyyymm"})
         .assign(status="forecast")
     )

@@ -61,7 +61,6 @@ def made(folder: Path, engine: str, models: list[str] | None = None, **changes: 
     zoo = {
         "models": models,
         "buckets": 4,
-        "tuning": {"trials": 0},
         "parameters": FEW_ROUNDS if models is None else {},
     }
     scenario = Scenario(folder).create(engine=engine, forecast=FORECAST, zoo=zoo, **changes)

@@ -71,7 +71,6 @@ def way(
     content["zoo"] = {
         "models": ["seasonal_naive", "imapa", "xgboost_global"],
         "buckets": 2,
-        "tuning": {"trials": 2},
     }
     content["sources"][0]["files"] = f"{orders}/*.parquet"
     settings = parse_settings(content, orders / "real.yaml")

@@ -115,7 +115,7 @@ def configuration(folder: Path) -> Settings:
             }
         ],
         "forecast": {"horizon": 3, "origins": 3},
-        "zoo": {"models": ["ses", "xgboost_global"], "buckets": 2, "tuning": {"trials": 2}},
+        "zoo": {"models": ["ses", "xgboost_global"], "buckets": 2},
     }
     return parse_settings(content, folder / "whole_way.yaml")
 

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import norm
 
 from medallion_assets.tables import DECILES
-from medallion_assets.zoo.combination import Combination, CombinationFit, learn_weights
+from medallion_assets.zoo.combination import Combination, CombinationFit
 from medallion_assets.zoo.spec import FittedMembers
 
 FEATURES = pd.DataFrame({"part_number": ["A", "B"], "demand_class": ["smooth", "lumpy"]})
@@ -76,42 +76,6 @@ def test_a_member_that_lacks_a_part_leaves_it_to_the_others() -> None:
         NOTHING, {"x": member({"A": 4}), "y": member({"A": 8, "B": 6})}, FEATURES
     )
     assert by_part(rows) == {"A": 6.0, "B": 6.0}
-
-
-def test_a_median_ignores_the_member_that_runs_away() -> None:
-    """Of 4, 5 and 900 the median is 5."""
-    weights = {"x": 1 / 3, "y": 1 / 3, "z": 1 / 3}
-    members = {"x": member({"A": 4}), "y": member({"A": 5}), "z": member({"A": 900})}
-    assert by_part(
-        Combination("median", weights, "median").combine(NOTHING, members, FEATURES)
-    ) == {"A": 5.0}
-
-
-def test_weights_learned_by_class_go_to_the_member_that_was_right() -> None:
-    """x was right for smooth parts and twice too high for lumpy ones, y the other way round."""
-    random = np.random.default_rng(2)
-    actual = random.gamma(20, size=400)
-    cells = pd.DataFrame(
-        {
-            "part_number": [f"P{i}" for i in range(400)],
-            "horizon": 1,
-            "origin": 202301,
-            "actual_qty": actual,
-        }
-    )
-    cells["demand_class"] = np.where(np.arange(400) < 200, "smooth", "lumpy")
-    rows = []
-    for name, good in (("x", "smooth"), ("y", "lumpy")):
-        level = np.where(cells["demand_class"] == good, 1.0, 2.0) * 20
-        spread = {
-            decile: level * share
-            for decile, share in zip(DECILES, np.linspace(0.7, 1.3, 9), strict=True)
-        }
-        rows.append(cells.assign(model=name, forecast_qty=level, is_fallback=False, **spread))
-    learned = learn_weights(pd.concat(rows, ignore_index=True), ("x", "y"))
-    assert learned["smooth"][0] > 0.8
-    assert learned["lumpy"][1] > 0.8
-    assert sum(learned[""]) == pytest.approx(1.0)
 
 
 def known(width: float, horizon: int = 2, parts: int = 300) -> pd.DataFrame:
@@ -272,21 +236,3 @@ def test_short_horizons_alone_teach_no_spread() -> None:
     past = known(2.0)
     past.attrs["members"] = {"x": (None, None), "y": (None, None)}
     assert combination.fit(FEATURES, FEATURES, past, 202303, 3, 7).spread == {}
-
-
-def test_few_past_cells_teach_no_weights() -> None:
-    """Below 200 cells weights stay as they are written."""
-    one = pd.DataFrame(
-        {
-            "part_number": ["A"],
-            "horizon": [1],
-            "origin": [202301],
-            "actual_qty": [4.0],
-            "demand_class": ["smooth"],
-        }
-    )
-    rows = [
-        one.merge(member({"A": 4}), on=["part_number", "horizon"]).assign(model=name)
-        for name in ("x", "y")
-    ]
-    assert learn_weights(pd.concat(rows, ignore_index=True), ("x", "y")) == {}
