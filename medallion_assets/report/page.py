@@ -558,7 +558,7 @@ def _summary(data: ReportData) -> list[str]:
                 " months a year before."
             )
     kinds = (
-        ("forecast", "by a promoted model"),
+        ("forecast", "by the champion of their class"),
         ("guarded", "by the baseline, since their history does not bear out the model's path"),
         ("fallback", "by the baseline or a stand-in"),
         ("new_part", "new"),
