@@ -270,10 +270,22 @@ def test_mlflows_function_for_spark_forecasts_the_same(way: Way, spark: SparkSes
     score = mlflow.pyfunc.spark_udf(
         spark, f"models:/{way.settings.registered_model}@champion", env_manager="local"
     )
+    demand = (
+        way.lakehouse.read(tables.MONTHLY_DEMAND, window(way.settings, LAST))
+        .where("is_complete")
+        .groupBy("part_number")
+        .agg(F.sort_array(F.collect_list(F.struct("yyyymm", "demand_qty"))).alias("sold"))
+    )
+    features = way.lakehouse.read(tables.DEMAND_FEATURES, [LAST]).where("is_active")
+    whole = [name for name, kind in features.dtypes if kind in ("int", "bigint")]
     rows = (
-        packed_history(way.lakehouse, way.settings, LAST)
-        .withColumn("is_active", F.col("is_active").cast("boolean"))
+        features.withColumns({name: F.col(name).cast("double") for name in whole})
+        .join(demand, "part_number")
+        .withColumn("yyyymm", F.col("yyyymm").cast("bigint"))
         .withColumn("horizon", F.explode(F.sequence(F.lit(1), F.lit(3))).cast("bigint"))
+        .withColumn("demand_months", F.col("sold.yyyymm").cast("array<bigint>"))
+        .withColumn("demand_quantities", F.col("sold.demand_qty"))
+        .drop("sold")
     )
     found = rows.select(score(F.struct(*rows.columns)).alias("served")).select("served.*")
     assert_is_served(way, found.toPandas())
