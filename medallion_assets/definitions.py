@@ -22,6 +22,7 @@ from medallion_assets.silver import assets as silver_assets
 from medallion_assets.watch import assets as watch_assets
 from medallion_assets.watch.sensors import build_sensors
 from medallion_assets.zoo import assets as zoo_assets
+from medallion_assets.zoo.packaged import ZooModels
 from medallion_assets.zoo.registry import enabled
 from resources.engines import SparkResource, spark_resource
 from resources.lakehouse import LEDGER, DeltaLakehouse
@@ -77,7 +78,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
 
     @contextmanager
     def opened(context: dg.InitResourceContext) -> Iterator[MlflowTracking]:
-        with mlflow_tracking(settings, context) as tracking:
+        with mlflow_tracking(settings, context, ZooModels()) as tracking:
             yield tracking
 
     @dg.resource(description="MLflow tracking and registry; connected when first used.")

@@ -1,4 +1,4 @@
-"""Months: the only partition axis of assets, and the arithmetic on yyyymm.
+"""Months: the only partition axis of assets, and which of them are complete.
 
 Nothing here reads a clock except the partitions definition, whose newest month is the running one.
 """
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from medallion_assets.months import add_months, from_index, month_index
+
 NO_MONTH = 0  # lines whose date can't be read or is out of range
 
 
@@ -18,21 +20,6 @@ def month_partitions(first_month: int) -> dg.MonthlyPartitionsDefinition:
     partial month.
     """
     return dg.MonthlyPartitionsDefinition(start_date=str(first_month), fmt="%Y%m", end_offset=1)
-
-
-def month_index(yyyymm: int) -> int:
-    """Months since the year 0, so that a difference is a number of months."""
-    return yyyymm // 100 * 12 + yyyymm % 100 - 1
-
-
-def from_index(index: int) -> int:
-    """The inverse of month_index."""
-    return index // 12 * 100 + index % 12 + 1
-
-
-def add_months(yyyymm: int, months: int) -> int:
-    """The month so many months later (earlier, if negative)."""
-    return from_index(month_index(yyyymm) + months)
 
 
 def month_range(first: int, last: int) -> list[int]:

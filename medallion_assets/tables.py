@@ -460,6 +460,10 @@ DEMAND_FEATURES = TableSpec(
         Constraint("abc_class_known", "abc_class IN ('A', 'B', 'C')"),
     ),
 )
+# What a model knows of a part at an origin.
+FEATURE_COLUMNS = tuple(
+    name for name in DEMAND_FEATURES.column_names if name not in ("yyyymm", "part_number")
+)
 
 _FORECAST = (
     Column("forecast_qty", "DOUBLE", "expected demand, units; sums over parts", is_nullable=False),

@@ -38,6 +38,7 @@ _log = logging.getLogger("medallion")
 
 ALIAS = "champion"
 COMMITTED = "medallion.committed"
+FITS = "artifacts/fits"  # folder of a stored model
 KEPT_MODELS = 16  # two boosters at seven origins, and two more
 # of a request to a server, half a minute in all: long enough for one that is started again
 RETRIES = 4
@@ -55,8 +56,16 @@ NUMERIC_LIBRARIES = (
 PROCESS = "medallion.process"  # tag: the process that logs a run, by resources/processes.py
 LAKEHOUSE = "medallion.lakehouse"  # tag of an experiment and a model: id of the one they belong to
 PLACE = "medallion.place"  # tag beside it: where that was last used
+# tag of a run and a version: SHA-256 of the files of its model's fits
+FITS_SHA256 = "medallion.fits_sha256"
 # tag: id of the run storage of the Dagster instance that started it
 INSTANCE = "medallion.dagster_instance"
+
+
+class ModelRefused(Refused):
+    """A stored model is not what was logged, or only a pickle; the message says which and what to
+    do.
+    """
 
 
 class TrackingUnavailable(Refused):
@@ -78,10 +87,52 @@ class InputTable:
         return f"v{self.delta_version}-{self.data_version}"[:36]
 
 
+@dataclass(frozen=True)
+class ModelColumn:
+    """A column that a model takes or gives: a string, long, double or boolean, or a list of
+    them.
+    """
+
+    name: str
+    type: str
+    is_required: bool
+    is_list: bool = False
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model as MLflow stores it, its code and its fits apart.
+
+    ``fits`` and ``code`` are files by path, and ``digest`` is that of the fits. ``model_file`` is
+    the code that MLflow runs to load the model; it finds the fits as the artifact "fits" and their
+    digest as ``fits_sha256`` of the model's configuration. ``requirements`` are distributions with
+    their versions.
+    """
+
+    fits: Mapping[str, bytes]
+    digest: str
+    model_file: bytes
+    code: Mapping[str, bytes]
+    requirements: Sequence[str]
+    inputs: Sequence[ModelColumn]
+    outputs: Sequence[ModelColumn]
+    example: pd.DataFrame
+
+
+class ModelFormat(Protocol):
+    """How models become files and come back. Nothing that is read may run code of its own."""
+
+    def stored(self, model: Any) -> StoredModel: ...
+
+    def digest(self, fits: Mapping[str, bytes]) -> str: ...
+
+    def read(self, fits: Mapping[str, bytes]) -> Any: ...
+
+
 @dataclass
 class RunContent:
-    """What one run logs. Pictures (PNG), tables and texts are artifacts by path; ``model`` is a
-    pyfunc, logged as ``model``.
+    """What one run logs. Pictures (PNG), tables and texts are artifacts by path; ``model`` is
+    stored by the ModelFormat, as the artifact ``model``.
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -175,7 +226,8 @@ class MlflowTracking:
 
     ``parent`` gives the id of the run that stands for the Dagster run; it is asked for when the
     first run is started. ``connected`` is called once, when the server has answered. ``instance``
-    is the id of the Dagster instance that started the run.
+    is the id of the Dagster instance that started the run. ``models`` stores and reads models;
+    tracking without it serves whoever only looks at runs.
     """
 
     def __init__(
@@ -185,11 +237,13 @@ class MlflowTracking:
         parent: Callable[[], str | None],
         connected: Callable[[], None] = lambda: None,
         instance: str = "",
+        models: ModelFormat | None = None,
     ):
         self._settings = settings
         self._dagster_run_id = dagster_run_id
         self._origin = origin_tags(instance)
         self._parent = parent
+        self._models = models
         self._when_connected = connected
         self._client: MlflowClient | None = None
         self._experiment = ""
@@ -292,8 +346,10 @@ class MlflowTracking:
             if artifacts.exists():
                 client.log_artifacts(run_id, str(artifacts))
             if content.model is not None:
-                _save_model(content.model, f"{folder}/model")
+                stored = self._format.stored(content.model)
+                _save_model(stored, Path(folder))
                 client.log_artifacts(run_id, f"{folder}/model", "model")
+                client.set_tag(run_id, FITS_SHA256, stored.digest)
 
     @_told_when_gone
     def commit(self, run_id: str, tags: Mapping[str, str] | None = None) -> None:
@@ -338,19 +394,26 @@ class MlflowTracking:
 
     @_told_when_gone
     def load(self, run_id: str) -> Any:
-        """The python model that a run logged, read only: KEPT_MODELS are remembered, since all
-        combinations ask for the same.
+        """The model that a run logged, read only: KEPT_MODELS are remembered, since all
+        combinations ask for the same. Raises ModelRefused.
         """
         if run_id not in self._loaded:
-            self._connected()
-            self._loaded[run_id] = _load_model(f"runs:/{run_id}/model")
+            tags = self._connected().get_run(run_id).data.tags
+            self._loaded[run_id] = self._read(
+                f"runs:/{run_id}/model",
+                f"the model of the run {run_id} ({tags.get('mlflow.runName', '')})",
+                tags.get(FITS_SHA256),
+                "have its month fitted again: `medallion plan backfill gold.zoo_forecast`",
+            )
             if len(self._loaded) > KEPT_MODELS:
                 self._loaded.pop(next(iter(self._loaded)))
         return self._loaded[run_id]
 
     @_told_when_gone
     def register(self, run_id: str, tags: Mapping[str, str]) -> int:
-        """Register the model of a run as a new version; returns its number."""
+        """Register the model of a run as a new version, with the digest of its fits; returns its
+        number.
+        """
         from mlflow.exceptions import MlflowException
 
         client, name = self._connected(), self._settings.registered_model
@@ -367,17 +430,60 @@ class MlflowTracking:
             )
             if not self._settings.mlflow.is_own_file:
                 claim_names(client, self._settings, self._experiment)
+        digest = client.get_run(run_id).data.tags.get(FITS_SHA256)
         version = client.create_model_version(
-            name, f"runs:/{run_id}/model", run_id, tags=dict(tags)
+            name,
+            f"runs:/{run_id}/model",
+            run_id,
+            tags={**tags, **({FITS_SHA256: digest} if digest else {})},
         )
         place.note_model(self._settings)
         return int(version.version)
 
     @_told_when_gone
     def load_version(self, version: int) -> Any:
-        """The python model of a registered version."""
-        self._connected()
-        return _load_model(f"models:/{self._settings.registered_model}/{version}")
+        """The model of a registered version. Raises ModelRefused."""
+        client, name = self._connected(), self._settings.registered_model
+        return self._read(
+            f"models:/{name}/{version}",
+            f"version {version} of {name}",
+            client.get_model_version(name, str(version)).tags.get(FITS_SHA256),
+            "serve another version: `medallion rollback all --to VERSION`",
+        )
+
+    def _read(self, uri: str, what: str, digest: str | None, remedy: str) -> Any:
+        """A stored model by its fits alone; no code of the artifact runs. One of a former release
+        is unpickled, where MLflow may do that.
+        """
+        import mlflow
+
+        # A folder of ours, as those that MLflow makes for what it fetches from a server stay
+        # behind.
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+            if not (path / FITS).is_dir():
+                return _unpickled(path, what)
+            fits = {
+                file.relative_to(path / FITS).as_posix(): file.read_bytes()
+                for file in (path / FITS).rglob("*")
+                if file.is_file()
+            }
+        if (found := self._format.digest(fits)) != digest:
+            raise ModelRefused(
+                f"{what} is not what was logged: the SHA-256 of its fits is {found}, and the tag"
+                f" {FITS_SHA256} says {digest or 'nothing'}. It was not loaded. Restore its"
+                f" artifacts from a copy, or {remedy}"
+            )
+        try:
+            return self._format.read(fits)
+        except ValueError as error:
+            raise ModelRefused(f"{what} can't be read: {error}") from error
+
+    @property
+    def _format(self) -> ModelFormat:
+        if self._models is None:
+            raise TypeError("this tracking was made without a ModelFormat and reads no models")
+        return self._models
 
     @_told_when_gone
     def alias(self) -> int | None:
@@ -598,7 +704,9 @@ def origin_tags(instance: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterator[MlflowTracking]:
+def mlflow_tracking(
+    settings: Settings, context: InitResourceContext, models: ModelFormat | None = None
+) -> Iterator[MlflowTracking]:
     """Tracking for one Dagster run: its own MLflow run is dagster-mlflow's, begun when first needed
     and ended with its outcome.
     """
@@ -624,7 +732,7 @@ def mlflow_tracking(settings: Settings, context: InitResourceContext) -> Iterato
     try:
         run_id = context.run.run_id if context.run else ""
         yield MlflowTracking(
-            settings, run_id, parent, lambda: _end_abandoned(settings, context), instance
+            settings, run_id, parent, lambda: _end_abandoned(settings, context), instance, models
         )
     finally:
         if opened:
@@ -755,15 +863,56 @@ def _dataset(table: InputTable) -> Any:
     )
 
 
-def _load_model(uri: str) -> Any:
+def _unpickled(path: Path, what: str) -> Any:
+    """A model that a former release stored as a pickle."""
     import mlflow
+    from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
 
-    # A folder of ours, as those that MLflow makes for what it fetches from a server stay behind.
-    with tempfile.TemporaryDirectory() as folder:
-        return mlflow.pyfunc.load_model(uri, dst_path=folder).unwrap_python_model()
+    if not MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get():
+        raise ModelRefused(
+            f"{what} was stored by a former release, as a pickle, and"
+            f" {MLFLOW_ALLOW_PICKLE_DESERIALIZATION.name}=false forbids to load that. Train the"
+            " month again with this release, once without the variable: what is fitted and"
+            " registered from now on is stored as data"
+        )
+    return mlflow.pyfunc.load_model(str(path)).unwrap_python_model()
 
 
-def _save_model(model: Any, path: str) -> None:
+def _save_model(stored: StoredModel, folder: Path) -> None:
+    """A model in MLflow's layout, as ``model`` below the folder."""
     import mlflow
+    from mlflow.models import ModelSignature
 
-    mlflow.pyfunc.save_model(path, python_model=model, pip_requirements=["medallion-forecasting"])
+    written = {
+        "model.py": stored.model_file,
+        **{f"code/{path}": content for path, content in stored.code.items()},
+        **{f"fits/{path}": content for path, content in stored.fits.items()},
+    }
+    for path, content in written.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    packages = sorted({path.split("/")[0] for path in stored.code})
+    mlflow.pyfunc.save_model(
+        str(folder / "model"),
+        python_model=str(folder / "model.py"),
+        artifacts={"fits": str(folder / "fits")},
+        code_paths=[str(folder / "code" / name) for name in packages],
+        model_config={"fits_sha256": stored.digest},
+        signature=ModelSignature(_schema(stored.inputs), _schema(stored.outputs)),
+        input_example=stored.example,
+        pip_requirements=list(stored.requirements),
+    )
+
+
+def _schema(columns: Sequence[ModelColumn]) -> Any:
+    from mlflow.types import Schema
+
+    return Schema([_column(column) for column in columns])
+
+
+def _column(column: ModelColumn) -> Any:
+    from mlflow.types import ColSpec, DataType
+    from mlflow.types.schema import Array
+
+    kind = DataType[column.type]
+    return ColSpec(Array(kind) if column.is_list else kind, column.name, column.is_required)

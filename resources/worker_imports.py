@@ -3,7 +3,6 @@ spending seconds on it.
 """
 
 import dagster  # noqa: F401
-import mlflow.pyfunc  # noqa: F401
 import pandas  # noqa: F401
 import pyarrow.parquet  # noqa: F401
 import sklearn.ensemble  # noqa: F401

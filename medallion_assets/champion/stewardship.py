@@ -158,9 +158,13 @@ class Stewardship:
         """Serve classes by other entries, the rest as before: one version, one row for each class,
         the alias.
         """
-        serving = self.tracking.load_version(
-            int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
-        )
+        serving = DemandForecaster({}, self.settings.forecast.horizon)
+        # Where every class is replaced the version that serves is not needed, and may be one that
+        # can't be loaded.
+        if set(DEMAND_CLASSES) - set(entries):
+            serving = self.tracking.load_version(
+                int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
+            )
         manifest = DemandForecaster({**serving.entries, **entries}, serving.horizon)
         month = str(int(decisions["yyyymm"].max()))
         run_id = self.tracking.start(

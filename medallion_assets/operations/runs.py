@@ -32,6 +32,7 @@ from medallion_assets.silver.assets import master_version
 from medallion_assets.slices import registered, version_of
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES, DEMAND_FORECAST, TABLES
+from medallion_assets.zoo.packaged import ZooModels
 from medallion_assets.zoo.registry import enabled
 from resources import place, workers
 from resources.engines import Engine, cores, spark_resource
@@ -279,7 +280,7 @@ class Session:
 
     def tracking(self) -> MlflowTracking:
         """MLflow for what is no Dagster run."""
-        return MlflowTracking(self.settings, "", lambda: None)
+        return MlflowTracking(self.settings, "", lambda: None, models=ZooModels())
 
     def newest_published(self) -> int | None:
         """The newest origin with a published forecast."""

@@ -36,6 +36,7 @@ from medallion_assets.zoo.calibration import learn as learn_calibration
 from medallion_assets.zoo.distribution import Distribution, Learning, learn_distribution
 from medallion_assets.zoo.series import Floats, demand_matrix, forecast_frame, recent_mean
 from medallion_assets.zoo.spec import ModelSpec, Parameters
+from medallion_assets.zoo.trees import GradientTrees
 
 # part, month and horizon; twice as many taught no better median (M3 backtest)
 MEDIAN_ROWS = 120_000
@@ -326,6 +327,8 @@ class HistGradient(GlobalBooster):
             return learner.fit(inputs.to_numpy(dtype=float), target, sample_weight=weights)
 
     def apply(self, learner: Any, inputs: pd.DataFrame) -> Floats:
+        if isinstance(learner, GradientTrees):  # read from a stored fit
+            return learner.predict(inputs.to_numpy(dtype=float))
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(self.threads):

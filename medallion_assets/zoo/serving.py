@@ -1,28 +1,35 @@
-"""Serving: the history a model reads, and the pyfunc that answers with forecasts for every class.
+"""Serving: the history a model reads, and the forecasts of every class by one manifest of models.
 
-The same functions forecast in the backtest, in the served table and in a process that has only the
-installed package.
+The same functions forecast in the backtest, in the served table and in a process that has nothing
+but the stored model, which holds a copy of this file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow.pyfunc import PythonModel
 
-from medallion_assets.partitions import add_months
-from medallion_assets.tables import DECILES, DEMAND_CLASSES, DEMAND_FEATURES
+from medallion_assets.months import add_months
+from medallion_assets.tables import DECILES, DEMAND_CLASSES, FEATURE_COLUMNS
 from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, Forecaster
 
 TEXT_FEATURES = ("demand_class", "abc_class", "region")
-FEATURE_COLUMNS = tuple(
-    name for name in DEMAND_FEATURES.column_names if name not in ("yyyymm", "part_number")
-)
+NUMBERS = {name: "float64" for name in FEATURE_COLUMNS if name not in TEXT_FEATURES}
 HISTORY_COLUMNS = ("part_number", "yyyymm", "demand_qty", *FEATURE_COLUMNS)
+# One row of these for each part and horizon is answered by one row of SERVED_COLUMNS.
+ROW_COLUMNS = (
+    "part_number",
+    "yyyymm",
+    "horizon",
+    "demand_months",
+    "demand_quantities",
+    *FEATURE_COLUMNS,
+)
 SERVED_COLUMNS = (
     "part_number",
     "origin",
@@ -61,8 +68,7 @@ def split(history: pd.DataFrame, origin: int) -> tuple[pd.DataFrame, pd.DataFram
         .drop(columns="demand_qty")
         .reset_index(drop=True)
     )
-    numbers = [name for name in FEATURE_COLUMNS if name not in TEXT_FEATURES]
-    features = features.astype({name: "float64" for name in numbers} | {"yyyymm": "int64"})
+    features = features.astype(NUMBERS | {"yyyymm": "int64"})
     demand = rows.loc[
         rows["part_number"].isin(features["part_number"]), ["part_number", "yyyymm", "demand_qty"]
     ]
@@ -87,22 +93,35 @@ def unpacked(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(demand), rows[["part_number", "yyyymm", *FEATURE_COLUMNS]]
 
 
-class DemandForecaster(PythonModel):
+class DemandForecaster:
     """The registered model: a manifest {demand class -> ServedModel}.
 
     ``predict(history)`` forecasts every active part of a history frame (silver.monthly_demand
     through the origin joined with silver.demand_features at the origin: HISTORY_COLUMNS); the
-    origin is the newest month in it.
+    origin is the newest month in it. A frame of ROW_COLUMNS, whose rows may come in any portions,
+    is answered row by row.
     """
+
+    # MLflow asks for it, and for load_context, where a former release pickled a model of this
+    # class.
+    predict_type_hints = SimpleNamespace(input=None, output=None)
 
     def __init__(self, entries: Mapping[str, ServedModel], horizon: int):
         self.entries = dict(entries)
         self.horizon = horizon
 
+    def load_context(self, context: Any) -> None:
+        """Do nothing: all that the model needs was read with it."""
+
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """SERVED_COLUMNS, one row per active part and horizon, in order of part and horizon."""
+        """SERVED_COLUMNS, one row per active part and horizon, in order of part and horizon; for a
+        frame with ``demand_months`` one row per row of it, in its order. Raises ValueError for a
+        frame that lacks a column.
+        """
+        if "demand_months" in model_input:
+            return self._by_row(model_input)
         if absent := [
             name
             for name in ("part_number", "yyyymm", "demand_qty", "demand_class")
@@ -114,6 +133,34 @@ class DemandForecaster(PythonModel):
             )
         origin = int(model_input["yyyymm"].max())
         return self.forecast(model_input, origin)
+
+    def _by_row(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """One row of SERVED_COLUMNS for each row of ROW_COLUMNS; without a forecast where no model
+        answers for a part or horizon.
+        """
+        if absent := [name for name in ROW_COLUMNS[:7] if name not in rows]:
+            raise ValueError(
+                f"rows lack {', '.join(absent)}; a row holds a part, its origin as yyyymm, a"
+                " horizon, its demand as two lists and silver.demand_features at the origin"
+            )
+        rows = rows.reindex(columns=list(ROW_COLUMNS))
+        frames = []
+        for origin, of_origin in rows.groupby("yyyymm"):
+            demand, features = unpacked(of_origin.drop_duplicates("part_number"))
+            demand = demand[demand["yyyymm"] <= origin].reset_index(drop=True)
+            frames.append(
+                self._forecast(
+                    demand.astype({"yyyymm": "int64", "demand_qty": "float64"}),
+                    features.astype(NUMBERS | {"yyyymm": "int64"}),
+                    int(str(origin)),
+                    {},
+                )
+            )
+        asked = rows[["part_number", "yyyymm", "horizon"]].rename(columns={"yyyymm": "origin"})
+        keys = list(asked)
+        answered = pd.concat(frames, ignore_index=True) if frames else _no_rows()
+        answered = answered.astype({"origin": "int64", "horizon": "int64"})
+        return asked.merge(answered, on=keys, how="left")[list(SERVED_COLUMNS)]
 
     def forecast(
         self, history: pd.DataFrame, origin: int, answered: Mapping[str, pd.DataFrame] | None = None

@@ -27,6 +27,7 @@ import yaml
 from medallion_assets import tables
 from medallion_assets.operations import runs
 from medallion_assets.simulation import Simulation, write
+from medallion_assets.zoo.packaged import ZooModels
 from resources.lakehouse import LEDGER, TableSpec
 from resources.settings import Settings, load_settings
 from resources.tracking import COMMITTED, MlflowTracking
@@ -169,7 +170,10 @@ class Content(NamedTuple):
 
 def content(settings: Settings) -> Content:
     """The content of a lakehouse. Raises AssertionError where a key is there twice."""
-    lakehouse, tracking = runs.reader(settings), MlflowTracking(settings, "", lambda: None)
+    lakehouse, tracking = (
+        runs.reader(settings),
+        MlflowTracking(settings, "", lambda: None, models=ZooModels()),
+    )
     rows = {}
     for spec in tables.TABLES:
         stored = _newest(lakehouse.rows(spec)) if spec is LEDGER else lakehouse.rows(spec)
@@ -236,7 +240,10 @@ def standing_faults(settings: Settings) -> list[str]:
     import mlflow
 
     told = []
-    lakehouse, tracking = runs.reader(settings), MlflowTracking(settings, "", lambda: None)
+    lakehouse, tracking = (
+        runs.reader(settings),
+        MlflowTracking(settings, "", lambda: None, models=ZooModels()),
+    )
     decisions = lakehouse.rows(tables.CHAMPION)
     if len(decisions) and tracking.alias() != (
         last := int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])

@@ -4,6 +4,8 @@ jobs and sensors.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,8 @@ from resources.lakehouse import TableSpec
 from resources.settings import Settings, load_settings
 from tests.conftest import SOURCE
 
-CONFIGURATIONS = sorted((Path(__file__).parents[2] / "config").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+CONFIGURATIONS = sorted((ROOT / "config").glob("*.yaml"))
 ADOPTED = {
     "name": "erp",
     "mode": "adopt",
@@ -134,7 +137,9 @@ def test_an_asset_has_a_blocking_check(defs: dg.Definitions, key: dg.AssetKey) -
 
 
 def test_lines_must_add_up_and_drift_only_warns(defs: dg.Definitions) -> None:
-    """The accounting blocks, drift and a retraining that waits do not."""
+    """The accounting and the share of guarded paths block, drift and a retraining that waits do
+    not.
+    """
     blocking = {
         (key.asset_key.path[-1], key.name): defs.resolve_asset_graph().get(key).blocking
         for key in defs.resolve_asset_graph().asset_check_keys
@@ -142,6 +147,7 @@ def test_lines_must_add_up_and_drift_only_warns(defs: dg.Definitions) -> None:
     }
     assert blocking == {
         ("data_quality", "every_line_accounted_for"): True,
+        ("demand_forecast", "few_paths_guarded"): True,
         ("demand_drift", "no_drift"): False,
         ("retraining_decision", "no_retraining_waits"): False,
     }
@@ -301,3 +307,14 @@ def test_a_new_model_is_one_entry_of_the_zoo(with_new_model: dg.Definitions) -> 
     )
     assert graph.get(dg.AssetCheckKey(key, "rules_kept")).blocking
     assert key in selected(with_new_model, "retraining")
+
+
+@pytest.mark.integration
+def test_definitions_load_without_mlflow() -> None:
+    """Dagster's processes do not import MLflow to know what there is, nor what only learns."""
+    script = (
+        "import sys, medallion_assets.definitions;"
+        "print({'mlflow', 'dagster_mlflow', 'sklearn', 'xgboost', 'optuna'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout.strip(), done.returncode) == ("set()", 0), done.stderr

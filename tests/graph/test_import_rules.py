@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 ASSETS = "medallion_assets"
 SPARK_HOME = "resources/spark.py"
 # Registering, reading and writing by the assets; everything else in zoo/ is a model family or pure.
-ZOO_WIRING = {"assets", "backtest", "fitting", "reading", "serving", "registry"}
+ZOO_WIRING = {"assets", "backtest", "fitting", "reading", "packaged", "registry", "model_file"}
 IMPURE = {
     "dagster",
     "dagster_deltalake",
@@ -112,7 +112,10 @@ PURE = [
     *TRANSFORMS,
     *VERDICTS,
     *ZOO_PURE,
-    *(f"{ASSETS}/{name}.py" for name in ("tables", "exact", "repeats", "plots", "report/page")),
+    *(
+        f"{ASSETS}/{name}.py"
+        for name in ("tables", "months", "exact", "repeats", "plots", "report/page")
+    ),
 ]
 WIRING = [
     file

@@ -22,6 +22,7 @@ import pytest
 from medallion_assets import tables
 from medallion_assets.operations import runs
 from medallion_assets.partitions import days_in_month, month_index, month_range
+from medallion_assets.zoo.packaged import ZooModels
 from resources.tracking import MlflowTracking
 from tests.faults.scenario import FIRST, REPOSITORY, Scenario, answers, free_port, wait_until
 
@@ -236,7 +237,7 @@ def served(scenario: Scenario) -> tuple[int, int]:
     newest = rows[(rows["yyyymm"] == rows["yyyymm"].max()) & (rows["horizon"] > 0)]
     newest = newest[newest["vintage"] == newest["vintage"].max()]
     [version] = set(newest["registry_version"].dropna().astype(int))
-    tracking = MlflowTracking(scenario.settings, "", lambda: None)
+    tracking = MlflowTracking(scenario.settings, "", lambda: None, models=ZooModels())
     assert tracking.alias() == version
     trained = {entry.trained_yyyymm for entry in tracking.load_version(version).entries.values()}
     return int(newest["yyyymm"].iloc[0]), max(trained)

@@ -1,35 +1,69 @@
 """MLflow's server as runs meet it."""
 
+import hashlib
+import json
 import logging
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 import mlflow
+import pandas as pd
 import pytest
-from mlflow.pyfunc import PythonModel
 
 from resources import place, tracking
 from resources.place import NamesCollide
 from resources.processes import identity
 from resources.settings import Settings, parse_settings
-from resources.tracking import INSTANCE, PROCESS, MlflowTracking, RunContent, mlflow_tracking
+from resources.tracking import (
+    INSTANCE,
+    PROCESS,
+    MlflowTracking,
+    ModelColumn,
+    RunContent,
+    StoredModel,
+    mlflow_tracking,
+)
 from tests.conftest import SOURCE
 from tests.faults.scenario import free_port, mlflow_server
 
 
-class Constant(PythonModel):
-    """A model that can be told from others."""
+class Numbers:
+    """A ModelFormat of models that are numbers."""
 
-    def predict(self, context: object, model_input: list[str]) -> int:  # type: ignore[override]
-        return 42
+    def stored(self, model: Any) -> StoredModel:
+        fits = {"number.json": json.dumps(model).encode()}
+        column = ModelColumn("number", "long", True)
+        example = pd.DataFrame({"number": [model]})
+        return StoredModel(
+            fits, self.digest(fits), MODEL_FILE, {}, ["mlflow"], [column], [column], example
+        )
+
+    def digest(self, fits: Mapping[str, bytes]) -> str:
+        return hashlib.sha256(fits["number.json"]).hexdigest()
+
+    def read(self, fits: Mapping[str, bytes]) -> Any:
+        return json.loads(fits["number.json"])
+
+
+MODEL_FILE = b"""
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+from pandas import DataFrame
+
+class Same(PythonModel):
+    def predict(self, context, model_input: DataFrame) -> DataFrame:
+        return model_input
+
+set_model(Same())
+"""
 
 
 @pytest.mark.integration
@@ -45,9 +79,9 @@ def test_loading_models_leaves_no_files(
         served = settings.model_copy(
             update={"mlflow": settings.mlflow.model_copy(update={"tracking_uri": url})}
         )
-        tracking = MlflowTracking(served, "dagster-run", parent=lambda: None)
+        tracking = MlflowTracking(served, "dagster-run", parent=lambda: None, models=Numbers())
         run = tracking.start("constant", {})
-        tracking.log(run, RunContent(model=Constant()))
+        tracking.log(run, RunContent(model=42))
         tracking.commit(run)
         version = tracking.register(run, {})
 
@@ -55,7 +89,7 @@ def test_loading_models_leaves_no_files(
         scratch.mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(scratch))
         loaded = [tracking.load(run), tracking.load_version(version)]
-        assert [model.predict(None, []) for model in loaded] == [42, 42]
+        assert loaded == [42, 42]
         assert not list(scratch.iterdir())
 
 
@@ -190,14 +224,14 @@ def company(folder: Path, **changes: Any) -> MlflowTracking:
     """Tracking of a lakehouse below a folder, as another process would open it."""
     content = {"lakehouse_root": "lakehouse", "first_month": 202201, "sources": [SOURCE]}
     settings = parse_settings({**content, **changes}, folder / "company.yaml")
-    return MlflowTracking(settings, "dagster-run", parent=lambda: None)
+    return MlflowTracking(settings, "dagster-run", parent=lambda: None, models=Numbers())
 
 
 def registered(made: MlflowTracking) -> int:
     """A run with a model and a picture, registered and served."""
     made.check()
     run = made.start("constant", {})
-    made.log(run, RunContent(model=Constant(), texts={"why.md": "because"}))
+    made.log(run, RunContent(model=42, texts={"why.md": "because"}))
     made.commit(run)
     version = made.register(run, {})
     made.set_alias(version)
@@ -222,11 +256,11 @@ def test_models_of_a_moved_lakehouse_are_found_again(
     shutil.move(old, new)
     moved = company(new)
     with caplog.at_level(logging.WARNING, "medallion"):
-        assert moved.load_version(1).predict(None, []) == 42
+        assert moved.load_version(1) == 42
     (told,) = [record.getMessage() for record in caplog.records if record.name == "medallion"]
     assert told.startswith(f"This lakehouse was moved here from {old}/lakehouse; ")
     assert registered(moved) == 2
-    assert moved.load_version(2).predict(None, []) == 42
+    assert moved.load_version(2) == 42
     assert moved.alias() == 2
     assert not old.exists()
     stored = texts(new / "lakehouse" / "mlflow.db")

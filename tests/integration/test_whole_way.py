@@ -7,9 +7,6 @@ One lakehouse is built once; the tests look at it, then change it in the order i
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pandas as pd
 import pytest
+import requests
 from deltalake import DeltaTable, write_deltalake
 
 from medallion_assets import definitions, tables
@@ -27,13 +25,17 @@ from medallion_assets.partitions import month_range
 from medallion_assets.simulation import Simulation, write
 from medallion_assets.tables import DECILES
 from medallion_assets.zoo.assets import model_key
+from medallion_assets.zoo.packaged import ZooModels
 from medallion_assets.zoo.reading import packed_history, window
 from medallion_assets.zoo.serving import HISTORY_COLUMNS, split, unpacked
 from resources.settings import Settings, parse_settings
 from resources.tracking import MlflowTracking
 from tests.conftest import forget_tables, open_lakehouse
+from tests.models import as_json, outside, served
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from resources.engines import Engine
     from resources.lakehouse import DeltaLakehouse
 
@@ -224,43 +226,69 @@ def test_a_packed_history_is_the_same_history(way: Way) -> None:
         pd.testing.assert_frame_equal(found, expected[found.columns])
 
 
-def test_a_fresh_process_loads_the_champion_and_forecasts_the_same(
-    way: Way, tmp_path: Path
-) -> None:
-    """With only the installed package, outside the repository, the pyfunc gives
+def assert_is_served(way: Way, found: pd.DataFrame) -> None:
+    """Forecasts of all active parts that are those of gold.demand_forecast within 1e-9."""
+    rows = way.lakehouse.rows(tables.DEMAND_FORECAST).query("horizon > 0")
+    both = found.merge(
+        rows, on=["part_number", "horizon"], suffixes=("", "_served"), validate="one_to_one"
+    )
+    assert len(both) == len(found) == len(rows)
+    for name in ["forecast_qty", *DECILES]:
+        assert (both[name] - both[f"{name}_served"]).abs().max() <= 1e-9
+
+
+def test_a_process_without_this_package_forecasts_the_same(way: Way, tmp_path: Path) -> None:
+    """MLflow alone, where neither this package nor dagster nor pyspark can be imported and nothing
+    is unpickled, loads the champion and gives gold.demand_forecast within 1e-9.
+    """
+    champion = f"models:/{way.settings.registered_model}@champion"
+    imported, found = outside(tmp_path, way.settings.tracking_uri, champion, history(way))
+    assert imported == "set()"
+    assert_is_served(way, found)
+
+
+def test_mlflows_own_server_forecasts_the_same(way: Way, tmp_path: Path) -> None:
+    """The champion served over HTTP, without this package, gives gold.demand_forecast within
+    1e-9.
+    """
+    champion = f"models:/{way.settings.registered_model}@champion"
+    with served(tmp_path, way.settings.tracking_uri, champion) as address:
+        asked = as_json(history(way))
+        answer = requests.post(f"{address}/invocations", json=asked, timeout=120)
+    assert answer.ok, answer.text[:3000]
+    assert_is_served(way, pd.DataFrame(answer.json()["predictions"]))
+
+
+def test_mlflows_function_for_spark_forecasts_the_same(way: Way, spark: SparkSession) -> None:
+    """The champion as a function of Spark, over the tables as docs/mlflow.md joins them, gives
     gold.demand_forecast within 1e-9.
     """
-    history(way).to_parquet(tmp_path / "history.parquet")
-    script = (
-        "import mlflow, pandas as pd, sys; mlflow.set_tracking_uri(sys.argv[1]);"
-        "model = mlflow.pyfunc.load_model(f'models:/{sys.argv[2]}@champion');"
-        "model.predict(pd.read_parquet('history.parquet')).to_parquet('predicted.parquet')"
+    import mlflow
+    from pyspark.sql import functions as F
+
+    mlflow.set_tracking_uri(way.settings.tracking_uri)
+    score = mlflow.pyfunc.spark_udf(
+        spark, f"models:/{way.settings.registered_model}@champion", env_manager="local"
     )
-    environment = {
-        k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MEDALLION_CONFIG")
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", script, way.settings.tracking_uri, way.settings.registered_model],
-        cwd=tmp_path,
-        env=environment,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
+    demand = (
+        way.lakehouse.read(tables.MONTHLY_DEMAND, window(way.settings, LAST))
+        .where("is_complete")
+        .groupBy("part_number")
+        .agg(F.sort_array(F.collect_list(F.struct("yyyymm", "demand_qty"))).alias("sold"))
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    predicted = pd.read_parquet(tmp_path / "predicted.parquet")
-    served = way.lakehouse.rows(tables.DEMAND_FORECAST).query("horizon > 0")
-    both = predicted.merge(
-        served, on=["part_number", "horizon"], suffixes=("", "_served"), validate="one_to_one"
+    features = way.lakehouse.read(tables.DEMAND_FEATURES, [LAST]).where("is_active")
+    whole = [name for name, kind in features.dtypes if kind in ("int", "bigint")]
+    rows = (
+        features.withColumns({name: F.col(name).cast("double") for name in whole})
+        .join(demand, "part_number")
+        .withColumn("yyyymm", F.col("yyyymm").cast("bigint"))
+        .withColumn("horizon", F.explode(F.sequence(F.lit(1), F.lit(3))).cast("bigint"))
+        .withColumn("demand_months", F.col("sold.yyyymm").cast("array<bigint>"))
+        .withColumn("demand_quantities", F.col("sold.demand_qty"))
+        .drop("sold")
     )
-    assert len(both) == len(predicted) == len(served)
-    assert (
-        max(
-            (both[name] - both[f"{name}_served"]).abs().max() for name in ["forecast_qty", *DECILES]
-        )
-        <= 1e-9
-    )
+    found = rows.select(score(F.struct(*rows.columns)).alias("served")).select("served.*")
+    assert_is_served(way, found.toPandas())
 
 
 def test_one_nested_run_holds_its_evidence(way: Way) -> None:
@@ -315,7 +343,7 @@ def test_a_run_is_made_again_and_says_what_its_input_had_been(
     """Fitted again from what it pinned, a run gives its stored forecasts; a table with other rows
     than it read is named.
     """
-    tracking = MlflowTracking(way.settings, "", lambda: None)
+    tracking = MlflowTracking(way.settings, "", lambda: None, models=ZooModels())
     run_id = way.lakehouse.slices(tables.ZOO_FORECAST, "xgboost_global")[LAST].details["run_id"]
     again = reproduce(way.settings, way.lakehouse, tracking, run_id, lambda _: None)
     assert (again.is_equal, again.changed) == (True, [])

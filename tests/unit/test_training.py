@@ -476,6 +476,28 @@ def test_a_rollback_brings_back_the_former_fit_and_holds_the_class(decided: Deci
     assert last_decisions(decided.rows).loc["lumpy", "champion_trained_yyyymm"] == FIRST
 
 
+def test_a_version_that_can_not_be_loaded_is_left_by_a_rollback_of_all(
+    decided: Decided, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every class goes back, the version that serves is not asked for its fits."""
+    decided.train(FIRST)
+    decided.evaluate(SECOND)
+    decided.train(SECOND)
+    load = decided.tracking.load_version
+
+    def refused(version: int) -> Any:
+        if version != 1:
+            raise Refused("its fits were changed")
+        return load(version)
+
+    monkeypatch.setattr(decided.tracking, "load_version", refused)
+    made = steward(decided).rollback(list(DEMAND_CLASSES), 1, "fits were changed", None)
+    assert {row.champion_trained_yyyymm for row in made} == {FIRST}
+    decided.train(SECOND)
+    with pytest.raises(Refused, match="were changed"):
+        steward(decided).rollback(["lumpy"], 1, "x", None)
+
+
 def test_a_rollback_may_hold_for_some_months(decided: Decided) -> None:
     """Counted from the newest decision month."""
     decided.train(FIRST)

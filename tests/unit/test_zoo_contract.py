@@ -15,6 +15,7 @@ from medallion_assets.tables import DECILES, DEMAND_CLASSES
 from medallion_assets.zoo.calibration import COUNT_LIMIT
 from medallion_assets.zoo.registry import BASELINE, ZOO, collect, enabled, model
 from medallion_assets.zoo.spec import FORECAST_COLUMNS, ModelSpec
+from medallion_assets.zoo.stored import digest, restored, stored
 from tests.frames import at_origin, demand_frame, feature_frame, past_frame
 
 ORIGIN, HORIZON, SEED = 202306, 4, 7
@@ -269,6 +270,20 @@ def test_what_was_learned_survives_pickling(learned, forecasts: pd.DataFrame) ->
         forecaster.predict(restored, DEMAND, at_origin(FEATURES, ORIGIN), ORIGIN, HORIZON),
         forecasts,
     )
+
+
+def test_what_was_learned_survives_as_data(learned, forecasts: pd.DataFrame) -> None:
+    """Forecaster and fit read back from JSON, Parquet and XGBoost's own format forecast the very
+    same numbers, and storing them again gives the same files.
+    """
+    files = stored(learned)
+    forecaster, fitted = restored(files)
+    assert_frame_equal(
+        forecaster.predict(fitted, DEMAND, at_origin(FEATURES, ORIGIN), ORIGIN, HORIZON),
+        forecasts,
+        check_exact=True,
+    )
+    assert digest(stored((forecaster, fitted))) == digest(files)
 
 
 @pytest.mark.parametrize(
