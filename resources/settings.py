@@ -7,6 +7,7 @@ lies in resources/spark.py; what a month is lies in medallion_assets/partitions.
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -85,6 +86,8 @@ RULE_COLUMNS = (
     "unit_price",
     "line_type",
 )
+_log = logging.getLogger("medallion")
+
 MAX_ORIGINS = (
     36  # of evidence: with the longest horizon they span the months that a BIGINT has bits
 )
@@ -724,13 +727,15 @@ class ZooSettings(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_tuning(cls, content: Any) -> Any:
-        if isinstance(content, dict) and "tuning" in content:
-            raise ValueError(
-                "tuning: parameters are not searched any more, because that gained nothing and"
-                " depended on the machine; remove the key, and set better ones by zoo.parameters"
-            )
-        return content
+    def _without_tuning(cls, content: Any) -> Any:
+        """Configurations of former releases may have ``tuning``; it says nothing any more."""
+        if not isinstance(content, dict) or "tuning" not in content:
+            return content
+        _log.warning(
+            "zoo.tuning is not read any more, because the search gained nothing and depended on the"
+            " machine: remove the key, and set better parameters by zoo.parameters"
+        )
+        return {name: value for name, value in content.items() if name != "tuning"}
 
 
 class EmbeddedSettings(_Section):

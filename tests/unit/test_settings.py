@@ -369,3 +369,12 @@ def test_the_shipped_mapping_knows_both_names_of_a_column() -> None:
     assert source.candidates("order_id") == ("Invoice", "InvoiceNo")
     assert source.candidates("region") == ("Country",)
     assert source.files == "/data/*.parquet"
+
+
+def test_a_search_that_is_gone_is_no_mistake(caplog: pytest.LogCaptureFixture) -> None:
+    """A configuration of a former release is read without it, and a warning says what to do."""
+    settings = parse_settings(
+        content(zoo={"models": ["ses"], "tuning": {"trials": 0}}), Path("/etc/shop.yaml")
+    )
+    assert settings.zoo.models == ("ses",)
+    assert "zoo.tuning is not read any more" in caplog.text
