@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from medallion_assets.champion.evaluation import LOSS_GROUPS
 from medallion_assets.champion.promotion import BASELINE, Contestant, Losses, decide
 from medallion_assets.champion.uncertainty import Floats
 from medallion_assets.partitions import add_months
@@ -35,7 +36,6 @@ PART_ERROR, SHARED_ERROR = 0.2, 0.08  # of a model's forecast: by part, and of a
 LASTING = 0.8  # correlation of an error with that of a month before
 FIRST = 202001
 DRAWS = 1_000  # of the former rule
-GROUPS = ("short", "mid", "long", "A", "B", "C")
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,10 @@ def rows_of(unit: str, names: Sequence[Any], sums: tuple[Floats, Floats]) -> pd.
     frames = []
     for model, losses in ((BASELINE, 2 * loss[0]), (INCUMBENT, loss[0]), (CHALLENGER, loss[1])):
         figures = {"loss_qty": losses, "actual_qty": demand}
-        groups = {f"{name}_{group}": values for group in GROUPS for name, values in figures.items()}
-        counts = dict.fromkeys(("cell_count", *(f"cell_count_{group}" for group in GROUPS)), 1)
+        groups = {
+            f"{name}_{group}": values for group in LOSS_GROUPS for name, values in figures.items()
+        }
+        counts = dict.fromkeys(("cell_count", *(f"cell_count_{group}" for group in LOSS_GROUPS)), 1)
         keys = {"yyyymm": FIRST, "demand_class": "smooth", unit: list(names), "model": model}
         frames.append(
             pd.DataFrame(keys | figures | groups | counts | {"bias_qty": 0.0, "squared_error": 1.0})

@@ -493,7 +493,7 @@ def _verdict(
     if winner is None:
         return _provisional(undecided, incumbent, yardstick, standings, contest, rules)
     best, told = winner, ""
-    eligible = [m for m in certain if not standings[m].guard]
+    eligible = _passing(certain, standings)
     if not yielded:
         winner, told = _cheapest_equivalent(best, (yardstick, *eligible), contest)
     closeness = (
@@ -532,7 +532,7 @@ def _chosen(
     guard refuses and that has far less loss than it, or than what serves ``instead``; None without
     one. With it what is said where a guard yields.
     """
-    passing = [m for m in candidates if m not in standings or not standings[m].guard]
+    passing = _passing(candidates, standings)
     found = contest.least_regret(passing)
     guarded = contest.best(m for m in candidates if m not in passing)
     other = found or instead
@@ -587,14 +587,15 @@ def _provisional(
         f"{winner} serves provisionally, since nobody is certain to be better than {yardstick}:"
         f" {contest.comparison(winner, yardstick)}, and it is expected to lose"
         f" {contest.regret(winner, possible):.4f} at most to any other model, {yardstick}"
-        f" {contest.regret(yardstick, (*possible, yardstick)):.4f}"
+        f" {contest.regret(yardstick, possible):.4f}"
     )
-    reason += yielded + _luckier(winner, [m for m in possible if not _guard(m, standings)], contest)
+    reason += yielded + _luckier(winner, _passing(possible, standings), contest)
     return _serves("provisional", undecided, winner, yardstick, incumbent, reason, contest)
 
 
-def _guard(model: str, standings: Mapping[str, _Standing]) -> str:
-    return standings[model].guard if model in standings else ""
+def _passing(models: Iterable[str], standings: Mapping[str, _Standing]) -> list[str]:
+    """The models that no guard refuses; the yardstick has no standing and needs none."""
+    return [m for m in models if m not in standings or not standings[m].guard]
 
 
 def _serves(

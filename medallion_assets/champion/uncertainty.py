@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +129,7 @@ class Evidence:
         drawn = np.random.default_rng(SEED).standard_normal((DRAWS, len(kept))) @ root.T
         return float(ndtr(-np.quantile(drawn.max(axis=1), 1 - TAIL)))
 
-    @cached_property
+    @property
     def _both(self) -> tuple[Sums, Sums]:
         return self.parts, self.months
 
