@@ -19,6 +19,7 @@ from medallion_assets.tables import (
     DATA_QUALITY,
     DEMAND_DRIFT,
     DEMAND_FORECAST,
+    GIVEN_FORECAST,
     RECORDS,
     RETRAINING_DECISION,
     TABLES,
@@ -49,11 +50,11 @@ def build_checks(
     Where all order lines come from adopted tables there is no bronze.sales_orders of our own to
     check.
     """
-    without = (
-        (*RECORDS, ZOO_FORECAST)
-        if has_own_bronze
-        else (*RECORDS, ZOO_FORECAST, BRONZE_SALES_ORDERS)
-    )
+    without = [*RECORDS, ZOO_FORECAST]
+    if not has_own_bronze:
+        without.append(BRONZE_SALES_ORDERS)
+    if not settings.given_forecasts:
+        without.append(GIVEN_FORECAST)
     specs = [spec for spec in TABLES if spec not in without]
     blocking = [_table_check(spec, asset_key(spec), "") for spec in specs]
     blocking += [_table_check(ZOO_FORECAST, key, name) for name, key in model_keys.items()]

@@ -240,6 +240,16 @@ def replay(first: int, last: int, horizon: int, every: tuple[int, ...], out: Pat
     replaying.replay(settings, first, last, horizon, every, out, console)
 
 
+@commands.command(help="A forecast made elsewhere (given_forecasts) beside ours, on its own cells.")
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="page to write, .html")
+def compare(name: str, out: Path | None) -> None:
+    """WQL of both by class, the difference and its interval; nothing is fitted."""
+    from medallion_assets.operations import compare as comparing
+
+    comparing.compare(current_settings(), name, out, console)
+
+
 @commands.command(help="Where the served forecast of a part for a month came from.")
 @click.argument("part")
 @click.argument("target_month", type=int)

@@ -14,6 +14,7 @@ from medallion_assets.bronze import assets as bronze_assets
 from medallion_assets.champion import assets as champion_assets
 from medallion_assets.checks import build_checks
 from medallion_assets.environment import current_settings
+from medallion_assets.given import assets as given_assets
 from medallion_assets.jobs import build_jobs, build_plan_jobs
 from medallion_assets.partitions import month_partitions
 from medallion_assets.report import assets as report_assets
@@ -126,6 +127,7 @@ def build_defs(settings: Settings, resources: Mapping[str, Any]) -> dg.Definitio
     modules = (
         bronze_assets,
         silver_assets,
+        given_assets,
         zoo_assets,
         champion_assets,
         served_assets,
@@ -133,10 +135,8 @@ def build_defs(settings: Settings, resources: Mapping[str, Any]) -> dg.Definitio
         watch_assets,
     )
     assets = [module.build_assets(settings, names) for module in modules]
-    model_keys = {
-        spec.name: zoo_assets.model_key(spec.name) for spec in enabled(settings.zoo.models)
-    }
-    jobs = build_jobs(model_keys)
+    model_keys = {spec.name: zoo_assets.model_key(spec.name) for spec in enabled(settings)}
+    jobs = build_jobs(model_keys, settings.given_forecasts)
     return dg.Definitions(
         assets=[
             *(asset for group in assets for asset in group),

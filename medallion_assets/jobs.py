@@ -7,7 +7,7 @@ What a plan is lies in medallion_assets/plans.py. A backfill or removal is carri
 its asset, named in a tag.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import dagster as dg
@@ -21,12 +21,15 @@ from medallion_assets.table_asset import asset_key, plans_of
 from resources.settings import Settings
 
 
-def build_jobs(model_keys: Mapping[str, dg.AssetKey]) -> dict[str, Any]:
+def build_jobs(
+    model_keys: Mapping[str, dg.AssetKey], given: Collection[str] = ()
+) -> dict[str, Any]:
     """The jobs that sensors and people start.
 
     register_deliveries takes in what landed; monthly_data brings months from bronze to features and
     their monitoring; monthly_forecast does that, publishes, and decides whether to train again;
-    retraining fits, compares, decides and publishes.
+    retraining fits, compares, decides and publishes. ``given``: forecasts made elsewhere, which are
+    asked in every month that is published, since they may serve.
     """
 
     def keys(*specs: Any) -> dg.AssetSelection:
@@ -42,6 +45,8 @@ def build_jobs(model_keys: Mapping[str, dg.AssetKey]) -> dict[str, Any]:
         tables.DATA_QUALITY,
         tables.DEMAND_DRIFT,
     )
+    read = keys(tables.GIVEN_FORECAST) if given else keys()
+    asked = read | dg.AssetSelection.assets(*(model_keys[name] for name in given))
     # Drift looks at errors of what was served, too: where those are made, it is made again.
     served = keys(
         tables.DEMAND_FORECAST,
@@ -59,20 +64,20 @@ def build_jobs(model_keys: Mapping[str, dg.AssetKey]) -> dict[str, Any]:
             keys(tables.DELIVERIES),
             "Registers files that landed and tells which months they touch.",
         ),
-        "monthly_data": (data, "Orders to features and monitoring for the months given."),
+        "monthly_data": (data | read, "Orders to features and monitoring for the months given."),
         "monthly_forecast": (
-            data | served | decided,
+            data | asked | served | decided,
             "Orders to features, the forecast of each month, and whether to train again.",
         ),
         "publish": (
-            served,
+            asked | served,
             (
                 "The forecast of each month by the version trained by then, its accuracy, its"
                 " report, and drift."
             ),
         ),
         "retraining": (
-            training | served,
+            training | asked | served,
             "Fits the zoo, compares it on the same evidence, decides the champions, publishes.",
         ),
     }

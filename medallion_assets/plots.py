@@ -534,6 +534,45 @@ class Picture(NamedTuple):
         return f"![{self.description}](data:image/png;base64,{data})"
 
 
+def given_against_ours(found: pd.DataFrame, name: str, is_simulated: bool = False) -> Figure:
+    """Difference in WQL between ours and a forecast made elsewhere, by class, with its interval.
+
+    found: rows of champion.comparison.comparisons. Below zero is in our favour.
+    """
+    figure, axes = _canvas(
+        f"WQL of ours less that of {name}", is_simulated, 1.6 + 0.45 * len(found)
+    )
+    rows = found.iloc[::-1]
+    places = np.arange(len(rows))
+    middle = rows["difference"].to_numpy(dtype=float)
+    width = np.vstack([middle - rows["low"], rows["high"] - middle]).astype(float)
+    axes.errorbar(middle, places, xerr=width, fmt="o", color="#0072B2", capsize=4, linewidth=2)
+    axes.axvline(0, color="black", linestyle="--", linewidth=1.2)
+    axes.set_yticks(places, list(rows["segment"]))
+    axes.set_xlabel("difference in WQL with its 95 % interval; left of zero ours is better")
+    return figure
+
+
+def given_totals(totals: pd.DataFrame, name: str, is_simulated: bool = False) -> Figure:
+    """Demand one month ahead, all given parts together, beside what both forecast.
+
+    totals: champion.comparison.month_totals.
+    """
+    figure, axes = _canvas(f"Demand beside {name} and ours, one month ahead", is_simulated)
+    dates = _dates(totals["target_yyyymm"])
+    for column, label, color, marker in (
+        ("actual_qty", "demand", "black", "o"),
+        ("given_qty", name, "#D55E00", "s"),
+        ("our_qty", "ours", "#0072B2", "^"),
+    ):
+        axes.plot(dates, totals[column], label=label, color=color, marker=marker, linewidth=2)
+    _month_axis(axes, dates)
+    _quantity_axis(axes)
+    axes.set_ylim(bottom=0)
+    _legend_below(figure, axes)
+    return figure
+
+
 def rendered(figure: Figure, description: str = "") -> Picture:
     """The figure as a PNG whose markdown stays under 200 KB: its resolution is lowered until it
     fits.

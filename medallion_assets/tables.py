@@ -470,6 +470,42 @@ _FORECAST = (
     *_deciles("demand"),
 )
 
+GIVEN_FORECAST = TableSpec(
+    layer="silver",
+    name="given_forecast",
+    comment=(
+        "Forecasts that were made elsewhere, as their files say: by the notebook before, the ERP, a"
+        " planner. There where the configuration names some."
+    ),
+    grain="given forecast x origin x part_number x target month",
+    key=("yyyymm", "model", "part_number", "horizon"),
+    columns=(
+        _month("origin: the last month that was known"),
+        _key("model", "STRING", "name in given_forecasts"),
+        _key("part_number", "STRING", "part, spelled as order lines spell it"),
+        _key("horizon", "INT", "months after the origin"),
+        _key("target_yyyymm", "INT", "month forecast"),
+        Column(
+            "forecast_qty",
+            "DOUBLE",
+            "demand forecast, units; a negative one counts as zero",
+            is_nullable=False,
+        ),
+        *_deciles("demand, where the file has them"),
+        Column("file_name", "STRING", "file that it was read from", is_versioned=False),
+        Column("line_number", "BIGINT", "its line there", is_versioned=False),
+    ),
+    write="merge",
+    code_version="1",
+    owner=DATA_OWNER,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+    constraints=(
+        Constraint("forecast_not_negative", "forecast_qty >= 0"),
+        Constraint("after_the_origin", "horizon >= 1 AND target_yyyymm > yyyymm"),
+        Constraint("deciles_in_order", f"q10 IS NULL OR ({_IN_ORDER})"),
+    ),
+)
 ZOO_FORECAST = TableSpec(
     layer="gold",
     name="zoo_forecast",
@@ -1017,6 +1053,7 @@ TABLES: tuple[TableSpec, ...] = (
     PARTS,
     MONTHLY_DEMAND,
     DEMAND_FEATURES,
+    GIVEN_FORECAST,
     ZOO_FORECAST,
     ZOO_RESULT,
     MODEL_EVALUATION,

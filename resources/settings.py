@@ -652,6 +652,111 @@ class RenamedPart(_Section):
     since: Month = Field(alias="from", description="yyyymm, first month of the new number")
 
 
+DemandClass = Literal["smooth", "erratic", "intermittent", "lumpy", "new"]
+GIVEN_COLUMNS = ("part_number", "origin", "target", "quantity", *(f"q{n}0" for n in range(1, 10)))
+
+
+class GivenForecasts(_Section):
+    """Forecasts that were made elsewhere, by the notebook before this lakehouse, the ERP or a
+    planner. They are read, compared with the zoo's on the same cells, and may serve until a model
+    is certain to be better.
+
+    Long files have a line per part, origin and target month; wide ones a line per part and a column
+    per target month, whose header is read as a month.
+    """
+
+    files: LocalPath = Field(description="a path or glob")
+    format: Literal["csv", "parquet", "jsonl", "json", "excel"] = "csv"
+    csv: CsvDialect = CsvDialect()
+    excel: ExcelSheet = ExcelSheet()
+    json_path: JsonPlace = Field(JsonPlace(), alias="json")
+    description: Named = "Forecasts made elsewhere"
+    columns: dict[str, Named] = Field(
+        description=f"ours: theirs; {', '.join(GIVEN_COLUMNS)}; without target the file is wide"
+    )
+    origin_in_name: Pattern | None = Field(
+        None, description="pattern of file names whose group is the origin, instead of a column"
+    )
+    origin_is: Literal["last_known", "first_forecast"] = Field(
+        "last_known",
+        description="whether the origin names the last month known then, or the first one forecast",
+    )
+    month_formats: tuple[DatePattern, ...] = Field(
+        ("yyyy-MM", "yyyyMM", *ISO_DATES), min_length=1, description="of origin and target"
+    )
+    decimal_separator: Literal[".", ","] = "."
+    thousands_separator: str = Field("", max_length=1)
+    missing: tuple[str, ...] = DEFAULT_MISSING
+    identifiers: Literal["tidy", "trim"] = "tidy"
+    upper_case_parts: bool = True
+    serves: tuple[DemandClass, ...] = Field(
+        (), description="demand classes that it serves until a model is certain to be better"
+    )
+
+    @model_validator(mode="after")
+    def _whole_mapping(self) -> GivenForecasts:
+        mistakes = [
+            f"columns: unknown column '{name}'{_suggestion(name, GIVEN_COLUMNS)}"
+            for name in self.columns
+            if name not in GIVEN_COLUMNS
+        ]
+        if "part_number" not in self.columns:
+            mistakes.append("columns: no column named for part_number")
+        if ("origin" in self.columns) == (self.origin_in_name is not None):
+            mistakes.append("give columns.origin or origin_in_name, one of them")
+        if self.origin_in_name and re.compile(self.origin_in_name).groups != 1:
+            mistakes.append(r"origin_in_name needs one group, such as plan_(\d{4}-\d{2})")
+        if ("target" in self.columns) != ("quantity" in self.columns):
+            mistakes.append("columns.target and columns.quantity need each other")
+        deciles = [name for name in GIVEN_COLUMNS[4:] if name in self.columns]
+        if deciles and (self.is_wide or len(deciles) < 9):
+            mistakes.append(
+                "columns: name all of q10 ... q90 in a long file, or none of them; then past"
+                " errors give the deciles"
+            )
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        self.source("given")
+        return self
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether target months are columns."""
+        return "target" not in self.columns
+
+    @property
+    def has_deciles(self) -> bool:
+        return "q10" in self.columns
+
+    def source(self, name: str) -> Source:
+        """The files as a source, to be read like those of orders. Raises ValueError for a section
+        that its format does not have.
+        """
+        own = {"csv": self.csv, "excel": self.excel, "json": self.json_path}
+        return Source.model_validate(
+            {
+                "name": name,
+                "files": self.files,
+                "format": self.format,
+                **{
+                    key: section.model_dump(exclude_unset=True)
+                    for key, section in own.items()
+                    if section.model_fields_set
+                },
+                # What a source needs; whoever reads the other columns looks for them.
+                "columns": dict.fromkeys(REQUIRED_COLUMNS, self.columns["part_number"]),
+                "date_formats": list(self.month_formats),
+                **{
+                    key: getattr(self, key)
+                    for key in (
+                        *("decimal_separator", "thousands_separator", "missing"),
+                        *("identifiers", "upper_case_parts"),
+                    )
+                },
+            }
+        )
+
+
 def last_numbers(steps: Mapping[str, str]) -> dict[str, str]:
     """Number -> the number at the end of its chain of renames. Raises ValueError for a chain that
     goes round.
@@ -942,6 +1047,9 @@ class Settings(_Section):
     renamed_parts: dict[Named, RenamedPart] = Field(
         {}, description="old part number -> the number it goes on under, and since when"
     )
+    given_forecasts: dict[Identifier, GivenForecasts] = Field(
+        {}, description="name -> forecasts made elsewhere, to compare and to go on from"
+    )
     forecast: ForecastSettings = ForecastSettings()
     features: FeatureSettings = FeatureSettings()
     zoo: ZooSettings = ZooSettings()
@@ -984,6 +1092,12 @@ class Settings(_Section):
                 "spark.master: a Spark Connect server is named by engine: connect and"
                 " connect.address"
             )
+        serving = [name for given in self.given_forecasts.values() for name in given.serves]
+        if twice := sorted({name for name in serving if serving.count(name) > 1}):
+            raise ValueError(
+                f"given_forecasts: two of them serve {', '.join(twice)}; one can until a model is"
+                " better"
+            )
         # As lines spell them: in capitals, unless no source reads them so.
         spelled = str.upper if any(s.upper_case_parts for s in self.sources) else str
         try:
@@ -1006,14 +1120,18 @@ class Settings(_Section):
         of one run or of a simulation.
         """
         whole = self.model_dump(
-            mode="json", by_alias=True, exclude={"simulation", "run", "sources"}
+            mode="json", by_alias=True, exclude={"simulation", "run", "sources", "given_forecasts"}
         )
         # A key that contradicts the format of its source is refused, even with its default.
         sources = [
             source.model_dump(mode="json", by_alias=True, exclude_unset=True)
             for source in self.sources
         ]
-        return whole | {"sources": sources}
+        given = {
+            name: section.model_dump(mode="json", by_alias=True, exclude_unset=True)
+            for name, section in self.given_forecasts.items()
+        }
+        return whole | {"sources": sources, "given_forecasts": given}
 
     @property
     def tracking_uri(self) -> str:
@@ -1148,7 +1266,11 @@ def _with_absolute_paths(settings: Settings, folder: Path) -> Settings:
         return source.model_copy(update={"files": absolute(source.files), "header": header})
 
     sources = tuple(map(with_files, settings.sources))
-    updates: dict[str, Any] = {"lakehouse_root": root, "sources": sources}
+    given = {
+        name: section.model_copy(update={"files": absolute(section.files)})
+        for name, section in settings.given_forecasts.items()
+    }
+    updates: dict[str, Any] = {"lakehouse_root": root, "sources": sources, "given_forecasts": given}
     if settings.parts_master:
         updates["parts_master"] = settings.parts_master.model_copy(
             update={"files": absolute(settings.parts_master.files)}

@@ -215,7 +215,7 @@ def _finish(
 def _fit_seconds(lakehouse: DeltaLakehouse, settings: Settings) -> dict[int, float]:
     """Seconds that the fits of each origin took, all models together."""
     seconds: dict[int, float] = {}
-    for spec in enabled(settings.zoo.models):
+    for spec in enabled(settings):
         for origin, stored in lakehouse.slices(ZOO_FORECAST, spec.name).items():
             seconds[origin] = seconds.get(origin, 0.0) + float(stored.details["fit_seconds"])
     return seconds

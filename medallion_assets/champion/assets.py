@@ -42,7 +42,7 @@ def build_assets(
     settings: Settings, lakehouse_names: Mapping[str, str]
 ) -> list[dg.AssetsDefinition]:
     """The evidence, its evaluation and the decisions."""
-    specs = enabled(settings.zoo.models)
+    specs = enabled(settings)
     writers = tuple(spec.name for spec in specs)
     model_keys = [model_key(name) for name in writers]
     classes = {spec.name: tuple(spec.classes) for spec in specs}

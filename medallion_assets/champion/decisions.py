@@ -72,6 +72,14 @@ def serving_version(decisions: pd.DataFrame, month: int) -> int | None:
     return found
 
 
+def champions_of(decisions: pd.DataFrame, version: int) -> dict[str, str]:
+    """The champion of each class while a registry version served. decisions: gold.champion."""
+    ordered = decisions[decisions["decision"] != "restated"].sort_values("decision_number")
+    last = ordered.loc[ordered["registry_version"] == version, "decision_number"].max()
+    champions = last_decisions(ordered[ordered["decision_number"] <= last])["champion"]
+    return {str(name): str(champion) for name, champion in champions.items()}
+
+
 def plain(value: Any) -> Any:
     """A cell of a stored row as a plain value; whole numbers that may be missing come as floats."""
     if pd.isna(value):

@@ -57,14 +57,19 @@ class Contender(Protocol):
     def name(self) -> str: ...
     @property
     def classes(self) -> Collection[str]: ...
+    @property
+    def is_given(self) -> bool: ...
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model and the demand classes it is asked for."""
+    """A model and the demand classes it is asked for. ``is_given``: made elsewhere, so that it is
+    fitted in no training.
+    """
 
     name: str
     classes: Collection[str] = DEMAND_CLASSES
+    is_given: bool = False
 
 
 @dataclass(frozen=True)
@@ -642,10 +647,10 @@ def _stay(
     own = rules.contest(decision.demand_class, False)
     has_sound_fit = incumbent in own.compared or (not own.has_demand and not own.missing(incumbent))
     if rules.is_asked(incumbent, decision.demand_class) and has_sound_fit:
+        is_given = any(c.name == incumbent and c.is_given for c in rules.contestants)
+        how = "" if is_given else " with the fit of this training"
         return replace(
-            decision,
-            decision="refreshed",
-            reason=f"{incumbent} stays with the fit of this training{figures}{because}",
+            decision, decision="refreshed", reason=f"{incumbent} stays{how}{figures}{because}"
         )
     fault = _why_not_compared(incumbent, decision.demand_class, rules)
     reason = f"{incumbent} stays with its former fit, since it {fault}{because}"

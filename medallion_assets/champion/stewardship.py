@@ -16,7 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from medallion_assets.champion.decisions import held_classes, last_decisions, plain
+from medallion_assets.champion.decisions import (
+    champions_of,
+    held_classes,
+    last_decisions,
+    plain,
+)
 from medallion_assets.champion.promotion import HELD_UNTIL_RELEASED, Decision
 from medallion_assets.partitions import add_months
 from medallion_assets.tables import CHAMPION, DEMAND_CLASSES
@@ -96,7 +101,12 @@ class Stewardship:
             "challenger_wql": plain(row["champion_wql"]),
         }
         return self._change(
-            "promoted", {row["demand_class"]: entry}, reason, None, decisions, figures
+            "promoted",
+            {row["demand_class"]: entry},
+            reason,
+            None,
+            decisions,
+            {row["demand_class"]: figures},
         )
 
     def rollback(
@@ -116,8 +126,14 @@ class Stewardship:
         newest = int(decisions["yyyymm"].max())
         until = HELD_UNTIL_RELEASED if months is None else add_months(newest, months)
         reason = f"rolled back to version {version} by {self.actor}: {why}"
+        champions = champions_of(decisions, version)
         return self._change(
-            "rolled_back", {name: entries[name] for name in classes}, reason, until, decisions
+            "rolled_back",
+            {name: entries[name] for name in classes},
+            reason,
+            until,
+            decisions,
+            {name: {"champion": champions[name]} for name in classes if name in champions},
         )
 
     def release(self, classes: Sequence[str], why: str) -> list[Decision]:
@@ -153,10 +169,10 @@ class Stewardship:
         reason: str,
         held_until: int | None,
         decisions: pd.DataFrame,
-        figures: Mapping[str, Any] | None = None,
+        figures: Mapping[str, Mapping[str, Any]],
     ) -> list[Decision]:
         """Serve classes by other entries, the rest as before: one version, one row for each class,
-        the alias.
+        the alias. figures: by class, what else its row says.
         """
         serving = DemandForecaster({}, self.settings.forecast.horizon)
         # Where every class is replaced the version that serves is not needed, and may be one that
@@ -188,7 +204,7 @@ class Stewardship:
                         "challenger_wql": plain(standing.loc[name, "champion_wql"]),
                         "champion_wql": None,
                         "champion_bias": None,
-                        **(figures or {}),
+                        **figures.get(name, {}),
                         "actor": self.actor,
                         "reason": reason,
                         "registry_version": version,

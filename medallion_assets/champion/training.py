@@ -257,11 +257,7 @@ class Training:
         classes = {spec.name: tuple(spec.classes) for spec in self.specs}
         rows = self.work.lakehouse.read(MODEL_EVALUATION, [month]).toPandas()
         result = self.work.lakehouse.read(ZOO_RESULT, [month])
-        serving = last_decisions(decisions)["champion"].to_dict() if len(decisions) else {}
-        incumbents = {
-            name: None if serving.get(name) == BASELINE else serving.get(name)
-            for name in DEMAND_CLASSES
-        }
+        incumbents = self._incumbents(decisions)
         settings, held = self.work.settings.promotion, held_classes(decisions)
         verdicts = promotion.decide(
             month,
@@ -273,7 +269,7 @@ class Training:
             ),
             len(origins),
             incumbents,
-            self.specs,
+            self._contestants(incumbents),
             settings,
             f.k_min,
             held=held,
@@ -304,8 +300,7 @@ class Training:
                     registry_version=version,
                     candidate_version=candidate if v.decision == "proposed" else version,
                     run_id=run_id,
-                    champion=manifest.entries[v.demand_class].model,
-                    champion_trained_yyyymm=manifest.entries[v.demand_class].trained_yyyymm,
+                    **self._serving(v, manifest.entries[v.demand_class]),
                 )
                 for v in verdicts
             ]
@@ -317,6 +312,65 @@ class Training:
         for verdict in made:
             self.work.log(f"{month} {verdict.demand_class}: {verdict.decision}. {verdict.reason}")
         return len(made)
+
+    def _incumbents(self, decisions: pd.DataFrame) -> dict[str, str | None]:
+        """The model that serves each class, None where the baseline does for want of one.
+
+        A given forecast that the configuration has serve a class does so until a decision says
+        otherwise; one that the configuration no longer names is served by the baseline.
+        """
+        serving: dict[str, str] = {}
+        served: dict[str, set[str]] = {}
+        if len(decisions):
+            serving = last_decisions(decisions)["champion"].to_dict()
+            served = {
+                str(name): set(champions)
+                for name, champions in decisions.groupby("demand_class")["champion"]
+            }
+        for name, given in self.work.settings.given_forecasts.items():
+            for demand_class in given.serves:
+                if name not in served.get(demand_class, ()) and (
+                    serving.get(demand_class, BASELINE) == BASELINE
+                ):
+                    serving[demand_class] = name
+        known = {spec.name for spec in self.specs}
+        if gone := {champion for champion in serving.values() if champion not in known}:
+            version = int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
+            entries = self.tracking.load_version(version).entries
+            gone = {c for c in gone if c not in {entry.model for entry in entries.values()}}
+        return {
+            name: (
+                None
+                if serving.get(name) == BASELINE or serving.get(name) in gone
+                else serving.get(name)
+            )
+            for name in DEMAND_CLASSES
+        }
+
+    def _contestants(self, incumbents: Mapping[str, str | None]) -> list[promotion.Contender]:
+        """The models that may serve. A given forecast may go on serving where it serves, and is
+        promoted nowhere: nobody can ask it for a month that was not delivered.
+        """
+        made: list[promotion.Contender] = []
+        for spec in self.specs:
+            if not spec.is_given:
+                made.append(spec)
+            elif classes := [name for name, model in incumbents.items() if model == spec.name]:
+                made.append(promotion.Contestant(spec.name, classes, is_given=True))
+        return made
+
+    def _is_given(self, model: str) -> bool:
+        return any(spec.is_given and spec.name == model for spec in self.specs)
+
+    def _serving(self, verdict: promotion.Decision, entry: ServedModel) -> dict[str, Any]:
+        """Champion and its training as a decision's row has them. A given forecast is in no
+        registered version: the baseline stands there for it.
+        """
+        is_given = self._is_given(verdict.champion)
+        return {
+            "champion": verdict.champion if is_given else entry.model,
+            "champion_trained_yyyymm": verdict.yyyymm if is_given else entry.trained_yyyymm,
+        }
 
     def _register(
         self,
@@ -400,8 +454,9 @@ class Training:
         for verdict in verdicts:
             kept = former.get(verdict.demand_class)
             takes_new = verdict.champion_trained_yyyymm == month or kept is None
+            registered = BASELINE if self._is_given(verdict.champion) else verdict.champion
             entries[verdict.demand_class] = (
-                fit_of(verdict.champion) if takes_new or kept is None else kept
+                fit_of(registered) if takes_new or kept is None else kept
             )
         return DemandForecaster(entries, self.work.settings.forecast.horizon)
 

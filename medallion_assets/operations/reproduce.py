@@ -62,7 +62,7 @@ def reproduce(
     """
     tracking.check()
     run = tracking.run(run_id)
-    spec, origin = _identity(run)
+    spec, origin = _identity(run, settings)
     names = {lakehouse.name(table): table.id for table in (MONTHLY_DEMAND, DEMAND_FEATURES)}
     pins = {names[name]: version for name, version in run.input_versions.items() if name in names}
     pins[ZOO_FORECAST.id] = int(run.tags[EVIDENCE_VERSION])
@@ -82,7 +82,7 @@ def reproduce(
     )
 
 
-def _identity(run: StoredRun) -> tuple[ModelSpec, int]:
+def _identity(run: StoredRun, settings: Settings) -> tuple[ModelSpec, int]:
     if "model" not in run.tags:
         held = (
             f"; it is of kind {run.tags['kind']}, and holds fits of other runs"
@@ -93,6 +93,11 @@ def _identity(run: StoredRun) -> tuple[ModelSpec, int]:
     if run.tags.get(COMMITTED) != "true" or EVIDENCE_VERSION not in run.tags:
         raise Refused(
             f"run {run.run_id} never came to a stored slice, so there is nothing to compare with"
+        )
+    if run.tags["model"] in settings.given_forecasts:
+        raise Refused(
+            f"run {run.run_id}: {run.tags['model']} was made elsewhere; silver.given_forecast says"
+            " from which file and line each of its numbers was read"
         )
     try:
         return model(run.tags["model"]), int(run.tags["month"])

@@ -24,6 +24,7 @@ from medallion_assets import definitions
 from medallion_assets.champion.stewardship import Stewardship, sync_alias
 from medallion_assets.complete import complete_months_of
 from medallion_assets.environment import prepare_dagster_home
+from medallion_assets.given.assets import contents, found
 from medallion_assets.partitions import NO_MONTH, add_months, month_index, month_range
 from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, TRIGGER_TAG, Plan, Plans
 from medallion_assets.policies import step_message
@@ -38,6 +39,7 @@ from resources import place, workers
 from resources.engines import Engine, cores, spark_resource
 from resources.errors import Refused
 from resources.lakehouse import LEDGER, DeltaLakehouse, TableSpec
+from resources.orders import LocalOrderFiles
 from resources.processes import identity, is_gone
 from resources.settings import Settings
 from resources.tracking import MlflowTracking
@@ -198,10 +200,15 @@ class Session:
         versions of tables, reports.
         """
         held = reader(self.settings)
-        models = [(spec.name, spec.code_version) for spec in enabled(self.settings.zoo.models)]
+        models = [(spec.name, spec.code_version) for spec in enabled(self.settings)]
         tables = [(spec.id, spec.code_version, held.version(spec)) for spec in (*TABLES, LEDGER)]
         reports = sorted(path.name for path in Path(self.settings.reports_folder).glob("*"))
-        release, outside = version("medallion-forecasting"), master_version(self.settings)
+        given = {
+            name: found(name, LocalOrderFiles(), self.settings)
+            for name in self.settings.given_forecasts
+        }
+        release = version("medallion-forecasting")
+        outside = [master_version(self.settings), contents(given)]
         return version_of(
             release,
             self.settings.model_dump(mode="json"),

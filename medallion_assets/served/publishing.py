@@ -7,7 +7,7 @@ Nothing is fitted or chosen here; the model and its version come from the decisi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pyspark.sql import functions as F
 
-from medallion_assets.champion.decisions import serving_version
+from medallion_assets.champion.decisions import champions_of, serving_version
 from medallion_assets.champion.stewardship import sync_alias
 from medallion_assets.complete import complete_months_of
 from medallion_assets.served import guard, transforms
@@ -32,6 +32,8 @@ from medallion_assets.tables import (
 )
 from medallion_assets.work import Work
 from medallion_assets.zoo.buckets import apply_by_bucket
+from medallion_assets.zoo.calibration import Calibration
+from medallion_assets.zoo.given import Given
 from medallion_assets.zoo.reading import packed_history, window
 from medallion_assets.zoo.registry import BASELINE, model
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
@@ -87,6 +89,12 @@ class Publication:
                 for s in (demand.get(m), features.get(m) if m == origin else None)
                 if s
             ]
+            # What serves without being in the registered version is an input of its own.
+            known += [
+                [name, s.data_version]
+                for name in sorted(set(self._given(decisions, version).values()))
+                if (s := self.work.lakehouse.slices(ZOO_FORECAST, name).get(origin))
+            ]
             made_from = version_of(
                 DEMAND_FORECAST.code_version, version, known, self.work.settings.forecast.horizon
             )
@@ -103,7 +111,8 @@ class Publication:
         )
         for origin, version, seen, made_from in due:
             former = slices.stored.get(origin)
-            count, vintage, rows = self._publish(origin, version, former)
+            given = self._given(decisions, version)
+            count, vintage, rows = self._publish(origin, version, given, former)
             published = f"{vintage}-{version_of(made_from)}"
             data_version = published if count else former.data_version if former else ""
             details = {"vintage": vintage, "registry_version": version, "seen": seen}
@@ -123,7 +132,7 @@ class Publication:
         return decisions
 
     def _publish(
-        self, origin: int, version: int | None, former: Slice | None
+        self, origin: int, version: int | None, given: Mapping[str, str], former: Slice | None
     ) -> tuple[int, int, int]:
         """Append a vintage where numbers differ; returns rows appended, the current vintage, rows
         of it.
@@ -138,7 +147,9 @@ class Publication:
             "run_id": F.lit(self.work.run_id),
             "published_at": F.lit(datetime.now(UTC)),
         }
-        rows = self.work.lakehouse.engine.hold(self._rows(origin, version).withColumns(stamps))
+        rows = self.work.lakehouse.engine.hold(
+            self._rows(origin, version, given).withColumns(stamps)
+        )
         number = self.work.lakehouse.next_number(DEMAND_FORECAST)
         try:
             published = self.work.lakehouse.read(DEMAND_FORECAST, [origin])
@@ -171,8 +182,11 @@ class Publication:
             f"demand known by the origin changed after it was published; {changed:,} cells changed"
         )
 
-    def _rows(self, origin: int, version: int | None) -> DataFrame:
+    def _rows(self, origin: int, version: int | None, given: Mapping[str, str]) -> DataFrame:
         model_ = self._model(version, origin)
+        if given:
+            entries = {name: self._entry(model, origin) for name, model in given.items()}
+            model_ = DemandForecaster({**model_.entries, **entries}, model_.horizon)
         histories, answered = (
             packed_history(self.work.lakehouse, self.work.settings, origin),
             self._answered(model_, origin),
@@ -197,6 +211,22 @@ class Publication:
             transforms.excluded_rows(features, self.work.settings.forecast.active_months)
         )
 
+    def _given(self, decisions: pd.DataFrame, version: int | None) -> dict[str, str]:
+        """Demand class -> the given forecast that serves it beside a registered version."""
+        named = self.work.settings.given_forecasts
+        if version is None or not named:
+            return {}
+        champions = champions_of(decisions, version)
+        return {name: champion for name, champion in champions.items() if champion in named}
+
+    def _entry(self, name: str, origin: int) -> ServedModel:
+        """A given forecast as it serves an origin: its stored rows, and the baseline where there
+        are none.
+        """
+        stored = self.work.lakehouse.slices(ZOO_FORECAST, name).get(origin)
+        run_id = stored.details["run_id"] if stored else ""
+        return ServedModel(name, Given(name=name), Calibration(), origin, run_id)
+
     def _answered(self, model_: DemandForecaster, origin: int) -> DataFrame:
         """What the fits that serve stored for this origin from the tables as they are: run_id,
         FORECAST_COLUMNS. Not made again.
@@ -208,9 +238,11 @@ class Publication:
         runs = []
         for _, entry in model_.models():
             stored = self.work.lakehouse.slices(ZOO_FORECAST, entry.model).get(origin)
-            if stored and (stored.details["run_id"], stored.details["inputs"]) == (
-                entry.run_id,
-                inputs,
+            is_given = entry.model in self.work.settings.given_forecasts
+            if (
+                stored
+                and stored.details["run_id"] == entry.run_id
+                and (is_given or stored.details["inputs"] == inputs)
             ):
                 runs.append((entry.model, entry.run_id))
         names, run_ids = {name for name, _ in runs}, {run_id for _, run_id in runs}

@@ -70,7 +70,7 @@ def canonical_lines(bronze: DataFrame, source: Source) -> DataFrame:
             for column in (*IDENTIFIERS, *_NUMBERS_AND_DATE, *SAID_OF_A_LINE)
         ),
     )
-    lines = _with_kind(_with_identifiers(lines, source), source)
+    lines = _with_kind(identified(lines, source), source)
     lines = lines.withColumn("order_date", timestamp_of(source, F.col("order_date_text")))
     lines = lines.withColumns(_as_written(source)).withColumns(_amounts(source))
     cancels = (
@@ -103,11 +103,13 @@ def canonical_lines(bronze: DataFrame, source: Source) -> DataFrame:
     return lines.withColumn("canonical_text", _canonical_text(source)).select(*CANONICAL)
 
 
-def _with_identifiers(lines: DataFrame, source: Source) -> DataFrame:
-    """Adds the numbers of part, order and customer in one spelling, and ``spellings``: the names of
-    what was changed for that, NULL for nothing.
+def identified(
+    lines: DataFrame, source: Source, identifiers: Sequence[str] = IDENTIFIERS
+) -> DataFrame:
+    """Adds the numbers of part, order and customer in one spelling, from their columns ``_text``,
+    and ``spellings``: the names of what was changed for that, NULL for nothing.
     """
-    texts = {name: F.col(f"{name}_text") for name in IDENTIFIERS}
+    texts = {name: F.col(f"{name}_text") for name in identifiers}
     spelled = F.lit(None)
     if source.identifiers == "tidy":
         ends = [

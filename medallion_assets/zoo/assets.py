@@ -15,7 +15,12 @@ from medallion_assets.table_asset import (
     work_of,
     write_with_permission,
 )
-from medallion_assets.tables import DEMAND_FEATURES, MONTHLY_DEMAND, ZOO_FORECAST
+from medallion_assets.tables import (
+    DEMAND_FEATURES,
+    GIVEN_FORECAST,
+    MONTHLY_DEMAND,
+    ZOO_FORECAST,
+)
 from medallion_assets.zoo.backtest import Backtest
 from medallion_assets.zoo.registry import enabled
 from medallion_assets.zoo.spec import ModelSpec
@@ -28,7 +33,7 @@ def build_assets(
     settings: Settings, lakehouse_names: Mapping[str, str]
 ) -> list[dg.AssetsDefinition]:
     """All zoo assets of the models that the configuration names."""
-    return [_model_asset(spec, settings, lakehouse_names) for spec in enabled(settings.zoo.models)]
+    return [_model_asset(spec, settings, lakehouse_names) for spec in enabled(settings)]
 
 
 def model_key(name: str) -> dg.AssetKey:
@@ -55,7 +60,12 @@ def _model_asset(
 
     @dg.asset(
         **options,
-        deps=[asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES), *map(model_key, spec.members)],
+        deps=[
+            asset_key(MONTHLY_DEMAND),
+            asset_key(DEMAND_FEATURES),
+            *([asset_key(GIVEN_FORECAST)] if spec.is_given else []),
+            *map(model_key, spec.members),
+        ],
     )
     @retry_transient
     def _model(

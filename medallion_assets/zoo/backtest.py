@@ -169,7 +169,9 @@ class Backtest:
                     left.learning.cancel()
 
     def _versions(self, origin: int, inputs: Inputs) -> tuple[str, str]:
-        """What the model is (code, parameters, configuration) and the demand it sees, as hashes."""
+        """What the model is (code, parameters, configuration) and the demand it sees, as hashes. A
+        given forecast is what was given.
+        """
         f = self.work.settings.forecast
         configured = [
             self.spec.code_version,
@@ -197,6 +199,9 @@ class Backtest:
             ],
             members,
         )
+        if self.spec.is_given:
+            given = inputs.given[origin].data_version if origin in inputs.given else ""
+            return version_of(made_by, given), seen
         return made_by, seen
 
     def _plans_behind(self, origin: int, inputs: Inputs) -> list[str]:

@@ -19,6 +19,7 @@ from medallion_assets.slices import version_of
 from medallion_assets.tables import (
     DECILES,
     DEMAND_FEATURES,
+    GIVEN_FORECAST,
     MONTHLY_DEMAND,
     ZOO_FORECAST,
     TableSpec,
@@ -167,8 +168,32 @@ class Fitting:
                 return pd.DataFrame(columns=list(FORECAST_COLUMNS))
             return forecaster.combine(fitted, members, features)  # type: ignore[attr-defined]
 
+        def answer_bucket(packed: pd.DataFrame, given: pd.DataFrame) -> pd.DataFrame:
+            if packed.empty:
+                return pd.DataFrame(columns=list(FORECAST_COLUMNS))
+            known = unpacked(packed)
+            return forecaster.answer(fitted, given, *known, horizon, origin)  # type: ignore[attr-defined]
+
         buckets = self.work.settings.zoo.buckets
-        if self.spec.members:
+        if self.spec.is_given:
+            given = (
+                self.work.lakehouse.read(GIVEN_FORECAST, [origin])
+                .where((F.col("model") == self.spec.name) & (F.col("horizon") <= horizon))
+                .select("part_number", "horizon", "forecast_qty", *DECILES)
+            )
+            histories = packed_history(self.work.lakehouse, self.work.settings, origin)
+            if not given.limit(1).count():
+                # An origin for which nothing was given is no evidence of the baseline's.
+                histories = histories.where(F.lit(False))
+            cells = apply_by_bucket(
+                histories,
+                given,
+                buckets,
+                answer_bucket,
+                FORECAST_DDL,
+                self.work.lakehouse.engine.python,
+            )
+        elif self.spec.members:
             # The members' forecasts of this origin are stored: nothing is forecast twice.
             features = active_parts(self.work.lakehouse, origin, self.spec.classes).select(
                 "part_number", "demand_class"
@@ -251,7 +276,11 @@ class Fitting:
             inputs=self._input_tables(origin, inputs),
             tables=tables,
             pictures=pictures,
-            model=DemandForecaster({name: entry for name in self.spec.classes}, f.horizon),
+            model=(
+                None
+                if self.spec.is_given
+                else DemandForecaster({name: entry for name in self.spec.classes}, f.horizon)
+            ),
         )
 
     def _input_tables(self, origin: int, inputs: Inputs) -> list[InputTable]:

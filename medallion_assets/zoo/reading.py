@@ -6,7 +6,7 @@ Nothing is fitted or stored here; every read is cut to what was known at the ori
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -16,6 +16,7 @@ from medallion_assets.partitions import add_months, month_range
 from medallion_assets.tables import (
     DECILES,
     DEMAND_FEATURES,
+    GIVEN_FORECAST,
     MONTHLY_DEMAND,
     ZOO_FORECAST,
 )
@@ -86,14 +87,15 @@ def window(settings: Settings, origin: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads of the ledger and the log, once: slices by month of demand, features and
-    members, versions by table id.
+    """What a run reads of the ledger and the log, once: slices by month of demand, features,
+    members and given forecasts, versions by table id.
     """
 
     demand: Mapping[int, Slice]
     features: Mapping[int, Slice]
     members: Mapping[str, Mapping[int, Slice]]
     versions: Mapping[str, int]
+    given: Mapping[int, Slice] = field(default_factory=dict)
 
 
 # The forecast rows of a fit: of a share of the parts, these columns.
@@ -116,6 +118,7 @@ class ZooReader:
             self.lakehouse.slices(DEMAND_FEATURES),
             {name: self.lakehouse.slices(ZOO_FORECAST, name) for name in self.spec.members},
             {table.id: self.lakehouse.version(table) for table in tables},
+            self.lakehouse.slices(GIVEN_FORECAST) if self.spec.is_given else {},
         )
 
     def sample(self, origin: int) -> tuple[pd.DataFrame, pd.DataFrame]:

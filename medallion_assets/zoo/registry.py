@@ -5,10 +5,10 @@ is one more line here.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 
-from medallion_assets.zoo import boosting, combination, intermittent, naive, statistical
+from medallion_assets.zoo import boosting, combination, given, intermittent, naive, statistical
 from medallion_assets.zoo.spec import ModelSpec
+from resources.settings import Settings
 
 BASELINE = "seasonal_naive"
 
@@ -50,15 +50,18 @@ def model(name: str) -> ModelSpec:
     )
 
 
-def enabled(names: Iterable[str] | None) -> tuple[ModelSpec, ...]:
-    """The models to run, in the zoo's order: those named, the members they need and the baseline;
-    all when none is named.
+def enabled(settings: Settings) -> tuple[ModelSpec, ...]:
+    """The models to run, in the zoo's order: those the configuration names, the members they need
+    and the baseline, all when none is named; then the given forecasts.
 
-    Raises ValueError for an unknown name.
+    Raises ValueError for an unknown name, and for a given forecast that is called like a model.
     """
-    if names is None:
-        return ZOO
+    if taken := sorted({spec.name for spec in ZOO} & set(settings.given_forecasts)):
+        raise ValueError(
+            f"given_forecasts: {', '.join(taken)} is a model of the zoo; choose another name"
+        )
     wanted = {BASELINE}
-    for spec in map(model, names):
+    for spec in map(model, settings.zoo.models or ()):
         wanted |= {spec.name, *spec.members}
-    return tuple(spec for spec in ZOO if spec.name in wanted)
+    own = (spec for spec in ZOO if settings.zoo.models is None or spec.name in wanted)
+    return (*own, *given.specs(settings.given_forecasts))

@@ -110,7 +110,8 @@ class ModelSpec:
 
     ``is_global``: fit learns from all parts' demand and features, not from the origin's features
     alone. ``members``: models that it combines; it is then Combining. ``reads_past``: fit looks at
-    stored forecasts of earlier origins.
+    stored forecasts of earlier origins. ``is_given``: made elsewhere and read, never registered;
+    its forecaster is a ``Given``.
     """
 
     name: str
@@ -123,6 +124,7 @@ class ModelSpec:
     members: tuple[str, ...] = ()
     classes: tuple[str, ...] = DEMAND_CLASSES
     code_version: str = "1"
+    is_given: bool = False
 
     def forecaster(self, overrides: Parameters) -> Forecaster:
         """The model with its parameters. Raises ValueError for a parameter it does not have."""

@@ -40,6 +40,7 @@ from medallion_assets.tables import (
     DEMAND_FORECAST,
     DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
+    GIVEN_FORECAST,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
     PARTS,
@@ -76,7 +77,7 @@ MODEL_KEY = zoo_assets.model_key(NAIVE)
 KEYS = {
     MODEL_KEY if spec is ZOO_FORECAST else asset_key(spec): spec
     for spec in TABLES
-    if spec not in (*RECORDS, RETRAINING_DECISION)
+    if spec not in (*RECORDS, RETRAINING_DECISION, GIVEN_FORECAST)
 }
 AFTER_TRAINING = (
     ZOO_FORECAST,

@@ -25,6 +25,7 @@ from medallion_assets.tables import (
     DEMAND_FORECAST,
     DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
+    GIVEN_FORECAST,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
     RECORDS,
@@ -36,7 +37,7 @@ from medallion_assets.tables import (
 from medallion_assets.zoo import registry
 from medallion_assets.zoo.assets import model_key
 from resources.lakehouse import TableSpec
-from resources.settings import Settings, load_settings
+from resources.settings import GivenForecasts, Settings, load_settings
 from tests.conftest import SOURCE
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +56,7 @@ SETTINGS = Settings(
 )
 MODELS = ("seasonal_naive", "tsb", "xgboost_global")
 KEYS: dict[dg.AssetKey, TableSpec] = {
-    asset_key(spec): spec for spec in TABLES if spec not in (*RECORDS, ZOO_FORECAST)
+    asset_key(spec): spec for spec in TABLES if spec not in (*RECORDS, ZOO_FORECAST, GIVEN_FORECAST)
 }
 KEYS |= {model_key(name): ZOO_FORECAST for name in MODELS}
 
@@ -85,9 +86,9 @@ def test_definitions_load(configuration: Path) -> None:
     """
     found = defined(load_settings(configuration, {}))
     dg.Definitions.validate_loadable(found)
-    assert {asset_key(spec) for spec in TABLES if spec not in (*RECORDS, ZOO_FORECAST)} <= set(
-        found.resolve_asset_graph().get_all_asset_keys()
-    )
+    assert {
+        asset_key(spec) for spec in TABLES if spec not in (*RECORDS, ZOO_FORECAST, GIVEN_FORECAST)
+    } <= set(found.resolve_asset_graph().get_all_asset_keys())
 
 
 def test_every_table_has_an_asset_and_nothing_else(nodes: dict[dg.AssetKey, Any]) -> None:
@@ -254,6 +255,24 @@ def test_jobs_hold_what_their_sensors_ask_for(defs: dg.Definitions) -> None:
         REPORT_KEY,
     }
     assert defs.executor is dg.in_process_executor
+
+
+def test_given_forecasts_are_asked_in_every_month_that_is_published() -> None:
+    """Their table is read with the data of a month; as models they answer before it is published,
+    also without a training, and they have their checks.
+    """
+    columns = {"part_number": "p", "origin": "o", "target": "t", "quantity": "q"}
+    given = {"old": GivenForecasts(files="old/*.csv", columns=columns)}
+    found = defined(SETTINGS.model_copy(update={"given_forecasts": given}))
+    dg.Definitions.validate_loadable(found)
+    table, old = asset_key(GIVEN_FORECAST), model_key("old")
+    assert parents(found, old) == {table, asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES)}
+    assert table in selected(found, "monthly_data")
+    assert old not in selected(found, "monthly_data")
+    for job in ("monthly_forecast", "publish", "retraining"):
+        assert {table, old} <= selected(found, job)
+    checked = {key.asset_key for key in found.resolve_asset_graph().asset_check_keys}
+    assert {table, old} <= checked
 
 
 def test_sensors_ask_for_these_jobs(defs: dg.Definitions) -> None:

@@ -98,7 +98,7 @@ VERDICTS = [
     *(f"{ASSETS}/watch/{name}.py" for name in ("drift", "freshness", "quality", "retraining")),
     *(
         f"{ASSETS}/champion/{name}.py"
-        for name in ("evaluation", "promotion", "uncertainty", "decisions")
+        for name in ("evaluation", "promotion", "uncertainty", "comparison", "decisions")
     ),
     *(f"{ASSETS}/served/{name}.py" for name in ("accuracy", "guard", "totals")),
     f"{ASSETS}/complete.py",
@@ -140,7 +140,12 @@ WIRING = [
 
 def test_the_lists_are_not_empty() -> None:
     """A renamed folder would otherwise pass every rule."""
-    assert {Path(file).parent.name for file in TRANSFORMS} == {"bronze", "silver", "served"}
+    assert {Path(file).parent.name for file in TRANSFORMS} == {
+        "bronze",
+        "silver",
+        "given",
+        "served",
+    }
     assert {Path(file).stem for file in ZOO_PURE} >= {
         "spec",
         "series",

@@ -14,6 +14,7 @@ from medallion_assets.operations.reproduce import NUMBERS
 from medallion_assets.zoo.backtest import EVIDENCE_VERSION
 from medallion_assets.zoo.registry import model
 from resources.errors import Refused
+from resources.settings import GivenForecasts, Settings
 from resources.tracking import COMMITTED, StoredRun, git_commit, library_versions
 
 SPEC = model("xgboost_global")
@@ -92,10 +93,17 @@ def test_another_commit_or_library_is_named() -> None:
         ({"model": None, "kind": "training"}, "is not a model's fit; it is of kind training"),
         ({COMMITTED: None}, "never came to a stored slice"),
         ({"model": "gone"}, "no model 'gone' in the zoo"),
+        ({"model": "planner"}, "planner was made elsewhere; silver.given_forecast says"),
     ],
 )
-def test_what_can_not_be_fitted_again_is_refused(tags: dict[str, str | None], message: str) -> None:
-    """A training's run, a run without a slice, a model that this release does not have."""
+def test_what_can_not_be_fitted_again_is_refused(
+    settings: Settings, tags: dict[str, str | None], message: str
+) -> None:
+    """A training's run, a run without a slice, a model that this release does not have, a forecast
+    that was made elsewhere.
+    """
+    planner = GivenForecasts(files="x", columns={"part_number": "p"}, origin_in_name="(x)")
+    settings = settings.model_copy(update={"given_forecasts": {"planner": planner}})
     left = {name: value for name, value in {**RUN.tags, **tags}.items() if value is not None}
     with pytest.raises(Refused, match=message):
-        reproduce._identity(replace(RUN, tags=left))
+        reproduce._identity(replace(RUN, tags=left), settings)

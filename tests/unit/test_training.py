@@ -33,7 +33,7 @@ from medallion_assets.zoo.serving import SERVED_COLUMNS, DemandForecaster, Serve
 from medallion_assets.zoo.spec import FORECAST_COLUMNS
 from resources.errors import Refused
 from resources.lakehouse import ConcurrentWrite, Slice
-from resources.settings import Settings
+from resources.settings import GivenForecasts, Settings, ZooSettings
 from tests.fakes import Crash, FakeFrame, FakeLakehouse, FakeTracking, filled
 from tests.frames import demand_frame, feature_frame
 
@@ -212,9 +212,12 @@ class Decided:
         self.journal.clear()
 
     def train(self, *months: int) -> None:
-        specs = enabled((NAIVE, RICH))
-        work = Work(self.settings, self.lakehouse, "r", self.told.append, {"trigger": "person"})
-        Training(specs, work, self.tracking).run(months)
+        self.training().run(months)
+
+    def training(self) -> Training:
+        configured = self.settings.model_copy(update={"zoo": ZooSettings(models=(NAIVE, RICH))})
+        work = Work(configured, self.lakehouse, "r", self.told.append, {"trigger": "person"})
+        return Training(enabled(configured), work, self.tracking)
 
     def verdicts(self, month: int, *_: Any, **__: Any) -> list[Decision]:
         return [
@@ -275,6 +278,32 @@ def test_a_training_registers_then_decides_then_moves_the_alias(decided: Decided
     assert set(decided.rows["registry_version"]) == set(decided.rows["candidate_version"]) == {1}
     assert set(decided.rows["champion_trained_yyyymm"]) == {FIRST}
     assert decided.tracking.versions[1].name == "champion 202401"
+
+
+def test_a_given_forecast_is_champion_and_in_no_version(decided: Decided) -> None:
+    """Where it serves the row names it, the registered version has the baseline in its place, and
+    the next training takes it for the incumbent, where it was not beaten.
+    """
+    columns = {"part_number": "p", "origin": "o", "target": "t", "quantity": "q"}
+    given = GivenForecasts(files="x", columns=columns, serves=("smooth", "lumpy"))
+    decided.settings = decided.settings.model_copy(update={"given_forecasts": {"old": given}})
+    decided.champions["smooth"] = "old"
+    decided.train(FIRST)
+    rows = decided.rows.set_index("demand_class")
+    assert rows.loc["smooth", "champion"] == "old"
+    assert rows.loc["smooth", "champion_trained_yyyymm"] == FIRST
+    entries = decided.tracking.load_version(1).entries
+    registered = {name: entry.model for name, entry in entries.items()}
+    assert registered == {**dict.fromkeys(DEMAND_CLASSES, RICH), "smooth": NAIVE}
+
+    made = decided.training()
+    incumbents = made._incumbents(decided.rows)
+    assert incumbents == {**dict.fromkeys(DEMAND_CLASSES, RICH), "smooth": "old"}
+    asked = {c.name: tuple(c.classes) for c in made._contestants(incumbents) if c.is_given}
+    assert asked == {"old": ("smooth",)}
+    assert made._incumbents(decided.rows[:0])["lumpy"] == "old"
+    decided.settings = decided.settings.model_copy(update={"given_forecasts": {}})
+    assert decided.training()._incumbents(decided.rows)["smooth"] is None
 
 
 def test_the_same_evidence_decides_nothing_again(decided: Decided) -> None:

@@ -16,6 +16,8 @@ from medallion_assets.zoo.calibration import COUNT_LIMIT
 from medallion_assets.zoo.registry import BASELINE, ZOO, collect, enabled, model
 from medallion_assets.zoo.spec import FORECAST_COLUMNS, ModelSpec
 from medallion_assets.zoo.stored import digest, restored, stored
+from resources.settings import Settings
+from tests.conftest import SOURCE
 from tests.frames import at_origin, demand_frame, feature_frame, past_frame
 
 ORIGIN, HORIZON, SEED = 202306, 4, 7
@@ -373,18 +375,24 @@ def test_feature_groups_can_be_switched_off(spec: ModelSpec) -> None:
     assert_frame_equal(*rows)
 
 
+def configured(models: tuple[str, ...] | None) -> Settings:
+    return Settings(
+        lakehouse_root="nowhere", first_month=202101, sources=(SOURCE,), zoo={"models": models}
+    )
+
+
 def test_the_baseline_always_runs() -> None:
     """Naming one model runs it, what it needs and seasonal_naive; naming none runs the whole
     zoo.
     """
-    assert enabled(None) == ZOO
-    assert [spec.name for spec in enabled(["tsb"])] == [BASELINE, "tsb"]
+    assert enabled(configured(None)) == ZOO
+    assert [spec.name for spec in enabled(configured(("tsb",)))] == [BASELINE, "tsb"]
 
 
 def test_an_unknown_model_is_refused_with_a_suggestion() -> None:
     """A misspelt name says which model was probably meant."""
     with pytest.raises(ValueError, match="did you mean imapa"):
-        enabled(["impaa"])
+        enabled(configured(("impaa",)))
 
 
 def test_two_models_of_one_name_are_refused() -> None:

@@ -1,0 +1,1 @@
+"""A team's forecasting notebook, taken over with evidence. docs/migrate.md walks through it."""
