@@ -144,6 +144,8 @@ def decide(
     many models are asked: all being equal, one of them is promoted in 2.5 % of the decisions. Where
     there is no incumbent to compare with, seasonal_naive stands for it.
 
+    A forecast made elsewhere (``is_given``) may be an incumbent, and is no challenger.
+
     A challenger is eligible when it lacks no cell, its WQL lies below seasonal_naive's, its bias
     lies above -.75, it is certain to be better, and two guards let it pass: abs(bias) at most
     max(.25, abs(incumbent's bias) + .05); certain to be worse than the incumbent, by more than 2 %,
@@ -247,6 +249,14 @@ class _Contest:
     telling: int
     thin: str
     oracle_wql: float | None
+    given: frozenset[str] = frozenset()
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The models that may be promoted. A given forecast may not: nobody can ask it for a month
+        that was not delivered.
+        """
+        return tuple(model for model in self.figures if model not in self.given)
 
     @property
     def cells(self) -> int:
@@ -308,10 +318,12 @@ class _Contest:
         return replace(found, value=(self.wql(model) or 0.0) - (self.wql(other) or 0.0))
 
     def tail(self, other: str) -> float:
-        """Tail of the intervals to ``other`` that all models asked have together."""
+        """Tail of the intervals to ``other`` that all models that may be promoted have together."""
         if other not in self._tails:
             place = self.compared.index(other)
-            models = [n for n in range(len(self.compared)) if n != place]
+            models = [
+                n for n, model in enumerate(self.compared) if n != place and model not in self.given
+            ]
             self._tails[other] = self.evidence.tail(models, place)
         return self._tails[other]
 
@@ -398,7 +410,7 @@ def _decide_class(demand_class: str, incumbent: str | None, rules: _Rules) -> De
         ),
     )
     undecided = _with_models(
-        undecided, contest, champion, contest.best(m for m in contest.figures if m != champion)
+        undecided, contest, champion, contest.best(m for m in contest.own if m != champion)
     )
     if rules.settings.mode == "off":
         how = "stays as it was trained" if incumbent else "serves for want of a champion"
@@ -489,9 +501,7 @@ def _verdict(
             undecided, incumbent, f"there is no WQL of {yardstick} to compare with", contest, rules
         )
     standings = {
-        m: _standing(m, yardstick, contest)
-        for m in contest.figures
-        if m not in (yardstick, incumbent)
+        m: _standing(m, yardstick, contest) for m in contest.own if m not in (yardstick, incumbent)
     }
     certain = [m for m, standing in standings.items() if not standing.is_out_or_uncertain]
     winner, yielded = _chosen(certain, standings, yardstick, contest)
@@ -614,9 +624,7 @@ def _serves(
 ) -> Decision:
     """The decision that ``winner`` serves from now on."""
     made = _with_difference(undecided, contest, winner, yardstick)
-    made = _with_models(
-        made, contest, winner, contest.best(m for m in contest.figures if m != winner)
-    )
+    made = _with_models(made, contest, winner, contest.best(m for m in contest.own if m != winner))
     return replace(
         made,
         decision=decision,
@@ -866,6 +874,7 @@ def _contest(
         telling=telling,
         thin=_too_few(telling, whole.months.count, is_over_parts, settings, losses.horizon),
         oracle_wql=float(whole.parts.loss.min(axis=1).sum() / demand) if demand > 0 else None,
+        given=frozenset(c.name for c in contestants if c.is_given),
     )
 
 

@@ -269,7 +269,7 @@ class Training:
             ),
             len(origins),
             incumbents,
-            self._contestants(incumbents),
+            self.specs,
             settings,
             f.k_min,
             held=held,
@@ -346,18 +346,6 @@ class Training:
             )
             for name in DEMAND_CLASSES
         }
-
-    def _contestants(self, incumbents: Mapping[str, str | None]) -> list[promotion.Contender]:
-        """The models that may serve. A given forecast may go on serving where it serves, and is
-        promoted nowhere: nobody can ask it for a month that was not delivered.
-        """
-        made: list[promotion.Contender] = []
-        for spec in self.specs:
-            if not spec.is_given:
-                made.append(spec)
-            elif classes := [name for name, model in incumbents.items() if model == spec.name]:
-                made.append(promotion.Contestant(spec.name, classes, is_given=True))
-        return made
 
     def _is_given(self, model: str) -> bool:
         return any(spec.is_given and spec.name == model for spec in self.specs)

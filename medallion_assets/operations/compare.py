@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,11 @@ from medallion_assets import plots
 from medallion_assets.champion import comparison
 from medallion_assets.champion.decisions import last_decisions
 from medallion_assets.operations.runs import writer
-from medallion_assets.tables import CHAMPION, ZOO_RESULT
+from medallion_assets.tables import CHAMPION, MODEL_EVALUATION, ZOO_RESULT
 from resources.errors import Refused
 
 if TYPE_CHECKING:
+    from resources.lakehouse import Lakehouse
     from resources.settings import Settings
 
 
@@ -26,8 +28,8 @@ def compare(settings: Settings, name: str, out: Path | None, console: Console) -
     """Print the comparison with a given forecast on the evidence of the newest decision, and write
     it as a page; returns ``comparison.COLUMNS``.
 
-    Ours is in each class the champion, or where the given forecast serves the model that was
-    refused. Raises Refused where there is no such forecast, no decision, or no cell of both.
+    Ours is in each class the champion, or where a given forecast serves the model of the zoo with
+    the lowest WQL. Raises Refused where there is no such forecast, no decision, or no cell of both.
     """
     if name not in settings.given_forecasts:
         known = ", ".join(settings.given_forecasts) or "none"
@@ -37,12 +39,7 @@ def compare(settings: Settings, name: str, out: Path | None, console: Console) -
     if decisions.empty:
         raise Refused("nothing was decided yet: no month was trained")
     month = int(decisions["yyyymm"].max())
-    newest = last_decisions(decisions[decisions["yyyymm"] == month])
-    ours = {
-        str(demand_class): str(row["challenger"] if row["champion"] == name else row["champion"])
-        for demand_class, row in newest.iterrows()
-        if row["champion"] != name or isinstance(row["challenger"], str)
-    }
+    ours = _ours(lakehouse, decisions, month, set(settings.given_forecasts))
     pairs = comparison.paired(lakehouse.read(ZOO_RESULT, [month]), name, ours)
     pairs = lakehouse.engine.hold(pairs)
     try:
@@ -62,6 +59,23 @@ def compare(settings: Settings, name: str, out: Path | None, console: Console) -
         out.write_text(_page(found, totals, name, month, settings), encoding="utf-8")
         console.print(f"Written to {out}")
     return found
+
+
+def _ours(
+    lakehouse: Lakehouse, decisions: pd.DataFrame, month: int, given: Collection[str]
+) -> dict[str, str]:
+    """Demand class -> the model of the zoo that stands for us."""
+    champions = last_decisions(decisions[decisions["yyyymm"] == month])["champion"]
+    evidence = lakehouse.rows(MODEL_EVALUATION, months=[month])
+    own = evidence[
+        (evidence["segment_kind"] == "demand_class")
+        & (evidence["horizon"] == 0)
+        & evidence["wql"].notna()
+        & ~evidence["model"].isin(given)
+    ].sort_values("wql")
+    best = own.drop_duplicates("segment").set_index("segment")["model"].to_dict()
+    serving = {name: model for name, model in champions.items() if model not in given}
+    return {str(name): str(model) for name, model in (best | serving).items()}
 
 
 def _rows(found: pd.DataFrame) -> list[list[str]]:

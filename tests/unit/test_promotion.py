@@ -179,6 +179,32 @@ def test_the_model_with_the_lowest_wql_is_promoted() -> None:
     assert decision.interval_over == "parts and months"
 
 
+def test_a_forecast_made_elsewhere_is_never_promoted() -> None:
+    """However good it is: nobody can ask it for a month that was not delivered. The best model of
+    the zoo is, by the intervals that it has without it.
+    """
+    losses = {BASELINE: [50.0] * 40, CHEAP: [40.0] * 40, RICH: [30.0] * 40, "planner": [10.0] * 40}
+    contestants = [Contestant(BASELINE), Contestant(CHEAP), Contestant(RICH)]
+    without = decided({m: values for m, values in losses.items() if m != "planner"})
+    verdict = decided(losses, contestants=[*contestants, Contestant("planner", is_given=True)])
+    assert (verdict.decision, verdict.champion) == ("promoted", RICH)
+    assert verdict.challenger != "planner"
+    assert verdict.difference_low == without.difference_low
+
+
+def test_a_forecast_made_elsewhere_serves_until_a_model_is_certainly_better() -> None:
+    """As any incumbent; the sentence speaks of no fit."""
+    contestants = [Contestant(BASELINE), Contestant(RICH), Contestant("planner", is_given=True)]
+    losses = {BASELINE: [50.0] * 40, RICH: [30.0] * 40, "planner": [30.0] * 40}
+    stays = decided(losses, {"lumpy": "planner"}, contestants=contestants)
+    assert (stays.decision, stays.champion) == ("refreshed", "planner")
+    assert stays.reason.startswith("planner stays with WQL")
+    worse = decided(
+        losses | {"planner": [45.0] * 40}, {"lumpy": "planner"}, contestants=contestants
+    )
+    assert (worse.decision, worse.champion) == ("promoted", RICH)
+
+
 def test_a_promotion_may_wait_for_approval() -> None:
     """The row names who would serve and why; who served goes on serving, without a new fit."""
     settings = SETTINGS.model_copy(update={"mode": "approve"})

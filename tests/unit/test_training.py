@@ -299,8 +299,6 @@ def test_a_given_forecast_is_champion_and_in_no_version(decided: Decided) -> Non
     made = decided.training()
     incumbents = made._incumbents(decided.rows)
     assert incumbents == {**dict.fromkeys(DEMAND_CLASSES, RICH), "smooth": "old"}
-    asked = {c.name: tuple(c.classes) for c in made._contestants(incumbents) if c.is_given}
-    assert asked == {"old": ("smooth",)}
     assert made._incumbents(decided.rows[:0])["lumpy"] == "old"
     decided.settings = decided.settings.model_copy(update={"given_forecasts": {}})
     assert decided.training()._incumbents(decided.rows)["smooth"] is None
