@@ -51,6 +51,7 @@ def build_jobs(
     served = keys(
         tables.DEMAND_FORECAST,
         tables.DEMAND_FORECAST_TOTAL,
+        tables.FORECAST_CHANGE,
         tables.FORECAST_ACCURACY,
         tables.DEMAND_DRIFT,
     ) | dg.AssetSelection.assets(REPORT_KEY)

@@ -20,6 +20,7 @@ BY_MONTH = (
 
 DECILES = ("q10", "q20", "q30", "q40", "q50", "q60", "q70", "q80", "q90")
 LEVELS = tuple(i / 10 for i in range(1, 10))
+CHANGE_PARTS = ("restated_qty", "new_sales_qty", "refit_qty", "champion_qty")
 DEMAND_CLASSES = ("smooth", "erratic", "intermittent", "lumpy", "new")
 LAGS = tuple(range(13))
 
@@ -859,6 +860,52 @@ DEMAND_FORECAST_TOTAL = TableSpec(
     ),
 )
 
+FORECAST_CHANGE = TableSpec(
+    layer="gold",
+    name="forecast_change",
+    comment=(
+        "Why the published forecast of a month is not the one before: four contributions that add"
+        " up to the change."
+    ),
+    grain="origin x part_number x target month that was forecast at the origin before, too",
+    key=("yyyymm", "part_number", "target_yyyymm"),
+    columns=(
+        _month("origin"),
+        _key("part_number", "STRING", "part"),
+        _key("target_yyyymm", "INT", "month forecast"),
+        _key("horizon", "INT", "months after the origin"),
+        _key("vintage", "INT", "vintage of gold.demand_forecast that is explained"),
+        _key("former_origin", "INT", "origin of the forecast before"),
+        _key("former_vintage", "INT", "its vintage that people had"),
+        _key("former_qty", "DOUBLE", "expected demand said then, units"),
+        _key("forecast_qty", "DOUBLE", "expected demand said now, units"),
+        _key(
+            "restated_qty",
+            "DOUBLE",
+            "change by lines of months through the former origin that came late or were corrected,"
+            " units",
+        ),
+        _key(
+            "new_sales_qty",
+            "DOUBLE",
+            "change by the months since the former origin, with the same fits, units",
+        ),
+        _key("refit_qty", "DOUBLE", "change by fitting the same model again, units"),
+        _key("champion_qty", "DOUBLE", "change by another model, units"),
+    ),
+    write="merge",
+    code_version="1",
+    owner=MODEL_OWNER,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+    constraints=(
+        Constraint(
+            "contributions_add_up",
+            "abs(forecast_qty - former_qty - restated_qty - new_sales_qty - refit_qty -"
+            " champion_qty) <= 0.000001 * greatest(1.0, abs(forecast_qty), abs(former_qty))",
+        ),
+    ),
+)
 FORECAST_ACCURACY = TableSpec(
     layer="gold",
     name="forecast_accuracy",
@@ -1060,6 +1107,7 @@ TABLES: tuple[TableSpec, ...] = (
     CHAMPION,
     DEMAND_FORECAST,
     DEMAND_FORECAST_TOTAL,
+    FORECAST_CHANGE,
     FORECAST_ACCURACY,
     DEMAND_DRIFT,
     RETRAINING_DECISION,

@@ -26,6 +26,7 @@ from medallion_assets.tables import (
     DEMAND_FEATURES,
     DEMAND_FORECAST,
     FORECAST_ACCURACY,
+    FORECAST_CHANGE,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
     SILVER_SALES_ORDERS,
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
 
 SHOWN_MONTHS = 24
 SHOWN_LINES = 12
+CHANGE_NAMES = {
+    "new_sales_qty": "by new sales",
+    "restated_qty": "by late or corrected lines",
+    "refit_qty": "by the new fit of the model",
+    "champion_qty": "by another model",
+}
 FEATURES = (
     "abc_class",
     "months_since_first_sale",
@@ -80,6 +87,7 @@ def explain(
     console.print(
         f"  published {row['published_at']:%Y-%m-%d %H:%M} UTC by Dagster run {row['run_id']}"
     )
+    _change(lakehouse, part, target, row, console)
     _model(lakehouse, row, console)
     former = [rename for rename in renames if new_numbers(settings).get(rename.part) == part]
     for rename in former:
@@ -141,6 +149,21 @@ def _pins(lakehouse: DeltaLakehouse, row: pd.Series) -> dict[str, int]:
         for name, version in json.loads(row["input_versions"]).items()
         if name in names
     }
+
+
+def _change(
+    lakehouse: DeltaLakehouse, part: str, target: int, row: pd.Series, console: Console
+) -> None:
+    """Print what the change since the origin before comes of, where there was one."""
+    found = lakehouse.rows(FORECAST_CHANGE, months=[int(row["yyyymm"])], parts=[part])
+    found = found[(found["target_yyyymm"] == target) & (found["vintage"] == row["vintage"])]
+    for change in found.to_dict("records"):
+        told = ", ".join(f"{change[name]:+,.2f} {CHANGE_NAMES[name]}" for name in CHANGE_NAMES)
+        total = change["forecast_qty"] - change["former_qty"]
+        console.print(
+            f"  {change['former_qty']:,.2f} units were expected at the end of"
+            f" {change['former_origin']}; the change of {total:+,.2f} is {told}"
+        )
 
 
 def _model(lakehouse: DeltaLakehouse, row: pd.Series, console: Console) -> None:

@@ -28,7 +28,10 @@ from medallion_assets.served.published import (
     published_origins,
     total_rows,
 )
-from medallion_assets.tables import DECILES, DEMAND_FORECAST, MONTHLY_DEMAND
+from medallion_assets.tables import (
+    CHANGE_PARTS as PARTS,
+)
+from medallion_assets.tables import DECILES, DEMAND_FORECAST, FORECAST_CHANGE, MONTHLY_DEMAND
 from resources.errors import Refused
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ COLUMNS = (
     *DECILES,
     "year_before_qty",
     "change_qty",
+    *PARTS,
     "status",
     "demand_class",
     "model",
@@ -144,7 +148,8 @@ def pieces(
     lakehouse: Lakehouse, edition: Edition, before: Edition | None, parts: list[str]
 ) -> Iterator[pd.DataFrame]:
     """The rows of the file for so many parts at a time, in order of part and target month."""
-    stored = [name for name in COLUMNS if name not in ("year_before_qty", "change_qty", "vintage")]
+    beside = ("year_before_qty", "change_qty", *PARTS, "vintage")
+    stored = [name for name in COLUMNS if name not in beside]
     targets = lakehouse.totals(DEMAND_FORECAST, ["target_yyyymm"], ["horizon"], [edition.origin])[
         "target_yyyymm"
     ]
@@ -161,31 +166,40 @@ def pieces(
             parts=chosen,
         )
         forecast = forecast_rows(lakehouse, edition, stored, chosen)
+        changes = lakehouse.rows(
+            FORECAST_CHANGE,
+            ["part_number", "target_yyyymm", "vintage", *PARTS],
+            [edition.origin],
+            parts=chosen,
+        )
         yield exported_rows(
             forecast.assign(vintage=edition.vintage),
             demand[demand["is_complete"].astype(bool)],
             former,
+            changes[changes["vintage"] == edition.vintage],
         )
 
 
 def exported_rows(
-    forecast: pd.DataFrame, demand: pd.DataFrame, former: pd.DataFrame
+    forecast: pd.DataFrame, demand: pd.DataFrame, former: pd.DataFrame, changes: pd.DataFrame
 ) -> pd.DataFrame:
-    """Forecast rows with the demand of the same month a year before, and the change since the last
-    forecast of the same target.
+    """Forecast rows with the demand of the same month a year before, the change since the last
+    forecast of the same target, and what it comes of.
 
     forecast: rows of gold.demand_forecast; demand: part_number, yyyymm, demand_qty; former:
-    part_number, target_yyyymm, forecast_qty of the origin before; units. Both new columns are empty
-    where the part or the month was not there, and for excluded parts.
+    part_number, target_yyyymm, forecast_qty of the origin before; changes: part_number,
+    target_yyyymm and the contributions of gold.forecast_change; units. New columns are empty where
+    the part or the month was not there, and for excluded parts.
     """
     year_before = demand.assign(target_yyyymm=demand["yyyymm"] + A_YEAR).rename(
         columns={"demand_qty": "year_before_qty"}
     )
     said = former.rename(columns={"forecast_qty": "former_qty"})
     key = ["part_number", "target_yyyymm"]
-    rows = forecast.merge(year_before[[*key, "year_before_qty"]], on=key, how="left").merge(
-        said[[*key, "former_qty"]], on=key, how="left"
-    )
+    rows = forecast.merge(year_before[[*key, "year_before_qty"]], on=key, how="left")
+    rows = rows.merge(said[[*key, "former_qty"]], on=key, how="left")
+    rows = rows.merge(changes[[*key, *PARTS]], on=key, how="left")
+    rows = rows.astype(dict.fromkeys(PARTS, float))
     has_numbers = rows["horizon"] > 0
     rows["year_before_qty"] = rows["year_before_qty"].astype(float).where(has_numbers)
     rows["change_qty"] = (rows["forecast_qty"] - rows["former_qty"].astype(float)).where(

@@ -24,13 +24,13 @@ from medallion_assets import plots
 from medallion_assets.champion.promotion import BASELINE, THIN
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.served.accuracy import pooled
-from medallion_assets.tables import DECILES, DEMAND_CLASSES
+from medallion_assets.tables import CHANGE_PARTS, DECILES, DEMAND_CLASSES
 from resources.settings import PromotionSettings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 SHOWN_PARTS = 20
 WORST_PARTS = 10
 HISTORY_MONTHS = 24
@@ -95,9 +95,10 @@ class ReportData:
     """What a report is made from, as of its origin; nothing in it is later.
 
     forecast: the current vintage, FORECAST_COLUMNS; former: that of the origin ``before``,
-    FORMER_COLUMNS, empty without one; vintages: vintage, published_at, reason of this origin;
-    features: part_number, abc_class, unit_price at the origin; actual: part_number, demand_qty of
-    the origin month; demand: yyyymm, demand_qty of all parts in complete months; totals:
+    FORMER_COLUMNS, empty without one; changes: gold.forecast_change of the current vintage;
+    vintages: vintage, published_at, reason of this origin; features: part_number, abc_class,
+    unit_price at the origin; actual: part_number, demand_qty of the origin month; demand: yyyymm,
+    demand_qty of all parts in complete months; totals:
     gold.demand_forecast_total of the current vintage; accuracy: gold.forecast_accuracy of the last
     ACCURACY_MONTHS; judged: totals one month ahead by target_yyyymm and demand_class with the
     deciles that they had; sold_by_class: target_yyyymm, demand_class, actual_qty through the
@@ -111,6 +112,7 @@ class ReportData:
     before: int | None
     forecast: pd.DataFrame
     former: pd.DataFrame
+    changes: pd.DataFrame
     vintages: pd.DataFrame
     features: pd.DataFrame
     actual: pd.DataFrame
@@ -258,6 +260,7 @@ def monthly_report(
         classes=_class_table(data),
         changes=_change_table(data),
         moved=_moved_table(data),
+        causes=_cause_table(data),
         served_by=_model_table(data),
         vintages=[row for row in data.vintages.to_dict("records") if row["vintage"] > 1],
         weak=[
@@ -733,6 +736,23 @@ def _change_table(data: ReportData) -> Table:
         "parts gone from it",
     )
     return Table("Total of each month, units", heads, rows)
+
+
+def _cause_table(data: ReportData) -> Table:
+    """What the change of each month comes of, on the parts that both forecasts have."""
+    rows = [
+        [
+            _month_cell(month),
+            _qty(own["forecast_qty"].sum() - own["former_qty"].sum(), True),
+            *(_qty(own[name].sum(), True) for name in CHANGE_PARTS),
+        ]
+        for month, own in data.changes.groupby("target_yyyymm")
+    ]
+    heads = (
+        *("month", "change", "by late or corrected lines", "by new sales"),
+        *("by new fits", "by other models"),
+    )
+    return Table("What the change comes of, same parts, units", heads, rows)
 
 
 def _moved_table(data: ReportData) -> Table:

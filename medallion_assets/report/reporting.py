@@ -28,10 +28,12 @@ from medallion_assets.served.published import (
 from medallion_assets.slices import version_of
 from medallion_assets.tables import (
     CHAMPION,
+    CHANGE_PARTS,
     DEMAND_FEATURES,
     DEMAND_FORECAST,
     DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
+    FORECAST_CHANGE,
     LAGS,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
@@ -128,6 +130,7 @@ class Reporting:
                 origin,
             ],
             DEMAND_FORECAST_TOTAL: [*_judged_origins(origin), origin],
+            FORECAST_CHANGE: [origin],
             FORECAST_ACCURACY: _accuracy_months(origin),
             MODEL_EVALUATION: self._evaluated(decisions),
             MONTHLY_DEMAND: month_range(add_months(origin, 1 - DRAWN_MONTHS), origin),
@@ -176,6 +179,7 @@ class Reporting:
                 if before
                 else pd.DataFrame(columns=list(report.FORMER_COLUMNS))
             ),
+            changes=self._changes(edition),
             vintages=self._vintages(edition),
             features=lakehouse.rows(
                 DEMAND_FEATURES, ["part_number", "abc_class", "unit_price"], [origin]
@@ -192,6 +196,11 @@ class Reporting:
             costs=self.work.settings.promotion,
             is_simulated=self.work.settings.is_simulated,
         )
+
+    def _changes(self, edition: Edition) -> pd.DataFrame:
+        columns = ["target_yyyymm", "vintage", "former_qty", "forecast_qty", *CHANGE_PARTS]
+        rows = self.work.lakehouse.rows(FORECAST_CHANGE, columns, [edition.origin])
+        return rows[rows["vintage"] == edition.vintage]
 
     def _vintages(self, edition: Edition) -> pd.DataFrame:
         """vintage, published_at as a text, reason, of all vintages of an origin."""

@@ -10,9 +10,10 @@ from medallion_assets.partitions import add_months, month_range
 from medallion_assets.policies import retry_transient
 from medallion_assets.report.reporting import accuracy_pictures
 from medallion_assets.served import accuracy, totals
+from medallion_assets.served.changes import Changes
 from medallion_assets.served.publishing import Publication
 from medallion_assets.silver.assets import new_numbers
-from medallion_assets.slices import Input, Months, Reader
+from medallion_assets.slices import Input, Months, Reader, retry_on_conflict
 from medallion_assets.table_asset import (
     asset_key,
     asset_options,
@@ -27,6 +28,7 @@ from medallion_assets.tables import (
     DEMAND_FORECAST,
     DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
+    FORECAST_CHANGE,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
     ZOO_RESULT,
@@ -66,9 +68,27 @@ def build_assets(
         }
         return report(context, DEMAND_FORECAST, requested, outcome, by_month=details)
 
+    @dg.asset(
+        **asset_options(
+            FORECAST_CHANGE, settings, lakehouse_names[FORECAST_CHANGE.id], [DEMAND_FORECAST]
+        ),
+        deps=[asset_key(DEMAND_FORECAST)],
+    )
+    @retry_transient
+    def forecast_change(
+        context: dg.AssetExecutionContext,
+        lakehouse: dg.ResourceParam[Lakehouse],
+        tracking: dg.ResourceParam[Tracking],
+    ) -> dg.MaterializeResult:
+        requested = [int(key) for key in context.partition_keys]
+        work = work_of(context, lakehouse, settings)
+        outcome = retry_on_conflict(lambda: Changes(work, tracking).run(requested))
+        return report(context, FORECAST_CHANGE, requested, outcome)
+
     horizon = settings.forecast.horizon
     return [
         demand_forecast,
+        forecast_change,
         table_asset(
             DEMAND_FORECAST_TOTAL,
             settings,

@@ -48,11 +48,24 @@ def current_edition(lakehouse: Lakehouse, origin: int) -> Edition:
 
 
 def edition_before(lakehouse: Lakehouse, origin: int) -> Edition | None:
-    """The current vintage of the newest origin published before this one; None where this one is
-    the first.
+    """What people had of the newest origin published before this one; None where this one is the
+    first.
+
+    That is its newest vintage, less those that came with this origin: a run that brings late lines
+    and a new month publishes both.
     """
     earlier = [month for month in published_origins(lakehouse) if month < origin]
-    return current_edition(lakehouse, earlier[-1]) if earlier else None
+    if not earlier:
+        return None
+    own, former = (
+        lakehouse.totals(DEMAND_FORECAST, ["vintage", "run_id"], ["horizon"], [month])
+        for month in (origin, earlier[-1])
+    )
+    first = own.loc[own["vintage"] == own["vintage"].min(), "run_id"] if len(own) else []
+    had = former[~former["run_id"].isin(list(first))]
+    if had.empty:
+        return current_edition(lakehouse, earlier[-1])
+    return Edition(earlier[-1], int(had["vintage"].max()))
 
 
 def forecast_rows(

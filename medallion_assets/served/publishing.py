@@ -73,30 +73,23 @@ class Publication:
         complete = complete_months_of(self.work.lakehouse.rows(DELIVERIES), self.work.settings)
         decisions = self._decisions()
         slices = Slices(self.work, DEMAND_FORECAST)
-        demand, features = (
-            self.work.lakehouse.slices(MONTHLY_DEMAND),
-            self.work.lakehouse.slices(DEMAND_FEATURES),
-        )
+        horizon = self.work.settings.forecast.horizon
         due: list[tuple[int, int | None, str, str]] = []
         for origin in sorted(months):
             if origin not in complete:
                 self.work.log(f"demand_forecast: {origin} is not complete, nothing published")
                 continue
             version = serving_version(decisions, origin) if len(decisions) else None
-            known = [
-                [m, s.data_version]
-                for m in window(self.work.settings, origin)
-                for s in (demand.get(m), features.get(m) if m == origin else None)
-                if s
-            ]
+            known = known_at(self.work, origin)
             # What serves without being in the registered version is an input of its own.
-            known += [
+            beside = [
                 [name, s.data_version]
-                for name in sorted(set(self._given(decisions, version).values()))
+                for name in sorted(set(self.given(decisions, version).values()))
                 if (s := self.work.lakehouse.slices(ZOO_FORECAST, name).get(origin))
             ]
             made_from = version_of(
-                DEMAND_FORECAST.code_version, version, known, self.work.settings.forecast.horizon
+                *(DEMAND_FORECAST.code_version, version, known, horizon),
+                *([beside] if beside else []),
             )
             if slices.is_current(origin, made_from):
                 slices.keep(origin)
@@ -111,7 +104,7 @@ class Publication:
         )
         for origin, version, seen, made_from in due:
             former = slices.stored.get(origin)
-            given = self._given(decisions, version)
+            given = self.given(decisions, version)
             count, vintage, rows = self._publish(origin, version, given, former)
             published = f"{vintage}-{version_of(made_from)}"
             data_version = published if count else former.data_version if former else ""
@@ -183,6 +176,17 @@ class Publication:
         )
 
     def _rows(self, origin: int, version: int | None, given: Mapping[str, str]) -> DataFrame:
+        forecasts = self.forecasts(origin, version, given)
+        served = transforms.served_rows(forecasts, BASELINE, version is not None)
+        features = self.work.lakehouse.read(DEMAND_FEATURES, [origin])
+        return served.unionByName(
+            transforms.excluded_rows(features, self.work.settings.forecast.active_months)
+        )
+
+    def forecasts(self, origin: int, version: int | None, given: Mapping[str, str]) -> DataFrame:
+        """SERVED_DDL of an origin by a registered version (None: the baseline) and the given
+        forecasts that serve classes beside it, on demand as it is known now; nothing is stored.
+        """
         model_ = self._model(version, origin)
         if given:
             entries = {name: self._entry(model, origin) for name, model in given.items()}
@@ -202,16 +206,11 @@ class Publication:
 
             return guard.guarded(forecast(packed, stored), packed, largest, stand_in)
 
-        forecasts = apply_by_bucket(
+        return apply_by_bucket(
             histories, answered, buckets, forecast_guarded, SERVED_DDL, in_engine
         )
-        served = transforms.served_rows(forecasts, BASELINE, version is not None)
-        features = self.work.lakehouse.read(DEMAND_FEATURES, [origin])
-        return served.unionByName(
-            transforms.excluded_rows(features, self.work.settings.forecast.active_months)
-        )
 
-    def _given(self, decisions: pd.DataFrame, version: int | None) -> dict[str, str]:
+    def given(self, decisions: pd.DataFrame, version: int | None) -> dict[str, str]:
         """Demand class -> the given forecast that serves it beside a registered version."""
         named = self.work.settings.given_forecasts
         if version is None or not named:
@@ -274,6 +273,18 @@ class Publication:
         return DemandForecaster(
             dict.fromkeys(DEMAND_CLASSES, entry), self.work.settings.forecast.horizon
         )
+
+
+def known_at(work: Work, origin: int) -> list[list[object]]:
+    """What is known of the demand through an origin and of its features, as data versions."""
+    demand = work.lakehouse.slices(MONTHLY_DEMAND)
+    features = work.lakehouse.slices(DEMAND_FEATURES)
+    return [
+        [m, s.data_version]
+        for m in window(work.settings, origin)
+        for s in (demand.get(m), features.get(m) if m == origin else None)
+        if s
+    ]
 
 
 def _is_superseded(stored: Slice, version: int | None, seen: str) -> bool:

@@ -118,3 +118,59 @@ def demand_forecast(rows: DataFrame, vintage: int, vintage_reason: str | None) -
     return rows.withColumns({"vintage": F.lit(vintage), "reason": reason}).select(
         *DEMAND_FORECAST.column_names
     )
+
+
+def forecast_change(
+    former: DataFrame,
+    restated: DataFrame,
+    same_version: DataFrame,
+    refit: DataFrame,
+    present: DataFrame,
+) -> DataFrame:
+    """gold.forecast_change without its stamps, one row per part and target month that was forecast
+    then and is now: part_number, target_yyyymm, horizon, former_qty, forecast_qty and
+    CHANGE_PARTS.
+
+    All frames have part_number, target_yyyymm, forecast_qty, model. former: as published at the
+    former origin; restated: the same version there, on demand as it is known now; same_version:
+    that version at the present origin; refit: the fits of the present training at the present
+    origin, of all models; present: as published, with horizon.
+
+    A part without ``restated`` was not restated, one without ``refit`` of its former model counts
+    the whole rest as another champion's.
+    """
+    key = ["part_number", "target_yyyymm"]
+
+    def said(frame: DataFrame, name: str) -> DataFrame:
+        return frame.where("forecast_qty IS NOT NULL").select(
+            *key, F.col("forecast_qty").alias(f"{name}_qty"), F.col("model").alias(f"{name}_model")
+        )
+
+    rows = (
+        present.where("forecast_qty IS NOT NULL")
+        .select(*key, "horizon", "forecast_qty", "model")
+        .join(said(former, "former"), key)
+        .join(said(restated, "restated").drop("restated_model"), key, "left")
+        .join(
+            said(same_version, "same").withColumnRenamed("same_model", "former_name"), key, "left"
+        )
+    )
+    known = said(refit, "refit").withColumnRenamed("refit_model", "former_name")
+    rows = rows.join(known, [*key, "former_name"], "left")
+    before = F.coalesce(F.col("restated_qty"), F.col("former_qty"))
+    same = F.coalesce(F.col("same_qty"), F.col("forecast_qty"))
+    again = (
+        F.when(F.col("former_name") == F.col("model"), F.col("forecast_qty"))
+        .when(F.col("refit_qty").isNotNull(), F.col("refit_qty"))
+        .otherwise(same)
+    )
+    return rows.select(
+        *key,
+        "horizon",
+        "former_qty",
+        "forecast_qty",
+        (before - F.col("former_qty")).alias("restated_qty"),
+        (same - before).alias("new_sales_qty"),
+        (again - same).alias("refit_qty"),
+        (F.col("forecast_qty") - again).alias("champion_qty"),
+    )

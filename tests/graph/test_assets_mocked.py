@@ -26,7 +26,7 @@ from medallion_assets.plots import Picture
 from medallion_assets.report import reporting
 from medallion_assets.report.assets import REPORT_KEY
 from medallion_assets.served import assets as served_assets
-from medallion_assets.served import publishing
+from medallion_assets.served import changes, publishing
 from medallion_assets.silver import assets as silver_assets
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import (
@@ -40,6 +40,7 @@ from medallion_assets.tables import (
     DEMAND_FORECAST,
     DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
+    FORECAST_CHANGE,
     GIVEN_FORECAST,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
@@ -86,6 +87,7 @@ AFTER_TRAINING = (
     CHAMPION,
     DEMAND_FORECAST,
     DEMAND_FORECAST_TOTAL,
+    FORECAST_CHANGE,
     FORECAST_ACCURACY,
 )
 PLOTS = (
@@ -397,6 +399,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
             watch_assets,
             champion_assets,
             publishing,
+            changes,
             backtest,
             fitting,
             reading,
@@ -442,6 +445,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 ),
                 "changed_numbers": no_rows(),
                 "demand_forecast": published,
+                "forecast_change": no_rows(*FORECAST_CHANGE.column_names),
             },
             served_assets.accuracy: {
                 "forecast_accuracy": lambda forecasts, demand, evidence, months, _: rows_by_month(

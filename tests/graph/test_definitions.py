@@ -25,6 +25,7 @@ from medallion_assets.tables import (
     DEMAND_FORECAST,
     DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
+    FORECAST_CHANGE,
     GIVEN_FORECAST,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,
@@ -214,7 +215,7 @@ def test_only_what_trains_or_serves_needs_mlflow(defs: dg.Definitions) -> None:
     }
     assert needing == {
         *map(model_key, MODELS),
-        *map(asset_key, (MODEL_EVALUATION, CHAMPION, DEMAND_FORECAST)),
+        *map(asset_key, (MODEL_EVALUATION, CHAMPION, DEMAND_FORECAST, FORECAST_CHANGE)),
         REPORT_KEY,
     }
     for check in defs.asset_checks or ():

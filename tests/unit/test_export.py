@@ -19,9 +19,11 @@ from rich.console import Console
 from medallion_assets.operations import export as exports
 from medallion_assets.partitions import add_months
 from medallion_assets.tables import (
+    CHANGE_PARTS,
     DECILES,
     DEMAND_FORECAST,
     DEMAND_FORECAST_TOTAL,
+    FORECAST_CHANGE,
     MONTHLY_DEMAND,
 )
 from resources.errors import Refused
@@ -49,6 +51,7 @@ def forecast(
             demand_class="smooth",
             model="theta",
             published_at=datetime(2024, 3, 1),
+            run_id=f"run of {origin} {vintage}",
         )
         | others
         for h, qty in enumerate(quantities, 1)
@@ -88,6 +91,15 @@ def lakehouse(*rows: dict[str, Any]) -> FakeLakehouse:
         filled(MONTHLY_DEMAND, part_number=part, yyyymm=month, demand_qty=qty, is_complete=True)
         for part, month, qty in (("P1", 202303, 7.0), ("P1", 202304, 8.0), ("P3", 202302, 5.0))
     ]
+    change = filled(
+        FORECAST_CHANGE,
+        yyyymm=ORIGIN,
+        vintage=2,
+        part_number="P1",
+        target_yyyymm=202403,
+        **dict(zip(CHANGE_PARTS, (0.5, 0.25, -0.75, -3.9), strict=True)),
+    )
+    made.append(FORECAST_CHANGE, FakeFrame([change], FORECAST_CHANGE.column_names))
     made.append(MONTHLY_DEMAND, FakeFrame(demand, MONTHLY_DEMAND.column_names))
     return made
 

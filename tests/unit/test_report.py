@@ -21,6 +21,7 @@ from medallion_assets.tables import (
     DECILES,
     DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
+    FORECAST_CHANGE,
     MODEL_EVALUATION,
 )
 from resources.settings import PromotionSettings
@@ -93,7 +94,7 @@ def report_data(
     parts = sorted({row["part_number"] for row in [*rows, *(former or [])]})
     empty = {
         spec: pd.DataFrame(columns=list(spec.column_names))
-        for spec in (FORECAST_ACCURACY, MODEL_EVALUATION, CHAMPION)
+        for spec in (FORECAST_ACCURACY, FORECAST_CHANGE, MODEL_EVALUATION, CHAMPION)
     }
     totals = pd.DataFrame(total_rows(rows), columns=list(DEMAND_FORECAST_TOTAL.column_names))
     fields: dict[str, Any] = {
@@ -102,6 +103,7 @@ def report_data(
         "before": BEFORE if former is not None else None,
         "forecast": pd.DataFrame(rows, columns=list(FORECAST_COLUMNS)),
         "former": pd.DataFrame(former or [], columns=list(FORMER_COLUMNS)),
+        "changes": empty[FORECAST_CHANGE],
         "vintages": pd.DataFrame(columns=["vintage", "published_at", "reason"]),
         "features": pd.DataFrame({"part_number": parts, "abc_class": "A", "unit_price": 2.0}),
         "actual": pd.DataFrame({"part_number": parts, "demand_qty": 10.0}),
