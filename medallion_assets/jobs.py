@@ -40,13 +40,17 @@ def build_jobs(model_keys: Mapping[str, dg.AssetKey]) -> dict[str, Any]:
         tables.MONTHLY_DEMAND,
         tables.DEMAND_FEATURES,
         tables.DATA_QUALITY,
+        tables.FORECAST_ACCURACY,
+        tables.DEMAND_ANOMALY,
         tables.DEMAND_DRIFT,
     )
-    # Drift looks at errors of what was served, too: where those are made, it is made again.
+    # What is held against a published forecast follows demand, and is made again where one is
+    # published.
     served = keys(
         tables.DEMAND_FORECAST,
         tables.DEMAND_FORECAST_TOTAL,
         tables.FORECAST_ACCURACY,
+        tables.DEMAND_ANOMALY,
         tables.DEMAND_DRIFT,
     ) | dg.AssetSelection.assets(REPORT_KEY)
     decided = keys(tables.RETRAINING_DECISION)

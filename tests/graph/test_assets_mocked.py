@@ -34,6 +34,7 @@ from medallion_assets.tables import (
     CHAMPION,
     DATA_QUALITY,
     DELIVERIES,
+    DEMAND_ANOMALY,
     DEMAND_CLASSES,
     DEMAND_DRIFT,
     DEMAND_FEATURES,
@@ -86,6 +87,7 @@ AFTER_TRAINING = (
     DEMAND_FORECAST,
     DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
+    DEMAND_ANOMALY,
 )
 PLOTS = (
     "model_comparison",
@@ -98,6 +100,7 @@ PLOTS = (
     "error_by_lag",
     "coverage_by_lag",
     "value_added",
+    "anomalies",
 )
 # The file of the first run ends with LAST, which is complete only when lines of NEXT are there.
 FIRST, EVIDENCE, TRAINED, LAST, NEXT = 202101, 202104, (202105, 202106), 202107, 202108
@@ -443,9 +446,14 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 "demand_forecast": published,
             },
             served_assets.accuracy: {
-                "forecast_accuracy": lambda forecasts, demand, evidence, months, _: rows_by_month(
+                "forecast_accuracy": lambda forecasts, demand, evidence, months, *_: rows_by_month(
                     FORECAST_ACCURACY, months
                 )
+            },
+            served_assets.anomalies: {
+                "published_forecasts": lambda forecasts, months, numbers: forecasts,
+                "demand_anomaly": lambda month, *_: month,
+                "anomaly_rows": lambda month, *_: [filled(DEMAND_ANOMALY, yyyymm=month)],
             },
             served_assets.totals: {
                 "coming_parts": lambda forecasts, features: forecasts,

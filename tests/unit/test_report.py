@@ -19,6 +19,7 @@ from medallion_assets.report.page import FORECAST_COLUMNS, FORMER_COLUMNS, Repor
 from medallion_assets.tables import (
     CHAMPION,
     DECILES,
+    DEMAND_ANOMALY,
     DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
     MODEL_EVALUATION,
@@ -93,7 +94,7 @@ def report_data(
     parts = sorted({row["part_number"] for row in [*rows, *(former or [])]})
     empty = {
         spec: pd.DataFrame(columns=list(spec.column_names))
-        for spec in (FORECAST_ACCURACY, MODEL_EVALUATION, CHAMPION)
+        for spec in (FORECAST_ACCURACY, DEMAND_ANOMALY, MODEL_EVALUATION, CHAMPION)
     }
     totals = pd.DataFrame(total_rows(rows), columns=list(DEMAND_FORECAST_TOTAL.column_names))
     fields: dict[str, Any] = {
@@ -120,6 +121,11 @@ def report_data(
         "decisions": empty[CHAMPION],
         "retraining": pd.DataFrame(),
         "costs": COSTS,
+        "anomalies": empty[DEMAND_ANOMALY],
+        "anomaly_rate": 0.05,
+        "served_ahead": pd.DataFrame(
+            columns=["part_number", "target_yyyymm", "forecast_qty", "q10", "q90"]
+        ),
         "is_simulated": False,
     }
     return ReportData(**fields | others)
