@@ -168,8 +168,8 @@ def chances(deciles: Floats, expected: Floats, qty: Floats) -> Chances:
     q10, q50, q80, q90 = (deciles[:, place] for place in (0, 4, 7, 8))
     by_chance = POISSON_SCALE * np.sqrt(np.maximum(np.maximum(q90, expected), _OUTER))
     lower = np.maximum((q50 - q10) / np.log(0.5 / _OUTER), by_chance)
-    widths = [_OUTER * q10 / 2, *(_OUTER * (deciles[:, :-1] + deciles[:, 1:]).T / 2)]
-    beyond = (expected - np.sum(widths, axis=0)) / _OUTER - q90
+    tenths = [q10 + lower * np.expm1(-q10 / lower), *((deciles[:, :-1] + deciles[:, 1:]).T / 2)]
+    beyond = expected / _OUTER - np.sum(tenths, axis=0) - q90
     spread = np.divide(q90 - q50, q50, out=np.ones_like(q90), where=q50 > 0)
     shape = np.clip(TAIL_SHAPE * spread, 1e-6, TAIL_SHAPE)  # at 0 it is an exponential
 
