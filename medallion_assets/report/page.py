@@ -918,9 +918,10 @@ def tested_sentence(
         )
     cells = judged.sort_values("lag")["cell_count"].iloc[0]
     count = int(own["tested_part_count"].iloc[0]) if len(own) else int(cells)
+    improbable = {0: "none is", 1: "1 is"}.get(len(own), f"{len(own):,} are")
     return (
         f"{count:,} parts of {month_name(month)} were held against the deciles published before:"
-        f" {len(own):,} {'is' if len(own) == 1 else 'are'} improbable. Of months without an anomaly"
+        f" {improbable} improbable. Of months without an anomaly"
         f" {rate:.0%} at most have one claimed, if the deciles are right."
     )
 

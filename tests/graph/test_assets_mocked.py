@@ -462,6 +462,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 "demand_forecast_total": added_up,
             },
             watch_assets.drift: {
+                "usual_demand": lambda demand, unusual: demand,
                 "monthly_figures": lambda demand, features: demand,
                 "demand_drift": (
                     lambda figures, accuracy, months, settings: rows_by_month(

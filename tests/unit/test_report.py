@@ -544,6 +544,44 @@ def test_intervals_of_little_evidence_say_so(others: dict[str, Any], told: str) 
     assert told in Elements(page(report_data(rows, totals=pd.DataFrame(totals)))).text
 
 
+def test_improbable_demand_stands_on_the_page_with_its_label() -> None:
+    """The section shows what was sold and published, money and label; of a month of which nothing
+    was published it says that nothing is ruled out.
+    """
+    anomaly = dict.fromkeys(DEMAND_ANOMALY.column_names) | {
+        "yyyymm": ORIGIN,
+        "part_number": "P-77",
+        "direction": "high",
+        "demand_qty": 500.0,
+        "forecast_qty": 10.0,
+        "q10": 8.0,
+        "q90": 12.0,
+        "adjusted_p_value": 0.0004,
+        "tested_part_count": 20,
+        "money_at_stake": 980.0,
+        "label": "one_off",
+        "label_note": "a fair",
+        "labelled_by": "ada",
+    }
+    sold = dict.fromkeys(FORECAST_ACCURACY.column_names, 0.5) | {
+        "yyyymm": ORIGIN,
+        "lag": 1,
+        "segment_kind": "all",
+        "segment": "all",
+        "cell_count": 20,
+    }
+    data = report_data(
+        forecast("A", 1.0),
+        anomalies=pd.DataFrame([anomaly]),
+        accuracy=pd.DataFrame([sold]),
+    )
+    shown = page(data)
+    for told in ("P-77", "10.0 (8.0 to 12.0)", "one_off by ada: a fair", "1 is improbable"):
+        assert told in shown
+    nothing = page(report_data(forecast("A", 1.0)))
+    assert "so no anomaly is claimed, and none is ruled out" in nothing
+
+
 def test_a_forecast_without_totals_has_a_page() -> None:
     """Where an older release published it and totals are not made yet, the page shows the rest."""
     rows = forecast("P1", 60.0)
