@@ -459,6 +459,42 @@ def release(demand_class: str, why: str) -> None:
     _steward(lambda steward: steward.release(classes_named(demand_class), why))
 
 
+@commands.command(
+    help="Say what a part's demand in a month was; it is shown and honoured, and changes no demand."
+)
+@click.argument("part")
+@click.argument("month", type=int)
+@click.option(
+    "--as",
+    "label",
+    type=click.Choice(["real", "error", "one_off"]),
+    help="real: as it was; error: it was not so; one_off: no sign of more",
+)
+@click.option("--withdraw", is_flag=True, help="take the label back")
+@click.option("--note", required=True, help="why; stored with the label")
+def label(part: str, month: int, label: str | None, withdraw: bool, note: str) -> None:
+    """MONTH is yyyymm. A correction of demand comes as a file."""
+    from medallion_assets.operations import runs
+
+    if withdraw == (label is not None):
+        raise Refused("give either --as real, error or one_off, or --withdraw")
+    settings = current_settings()
+    with runs.session(settings, console) as session:
+        labelling = session.labelling(getpass.getuser())
+        made = (
+            labelling.give(part, month, label, note)
+            if label
+            else labelling.withdraw(part, month, note)
+        )
+    if made is None:
+        console.print("It is labelled so already; nothing was stored.")
+        return
+    console.print(
+        f"{made.part_number} {made.yyyymm}: {made.label}. `medallion run` brings what follows from"
+        " it up to date."
+    )
+
+
 @commands.group(help="Who decided what, when and why.")
 def history() -> None:
     """Read without Spark."""
@@ -470,6 +506,14 @@ def plan_history() -> None:
     from medallion_assets.operations import summary
 
     summary.plan_history(current_settings(), console)
+
+
+@history.command(name="labels", help="Every label given or withdrawn, the newest last.")
+def label_history() -> None:
+    """Number, part, month, label, who, when and why."""
+    from medallion_assets.operations import summary
+
+    summary.label_history(current_settings(), console)
 
 
 @history.command(help="Every decision on champions, the newest last.")

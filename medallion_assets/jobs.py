@@ -43,16 +43,20 @@ def build_jobs(
         tables.MONTHLY_DEMAND,
         tables.DEMAND_FEATURES,
         tables.DATA_QUALITY,
+        tables.FORECAST_ACCURACY,
+        tables.DEMAND_ANOMALY,
         tables.DEMAND_DRIFT,
     )
     read = keys(tables.GIVEN_FORECAST) if given else keys()
     asked = read | dg.AssetSelection.assets(*(model_keys[name] for name in given))
-    # Drift looks at errors of what was served, too: where those are made, it is made again.
+    # What is held against a published forecast follows demand, and is made again where one is
+    # published.
     served = keys(
         tables.DEMAND_FORECAST,
         tables.DEMAND_FORECAST_TOTAL,
         tables.FORECAST_CHANGE,
         tables.FORECAST_ACCURACY,
+        tables.DEMAND_ANOMALY,
         tables.DEMAND_DRIFT,
     ) | dg.AssetSelection.assets(REPORT_KEY)
     decided = keys(tables.RETRAINING_DECISION)

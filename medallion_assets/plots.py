@@ -421,6 +421,59 @@ def largest_errors(
     )
 
 
+def anomalies(
+    found: pd.DataFrame, history: pd.DataFrame, served: pd.DataFrame, is_simulated: bool = False
+) -> Figure:
+    """Demand of the parts with anomalies beside what had been published of each month, a panel per
+    part, in the order of ``found``.
+
+    found: yyyymm, part_number, demand_qty, label of gold.demand_anomaly; history: part_number,
+    yyyymm, demand_qty; served: part_number, target_yyyymm, forecast_qty, q10, q90; units. What a
+    person labelled error or one_off is drawn hollow.
+    """
+    names = list(found["part_number"].drop_duplicates())[:10]
+    figure, panels = _panels(
+        "Demand that was improbable by what was published", names, is_simulated
+    )
+    for part, axes in panels.items():
+        sold = history[history["part_number"] == part].sort_values("yyyymm")
+        said = served[served["part_number"] == part].sort_values("target_yyyymm")
+        own = found[found["part_number"] == part]
+        if len(said):
+            ahead = _dates(said["target_yyyymm"])
+            axes.fill_between(
+                ahead, *_band(said), color=BLUE, alpha=0.25, linewidth=0, label="q10 to q90"
+            )
+            axes.plot(
+                ahead, said["forecast_qty"], color=BLUE, linestyle="--", label="forecast as served"
+            )
+        behind = _dates(sold["yyyymm"])
+        axes.plot(
+            behind, sold["demand_qty"], color="black", marker="s", markersize=3, label="actual"
+        )
+        is_unusual = own["label"].isin(["error", "one_off"])
+        for rows, fill, label in (
+            (own[~is_unusual], RED, "anomaly"),
+            (own[is_unusual], "none", "labelled error or one_off"),
+        ):
+            if len(rows):
+                axes.plot(
+                    _dates(rows["yyyymm"]),
+                    rows["demand_qty"],
+                    linestyle="none",
+                    marker="o",
+                    markersize=9,
+                    markerfacecolor=fill,
+                    markeredgecolor=RED,
+                    markeredgewidth=1.5,
+                    label=label,
+                )
+        dates = pd.DatetimeIndex([*behind, *_dates(own["yyyymm"])]).unique().sort_values()
+        _month_axis(axes, dates, most=4)
+        _quantity_axis(axes)
+    return _with_panel_labels(figure, panels, "units per month", "no month has an anomaly")
+
+
 def error_by_lag(figures: pd.DataFrame, is_simulated: bool = False) -> Figure:
     """WQL of the served forecasts by months ahead, a line per class. figures: segment, lag, wql
     (accuracy.pooled).

@@ -41,13 +41,21 @@ class Input:
 
     Slices of an ``is_open`` input that were not there when a month was made do not make it stale: a
     younger origin that is fitted for a later decision leaves the evidence of the earlier one as it
-    was decided upon.
+    was decided upon. ``slices`` gives the slices of a table whose own rows tell them, not the
+    ledger; a month that is made from none of these is made as if the input were not there.
     """
 
     spec: TableSpec
     months: Callable[[int, Settings], Sequence[int]] | None = None
     writers: tuple[str, ...] = ("",)
     is_open: bool = False
+    slices: Callable[[Lakehouse], list[Slice]] | None = None
+
+    def stored(self, lakehouse: Lakehouse) -> list[Slice]:
+        """The slices as they stand."""
+        if self.slices:
+            return self.slices(lakehouse)
+        return [s for writer in self.writers for s in lakehouse.slices(self.spec, writer).values()]
 
     @staticmethod
     def same_month(month: int, settings: Settings) -> list[int]:
@@ -269,12 +277,7 @@ class TableBuild:
         slices = Slices(work, self.spec)
         deliveries = registered(lakehouse)
         complete = frozenset(complete_months_of(deliveries, settings))
-        upstream = {
-            i.spec.id: [
-                s for writer in i.writers for s in lakehouse.slices(i.spec, writer).values()
-            ]
-            for i in self.inputs
-        }
+        upstream = {i.spec.id: i.stored(lakehouse) for i in self.inputs}
         if self.is_whole:
             asked = month_range(
                 settings.first_month,
@@ -324,7 +327,11 @@ class TableBuild:
                 else lakehouse.create_frame(self.spec, [])
             )
             behind = {month: self._plans_behind(upstream, settings, month) for month in stale}
-            may_remove = permission.may_remove or may_lose_rows(slices.stored, behind)
+            may_remove = (
+                permission.may_remove
+                or self.spec.may_shrink
+                or may_lose_rows(slices.stored, behind)
+            )
             result = lakehouse.merge(self.spec, rows, stale, may_remove=may_remove)
             details = {
                 month: {
@@ -361,6 +368,9 @@ class TableBuild:
                 ),
             ]
             for i in self.inputs
+        ]
+        read = [
+            found for i, found in zip(self.inputs, read, strict=True) if found[1] or not i.slices
         ]
         return version_of(
             self.spec.code_version,

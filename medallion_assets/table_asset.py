@@ -22,6 +22,7 @@ from medallion_assets.slices import (
     retry_on_conflict,
     version_of,
 )
+from medallion_assets.tables import RECORDS
 from medallion_assets.work import Work
 from resources.errors import Refused
 from resources.lakehouse import (
@@ -129,9 +130,11 @@ def table_asset(
     stale; ``outside_version`` identifies what is read from outside; ``plot`` adds pictures.
     """
 
+    upstream = [i.spec for i in inputs if i.spec not in RECORDS]
+
     @dg.asset(
-        **asset_options(spec, settings, lakehouse_name, [i.spec for i in inputs]),
-        deps=deps if deps is not None else [asset_key(i.spec) for i in inputs],
+        **asset_options(spec, settings, lakehouse_name, upstream),
+        deps=deps if deps is not None else [asset_key(s) for s in upstream],
     )
     @policies.retry_transient
     def _table(

@@ -23,6 +23,7 @@ LEVELS = tuple(i / 10 for i in range(1, 10))
 CHANGE_PARTS = ("restated_qty", "new_sales_qty", "refit_qty", "champion_qty")
 DEMAND_CLASSES = ("smooth", "erratic", "intermittent", "lumpy", "new")
 LAGS = tuple(range(13))
+_SHOWN_DECILES = ("q10", "q50", "q90")
 
 _IN_ORDER = " AND ".join(f"{a} <= {b}" for a, b in itertools.pairwise(DECILES))
 
@@ -918,7 +919,12 @@ FORECAST_ACCURACY = TableSpec(
     columns=(
         _month("target month"),
         _key("lag", "INT", "months between origin and target"),
-        _key("segment_kind", "STRING", "all, demand_class or status"),
+        _key(
+            "segment_kind",
+            "STRING",
+            "all, demand_class or status; unlabelled_class, of months with parts labelled error or"
+            " one_off: a demand class without them",
+        ),
         _key("segment", "STRING", "value of the segment"),
         _key("cell_count", "BIGINT", "parts compared"),
         _key("actual_qty", "DOUBLE", "demand, units"),
@@ -955,6 +961,7 @@ FORECAST_ACCURACY = TableSpec(
     write="merge",
     code_version="3",
     owner=MODEL_OWNER,
+    may_shrink=True,
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,
 )
@@ -995,6 +1002,112 @@ DEMAND_DRIFT = TableSpec(
     owner=MODEL_OWNER,
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,
+)
+
+DEMAND_ANOMALY = TableSpec(
+    layer="gold",
+    name="demand_anomaly",
+    comment=(
+        "Parts and months whose demand is improbable under the deciles that were published before:"
+        " of months without an anomaly a stated share has a row all the same. A month of which"
+        " nothing was published has none, and that says nothing of it."
+    ),
+    grain="month x part_number, anomalies only",
+    key=("yyyymm", "part_number"),
+    columns=(
+        _month("month"),
+        _key("part_number", "STRING", "part"),
+        _key("direction", "STRING", "high or low: more or less than was to be expected"),
+        _key("demand_qty", "DOUBLE", "demand, units"),
+        Column(
+            "forecast_qty",
+            "DOUBLE",
+            "expected demand as published, units; NULL, as the deciles, where nothing was published"
+            " of the part",
+        ),
+        *(column for column in _deciles("demand as published") if column.name in _SHOWN_DECILES),
+        _key(
+            "p_value",
+            "DOUBLE",
+            "share of months with demand as far off, if what was published is right",
+        ),
+        _key(
+            "adjusted_p_value",
+            "DOUBLE",
+            "p_value after Benjamini and Hochberg (1995) over the parts tested in the month",
+        ),
+        _key("anomaly_rate", "DOUBLE", "adjusted p_value up to which it is an anomaly"),
+        _key("tested_part_count", "BIGINT", "parts tested in the month"),
+        _key(
+            "basis",
+            "STRING",
+            "what it was held against: part, its own deciles, or all_parts, those of all parts"
+            " together, where none were published of it or all of them are 0",
+        ),
+        Column("unit_price", "DOUBLE", "price in the latest month with demand, this one included"),
+        Column(
+            "money_at_stake",
+            "DOUBLE",
+            "difference of demand and forecast_qty times unit_price, in the source's currency; NULL"
+            " without a price",
+        ),
+        _key("origin", "INT", "month that the published forecast was made at the end of"),
+        _key("horizon", "INT", "months from there"),
+        _key("vintage", "INT", "vintage of gold.demand_forecast that it was held against"),
+        _key("is_backfilled", "BOOLEAN", "the forecast was published after the month began"),
+        Column("model", "STRING", "model that made the forecast"),
+        Column("status", "STRING", "status of the forecast; NULL where nothing was published"),
+        Column("demand_class", "STRING", "class of the part as of the origin"),
+        Column("label", "STRING", "what a person said of it: real, error or one_off"),
+        Column("label_note", "STRING", "why"),
+        Column("labelled_by", "STRING", "who"),
+    ),
+    write="merge",
+    code_version="1",
+    owner=MODEL_OWNER,
+    may_shrink=True,
+    partition_by=("yyyymm",),
+    partition_reason=BY_MONTH,
+    constraints=(
+        Constraint("direction_known", "direction IN ('high', 'low')"),
+        Constraint("basis_known", "basis IN ('part', 'all_parts')"),
+        Constraint("within_the_rate", "p_value >= 0 AND adjusted_p_value <= anomaly_rate"),
+        Constraint("published_before", "origin < yyyymm"),
+        Constraint(
+            "outside_the_interval",
+            "basis = 'all_parts' OR (direction = 'high' AND demand_qty > q90)"
+            " OR (direction = 'low' AND demand_qty < q10)",
+        ),
+    ),
+)
+
+DEMAND_LABEL = TableSpec(
+    layer="gold",
+    name="demand_label",
+    comment=(
+        "What people say of a part's demand in a month: real, error or one_off. Of a part and month"
+        " the newest row counts. A label never changes demand: a correction comes as a file."
+    ),
+    grain="one label given or withdrawn",
+    key=("label_number",),
+    columns=(
+        _month("month of the demand that it is about"),
+        _key("label_number", "BIGINT", "rising without gaps"),
+        _key("part_number", "STRING", "part"),
+        _key(
+            "label",
+            "STRING",
+            "real: the demand is as it was; error: it was not so; one_off: it was so, and is no"
+            " sign of more; withdrawn: nothing is said any more",
+        ),
+        Column("note", "STRING", "why"),
+        _key("actor", "STRING", "who"),
+        Column("labelled_at", "TIMESTAMP", "when (UTC)", is_volatile=True),
+    ),
+    write="append",
+    code_version="1",
+    owner=MODEL_OWNER,
+    constraints=(Constraint("label_known", "label IN ('real', 'error', 'one_off', 'withdrawn')"),),
 )
 
 RETRAINING_DECISION = TableSpec(
@@ -1110,11 +1223,13 @@ TABLES: tuple[TableSpec, ...] = (
     FORECAST_CHANGE,
     FORECAST_ACCURACY,
     DEMAND_DRIFT,
+    DEMAND_ANOMALY,
     RETRAINING_DECISION,
     DATA_QUALITY,
     LEDGER,
     PLAN,
+    DEMAND_LABEL,
 )
 
-# What the lakehouse notes about itself: written along with other tables, by no asset of its own.
-RECORDS = (LEDGER, PLAN)
+# What the lakehouse notes about itself and what people say: written by no asset.
+RECORDS = (LEDGER, PLAN, DEMAND_LABEL)

@@ -962,6 +962,12 @@ class MonitoringSettings(_Section):
     drift_cooldown_months: int = Field(
         1, ge=0, description="months after a training in which drift starts no other"
     )
+    anomaly_rate: float = Field(
+        0.05,
+        gt=0,
+        lt=0.5,
+        description="share of months without an anomaly in which one is claimed all the same",
+    )
     max_rejected_share: float = Field(0.05, ge=0, le=1)
     max_guarded_share: float = Field(
         0.05,

@@ -53,6 +53,9 @@ class Constraint:
 class TableSpec:
     """One table: everything that DDL, the UI's column schema, asset checks and docs/tables.md are
     made from.
+
+    A table that ``may_shrink`` holds findings about others, and a correction or a withdrawn label
+    takes them back: no plan is asked for when they go.
     """
 
     layer: Layer
@@ -70,6 +73,7 @@ class TableSpec:
     month_column: str = "yyyymm"
     constraints: tuple[Constraint, ...] = ()
     has_source_columns: bool = False
+    may_shrink: bool = False
 
     @property
     def id(self) -> str:

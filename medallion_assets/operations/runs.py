@@ -25,11 +25,12 @@ from medallion_assets.champion.stewardship import Stewardship, sync_alias
 from medallion_assets.complete import complete_months_of
 from medallion_assets.environment import prepare_dagster_home
 from medallion_assets.given.assets import contents, found
+from medallion_assets.labels import Labelling
 from medallion_assets.partitions import NO_MONTH, add_months, month_index, month_range
 from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, TRIGGER_TAG, Plan, Plans
 from medallion_assets.policies import step_message
 from medallion_assets.report.page import CODE_VERSION as REPORT_VERSION
-from medallion_assets.silver.assets import master_version
+from medallion_assets.silver.assets import master_version, new_numbers
 from medallion_assets.slices import registered, version_of
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES, DEMAND_FORECAST, TABLES
@@ -264,6 +265,10 @@ class Session:
         configuration.
         """
         return Stewardship(self.settings, writer(self.settings), self.tracking(), actor)
+
+    def labelling(self, actor: str) -> Labelling:
+        """What a person may say of demand in the tables of this configuration."""
+        return Labelling(writer(self.settings), actor, new_numbers(self.settings))
 
     def plans(self, actor: str) -> Plans:
         """Plans of destructive acts on the tables of this configuration."""

@@ -23,8 +23,10 @@ from medallion_assets.tables import (
     CHAMPION,
     DATA_QUALITY,
     DELIVERIES,
+    DEMAND_ANOMALY,
     DEMAND_CLASSES,
     DEMAND_FORECAST,
+    DEMAND_LABEL,
     FORECAST_ACCURACY,
     MODEL_EVALUATION,
     REJECTED_LINES,
@@ -77,6 +79,7 @@ def show(settings: Settings, console: Console, is_changed: bool | None) -> None:
     _models(lakehouse, console)
     _forecast(lakehouse, console)
     _accuracy(lakehouse, console)
+    _anomalies(lakehouse, console)
     console.print(
         f"\nTables:  {settings.lakehouse_root}/<schema>/<table> as"
         f" {settings.catalog}.<schema>.<table>"
@@ -108,6 +111,28 @@ def plan_history(settings: Settings, console: Console) -> None:
             row["actor"],
             f"{row['recorded_at']:%Y-%m-%d %H:%M}",
             row["effect"],
+        )
+    console.print(table)
+
+
+def label_history(settings: Settings, console: Console) -> None:
+    """Print every label given or withdrawn, the newest last."""
+    rows = reader(settings).rows(DEMAND_LABEL)
+    if rows.empty:
+        console.print("No demand was labelled yet.")
+        return
+    table = Table(title="Labels")
+    for name in ("number", "part", "month", "label", "by", "when (UTC)", "why"):
+        table.add_column(name, overflow="fold")
+    for row in rows.sort_values("label_number").to_dict("records"):
+        table.add_row(
+            f"{row['label_number']}",
+            row["part_number"],
+            f"{row['yyyymm']}",
+            row["label"],
+            row["actor"],
+            f"{row['labelled_at']:%Y-%m-%d %H:%M}",
+            row["note"],
         )
     console.print(table)
 
@@ -427,6 +452,30 @@ def _accuracy(lakehouse: DeltaLakehouse, console: Console) -> None:
             f"  {r['yyyymm']}: WAPE {r['wape']:.3f}{naive}; bias {r['bias']:+.3f};"
             f" {r['coverage_80']:.0%} within q10 to q90"
         )
+
+
+def _anomalies(lakehouse: DeltaLakehouse, console: Console) -> None:
+    """Anomalies without a label, of the newest month that has any."""
+    rows = lakehouse.rows(
+        DEMAND_ANOMALY, ["yyyymm", "part_number", "label", "money_at_stake", "direction"]
+    )
+    open_ = rows[rows["label"].isna()]
+    if open_.empty:
+        return
+    month = int(open_["yyyymm"].max())
+    own = open_[open_["yyyymm"] == month].sort_values("money_at_stake", ascending=False)
+    shown = ", ".join(
+        f"{r['part_number']} ({r['direction']})" for r in own.head(3).to_dict("records")
+    )
+    console.print(
+        f"\n[bold]Anomalies[/bold] without a label: {len(open_):,}, {len(own):,} of them in"
+        f" {month}: ",
+        end="",
+    )
+    console.print(
+        f"{shown}{' ...' if len(own) > 3 else ''}; `medallion label` says what they were",
+        markup=False,
+    )
 
 
 def _number(value: object) -> str:

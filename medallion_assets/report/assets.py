@@ -11,6 +11,7 @@ from medallion_assets.slices import version_of
 from medallion_assets.table_asset import asset_key, monthly_options, work_of
 from medallion_assets.tables import (
     CHAMPION,
+    DEMAND_ANOMALY,
     DEMAND_FEATURES,
     DEMAND_FORECAST,
     DEMAND_FORECAST_TOTAL,
@@ -37,6 +38,7 @@ _REPORTED = (
     DEMAND_FORECAST_TOTAL,
     FORECAST_CHANGE,
     FORECAST_ACCURACY,
+    DEMAND_ANOMALY,
     CHAMPION,
     MODEL_EVALUATION,
     MONTHLY_DEMAND,

@@ -30,7 +30,7 @@ from resources.settings import PromotionSettings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 SHOWN_PARTS = 20
 WORST_PARTS = 10
 HISTORY_MONTHS = 24
@@ -100,7 +100,9 @@ class ReportData:
     unit_price at the origin; actual: part_number, demand_qty of the origin month; demand: yyyymm,
     demand_qty of all parts in complete months; totals:
     gold.demand_forecast_total of the current vintage; accuracy: gold.forecast_accuracy of the last
-    ACCURACY_MONTHS; judged: totals one month ahead by target_yyyymm and demand_class with the
+    ACCURACY_MONTHS; anomalies: gold.demand_anomaly of these months, the first SHOWN_PARTS to look
+    at; served_ahead: part_number, target_yyyymm, forecast_qty, q10, q90 of what was served a month
+    ahead of their parts; judged: totals one month ahead by target_yyyymm and demand_class with the
     deciles that they had; sold_by_class: target_yyyymm, demand_class, actual_qty through the
     origin, of the parts that are in the class then; evaluation: gold.model_evaluation of the newest
     training; decisions: gold.champion; retraining: gold.retraining_decision since
@@ -119,12 +121,15 @@ class ReportData:
     demand: pd.DataFrame
     totals: pd.DataFrame
     accuracy: pd.DataFrame
+    anomalies: pd.DataFrame
+    served_ahead: pd.DataFrame
     judged: pd.DataFrame
     sold_by_class: pd.DataFrame
     evaluation: pd.DataFrame
     decisions: pd.DataFrame
     retraining: pd.DataFrame
     costs: PromotionSettings
+    anomaly_rate: float
     is_simulated: bool
 
     @cached_property
@@ -268,6 +273,8 @@ def monthly_report(
             for table in (_served_table(data), _lag_table(data), *_evidence_tables(data))
             if table.rows
         ],
+        tested=tested_sentence(data.accuracy, data.anomalies, data.origin, data.anomaly_rate),
+        anomalies=_anomaly_table(data, descriptions),
         decided=[table for table in (_decision_table(data), _retraining_table(data)) if table.rows],
         lists=[(found, _part_rows(data, found, history, descriptions)) for found in lists],
         shown=SHOWN_PARTS,
@@ -292,6 +299,7 @@ def figures(
             simulated,
         ),
         "largest_errors": largest_errors(data, history, lists),
+        "anomalies": plots.anomalies(data.anomalies, history, data.served_ahead, simulated),
         "error_by_lag": plots.error_by_lag(by_lag, simulated),
         "coverage_by_lag": plots.coverage_by_lag(by_lag, simulated),
         "value_added": plots.value_added(data.accuracy, simulated),
@@ -915,6 +923,64 @@ def _evidence_tables(data: ReportData) -> list[Table]:
         *tables,
         Table(f"WQL by class and months ahead ({month})", ("class", "model", *ahead), by_horizon),
     ]
+
+
+def tested_sentence(
+    accuracy: pd.DataFrame, anomalies: pd.DataFrame, month: int, rate: float
+) -> str:
+    """How many parts of a month were held against what was published, and what came of it."""
+    own = anomalies[anomalies["yyyymm"] == month]
+    judged = accuracy[(accuracy["yyyymm"] == month) & (accuracy["segment_kind"] == "all")]
+    if judged.empty:
+        return (
+            f"Nothing had been published of {month_name(month)} when it was over, so no anomaly is"
+            " claimed, and none is ruled out."
+        )
+    cells = judged.sort_values("lag")["cell_count"].iloc[0]
+    count = int(own["tested_part_count"].iloc[0]) if len(own) else int(cells)
+    improbable = {0: "none is", 1: "1 is"}.get(len(own), f"{len(own):,} are")
+    return (
+        f"{count:,} parts of {month_name(month)} were held against the deciles published before:"
+        f" {improbable} improbable. Of months without an anomaly"
+        f" {rate:.0%} at most have one claimed, if the deciles are right."
+    )
+
+
+def _anomaly_table(data: ReportData, descriptions: Mapping[str, str]) -> Table:
+    rows = []
+    for r in data.anomalies.to_dict("records"):
+        said = (
+            f"{qty(r['forecast_qty'])} ({qty(r['q10'])} to {qty(r['q90'])})"
+            if _known(r["forecast_qty"])
+            else "nothing"
+        )
+        label = " by ".join(str(r[n]) for n in ("label", "labelled_by") if not pd.isna(r[n]))
+        note = "" if pd.isna(r["label_note"]) else f": {r['label_note']}"
+        rows.append(
+            [
+                _month_cell(r["yyyymm"]),
+                _text(r["part_number"]),
+                _text(descriptions.get(r["part_number"])),
+                _qty(r["demand_qty"]),
+                _text(said),
+                _text(r["direction"]),
+                _number(r["adjusted_p_value"], lambda v: f"{v:.2g}"),
+                _qty(r["money_at_stake"]),
+                _text(label + note if label else "–"),
+            ]
+        )
+    heads = (
+        "month",
+        "part",
+        "description",
+        "demand",
+        "published (q10 to q90)",
+        "direction",
+        "adjusted p",
+        "money at stake",
+        "label",
+    )
+    return Table(f"Anomalies of the last {ACCURACY_MONTHS} months, the newest first", heads, rows)
 
 
 def _decision_table(data: ReportData) -> Table:

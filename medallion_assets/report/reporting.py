@@ -29,6 +29,7 @@ from medallion_assets.slices import version_of
 from medallion_assets.tables import (
     CHAMPION,
     CHANGE_PARTS,
+    DEMAND_ANOMALY,
     DEMAND_FEATURES,
     DEMAND_FORECAST,
     DEMAND_FORECAST_TOTAL,
@@ -82,7 +83,8 @@ class Reporting:
             return {**told, "result": "unchanged", "files_written": 0}
         data = self._data(edition, before, decisions, retraining)
         lists = report.watchlists(data)
-        history, descriptions = self._shown(origin, report.shown_parts(lists))
+        shown = {*report.shown_parts(lists), *data.anomalies["part_number"]}
+        history, descriptions = self._shown(origin, sorted(shown))
         page = report.monthly_report(data, lists, history, descriptions, made_from)
         self.files.write(name, page)
         drawn = plots.rendered(report.largest_errors(data, history, lists))
@@ -132,6 +134,7 @@ class Reporting:
             DEMAND_FORECAST_TOTAL: [*_judged_origins(origin), origin],
             FORECAST_CHANGE: [origin],
             FORECAST_ACCURACY: _accuracy_months(origin),
+            DEMAND_ANOMALY: _accuracy_months(origin),
             MODEL_EVALUATION: self._evaluated(decisions),
             MONTHLY_DEMAND: month_range(add_months(origin, 1 - DRAWN_MONTHS), origin),
             DEMAND_FEATURES: [origin],
@@ -150,6 +153,7 @@ class Reporting:
         configured = [
             settings.promotion.over_rate,
             settings.promotion.under_rate,
+            settings.monitoring.anomaly_rate,
             settings.is_simulated,
         ]
         return version_of(report.CODE_VERSION, edition, before, read, numbers, configured)
@@ -169,6 +173,7 @@ class Reporting:
             month_range(add_months(origin, 1 - DRAWN_MONTHS), origin),
         )
         accuracy = accuracy_through(lakehouse, origin)
+        anomalies = anomalies_through(lakehouse, origin)
         return report.ReportData(
             origin=origin,
             vintage=edition.vintage,
@@ -187,6 +192,8 @@ class Reporting:
             actual=lakehouse.rows(MONTHLY_DEMAND, ["part_number", "demand_qty"], [origin]),
             demand=demand[demand["is_complete"].astype(bool)],
             accuracy=accuracy,
+            anomalies=anomalies,
+            served_ahead=served_ahead(lakehouse, anomalies, origin),
             totals=total_rows(lakehouse, edition),
             judged=judged(lakehouse, accuracy, origin, "demand_class"),
             sold_by_class=sold_by_class(lakehouse, origin),
@@ -194,6 +201,7 @@ class Reporting:
             decisions=decisions,
             retraining=retraining,
             costs=self.work.settings.promotion,
+            anomaly_rate=self.work.settings.monitoring.anomaly_rate,
             is_simulated=self.work.settings.is_simulated,
         )
 
@@ -265,6 +273,57 @@ def report_name(origin: int) -> str:
 def accuracy_through(lakehouse: Lakehouse, month: int) -> pd.DataFrame:
     """Rows of gold.forecast_accuracy of the last ACCURACY_MONTHS target months through this one."""
     return lakehouse.rows(FORECAST_ACCURACY, months=_accuracy_months(month))
+
+
+def anomalies_through(lakehouse: Lakehouse, month: int) -> pd.DataFrame:
+    """Rows of gold.demand_anomaly of the same months, those to be looked at first on top: the
+    newest, and of a month those with most money at stake.
+    """
+    rows = lakehouse.rows(DEMAND_ANOMALY, months=_accuracy_months(month))
+    return rows.sort_values(
+        ["yyyymm", "money_at_stake", "part_number"],
+        ascending=[False, False, True],
+        na_position="last",
+        ignore_index=True,
+    ).head(report.SHOWN_PARTS)
+
+
+def served_ahead(lakehouse: Lakehouse, anomalies: pd.DataFrame, month: int) -> pd.DataFrame:
+    """What was served a month ahead of the parts with anomalies, of the vintages that are judged:
+    part_number, target_yyyymm, forecast_qty, q10, q90.
+    """
+    shown = ["part_number", "target_yyyymm", "forecast_qty", "q10", "q90"]
+    parts = sorted(set(anomalies["part_number"]))
+    if not parts:
+        return pd.DataFrame(columns=shown)
+    columns = [*shown, "yyyymm", "vintage", "horizon", "published_at"]
+    rows = lakehouse.rows(DEMAND_FORECAST, columns, _judged_origins(month), parts=parts)
+    ahead = rows[(rows["horizon"] == 1) & rows["forecast_qty"].notna()]
+    return judged_totals(ahead)[shown].reset_index(drop=True)
+
+
+def anomaly_pictures(
+    lakehouse: Lakehouse, months: Sequence[int], settings: Settings
+) -> dict[str, Any]:
+    """Anomalies through the newest of the months, and how many parts were tested in it, for the
+    metadata of gold.demand_anomaly.
+    """
+    newest = max(months)
+    accuracy = accuracy_through(lakehouse, newest)
+    found = anomalies_through(lakehouse, newest)
+    parts = sorted(set(found["part_number"]))
+    drawn = month_range(add_months(newest, 1 - report.HISTORY_MONTHS), newest)
+    history = lakehouse.rows(
+        MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty"], drawn, parts=parts
+    )
+    served = served_ahead(lakehouse, found, newest)
+    figure = plots.anomalies(found, history, served, settings.is_simulated)
+    return {
+        "what_was_tested": report.tested_sentence(
+            accuracy, found, newest, settings.monitoring.anomaly_rate
+        ),
+        "anomalies": dg.MetadataValue.md(plots.rendered(figure).markdown),
+    }
 
 
 def sold_by_class(lakehouse: Lakehouse, origin: int) -> pd.DataFrame:

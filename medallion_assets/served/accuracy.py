@@ -7,7 +7,7 @@ champion/evaluation.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 SEGMENT_KINDS = ("all", "demand_class", "status")
+UNLABELLED_CLASS = "unlabelled_class"
 A_YEAR = 100  # yyyymm - 100 is the same month of the year before
 
 
@@ -29,6 +30,7 @@ def forecast_accuracy(
     model_evaluation: DataFrame,
     months: Sequence[int],
     numbers: Mapping[str, str] | None = None,
+    unusual: Collection[tuple[str, int]] = (),
 ) -> DataFrame:
     """One row per target month of ``months``, lag and segment (all, demand_class, status), with the
     columns of gold.forecast_accuracy.
@@ -38,19 +40,14 @@ def forecast_accuracy(
     the months a year before; incomplete months are ignored, so that an incomplete target month
     gives no row. model_evaluation: gold.model_evaluation of the months that the served models were
     trained in. numbers: number -> the last number of a renamed part; forecasts published under
-    several numbers of a part count as one, their sum. A part that did not exist a year before had a
+    several numbers of a part count as one, their sum. unusual: part and month of demand that people
+    labelled error or one_off: of such months each class has a second row at lag 1 without these
+    parts, unlabelled_class. A part that did not exist a year before had a
     naive forecast of 0; where the whole month is missing, naive_wape and value_added are NULL.
     Ratios over a demand of 0 are NULL. The definitions are those of the M5 and of Hyndman and
     Koehler (2006). The same rows give the same bits however they are partitioned.
     """
-    served = _renumbered(
-        _served(
-            demand_forecast.where(
-                F.col("target_yyyymm").isin(list(months)) & F.col("forecast_qty").isNotNull()
-            )
-        ),
-        numbers or {},
-    )
+    served = served_cells(demand_forecast, months, numbers or {})
     demand = monthly_demand.where("is_complete").select("part_number", "yyyymm", "demand_qty")
     before = served.select(
         "part_number",
@@ -66,7 +63,7 @@ def forecast_accuracy(
             ["trained_yyyymm", "model", "demand_class", "horizon"],
             "left",
         )
-        .withColumn("segment_kind", F.explode(F.array(*map(F.lit, SEGMENT_KINDS))))
+        .withColumn("segment_kind", F.explode(_segment_kinds(unusual)))
         .withColumn("segment", _segment())
     )
     y, m, q50 = F.col("actual_qty"), F.col("forecast_qty"), F.col("q50")
@@ -128,6 +125,17 @@ def forecast_accuracy(
     ).select(*FORECAST_ACCURACY.column_names)
 
 
+def served_cells(
+    demand_forecast: DataFrame, months: Sequence[int], numbers: Mapping[str, str]
+) -> DataFrame:
+    """What was served of each part for target ``months``, from every origin that reaches them: of
+    the vintage that is judged, under the last number of each part. Arguments as for
+    forecast_accuracy.
+    """
+    wanted = F.col("target_yyyymm").isin(list(months)) & F.col("forecast_qty").isNotNull()
+    return _renumbered(_served(demand_forecast.where(wanted)), numbers)
+
+
 def _served(demand_forecast: DataFrame) -> DataFrame:
     """The vintage of each origin that was current when the target month began, else the first one,
     marked is_backfilled.
@@ -148,7 +156,14 @@ def _served(demand_forecast: DataFrame) -> DataFrame:
     )
     shown = ("demand_class", "status", "is_backfilled", "model", "trained_yyyymm")
     return demand_forecast.join(choice, ["yyyymm", "target_yyyymm", "vintage"]).select(
-        "part_number", "target_yyyymm", "horizon", "forecast_qty", *DECILES, *shown
+        "part_number",
+        "target_yyyymm",
+        "horizon",
+        F.col("yyyymm").alias("origin"),
+        "vintage",
+        "forecast_qty",
+        *DECILES,
+        *shown,
     )
 
 
@@ -230,12 +245,25 @@ def _actuals(demand: DataFrame, months: Sequence[int]) -> DataFrame:
     )
 
 
+def _segment_kinds(unusual: Collection[tuple[str, int]]) -> Column:
+    """Kinds of segments that a cell belongs to."""
+    kinds = F.array(*map(F.lit, SEGMENT_KINDS))
+    if not unusual:
+        return kinds
+    place = F.concat_ws("/", F.col("target_yyyymm").cast("string"), "part_number")
+    is_concerned = F.col("target_yyyymm").isin(sorted({month for _, month in unusual}))
+    is_unusual = place.isin(sorted(f"{month}/{part}" for part, month in unusual))
+    more = F.array(*map(F.lit, (*SEGMENT_KINDS, UNLABELLED_CLASS)))
+    is_judged = is_concerned & ~is_unusual & (F.col("horizon") == 1)
+    return F.when(is_judged, more).otherwise(kinds)
+
+
 def _segment() -> Column:
     """What a row's segment_kind calls it."""
     kind = F.col("segment_kind")
     return (
         F.when(kind == "all", F.lit("all"))
-        .when(kind == "demand_class", F.col("demand_class"))
+        .when(kind.isin("demand_class", UNLABELLED_CLASS), F.col("demand_class"))
         .otherwise(F.col("status"))
     )
 

@@ -1,15 +1,17 @@
 """What is published and how it did, as assets. Wiring only."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 from pyspark.sql import DataFrame
 
 from medallion_assets import plots
+from medallion_assets.labels import LABELS_OF_MONTH, UNUSUAL, labels_read
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.policies import retry_transient
-from medallion_assets.report.reporting import accuracy_pictures
-from medallion_assets.served import accuracy, totals
+from medallion_assets.report.reporting import accuracy_pictures, anomaly_pictures
+from medallion_assets.served import accuracy, anomalies, totals
 from medallion_assets.served.changes import Changes
 from medallion_assets.served.publishing import Publication
 from medallion_assets.silver.assets import new_numbers
@@ -24,6 +26,7 @@ from medallion_assets.table_asset import (
 )
 from medallion_assets.tables import (
     CHAMPION,
+    DEMAND_ANOMALY,
     DEMAND_FEATURES,
     DEMAND_FORECAST,
     DEMAND_FORECAST_TOTAL,
@@ -112,12 +115,29 @@ def build_assets(
                 Input(DEMAND_FORECAST, _origins),
                 Input(MONTHLY_DEMAND, lambda month, s: _known([add_months(month, -12), month], s)),
                 Input(MODEL_EVALUATION, _earlier, is_open=True),
+                LABELS_OF_MONTH,
             ],
             _forecast_accuracy,
             {"horizon": horizon},
             only_complete=True,
             outside_version=lambda settings: sorted(new_numbers(settings).items()) or None,
             plot=accuracy_pictures,
+        ),
+        table_asset(
+            DEMAND_ANOMALY,
+            settings,
+            lakehouse_names[DEMAND_ANOMALY.id],
+            [
+                Input(DEMAND_FORECAST, _origins),
+                Input(MONTHLY_DEMAND, Input.same_month),
+                Input(DEMAND_FEATURES, Input.same_month),
+                LABELS_OF_MONTH,
+            ],
+            _demand_anomaly,
+            settings.monitoring.model_dump(include={"anomaly_rate"}),
+            only_complete=True,
+            outside_version=lambda settings: sorted(new_numbers(settings).items()) or None,
+            plot=anomaly_pictures,
         ),
     ]
 
@@ -164,12 +184,39 @@ def _earlier(month: int, settings: Settings) -> list[int]:
 
 
 def _forecast_accuracy(read: Reader, months: Months, settings: Settings) -> DataFrame:
+    numbers = new_numbers(settings)
+    unusual = labels_read(read, numbers, UNUSUAL)
     return accuracy.forecast_accuracy(
         read(DEMAND_FORECAST),
         read(MONTHLY_DEMAND),
         read(MODEL_EVALUATION),
         months.wanted,
-        new_numbers(settings),
+        numbers,
+        list(zip(unusual["part_number"], unusual["yyyymm"].astype(int), strict=True)),
+    )
+
+
+def _demand_anomaly(read: Reader, months: Months, settings: Settings) -> DataFrame:
+    origins = read.stored(DEMAND_FORECAST)
+    months_of_forecasts = [m for m in months.wanted if origins & set(_origins(m, settings))]
+    rows: list[dict[str, Any]] = []
+    if months_of_forecasts:
+        numbers = new_numbers(settings)
+        said = labels_read(read, numbers)
+        for month in months_of_forecasts:  # one at a time: of many parts a month is large
+            demand, features = (
+                read(table, [month]).select("part_number", name).toPandas()
+                for table, name in ((MONTHLY_DEMAND, "demand_qty"), (DEMAND_FEATURES, "unit_price"))
+            )
+            forecasts = read(DEMAND_FORECAST, _origins(month, settings))
+            published = anomalies.published_forecasts(forecasts, [month], numbers).toPandas()
+            found = anomalies.demand_anomaly(
+                month, published, demand, settings.monitoring.anomaly_rate
+            )
+            rows += anomalies.anomaly_rows(found, features, said[said["yyyymm"] == month])
+    schema = ", ".join(f"{c.name} {c.type}" for c in DEMAND_ANOMALY.columns)
+    return read.spark.createDataFrame(
+        [tuple(row[name] for name in DEMAND_ANOMALY.column_names) for row in rows], schema
     )
 
 

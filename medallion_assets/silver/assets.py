@@ -15,6 +15,7 @@ from medallion_assets.bronze.lines import adopted_lines
 from medallion_assets.bronze.mapping import refuse_undated
 from medallion_assets.bronze.transforms import superseded_months
 from medallion_assets.deliveries import record_numbers
+from medallion_assets.labels import LABELS_OF_MONTH, REAL, labels_read
 from medallion_assets.partitions import month_range
 from medallion_assets.silver import renames, transforms
 from medallion_assets.silver.renames import Rename
@@ -60,14 +61,14 @@ def build_assets(
     return [
         asset(
             SILVER_SALES_ORDERS,
-            [Input(BRONZE_SALES_ORDERS, with_past)],
+            [Input(BRONZE_SALES_ORDERS, with_past), LABELS_OF_MONTH],
             _sales_orders,
             sources,
             outside_version=_numbers_version,
         ),
         asset(
             REJECTED_LINES,
-            [Input(BRONZE_SALES_ORDERS, with_past)],
+            [Input(BRONZE_SALES_ORDERS, with_past), LABELS_OF_MONTH],
             _rejected_lines,
             sources,
             with_no_month=True,
@@ -165,7 +166,9 @@ def _canonical(read: Reader, months: Months, settings: Settings, source: Source)
         return lines
     before = {past for month in months.wanted for past in with_past(month, settings)}
     past = read.held(of(sorted(before)))
-    return transforms.plausible_lines(lines, doubtful, past, bounds)
+    real = labels_read(read, new_numbers(settings), (REAL,))
+    named = list(zip(real["part_number"], real["yyyymm"].astype(int), strict=True))
+    return transforms.plausible_lines(lines, doubtful, past, bounds, named)
 
 
 def _sales_orders(read: Reader, months: Months, settings: Settings) -> DataFrame:

@@ -7,7 +7,7 @@ to assets.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
@@ -280,7 +280,11 @@ def doubtful_lines(lines: DataFrame, bounds: Plausibility) -> DataFrame:
 
 
 def plausible_lines(
-    lines: DataFrame, doubtful: DataFrame, past: DataFrame, bounds: Plausibility
+    lines: DataFrame,
+    doubtful: DataFrame,
+    past: DataFrame,
+    bounds: Plausibility,
+    real: Collection[tuple[str, int]] = (),
 ) -> DataFrame:
     """The lines of one source with the reasons quantity_implausible and unit_price_implausible
     where they lie beyond what the past of their part lets expect.
@@ -288,7 +292,8 @@ def plausible_lines(
     past: canonical lines of the source, of ``bounds.months`` months before each line's month; lines
     of other months in it count for none. The past of a part is the largest quantity and price of
     each month with accepted lines; a bound is a multiple of the median of those, so that one wrong
-    line among them moves it little. doubtful: as ``doubtful_lines`` gives it.
+    line among them moves it little. doubtful: as ``doubtful_lines`` gives it. real: part and month
+    of demand that people labelled real: its quantities pass, its prices do not by that.
     """
     number = _month_number(F.col("yyyymm"))
     asked = doubtful.withColumn("number", number)
@@ -319,11 +324,15 @@ def plausible_lines(
         if bounds.let_pass
         else F.lit(False)
     )
+    labelled = F.concat_ws("/", F.col("yyyymm").cast("string"), "part_number").isin(
+        sorted(f"{month}/{part}" for part, month in real)
+    )
+    passes = {"quantity": may_pass | labelled if real else may_pass, "unit_price": may_pass}
     found = F.array_compact(
         F.array(
             *[
                 F.when(
-                    (F.col(name).cast("double") > F.col(bound)) & ~may_pass,
+                    (F.col(name).cast("double") > F.col(bound)) & ~passes[name],
                     F.lit(f"{name}_implausible"),
                 )
                 for name, bound in (("quantity", "quantity_bound"), ("unit_price", "price_bound"))

@@ -8,7 +8,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from medallion_assets.bronze.lines import adopted_lines
+from medallion_assets.labels import UNUSUAL, label_slices, labels_read
 from medallion_assets.policies import retry_transient
+from medallion_assets.served.accuracy import UNLABELLED_CLASS
+from medallion_assets.silver.assets import new_numbers
 from medallion_assets.slices import Input, Months, Reader, retry_on_conflict
 from medallion_assets.table_asset import asset_key, asset_options, report, table_asset, work_of
 from medallion_assets.tables import (
@@ -17,6 +20,7 @@ from medallion_assets.tables import (
     DATA_QUALITY,
     DEMAND_DRIFT,
     DEMAND_FEATURES,
+    DEMAND_LABEL,
     FORECAST_ACCURACY,
     MONTHLY_DEMAND,
     REJECTED_LINES,
@@ -77,8 +81,11 @@ def build_assets(
             settings,
             lakehouse_names[DEMAND_DRIFT.id],
             [
-                Input(spec, Input.up_to)
-                for spec in (MONTHLY_DEMAND, DEMAND_FEATURES, FORECAST_ACCURACY)
+                *(
+                    Input(spec, Input.up_to)
+                    for spec in (MONTHLY_DEMAND, DEMAND_FEATURES, FORECAST_ACCURACY)
+                ),
+                Input(DEMAND_LABEL, Input.up_to, slices=label_slices),
             ],
             _demand_drift,
             watched.model_dump(include={"drift_false_alarm_rate", "drift_window_months"}),
@@ -101,9 +108,13 @@ def build_assets(
 
 
 def _demand_drift(read: Reader, months: Months, settings: Settings) -> DataFrame:
-    figures = drift.monthly_figures(read(MONTHLY_DEMAND), read(DEMAND_FEATURES)).toPandas()
-    served = read(FORECAST_ACCURACY).where("lag = 1 AND segment_kind = 'demand_class'").toPandas()
-    rows = drift.demand_drift(figures, served, months.wanted, settings)
+    said = labels_read(read, new_numbers(settings), UNUSUAL)
+    unusual = list(zip(said["part_number"], said["yyyymm"].astype(int), strict=True))
+    demand = drift.usual_demand(read(MONTHLY_DEMAND), unusual)
+    figures = drift.monthly_figures(demand, read(DEMAND_FEATURES)).toPandas()
+    by_class = F.col("segment_kind").isin(["demand_class", UNLABELLED_CLASS])
+    served = read(FORECAST_ACCURACY).where((F.col("lag") == 1) & by_class).toPandas()
+    rows = drift.demand_drift(figures, drift.usual_errors(served, unusual), months.wanted, settings)
     schema = ", ".join(f"{c.name} {c.type}" for c in DEMAND_DRIFT.columns)
     return read.spark.createDataFrame(
         [tuple(row[name] for name in DEMAND_DRIFT.column_names) for row in rows], schema

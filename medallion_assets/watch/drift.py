@@ -8,7 +8,7 @@ retraining.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 
 from medallion_assets.exact import exact_sums, ratio, total
 from medallion_assets.partitions import add_months
+from medallion_assets.served.accuracy import UNLABELLED_CLASS
 from medallion_assets.tables import DEMAND_CLASSES
 
 if TYPE_CHECKING:
@@ -133,6 +134,43 @@ def monthly_figures(monthly_demand: DataFrame, demand_features: DataFrame) -> Da
         )
         .orderBy("yyyymm")
     )
+
+
+def usual_demand(monthly_demand: DataFrame, unusual: Collection[tuple[str, int]]) -> DataFrame:
+    """silver.monthly_demand in which each part and month of ``unusual`` counts as the same month a
+    year before that is none of them does, and not at all where the part had none: it moves no
+    figure against the year before.
+    """
+    if not unusual:
+        return monthly_demand
+    found = set(unusual)
+    sources = []
+    for part, month in sorted(found):
+        before = month - A_YEAR
+        while (part, before) in found:
+            before -= A_YEAR
+        sources.append((part, month, before))
+    key = ["part_number", "yyyymm"]
+    named = F.broadcast(
+        monthly_demand.sparkSession.createDataFrame(
+            sources, "part_number STRING, yyyymm INT, before INT"
+        )
+    )
+    own = monthly_demand.join(named, key).select(*key, "before", "is_complete")
+    others = [name for name in monthly_demand.columns if name not in {*key, "is_complete"}]
+    past = monthly_demand.select("part_number", F.col("yyyymm").alias("before"), *others)
+    stand_ins = own.join(past, ["part_number", "before"]).select(*monthly_demand.columns)
+    return monthly_demand.join(named, key, "left_anti").unionByName(stand_ins)
+
+
+def usual_errors(accuracy: pd.DataFrame, unusual: Collection[tuple[str, int]]) -> pd.DataFrame:
+    """Errors by demand class, of months with ``unusual`` parts without these.
+
+    accuracy: rows of gold.forecast_accuracy by demand_class and unlabelled_class.
+    """
+    months = {month for _, month in unusual}
+    kind = np.where(accuracy["yyyymm"].isin(months), UNLABELLED_CLASS, "demand_class")
+    return accuracy[accuracy["segment_kind"] == kind]
 
 
 def demand_drift(

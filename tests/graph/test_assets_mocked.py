@@ -20,6 +20,7 @@ from medallion_assets.bronze import register
 from medallion_assets.champion import assets as champion_assets
 from medallion_assets.champion import training
 from medallion_assets.definitions import build_defs, build_resources
+from medallion_assets.labels import Labelling
 from medallion_assets.operations.runs import QUIET
 from medallion_assets.plans import Plans
 from medallion_assets.plots import Picture
@@ -34,6 +35,7 @@ from medallion_assets.tables import (
     CHAMPION,
     DATA_QUALITY,
     DELIVERIES,
+    DEMAND_ANOMALY,
     DEMAND_CLASSES,
     DEMAND_DRIFT,
     DEMAND_FEATURES,
@@ -89,6 +91,7 @@ AFTER_TRAINING = (
     DEMAND_FORECAST_TOTAL,
     FORECAST_CHANGE,
     FORECAST_ACCURACY,
+    DEMAND_ANOMALY,
 )
 PLOTS = (
     "model_comparison",
@@ -101,6 +104,7 @@ PLOTS = (
     "error_by_lag",
     "coverage_by_lag",
     "value_added",
+    "anomalies",
 )
 # The file of the first run ends with LAST, which is complete only when lines of NEXT are there.
 FIRST, EVIDENCE, TRAINED, LAST, NEXT = 202101, 202104, (202105, 202106), 202107, 202108
@@ -448,9 +452,14 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 "forecast_change": no_rows(*FORECAST_CHANGE.column_names),
             },
             served_assets.accuracy: {
-                "forecast_accuracy": lambda forecasts, demand, evidence, months, _: rows_by_month(
+                "forecast_accuracy": lambda forecasts, demand, evidence, months, *_: rows_by_month(
                     FORECAST_ACCURACY, months
                 )
+            },
+            served_assets.anomalies: {
+                "published_forecasts": lambda forecasts, months, numbers: forecasts,
+                "demand_anomaly": lambda month, *_: month,
+                "anomaly_rows": lambda month, *_: [filled(DEMAND_ANOMALY, yyyymm=month)],
             },
             served_assets.totals: {
                 "coming_parts": lambda forecasts, features: forecasts,
@@ -458,6 +467,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 "demand_forecast_total": added_up,
             },
             watch_assets.drift: {
+                "usual_demand": lambda demand, unusual: demand,
                 "monthly_figures": lambda demand, features: demand,
                 "demand_drift": (
                     lambda figures, accuracy, months, settings: rows_by_month(
@@ -847,6 +857,41 @@ def test_a_report_follows_what_it_is_made_from(past: Past) -> None:
         str(TRAINED[-1]): "unchanged",
         str(LAST): "written",
     }
+
+
+def test_a_label_makes_what_reads_it_due_and_nothing_else(past: Past) -> None:
+    """A label of a month makes that month of lines, accuracy and anomalies due, and it and later
+    months of drift; withdrawn, everything is made from what it was made from before.
+    """
+    world, month = past.world.copied(), TRAINED[1]
+    concerned = {
+        SILVER_SALES_ORDERS: [month],
+        REJECTED_LINES: [month],
+        FORECAST_ACCURACY: [month],
+        DEMAND_ANOMALY: [month],
+        DEMAND_DRIFT: list(range(month, LAST + 1)),
+        MONTHLY_DEMAND: [],
+        DEMAND_FEATURES: [],
+    }
+
+    def made_from() -> dict[TableSpec, dict[int, str]]:
+        assert world.run("monthly_data", FIRST, LAST).success
+        return {
+            spec: {m: s.input_version for m, s in world.lakehouse.slices(spec).items() if m <= LAST}
+            for spec in concerned
+        }
+
+    before = made_from()
+    people = Labelling(world.lakehouse, "ada", {})
+    people.give("P1", month, "error", "typo")
+    after = made_from()
+    for spec, months in concerned.items():
+        assert [m for m in sorted(after[spec]) if after[spec][m] != before[spec][m]] == months
+    versions = world.versions()
+    assert made_from() == after
+    assert world.versions() == versions
+    people.withdraw("P1", month, "no typo")
+    assert made_from() == before
 
 
 def test_a_report_does_not_need_mlflow(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ VERDICTS = [
         f"{ASSETS}/champion/{name}.py"
         for name in ("evaluation", "promotion", "uncertainty", "comparison", "decisions")
     ),
-    *(f"{ASSETS}/served/{name}.py" for name in ("accuracy", "guard", "totals")),
+    *(f"{ASSETS}/served/{name}.py" for name in ("accuracy", "anomalies", "guard", "totals")),
     f"{ASSETS}/complete.py",
     f"{ASSETS}/deliveries.py",
     f"{ASSETS}/values.py",

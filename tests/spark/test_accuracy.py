@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
 
 from benchmarks import false_alarms
 from medallion_assets.served.accuracy import forecast_accuracy
+from medallion_assets.served.anomalies import published_forecasts
 from medallion_assets.tables import (
     DATA_QUALITY,
     DECILES,
@@ -23,7 +25,7 @@ from medallion_assets.tables import (
     REJECTED_LINES,
     SILVER_SALES_ORDERS,
 )
-from medallion_assets.watch.drift import monthly_figures
+from medallion_assets.watch.drift import monthly_figures, usual_demand
 from medallion_assets.watch.quality import data_quality
 from resources.lakehouse import TableSpec
 from resources.settings import Settings
@@ -464,6 +466,82 @@ def test_monthly_figures_of_complete_months(spark: SparkSession) -> None:
     )
     # A has .8 of the demand and had .25; what B had and C has changed part.
     assert march["part_mix"] == pytest.approx(0.75)
+
+
+def test_a_labelled_month_counts_as_the_year_before(spark: SparkSession) -> None:
+    """Ten thousand units that were an error change no figure against the year before, also where
+    that month was one too, and a part without such a month is left out; other rows stay.
+    """
+    rows = demand(
+        spark,
+        ("A", 202403, 10_000.0),
+        ("B", 202403, 5.0),
+        ("C", 202403, 70.0),
+        ("A", 202303, 900.0),
+        ("B", 202303, 5.0),
+        ("A", 202203, 4.0),
+    )
+    unusual = [("A", 202403), ("A", 202303), ("C", 202403), ("Z", 202403)]
+    made = usual_demand(rows, unusual).collect()
+    assert {(r.part_number, r.yyyymm): (r.demand_qty, r.revenue) for r in made} == {
+        ("A", 202403): (4.0, 8.0),
+        ("B", 202403): (5.0, 10.0),
+        ("A", 202303): (4.0, 8.0),
+        ("B", 202303): (5.0, 10.0),
+        ("A", 202203): (4.0, 8.0),
+    }
+    assert usual_demand(rows, []) is rows
+
+
+def test_a_class_is_judged_without_labelled_parts_too(spark: SparkSession) -> None:
+    """Of a month with a labelled part its class has a second row at lag 1 without it; what was
+    judged of all parts stays as it is.
+    """
+    served = table(
+        spark,
+        DEMAND_FORECAST,
+        [
+            forecast(202402, "A", 202403, 10.0, IN_TIME),
+            forecast(202402, "B", 202403, 20.0, IN_TIME),
+            forecast(202401, "B", 202403, 20.0, IN_TIME),
+        ],
+    )
+    sold = demand(spark, ("A", 202403, 1_000.0), ("B", 202403, 25.0))
+    nothing = evidence(spark, 202401)
+    rows = forecast_accuracy(served, sold, nothing, [202403], {}, [("A", 202403)])
+    usual = only(rows, segment_kind="unlabelled_class")
+    assert (usual.segment, usual.lag, usual.cell_count) == ("smooth", 1, 1)
+    assert (usual.actual_qty, usual.forecast_qty) == (25.0, 20.0)
+    assert only(rows, segment_kind="demand_class", lag=1).actual_qty == 1_025.0
+    assert (
+        rows.where("segment_kind <> 'unlabelled_class'").exceptAll(judged(served, sold)).count()
+        == 0
+    )
+
+
+def test_demand_is_held_against_what_was_published_before_it(spark: SparkSession) -> None:
+    """Of the newest origin before the month the vintage of the time counts; later vintages, older
+    origins, parts without numbers and the month's own origin do not.
+    """
+    served = table(
+        spark,
+        DEMAND_FORECAST,
+        [
+            forecast(202401, "A", 202403, 1.0, IN_TIME),
+            forecast(202402, "A", 202403, 2.0, IN_TIME),
+            forecast(202402, "A", 202403, 3.0, LATE, vintage=2),
+            forecast(202403, "A", 202403, 4.0, LATE, horizon=0),
+            forecast(202402, "X", 202403, 9.0, IN_TIME, forecast_qty=None, status="excluded"),
+            forecast(202402, "A", 202404, 5.0, IN_TIME),
+        ],
+    )
+    found = only(published_forecasts(served, [202403], {}))
+    assert (found.origin, found.vintage, found.horizon, found.forecast_qty) == (202402, 1, 1, 2.0)
+    assert not found.is_backfilled
+    late = served.where("published_at >= '2024-03-01'").withColumn("vintage", F.lit(1))
+    assert only(published_forecasts(late, [202403], {})).is_backfilled
+    older = only(published_forecasts(served.where("yyyymm = 202401"), [202403], {}))
+    assert (older.origin, older.horizon, older.forecast_qty) == (202401, 2, 1.0)
 
 
 def test_the_study_of_false_alarms_looks_at_the_same_figures(spark: SparkSession) -> None:

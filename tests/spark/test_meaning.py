@@ -246,12 +246,15 @@ def test_a_rule_that_the_engine_refuses_stops_the_run(spark: SparkSession) -> No
 
 
 def held_back(
-    spark: SparkSession, lines: Lines, bounds: Plausibility | None = None
+    spark: SparkSession,
+    lines: Lines,
+    bounds: Plausibility | None = None,
+    real: Sequence[tuple[str, int]] = (),
 ) -> dict[int, list[str]]:
     """Reasons by line number of lines that are held against all lines before their month."""
     made, limits = canonical(spark, lines, source()), bounds or Plausibility()
     doubtful = transforms.doubtful_lines(made, limits)
-    found = reasons(transforms.plausible_lines(made, doubtful, made, limits))
+    found = reasons(transforms.plausible_lines(made, doubtful, made, limits, real))
     return {number: why for number, why in found.items() if why}
 
 
@@ -313,6 +316,23 @@ def test_a_line_is_let_pass_by_name(spark: SparkSession) -> None:
     assert set(held_back(spark, lines)) == {2, 3, 4}
     assert set(held_back(spark, lines, Plausibility(let_pass=("A", "d1:4")))) == {3}
     assert held_back(spark, lines, Plausibility(without_past=3e7)) == {}
+
+
+def test_what_is_labelled_real_is_a_quantity(spark: SparkSession) -> None:
+    """The quantities of a part and month that a person labelled real pass; its prices, and other
+    months and parts, do not by that.
+    """
+    lines = [
+        {"Part": "P1", "Qty": "20000000", "Date": "2021-05-10"},
+        {"Part": "P1", "Qty": "20000000", "Date": "2021-06-10"},
+        {"Part": "P2", "Qty": "20000000", "Date": "2021-05-10"},
+        {"Part": "P1", "Qty": "30000000", "Price": "40063813", "Date": "2021-05-11"},
+    ]
+    assert held_back(spark, lines, real=[("P1", 202105)]) == {
+        3: ["quantity_implausible"],
+        4: ["quantity_implausible"],
+        5: ["unit_price_implausible"],
+    }
 
 
 def test_plausibility_is_off_where_configured() -> None:

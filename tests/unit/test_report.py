@@ -19,6 +19,7 @@ from medallion_assets.report.page import FORECAST_COLUMNS, FORMER_COLUMNS, Repor
 from medallion_assets.tables import (
     CHAMPION,
     DECILES,
+    DEMAND_ANOMALY,
     DEMAND_FORECAST_TOTAL,
     FORECAST_ACCURACY,
     FORECAST_CHANGE,
@@ -94,7 +95,7 @@ def report_data(
     parts = sorted({row["part_number"] for row in [*rows, *(former or [])]})
     empty = {
         spec: pd.DataFrame(columns=list(spec.column_names))
-        for spec in (FORECAST_ACCURACY, FORECAST_CHANGE, MODEL_EVALUATION, CHAMPION)
+        for spec in (FORECAST_ACCURACY, FORECAST_CHANGE, DEMAND_ANOMALY, MODEL_EVALUATION, CHAMPION)
     }
     totals = pd.DataFrame(total_rows(rows), columns=list(DEMAND_FORECAST_TOTAL.column_names))
     fields: dict[str, Any] = {
@@ -122,6 +123,11 @@ def report_data(
         "decisions": empty[CHAMPION],
         "retraining": pd.DataFrame(),
         "costs": COSTS,
+        "anomalies": empty[DEMAND_ANOMALY],
+        "anomaly_rate": 0.05,
+        "served_ahead": pd.DataFrame(
+            columns=["part_number", "target_yyyymm", "forecast_qty", "q10", "q90"]
+        ),
         "is_simulated": False,
     }
     return ReportData(**fields | others)
@@ -538,6 +544,44 @@ def test_intervals_of_little_evidence_say_so(others: dict[str, Any], told: str) 
     rows = forecast("P1", 60.0)
     totals = [{**row, **others} for row in total_rows(rows)]
     assert told in Elements(page(report_data(rows, totals=pd.DataFrame(totals)))).text
+
+
+def test_improbable_demand_stands_on_the_page_with_its_label() -> None:
+    """The section shows what was sold and published, money and label; of a month of which nothing
+    was published it says that nothing is ruled out.
+    """
+    anomaly = dict.fromkeys(DEMAND_ANOMALY.column_names) | {
+        "yyyymm": ORIGIN,
+        "part_number": "P-77",
+        "direction": "high",
+        "demand_qty": 500.0,
+        "forecast_qty": 10.0,
+        "q10": 8.0,
+        "q90": 12.0,
+        "adjusted_p_value": 0.0004,
+        "tested_part_count": 20,
+        "money_at_stake": 980.0,
+        "label": "one_off",
+        "label_note": "a fair",
+        "labelled_by": "ada",
+    }
+    sold = dict.fromkeys(FORECAST_ACCURACY.column_names, 0.5) | {
+        "yyyymm": ORIGIN,
+        "lag": 1,
+        "segment_kind": "all",
+        "segment": "all",
+        "cell_count": 20,
+    }
+    data = report_data(
+        forecast("A", 1.0),
+        anomalies=pd.DataFrame([anomaly]),
+        accuracy=pd.DataFrame([sold]),
+    )
+    shown = page(data)
+    for told in ("P-77", "10.0 (8.0 to 12.0)", "one_off by ada: a fair", "1 is improbable"):
+        assert told in shown
+    nothing = page(report_data(forecast("A", 1.0)))
+    assert "so no anomaly is claimed, and none is ruled out" in nothing
 
 
 def test_a_forecast_without_totals_has_a_page() -> None:
