@@ -449,7 +449,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 ),
                 "changed_numbers": no_rows(),
                 "demand_forecast": published,
-                "forecast_change": no_rows(*FORECAST_CHANGE.column_names),
+                "forecast_change": lambda *frames: FakeFrame([filled(FORECAST_CHANGE)]),
             },
             served_assets.accuracy: {
                 "forecast_accuracy": lambda forecasts, demand, evidence, months, *_: rows_by_month(
