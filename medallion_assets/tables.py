@@ -21,6 +21,8 @@ BY_MONTH = (
 DECILES = ("q10", "q20", "q30", "q40", "q50", "q60", "q70", "q80", "q90")
 LEVELS = tuple(i / 10 for i in range(1, 10))
 DEMAND_CLASSES = ("smooth", "erratic", "intermittent", "lumpy", "new")
+# Syntetos, Boylan and Croston (2005), On the categorization of demand patterns
+ADI_LIMIT, CV2_LIMIT = 1.32, 0.49
 LAGS = tuple(range(13))
 
 _IN_ORDER = " AND ".join(f"{a} <= {b}" for a, b in itertools.pairwise(DECILES))
