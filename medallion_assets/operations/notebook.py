@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import getpass
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,8 @@ class Workbench:
                 f"nothing is published below {settings.lakehouse_root} yet, so there is nothing to"
                 f" show: run `make run CONFIG={named}` first, or the workspace's job for it"
             )
-        return cls(settings, lakehouse, runs.tracking(settings), getpass.getuser())
+        actor = ask("actor", getpass.getuser(), "Who, stored with what is decided")
+        return cls(settings, lakehouse, runs.tracking(settings), actor)
 
     @property
     def origin(self) -> int:
@@ -136,32 +137,45 @@ def _widgets() -> Any:
 
 def _table(frame: pd.DataFrame) -> str:
     """A frame as an HTML table; numbers are set to the right, all else to the left."""
-    right = {name for name in frame if pd.api.types.is_numeric_dtype(frame[name])}
+    right = set(frame.select_dtypes("number"))  # truth values are none
+    decimals = {name: _decimals(frame[name]) for name in right}
     head = "".join(f'<th style="text-align:left">{html.escape(str(name))}</th>' for name in frame)
     lines = [f"<tr>{head}</tr>"]
     for row in frame.to_dict("records"):
         cells = (
             f'<td style="text-align:{"right" if name in right else "left"}">'
-            f"{_text(str(name), value)}</td>"
+            f"{_text(str(name), value, decimals.get(name))}</td>"
             for name, value in row.items()
         )
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return f"<table>{''.join(lines)}</table>"
 
 
-def _text(column: str, value: Any) -> str:
-    """A cell as people read it: months without separators, numbers with them, three decimals where
-    they tell something.
+def _decimals(values: pd.Series) -> int:
+    """Decimals that tell something: none of whole numbers, three of small ones, one of others."""
+    known = values.dropna().astype(float)
+    if (known == known.round()).all():
+        return 0
+    return 3 if known.abs().max() < 100 else 1
+
+
+def _text(column: str, value: Any, decimals: int | None = None) -> str:
+    """A cell as people read it: months without separators, numbers with them, lists without
+    brackets, nothing for NULL.
     """
-    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
+    if isinstance(value, Mapping):
+        return html.escape(", ".join(f"{key} {_text(key, item)}" for key, item in value.items()))
+    if pd.api.types.is_list_like(value):
+        return html.escape(", ".join(map(str, value)))
+    if value is None or pd.isna(value):
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, pd.Timestamp):
         return f"{value:%Y-%m-%d}"
     if isinstance(value, int | float):
-        if any(word in column for word in MONTHS) and float(value) >= 190000:
+        if any(word in column for word in MONTHS) and value >= 190000:
             return f"{value:.0f}"
-        decimals = 0 if float(value).is_integer() else 3 if abs(value) < 100 else 1
-        return f"{value:,.{decimals}f}"
+        shown = _decimals(pd.Series([value])) if decimals is None else decimals
+        return f"{value:,.{shown}f}"
     return html.escape(str(value))
