@@ -47,7 +47,7 @@ notebooks: setup  ## run notebooks/ on a fresh sample and write the executed cop
 	@$(VENV_PYTHON) -m scripts.notebooks
 
 # Findings of the linters fail the target but do not hide what the tests say.
-test: setup  ## linters, types and tests; those of real data skip themselves without it; SLOW=1 adds the daemon and five kills
+test: setup  ## linters, types and tests; those of real data skip themselves without it; SLOW=1 adds the daemon, the notebooks and five kills
 	@status=0; $(MAKE) --no-print-directory lint || status=1; $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder || status=1; exit $$status
 
 test-quick: setup  ## tests that need no engine and no other process

@@ -30,10 +30,12 @@ lakehouse, settings, origin = bench.lakehouse, bench.settings, bench.origin
 # MAGIC `gold.champion` is append only, and its newest row is the truth. The registry's alias
 # MAGIC follows it.
 # MAGIC
-# MAGIC A challenger is *promoted* where the interval of the difference lies wholly below zero;
-# MAGIC parts and months both make it uncertain. Where nobody is certain to be better, the least
-# MAGIC expected regret serves and the decision is *provisional*. It is *denied* where a
-# MAGIC challenger might be worse in a group that counts.
+# MAGIC - *promoted*: the interval of the difference lies wholly below zero. Parts and months both
+# MAGIC   make it uncertain.
+# MAGIC - *provisional*: nobody is certain to be better, and the least expected regret serves.
+# MAGIC - *refreshed*: the champion stays, with the fit of this training.
+# MAGIC - *denied*: the challenger might be worse in a group that counts.
+# MAGIC - *rolled_back*, *released*: a person decided, by name and with a reason.
 
 # COMMAND ----------
 
@@ -149,7 +151,8 @@ if is_confirmed(act, "rollback"):
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC Released again, evidence decides at the next training. What serves stays until then.
+# MAGIC Released again, the class is decided by the next training on new evidence. What serves stays
+# MAGIC until then.
 
 # COMMAND ----------
 

@@ -128,6 +128,9 @@ show(freshness_table(fresh))
 # MAGIC
 # MAGIC Drift within the cooldown after a training is watched only. A month that a champion was
 # MAGIC trained on, or that an earlier retraining rested on, does not vote again.
+# MAGIC
+# MAGIC A rollback counts: where a class serves an older fit, as after notebook 4, that training
+# MAGIC lags.
 
 # COMMAND ----------
 
@@ -159,7 +162,8 @@ with bench.session() as session:
 # MAGIC ## A training by hand
 # MAGIC
 # MAGIC It fits the models, compares them, decides, registers and publishes. A training whose
-# MAGIC inputs did not change finds all its months made, and writes nothing.
+# MAGIC inputs did not change finds all its months made, and writes nothing: the same evidence
+# MAGIC decides once. A class that a person rolled back is decided again with the next month.
 
 # COMMAND ----------
 

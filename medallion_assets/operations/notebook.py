@@ -12,6 +12,7 @@ import html
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,8 @@ def _widgets() -> Any:
 
 def _table(frame: pd.DataFrame) -> str:
     """A frame as an HTML table; numbers are set to the right, all else to the left."""
+    frame = frame.map(lambda value: float(value) if isinstance(value, Decimal) else value)
+    frame = frame.infer_objects()
     right = set(frame.select_dtypes("number"))  # truth values are none
     decimals = {name: _decimals(frame[name]) for name in right}
     head = "".join(f'<th style="text-align:left">{html.escape(str(name))}</th>' for name in frame)

@@ -14,8 +14,9 @@ from medallion_assets.operations import runs
 from medallion_assets.tables import CHAMPION, DEMAND_DRIFT, PLAN, RETRAINING_DECISION, TABLES
 from resources.lakehouse import LEDGER, DeltaLakehouse
 from scripts.notebooks import asked_for, make_lakehouse, notebook_of, outputs, run, sources
+from tests.conftest import slow
 
-pytestmark = [pytest.mark.integration, pytest.mark.spark]
+pytestmark = [pytest.mark.integration, pytest.mark.spark, slow]
 
 ASKING = {
     "04_promotion_registry_rollback": {"rollback", "release"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from decimal import Decimal
 from pathlib import Path
 
 import nbformat
@@ -152,12 +153,13 @@ def test_a_table_is_written_as_people_read_it(monkeypatch: pytest.MonkeyPatch) -
             "yyyymm": [202401, 202402],
             "demand_qty": [12345.0, None],
             "wql": [0.35712, 1.0],
+            "quantity": [Decimal("87.000000"), Decimal("2.000000")],
             "is_ok": [True, False],
             "reason": ["<b>", None],
         }
     )
     notebook.show(frame, rows=1)
-    for text in ("202401<", "12,345<", "0.357<", "yes<", "&lt;b&gt;", "1 of 2 rows"):
+    for text in ("202401<", "12,345<", "0.357<", ">87<", "yes<", "&lt;b&gt;", "1 of 2 rows"):
         assert text in shown[0]
     notebook.show(frame)
     assert "nan" not in shown[1].lower()
