@@ -23,7 +23,7 @@ if [ -n "$$ORDERS" ]; then export MEDALLION_ORDERS="$$(absolute "$$ORDERS")"; fi
 $(engine_environment)
 endef
 
-.PHONY: help setup run ui accuracy test test-quick test-real parity faults bench lint
+.PHONY: help setup run ui accuracy notebooks test test-quick test-real parity faults bench lint
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -42,8 +42,12 @@ accuracy: setup  ## score held-out months: SET=series.parquet, or CONFIG= ORDERS
 	@$(project_environment); .venv/bin/medallion accuracy $(if $(SET),--set "$(SET)") $(if $(ORIGIN),--origin $(ORIGIN)) $(if $(ROLLING),--rolling $(ROLLING)) \
 	  --horizon "$(HORIZON)" --out "$(OUT)" $(foreach model,$(MODELS),--model $(model))
 
+# On a lakehouse of its own, which is removed afterwards.
+notebooks: setup  ## run notebooks/ on a fresh sample and write the executed copies to docs/notebooks; minutes
+	@$(VENV_PYTHON) -m scripts.notebooks
+
 # Findings of the linters fail the target but do not hide what the tests say.
-test: setup  ## linters, types and tests; those of real data skip themselves without it; SLOW=1 adds the daemon and five kills
+test: setup  ## linters, types and tests; those of real data skip themselves without it; SLOW=1 adds the daemon, the notebooks and five kills
 	@status=0; $(MAKE) --no-print-directory lint || status=1; $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder || status=1; exit $$status
 
 test-quick: setup  ## tests that need no engine and no other process

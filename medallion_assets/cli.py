@@ -553,14 +553,7 @@ def _steward(change: Callable[[Stewardship], Sequence[Decision]]) -> None:
 
     settings = current_settings()
     with runs.session(settings, console) as session:
-        for made in change(session.stewardship(getpass.getuser())):
-            version = f"version {made.registry_version}"
-            console.print(
-                f"{made.decision_number}: {made.demand_class} {made.decision}, {made.champion}"
-                f" serves in {version}. {made.reason}"
-            )
-        if published := session.newest_published():
-            session.execute("publish", [published])
+        session.steward(getpass.getuser(), change)
 
 
 def _simulate(settings: Settings) -> None:

@@ -35,7 +35,17 @@ def configuration_file() -> Path:
 
 def current_settings() -> Settings:
     """The configuration that the environment names."""
-    return load_settings(configuration_file(), os.environ)
+    return settings_of(configuration_file())
+
+
+def settings_of(file: Path) -> Settings:
+    """A configuration, with what it takes from the environment."""
+    return load_settings(file, os.environ)
+
+
+def answer(name: str) -> str | None:
+    """What the environment answers to a question of a notebook: MEDALLION_CONFIRM for confirm."""
+    return os.environ.get(f"MEDALLION_{name.upper()}")
 
 
 _made: set[str] = set()  # homes that this process set, which are nobody's wish

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -212,6 +212,8 @@ def table_named(table_id: str) -> TableSpec:
 class Plans:
     """Makes plans and carries them out. ``actor``: who, stored with every row;
     ``retention_months``: what vacuum must leave.
+
+    A plan that waits for just the same act is taken again: who asks twice gets one name.
     """
 
     lakehouse: Lakehouse
@@ -264,18 +266,11 @@ class Plans:
         )
 
     def redating(self, moves: Sequence[tuple[int, int, int]], mappings: Mapping[str, str]) -> Plan:
-        """Plan to move stored lines to the months that a corrected mapping gives them; one that
-        waits for just that is taken again.
+        """Plan to move stored lines to the months that a corrected mapping gives them.
 
         moves: former month, month, lines. mappings: version of the mapping of each source.
         """
         details = {"mappings": dict(mappings), "moves": [list(move) for move in moves]}
-        rows = self.lakehouse.rows(PLAN)
-        version = self.lakehouse.version(BRONZE_SALES_ORDERS)
-        for plan_id in rows.loc[rows["kind"] == "redating", "plan_id"].unique():
-            found = find(self.lakehouse, plan_id)
-            if (found.state, found.table_version, found.details) == ("planned", version, details):
-                return found
         months = sorted({month for former, to, _ in moves for month in (former, to)})
         lines = sum(lines for former, to, lines in moves if former != to)
         return self._planned("redating", BRONZE_SALES_ORDERS, "", months, lines, details)
@@ -432,8 +427,22 @@ class Plans:
         plan = Plan(
             plan_id, kind, table, writer, tuple(months), version, rows, files, size, details
         )
+        if waiting := self._waiting(plan):
+            return waiting
         self._append(plan, "planned", None)
         return plan
+
+    def _waiting(self, plan: Plan) -> Plan | None:
+        """A stored plan of the same act on the same version of the table that waits to be
+        applied.
+        """
+        rows = self.lakehouse.rows(PLAN)
+        same = rows[(rows["kind"] == plan.kind) & (rows["table_id"] == plan.table.id)]
+        for plan_id in same["plan_id"].unique():
+            found = find(self.lakehouse, plan_id)
+            if replace(found, plan_id=plan.plan_id) == plan:
+                return found
+        return None
 
     def _next_number(self) -> int:
         rows = self.lakehouse.rows(PLAN, ["event_number"])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from medallion_assets.tables import DEMAND_CLASSES
+from medallion_assets.tables import ADI_LIMIT, CV2_LIMIT, DEMAND_CLASSES
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -288,6 +288,33 @@ def demand_history(demand: pd.DataFrame, is_simulated: bool = False) -> Figure:
     _month_axis(axes, dates)
     axes.set_ylabel("demand (units per month)")
     _quantity_axis(axes)
+    return figure
+
+
+def demand_classes(features: pd.DataFrame, is_simulated: bool = False) -> Figure:
+    """Parts by how often and how evenly they sell, with the limits between the classes.
+
+    features: rows of silver.demand_features at one origin: demand_class, adi (months per month with
+    demand), cv2. New parts have no class of their own yet; they and parts without demand in the
+    window are left out.
+    """
+    rows = features[features["adi"].notna() & features["cv2"].notna()]
+    figure, axes = _canvas("Demand classes: how often, how evenly", is_simulated)
+    if rows.empty:
+        return _nothing(figure, axes, "no part with demand")
+    for name in (name for name in DEMAND_CLASSES if name != "new"):
+        own = rows[rows["demand_class"] == name]
+        colour, marker = _CLASS_STYLES[name]
+        label = f"{name} ({len(own):,})"
+        axes.scatter(own["adi"], own["cv2"], s=18, c=colour, marker=marker, alpha=0.7, label=label)
+    axes.axvline(ADI_LIMIT, color="black", linestyle="--", linewidth=1.2)
+    axes.axhline(CV2_LIMIT, color="black", linestyle="--", linewidth=1.2)
+    axes.set_xscale("log")
+    axes.set_xticks([1, 2, 4, 8, 16, 24], ["1", "2", "4", "8", "16", "24"])
+    axes.minorticks_off()
+    axes.set_xlabel(f"ADI: months per month with demand (limit {ADI_LIMIT})")
+    axes.set_ylabel(f"CV²: unevenness of what is sold (limit {CV2_LIMIT})")
+    _legend_below(figure, axes, columns=4)
     return figure
 
 

@@ -22,6 +22,8 @@ DECILES = ("q10", "q20", "q30", "q40", "q50", "q60", "q70", "q80", "q90")
 LEVELS = tuple(i / 10 for i in range(1, 10))
 CHANGE_PARTS = ("restated_qty", "new_sales_qty", "refit_qty", "champion_qty")
 DEMAND_CLASSES = ("smooth", "erratic", "intermittent", "lumpy", "new")
+# Syntetos, Boylan and Croston (2005), On the categorization of demand patterns
+ADI_LIMIT, CV2_LIMIT = 1.32, 0.49
 LAGS = tuple(range(13))
 _SHOWN_DECILES = ("q10", "q50", "q90")
 

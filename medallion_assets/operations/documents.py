@@ -1,10 +1,12 @@
-"""docs/tables.md, made from the TableSpecs, so that it can't say something else than the tables
-do.
+"""What the tables are, for people: docs/tables.md and the frames that notebooks show. All of it is
+made from the TableSpecs, so that it can't say something else than the tables do.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pandas as pd
 
 from medallion_assets.tables import TABLES
 from resources.lakehouse import TableSpec
@@ -28,6 +30,48 @@ def tables_markdown() -> str:
         " by default).\n"
     )
     return head + "".join(_table(spec) for spec in TABLES)
+
+
+def table_design() -> pd.DataFrame:
+    """A row for each table: table, grain, key, partitions, why_partitioned, written, columns,
+    rules, owner.
+    """
+    return pd.DataFrame(
+        {
+            "table": spec.id,
+            "grain": spec.grain,
+            "key": ", ".join(spec.key),
+            "partitions": ", ".join(spec.partition_by) or "none",
+            "why_partitioned": spec.partition_reason,
+            "written": spec.write,
+            "columns": len(spec.columns),
+            "rules": len(spec.constraints),
+            "owner": spec.owner,
+        }
+        for spec in TABLES
+    )
+
+
+def column_design(spec: TableSpec) -> pd.DataFrame:
+    """A row for each column of a table: column, type, is_required, meaning."""
+    return pd.DataFrame(
+        {
+            "column": column.name,
+            "type": column.type,
+            "is_required": not column.is_nullable,
+            "meaning": column.comment,
+        }
+        for column in spec.columns
+    )
+
+
+def rules() -> pd.DataFrame:
+    """A row for each rule that a blocking check asks of every row: table, rule, sql."""
+    return pd.DataFrame(
+        {"table": spec.id, "rule": rule.name, "sql": rule.sql}
+        for spec in TABLES
+        for rule in spec.constraints
+    )
 
 
 def _table(spec: TableSpec) -> str:

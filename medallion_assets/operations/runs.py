@@ -21,6 +21,7 @@ import dagster as dg
 from rich.console import Console
 
 from medallion_assets import definitions
+from medallion_assets.champion.promotion import Decision
 from medallion_assets.champion.stewardship import Stewardship, sync_alias
 from medallion_assets.complete import complete_months_of
 from medallion_assets.environment import prepare_dagster_home
@@ -94,6 +95,11 @@ def reader(settings: Settings) -> DeltaLakehouse:
 def writer(settings: Settings) -> DeltaLakehouse:
     """The tables of a configuration, with the engine that this process's runs share."""
     return _lakehouse(settings, spark_resource(settings).engine)
+
+
+def tracking(settings: Settings) -> MlflowTracking:
+    """MLflow of a configuration for what is no Dagster run; connected when first used."""
+    return MlflowTracking(settings, "", lambda: None, models=ZooModels())
 
 
 def _lakehouse(settings: Settings, engine: Callable[[], Engine]) -> DeltaLakehouse:
@@ -270,6 +276,21 @@ class Session:
         """What a person may say of demand in the tables of this configuration."""
         return Labelling(writer(self.settings), actor, new_numbers(self.settings))
 
+    def steward(
+        self, actor: str, change: Callable[[Stewardship], Sequence[Decision]]
+    ) -> list[Decision]:
+        """Let a person change what serves, and publish the newest forecast anew; the decisions."""
+        made = list(change(self.stewardship(actor)))
+        for decision in made:
+            self.console.print(
+                f"{decision.decision_number}: {decision.demand_class} {decision.decision},"
+                f" {decision.champion} serves in version {decision.registry_version}."
+                f" {decision.reason}"
+            )
+        if published := self.newest_published():
+            self.execute("publish", [published])
+        return made
+
     def plans(self, actor: str) -> Plans:
         """Plans of destructive acts on the tables of this configuration."""
         return Plans(writer(self.settings), actor, self.settings.retention.reproducible_months)
@@ -292,7 +313,7 @@ class Session:
 
     def tracking(self) -> MlflowTracking:
         """MLflow for what is no Dagster run."""
-        return MlflowTracking(self.settings, "", lambda: None, models=ZooModels())
+        return tracking(self.settings)
 
     def newest_published(self) -> int | None:
         """The newest origin with a published forecast."""

@@ -19,6 +19,8 @@ from medallion_assets.exact import FEW_ROWS, deviation, ratio, split, total_over
 from medallion_assets.partitions import add_months, month_index
 from medallion_assets.repeats import hashed, parted, repeated
 from medallion_assets.tables import (
+    ADI_LIMIT,
+    CV2_LIMIT,
     DEMAND_FEATURES,
     LAGS,
     MONTHLY_DEMAND,
@@ -32,10 +34,6 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 SEPARATOR = "\u001f"
-ADI_LIMIT, CV2_LIMIT = (
-    1.32,
-    0.49,
-)  # Syntetos, Boylan and Croston (2005), On the categorization of demand patterns
 RECENT_MONTHS = 24
 _PART_MONTH = ("source", "part_number", "yyyymm")
 _NUMBERS_AND_DATE = ("order_date", "quantity", "unit_price")

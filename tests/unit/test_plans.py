@@ -61,6 +61,19 @@ def test_a_plan_says_what_it_would_do_and_changes_nothing(lakehouse: FakeLakehou
     assert plans.find(lakehouse, plan.plan_id) == plan
 
 
+def test_asked_twice_the_same_act_has_the_same_name(lakehouse: FakeLakehouse) -> None:
+    """A plan that waits is taken again; other months, and a table that moved, make another."""
+    asked = planner(lakehouse)
+    plan = asked.backfill(MONTHLY_DEMAND, MONTHS)
+    assert asked.backfill(MONTHLY_DEMAND, MONTHS) == plan
+    assert len(plans.listed(lakehouse)) == 1
+    assert asked.backfill(MONTHLY_DEMAND, MONTHS[:2]).plan_id == "backfill-monthly_demand-2"
+    move(lakehouse)
+    assert asked.backfill(MONTHLY_DEMAND, MONTHS).plan_id == "backfill-monthly_demand-3"
+    with pytest.raises(Refused, match="made for version 1"):
+        asked.check(plan)
+
+
 def test_forcing_several_stored_months_needs_a_plan(lakehouse: FakeLakehouse) -> None:
     """The refusal makes the plan and says how to name it; with that tag the same run is
     permitted.

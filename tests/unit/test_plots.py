@@ -84,6 +84,11 @@ DECISIONS = pd.DataFrame(
     ],
 )
 
+CLASSED = pd.DataFrame(
+    [("smooth", 1.0, 0.2), ("lumpy", 3.0, 0.9), ("new", 1.5, 0.1), ("lumpy", 12.0, None)],
+    columns=["demand_class", "adi", "cv2"],
+)
+
 FIGURES = {
     "error_by_segment": lambda **options: plots.error_by_segment(
         EVALUATION, "ets", "naive", **options
@@ -104,6 +109,7 @@ FIGURES = {
     "coverage_by_lag": lambda **options: plots.coverage_by_lag(BY_LAG, **options),
     "value_added": lambda **options: plots.value_added(ACCURACY, **options),
     "value_by_version": lambda **options: plots.value_by_version(DECISIONS, **options),
+    "demand_classes": lambda **options: plots.demand_classes(CLASSED, **options),
 }
 EMPTY = {
     "error_by_segment": lambda: plots.error_by_segment(EVALUATION[:0], "ets", "naive"),
@@ -119,6 +125,7 @@ EMPTY = {
     "coverage_by_lag": lambda: plots.coverage_by_lag(BY_LAG[:0]),
     "value_added": lambda: plots.value_added(ACCURACY[:0]),
     "value_by_version": lambda: plots.value_by_version(DECISIONS[:0]),
+    "demand_classes": lambda: plots.demand_classes(CLASSED[:0]),
 }
 
 
@@ -175,6 +182,19 @@ def test_models_are_ordered_by_error_and_incomplete_ones_named() -> None:
         "ets",
         "naive",
         "odd\nlacks 17 cells",
+    ]
+
+
+def test_parts_are_drawn_in_their_class() -> None:
+    """The legend counts the parts of each class; new parts and those without demand are left
+    out.
+    """
+    [legend] = plots.demand_classes(CLASSED).legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "smooth (1)",
+        "erratic (0)",
+        "intermittent (0)",
+        "lumpy (1)",
     ]
 
 
