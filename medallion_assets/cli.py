@@ -25,6 +25,18 @@ if TYPE_CHECKING:
     from medallion_assets.operations import export as exports
     from medallion_assets.plans import Plan, Plans
 
+# What starts a step, in Databricks' words; steps.py says how runs are tagged by it.
+TRIGGERS = (
+    "command_line",
+    "one_time",
+    "periodic",
+    "file_arrival",
+    "table",
+    "run_job_task",
+    "continuous",
+    "retry",
+)
+
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
@@ -63,6 +75,39 @@ def run() -> None:
     with runs.session(settings, console) as session:
         is_changed = session.everything()
     summary.show(settings, console, is_changed)
+
+
+@commands.command(
+    help=(
+        "Make assets for a range of months: a job (monthly_data, monthly_forecast, publish,"
+        " retraining, register_deliveries) or a list of tables such as"
+        " gold.demand_forecast,gold.champion. For schedulers: reports to Dagster Pipes where it"
+        " started this process."
+    )
+)
+@click.argument("assets")
+@click.option(
+    "--from",
+    "first",
+    required=True,
+    help="yyyymm; or first, newest (with lines), complete (newest), running (the present one)",
+)
+@click.option("--to", "last", required=True, help="as --from")
+@click.option(
+    "--trigger",
+    type=click.Choice(TRIGGERS, case_sensitive=False),
+    default=TRIGGERS[0],
+    show_default=True,
+    help="what started it, in Databricks' words; one_time and command_line are a person",
+)
+@click.option("--dagster-pipes-context", hidden=True)
+@click.option("--dagster-pipes-messages", hidden=True)
+def step(assets: str, first: str, last: str, trigger: str, **_read_by_pipes: str | None) -> None:
+    """What is up to date is left as it is; exit code 2 where a step failed."""
+    from medallion_assets.operations import steps
+
+    names = [name.strip() for name in assets.split(",") if name.strip()]
+    steps.run(current_settings(), names, (first, last), trigger, console)
 
 
 @commands.command(
