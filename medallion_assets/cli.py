@@ -7,6 +7,7 @@ What the jobs do lies in the assets; what a person reads at the end lies in summ
 from __future__ import annotations
 
 import getpass
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from medallion_assets.environment import configuration_file, current_settings
+from medallion_assets.environment import configuration_file, configure, current_settings
 from resources.errors import Refused
 from resources.settings import Settings
 
@@ -46,6 +47,10 @@ def main() -> None:
     """
     try:
         commands(standalone_mode=True)
+    except SystemExit as ended:
+        # A task of a Databricks job that ends by an exit counts as failed, whatever its code.
+        if ended.code:
+            raise
     except Refused as error:
         Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(
             str(error), style="red", markup=False
@@ -54,8 +59,24 @@ def main() -> None:
 
 
 @click.group(help="Raw sales orders in, an evidence-backed monthly forecast by part number out.")
-def commands() -> None:
-    """All commands read the configuration that MEDALLION_CONFIG names."""
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="the configuration; by default the file that MEDALLION_CONFIG names",
+)
+@click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="value of a ${NAME} in the configuration, before the environment's; may be repeated",
+)
+def commands(file: Path | None, values: tuple[str, ...]) -> None:
+    """All commands read one configuration."""
+    if wrong := [value for value in values if not re.fullmatch(r"\w+=.*", value, re.DOTALL)]:
+        raise Refused(f"--set {wrong[0]}: write NAME=VALUE, for a ${{NAME}} in the configuration")
+    configure(file, dict(value.split("=", 1) for value in values))
 
 
 @commands.command(

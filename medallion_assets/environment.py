@@ -3,6 +3,7 @@ place that reads it.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from resources import place
@@ -36,6 +37,15 @@ def configuration_file() -> Path:
 def current_settings() -> Settings:
     """The configuration that the environment names."""
     return load_settings(configuration_file(), os.environ)
+
+
+def configure(file: Path | None, values: Mapping[str, str]) -> None:
+    """Let this process read another configuration, and values for its ``${NAME}``: for a job that
+    is given arguments and no environment.
+    """
+    if file is not None:
+        os.environ["MEDALLION_CONFIG"] = str(file.absolute())
+    os.environ.update(values)
 
 
 _made: set[str] = set()  # homes that this process set, which are nobody's wish

@@ -309,7 +309,7 @@ class SparkResource(LazyPySparkResource):
     kept apart and never shown.
     """
 
-    engine_name: Literal["embedded", "spark", "connect"] = "embedded"
+    engine_name: Literal["embedded", "spark", "connect", "databricks"] = "embedded"
     master: str = "local[*]"
     address: str = ""
     catalog: str = "my_catalog"

@@ -945,7 +945,7 @@ class Settings(_Section):
     forecast: ForecastSettings = ForecastSettings()
     features: FeatureSettings = FeatureSettings()
     zoo: ZooSettings = ZooSettings()
-    engine: Literal["embedded", "spark", "connect"] = Field(
+    engine: Literal["embedded", "spark", "connect", "databricks"] = Field(
         "embedded", description="what runs Spark's API; docs/engines.md"
     )
     embedded: EmbeddedSettings = EmbeddedSettings()

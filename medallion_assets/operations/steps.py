@@ -30,7 +30,6 @@ from rich.console import Console
 
 from medallion_assets import definitions
 from medallion_assets.operations import runs
-from medallion_assets.partitions import month_index
 from medallion_assets.plans import TRIGGER_TAG
 from medallion_assets.policies import step_message
 from resources.errors import Refused
@@ -123,23 +122,30 @@ def month_named(session: runs.Session, word: str) -> int:
     """The month that yyyymm or one of WORDS means. Raises Refused where it is none, or there is no
     such month yet.
     """
+    check_month(session.settings, word)
     if word == "running":
         return int(definitions.newest_partition(session.settings))
+    if word not in WORDS:
+        return int(word)
+    touched, complete = session.months()
+    found = complete if word == "complete" else touched
+    if not found:
+        raise Refused(
+            f"there is no month yet that '{word}' ({WORDS[word]}) could mean: `medallion step"
+            " register_deliveries --from running --to running` takes in what landed"
+        )
+    return found[0] if word == "first" else found[-1]
+
+
+def check_month(settings: Settings, word: str) -> None:
+    """Raises Refused where a word is no month of the configuration, and none of WORDS."""
     if word in WORDS:
-        touched, complete = session.months()
-        found = complete if word == "complete" else touched
-        if not found:
-            raise Refused(
-                f"there is no month yet that '{word}' ({WORDS[word]}) could mean: `medallion step"
-                " register_deliveries --from running --to running` takes in what landed"
-            )
-        return found[0] if word == "first" else found[-1]
-    keys = (session.settings.first_month, int(definitions.newest_partition(session.settings)))
+        return
     if not word.isdecimal() or len(word) != 6 or not 1 <= int(word[4:]) <= 12:
         raise Refused(f"'{word}' is no month: write yyyymm, or {', '.join(WORDS)}")
-    if not month_index(keys[0]) <= month_index(int(word)) <= month_index(keys[1]):
-        raise Refused(f"{word} is none of the months of this configuration, {keys[0]} to {keys[1]}")
-    return int(word)
+    first, last = settings.first_month, int(definitions.newest_partition(settings))
+    if not first <= int(word) <= last:
+        raise Refused(f"{word} is none of the months of this configuration, {first} to {last}")
 
 
 @dataclass
