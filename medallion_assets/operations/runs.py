@@ -54,8 +54,10 @@ class RunFailed(Refused):
 @contextmanager
 def session(settings: Settings, console: Console, keeps_records: bool = True) -> Iterator[Session]:
     """Definitions and instance for several runs of one process; the Spark session is shared by
-    them. Without records what Dagster knows of the runs is forgotten at the end.
+    them. Without records what Dagster knows of the runs is forgotten at the end, as it is on
+    Databricks, whose disk for files can't hold its database.
     """
+    keeps_records = keeps_records and settings.engine != "databricks"
     warnings.simplefilter("ignore")
     logging.getLogger("py4j").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)

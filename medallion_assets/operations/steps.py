@@ -67,10 +67,8 @@ def run(
     """
     with _opened_pipes() as pipes:
         reports = PipesReports(pipes) if pipes else None
-        # Dagster elsewhere keeps the records, or the workspace does. A second account beside the
-        # tables would also need a disk that locks files, which a Volume is not.
-        keeps_records = reports is None and settings.engine != "databricks"
-        with runs.session(settings, console, keeps_records) as session:
+        # The Dagster that started this process keeps the records.
+        with runs.session(settings, console, keeps_records=reports is None) as session:
             if reports:
                 session.listener = reports.event
             job, assets = select(session.defs, wanted)
