@@ -17,7 +17,8 @@ import pytest
 from resources.engines import DatabricksEngine, spark_resource
 from resources.settings import ConfigurationError, load_settings, parse_settings
 from resources.spark import SparkStartError, take_databricks
-from tests.conftest import SOURCE
+from resources.writers import Scope
+from tests.conftest import SOURCE, units_table
 
 ROOT = Path(__file__).parents[2]
 ALLOWED = {"spark.sql.session.timeZone", "spark.sql.ansi.enabled", "spark.sql.shuffle.partitions"}
@@ -195,6 +196,43 @@ def test_the_wheel_works_beside_the_platforms_spark() -> None:
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)], cwd=ROOT, check=True
     )
+
+
+class WrittenFrame:
+    """A frame on its way into a table: it becomes a view."""
+
+    def where(self, condition: str) -> WrittenFrame:
+        return self
+
+    def repartition(self, *columns: str) -> WrittenFrame:
+        return self
+
+    def createOrReplaceTempView(self, name: str) -> None:
+        pass
+
+
+def test_statements_name_tables_by_path_and_months_by_literals() -> None:
+    """What a write sends: one statement, on the months of its slices alone, and never a removal of
+    what the source lacks.
+    """
+    texts: list[str] = []
+    session = SimpleNamespace(
+        sql=texts.append, catalog=SimpleNamespace(dropTempView=lambda name: None)
+    )
+    engine = DatabricksEngine(cast(Any, lambda: session), "databricks")
+    path = "/Volumes/shop/my_gold/lakehouse/my_gold/units"
+    writer = engine.writer(cast(Any, None), lambda spec: engine.identifier("shop.g.units", path))
+    scope = Scope(units_table("units"), (202401, 202402))
+    frame = cast(Any, WrittenFrame())
+    writer.replace(scope, cast(Any, None), frame, {202401: 3, 202402: 4})
+    writer.change(scope, cast(Any, None), frame, frame)
+    inserted, merged = texts
+    assert inserted.startswith(
+        f"INSERT INTO delta.`{path}` REPLACE WHERE `yyyymm` IN (202401, 202402) SELECT `yyyymm`,"
+    )
+    assert merged.startswith(f"MERGE INTO delta.`{path}` AS target USING rows_")
+    assert "ON target.`yyyymm` IN (202401, 202402) AND target.`part_number`" in merged
+    assert "NOT MATCHED BY SOURCE" not in merged
 
 
 LINKLESS = """
