@@ -23,7 +23,7 @@ if [ -n "$$ORDERS" ]; then export MEDALLION_ORDERS="$$(absolute "$$ORDERS")"; fi
 $(engine_environment)
 endef
 
-.PHONY: help setup run ui accuracy notebooks test test-quick test-real parity faults bench lint
+.PHONY: help setup run ui accuracy notebooks bundle test test-quick test-real parity faults bench lint
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -68,6 +68,9 @@ bench: setup  ## engines, histories, numbers of parts and lines side by side, as
 	@out="$$(realpath -m "$(or $(OUT),lakehouse/bench)")"; \
 	$(VENV_PYTHON) -m pip install --quiet --upgrade --target "$$out/packages" --constraint constraints.txt duckdb polars && \
 	for what in sample months parts lines; do $(VENV_PYTHON) -m benchmarks.engines $$what --out "$$out" || exit 1; done
+
+bundle: setup  ## build the Databricks bundle of both targets and check it, without a workspace
+	@$(VENV_PYTHON) -W ignore -m bundle.check
 
 lint: setup  ## ruff and mypy
 	@status=0; \

@@ -7,6 +7,7 @@ What the jobs do lies in the assets; what a person reads at the end lies in summ
 from __future__ import annotations
 
 import getpass
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from medallion_assets.environment import configuration_file, current_settings
+from medallion_assets.environment import configuration_file, configure, current_settings
 from resources.errors import Refused
 from resources.settings import Settings
 
@@ -24,6 +25,18 @@ if TYPE_CHECKING:
     from medallion_assets.champion.stewardship import Stewardship
     from medallion_assets.operations import export as exports
     from medallion_assets.plans import Plan, Plans
+
+# What starts a step, in Databricks' words; steps.py says how runs are tagged by it.
+TRIGGERS = (
+    "command_line",
+    "one_time",
+    "periodic",
+    "file_arrival",
+    "table",
+    "run_job_task",
+    "continuous",
+    "retry",
+)
 
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
@@ -34,6 +47,10 @@ def main() -> None:
     """
     try:
         commands(standalone_mode=True)
+    except SystemExit as ended:
+        # A task of a Databricks job that ends by an exit counts as failed, whatever its code.
+        if ended.code:
+            raise
     except Refused as error:
         Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(
             str(error), style="red", markup=False
@@ -42,8 +59,24 @@ def main() -> None:
 
 
 @click.group(help="Raw sales orders in, an evidence-backed monthly forecast by part number out.")
-def commands() -> None:
-    """All commands read the configuration that MEDALLION_CONFIG names."""
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="the configuration; by default the file that MEDALLION_CONFIG names",
+)
+@click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="value of a ${NAME} in the configuration, before the environment's; may be repeated",
+)
+def commands(file: Path | None, values: tuple[str, ...]) -> None:
+    """All commands read one configuration."""
+    if wrong := [value for value in values if not re.fullmatch(r"\w+=.*", value, re.DOTALL)]:
+        raise Refused(f"--set {wrong[0]}: write NAME=VALUE, for a ${{NAME}} in the configuration")
+    configure(file, dict(value.split("=", 1) for value in values))
 
 
 @commands.command(
@@ -63,6 +96,39 @@ def run() -> None:
     with runs.session(settings, console) as session:
         is_changed = session.everything()
     summary.show(settings, console, is_changed)
+
+
+@commands.command(
+    help=(
+        "Make assets for a range of months: a job (monthly_data, monthly_forecast, publish,"
+        " retraining, register_deliveries) or a list of tables such as"
+        " gold.demand_forecast,gold.champion. For schedulers: reports to Dagster Pipes where it"
+        " started this process."
+    )
+)
+@click.argument("assets")
+@click.option(
+    "--from",
+    "first",
+    required=True,
+    help="yyyymm; or first, newest (with lines), complete (newest), running (the present one)",
+)
+@click.option("--to", "last", required=True, help="as --from")
+@click.option(
+    "--trigger",
+    type=click.Choice(TRIGGERS, case_sensitive=False),
+    default=TRIGGERS[0],
+    show_default=True,
+    help="what started it, in Databricks' words; one_time and command_line are a person",
+)
+@click.option("--dagster-pipes-context", hidden=True)
+@click.option("--dagster-pipes-messages", hidden=True)
+def step(assets: str, first: str, last: str, trigger: str, **_read_by_pipes: str | None) -> None:
+    """What is up to date is left as it is; exit code 2 where a step failed."""
+    from medallion_assets.operations import steps
+
+    names = [name.strip() for name in assets.split(",") if name.strip()]
+    steps.run(current_settings(), names, (first, last), trigger, console)
 
 
 @commands.command(

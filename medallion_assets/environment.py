@@ -3,6 +3,7 @@ place that reads it.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from resources import place
@@ -46,6 +47,15 @@ def settings_of(file: Path) -> Settings:
 def answer(name: str) -> str | None:
     """What the environment answers to a question of a notebook: MEDALLION_CONFIRM for confirm."""
     return os.environ.get(f"MEDALLION_{name.upper()}")
+
+
+def configure(file: Path | None, values: Mapping[str, str]) -> None:
+    """Let this process read another configuration, and values for its ``${NAME}``: for a job that
+    is given arguments and no environment.
+    """
+    if file is not None:
+        os.environ["MEDALLION_CONFIG"] = str(file.absolute())
+    os.environ.update(values)
 
 
 _made: set[str] = set()  # homes that this process set, which are nobody's wish

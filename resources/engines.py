@@ -24,13 +24,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import dagster as dg
-from dagster_pyspark import LazyPySparkResource
+from pydantic import PrivateAttr
 
 from resources import workers
 from resources.delta_tables import DeltaTables
 from resources.processes import identity, is_gone
 from resources.settings import Settings
-from resources.spark import speak_connect, start_connect, start_embedded, start_session
+from resources.spark import (
+    speak_connect,
+    start_connect,
+    start_embedded,
+    start_session,
+    take_databricks,
+)
 from resources.table_spec import TableSpec
 from resources.workers import Begun
 from resources.writers import DeltaRsWriter, SparkWriter, Writer
@@ -44,7 +50,9 @@ Result = TypeVar("Result")
 
 
 class Engine(Protocol):
-    """What differs between engines. Implementations: EmbeddedEngine, SparkEngine."""
+    """What differs between engines. Implementations: EmbeddedEngine, SparkEngine,
+    DatabricksEngine.
+    """
 
     @property
     def session(self) -> SparkSession: ...
@@ -157,6 +165,31 @@ class SparkEngine:
 
     def writer(self, tables: DeltaTables, identifier: Callable[[TableSpec], str]) -> Writer:
         return SparkWriter(self, tables, identifier)
+
+
+@dataclass
+class DatabricksEngine(SparkEngine):
+    """The session that Databricks gives to a job or notebook, classic or serverless.
+
+    Serverless compute refuses to persist or checkpoint a frame, so a held one is Parquet files
+    below ``scratch``, a folder that driver and executors see. They go when the frame is released,
+    or with the process.
+    """
+
+    has_names: bool = False
+    scratch: Path = Path()
+    _held: weakref.WeakKeyDictionary[Any, Path] = field(default_factory=weakref.WeakKeyDictionary)
+
+    def hold(self, rows: DataFrame) -> DataFrame:
+        folder = _own_folder(self.scratch) / uuid.uuid4().hex
+        rows.write.parquet(str(folder))
+        held = self.session.read.schema(rows.schema).parquet(str(folder))
+        self._held[held] = folder
+        return held
+
+    def release(self, rows: DataFrame) -> None:
+        if folder := self._held.pop(rows, None):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass
@@ -301,7 +334,33 @@ def _own_folder(scratch: Path) -> Path:
 _tokens: dict[str, str] = {}
 
 
-class SparkResource(LazyPySparkResource):
+def _resource_base() -> Any:
+    """dagster-pyspark's resource; where that is not installed, because it would bring a pyspark
+    beside the platform's, one with the same interface.
+    """
+    try:
+        from dagster_pyspark import LazyPySparkResource
+    except ImportError:
+        return _SessionResource
+    return LazyPySparkResource
+
+
+class _SessionResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """As dagster-pyspark's LazyPySparkResource, without a pyspark of its own."""
+
+    spark_config: dict[str, Any]
+    _spark_session: Any = PrivateAttr(default=None)
+
+    def _init_session(self) -> None:
+        raise NotImplementedError
+
+    @property
+    def spark_session(self) -> Any:
+        self._init_session()
+        return self._spark_session
+
+
+class SparkResource(_resource_base()):  # type: ignore[misc]
     """The engine of the configuration, started when first used and shared by all runs of the
     process.
 
@@ -309,12 +368,13 @@ class SparkResource(LazyPySparkResource):
     kept apart and never shown.
     """
 
-    engine_name: Literal["embedded", "spark", "connect"] = "embedded"
+    engine_name: Literal["embedded", "spark", "connect", "databricks"] = "embedded"
     master: str = "local[*]"
     address: str = ""
     catalog: str = "my_catalog"
     scratch: str
     memory_gb: float
+    _spark_session: Any = PrivateAttr(default=None)
 
     def engine(self) -> Engine:
         """The engine; equal settings give one and the same."""
@@ -374,8 +434,18 @@ def _engine(
         return SparkEngine(
             functools.lru_cache(start), f"connect (pyspark {version('pyspark')})", has_names=False
         )
+    if name == "databricks":
+        take = functools.lru_cache(functools.partial(take_databricks, dict(conf)))
+        return DatabricksEngine(take, f"databricks ({_pyspark()})", scratch=Path(scratch))
     start = functools.partial(start_session, master, catalog, scratch, dict(conf))
     return SparkEngine(start, f"spark (pyspark {version('pyspark')})")
+
+
+def _pyspark() -> str:
+    """The pyspark that is installed, which a platform brings under another distribution's name."""
+    import pyspark
+
+    return f"pyspark {pyspark.__version__}"
 
 
 def cores() -> int:

@@ -1059,7 +1059,7 @@ class Settings(_Section):
     forecast: ForecastSettings = ForecastSettings()
     features: FeatureSettings = FeatureSettings()
     zoo: ZooSettings = ZooSettings()
-    engine: Literal["embedded", "spark", "connect"] = Field(
+    engine: Literal["embedded", "spark", "connect", "databricks"] = Field(
         "embedded", description="what runs Spark's API; docs/engines.md"
     )
     embedded: EmbeddedSettings = EmbeddedSettings()
@@ -1093,6 +1093,8 @@ class Settings(_Section):
             raise ValueError(
                 "engine: connect needs connect.address, for instance sc://spark.example.com:15002"
             )
+        if self.engine == "databricks":
+            self._fits_databricks()
         if self.spark.master.startswith("sc://"):
             raise ValueError(
                 "spark.master: a Spark Connect server is named by engine: connect and"
@@ -1120,6 +1122,23 @@ class Settings(_Section):
                 f"last_month {self.last_month} lies before first_month {self.first_month}"
             )
         return self
+
+    def _fits_databricks(self) -> None:
+        """Raises ValueError where Spark there, or MLflow, would not see the same files."""
+        paths = {"lakehouse_root": self.lakehouse_root} | {
+            f"sources.{source.name}.files": source.files for source in self.sources if source.files
+        }
+        for key, path in paths.items():
+            if not re.match(r"/Volumes/[^/]+/[^/]+/[^/]+", path):
+                raise ValueError(
+                    f"{key}: engine databricks reads and writes files in Volumes of Unity Catalog,"
+                    f" and '{path}' is in none; write /Volumes/<catalog>/<schema>/<volume>/..."
+                )
+        if self.mlflow.tracking_uri is None:
+            raise ValueError(
+                "mlflow.tracking_uri: with engine databricks name a server, as databricks; without"
+                " one MLflow would keep a SQLite file in the Volume, which can't hold it"
+            )
 
     def content(self) -> dict[str, Any]:
         """The keys and values that ``parse_settings`` makes these settings of again, without those

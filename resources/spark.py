@@ -39,6 +39,10 @@ JAR_SETTINGS = {
     "spark.jars.packages",
 }  # each may bring Delta instead of the set-up
 CONNECT_VARIABLES = ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE", "SPARK_LOCAL_REMOTE")
+RUNTIME_VARIABLE = "DATABRICKS_RUNTIME_VERSION"  # set wherever Databricks runs Python
+UTC_NAMES = ("UTC", "Etc/UTC")
+# What months and numbers depend on; all else is the compute's to say.
+NEEDED_OF_A_SESSION = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true"}
 CONNECT_PORT = 15002  # where an address names none
 A_YEAR_IN_SECONDS = 31_536_000
 _embedded: list[Any] = []
@@ -134,11 +138,7 @@ def start_connect(
     url = f"{address.rstrip('/')}/;token={token}" if token else address
     try:
         session = SparkSession.builder.remote(url).getOrCreate()
-        for key, value in {
-            "spark.sql.session.timeZone": "UTC",
-            "spark.sql.ansi.enabled": "true",
-            **conf,
-        }.items():
+        for key, value in {**NEEDED_OF_A_SESSION, **conf}.items():
             session.conf.set(key, _setting(value))
         zone = session.sql("SELECT current_timezone()").collect()[0][0]
         _ship_packages(session, scratch)
@@ -151,6 +151,50 @@ def start_connect(
         raise SparkStartError(
             f"Spark Connect at {shown} keeps the time zone {zone} although UTC was asked for:"
             " months would be wrong. Start the server with spark.sql.session.timeZone=UTC."
+        )
+    return session
+
+
+def take_databricks(conf: Mapping[str, Any]) -> SparkSession:
+    """The session that Databricks gives to a job or notebook, on classic or serverless compute;
+    none is started. Raises SparkStartError with what to do.
+
+    Settings are made one by one, and only where they differ: serverless compute allows few.
+    """
+    from pyspark.sql import SparkSession
+
+    threads_wait_asleep()
+    # Files of a Volume have no hard links, by which delta-rs else makes sure that a commit is new;
+    # so a lakehouse in a Volume has one writer at a time.
+    os.environ.setdefault("MOUNT_ALLOW_UNSAFE_RENAME", "true")
+    session = SparkSession.getActiveSession()
+    if session is None and RUNTIME_VARIABLE in os.environ:
+        session = SparkSession.builder.getOrCreate()
+    if session is None:
+        raise SparkStartError(
+            "engine: databricks takes the session that Databricks gives to a job or notebook, and"
+            " this process has none. Start it there (docs/databricks.md), or set engine: embedded,"
+            " spark or connect"
+        )
+    for key, value in {**NEEDED_OF_A_SESSION, **conf}.items():
+        wanted = _setting(value)
+        try:
+            if str(session.conf.get(key, None)) != wanted:
+                session.conf.set(key, wanted)
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            instead = (
+                "remove it from spark.conf, or use classic compute"
+                if key in conf
+                else "set it in the compute's own configuration"
+            )
+            raise SparkStartError(
+                f"Databricks refuses the setting {key}: {without_credentials(reason)}; {instead}"
+            ) from None
+    if (zone := session.sql("SELECT current_timezone()").collect()[0][0]) not in UTC_NAMES:
+        raise SparkStartError(
+            f"the session keeps the time zone {zone} although UTC was asked for: months would be"
+            " wrong. Set spark.sql.session.timeZone to UTC in the compute's configuration"
         )
     return session
 

@@ -52,6 +52,7 @@ PACKAGES = {
     "embedded": ("pysail", *CONNECT_PACKAGES),
     "spark": ("pyspark", "delta-spark", "deltalake", "cloudpickle"),
     "connect": CONNECT_PACKAGES,
+    "databricks": ("deltalake", "cloudpickle"),  # pyspark is the platform's, under another name
 }
 STYLES = {"ok": "green", "look": "yellow", "missing": "red"}
 NUMBERS = 1_000  # rows of the queries that are tried
@@ -207,7 +208,7 @@ def _packages(engine: str) -> Finding:
         return Finding(
             "packages", "missing", said, f"run make setup; not there: {', '.join(missing)}"
         )
-    pins = dict(line.split("==") for line in _requirements() if "==" in line and ";" not in line)
+    pins = dict(line.split("==") for line in _requirements() if "==" in line)
     if other := [
         f"{name} {pins[name]}"
         for name, installed in found.items()
@@ -230,8 +231,9 @@ def _version(name: str) -> str:
 
 
 def _requirements() -> list[str]:
+    """What the package asks for, also in its extras, without the markers."""
     try:
-        return requires(DISTRIBUTION) or []
+        return [line.split(";")[0].strip() for line in requires(DISTRIBUTION) or []]
     except PackageNotFoundError:
         return []
 

@@ -56,18 +56,20 @@ class RunFailed(Refused):
 
 
 @contextmanager
-def session(settings: Settings, console: Console) -> Iterator[Session]:
+def session(settings: Settings, console: Console, keeps_records: bool = True) -> Iterator[Session]:
     """Definitions and instance for several runs of one process; the Spark session is shared by
-    them.
+    them. Without records what Dagster knows of the runs is forgotten at the end, as it is on
+    Databricks, whose disk for files can't hold its database.
     """
+    keeps_records = keeps_records and settings.engine != "databricks"
     warnings.simplefilter("ignore")
     logging.getLogger("py4j").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     for sentence in place.settle(settings):
         console.print(sentence, style="yellow", markup=False)
-    home = prepare_dagster_home(settings)
+    home = prepare_dagster_home(settings) if keeps_records else ""
     defs = definitions.build_defs(settings, definitions.build_resources(settings))
-    with dg.DagsterInstance.get() as instance:
+    with dg.DagsterInstance.get() if keeps_records else dg.DagsterInstance.ephemeral() as instance:
         _end_killed(instance)
         yield Session(settings, defs, instance, console, home)
 
@@ -111,13 +113,14 @@ def _lakehouse(settings: Settings, engine: Callable[[], Engine]) -> DeltaLakehou
 
 @dataclass
 class Session:
-    """Runs jobs and shows their steps."""
+    """Runs jobs and shows their steps; a ``listener`` is called with every event of a run."""
 
     settings: Settings
     defs: dg.Definitions
     instance: dg.DagsterInstance
     console: Console
     home: str
+    listener: Callable[[dg.EventLogEntry], None] | None = None
     _started: dict[str, float] = field(default_factory=dict)
     _last_run: str = ""
 
@@ -141,7 +144,7 @@ class Session:
 
     def _everything_from_orders(self) -> bool:
         is_changed = False
-        months, complete = self._months()
+        months, complete = self.months()
         if not months:
             raise Refused(self._no_lines())
         is_changed |= self.execute("monthly_data", [months[0], months[-1]])
@@ -225,18 +228,21 @@ class Session:
             [REPORT_VERSION, *reports],
         )
 
-    def execute(self, job_name: str, months: Sequence[int]) -> bool:
-        """Run a job for a month or the range from the first to the last; whether a month was
-        written. Raises RunFailed.
+    def execute(
+        self, job_name: str, months: Sequence[int], tags: Mapping[str, str] | None = None
+    ) -> bool:
+        """Run a job for a month or the range from the first to the last, with further tags; whether
+        a month was written. Raises RunFailed.
         """
-        return self._run(self.defs.resolve_job_def(job_name), job_name, months, {})
+        return self._run(self.defs.resolve_job_def(job_name), job_name, months, tags or {})
 
     def materialize(
-        self, asset: dg.AssetKey, months: Sequence[int], tags: Mapping[str, str]
+        self, assets: Sequence[dg.AssetKey], months: Sequence[int], tags: Mapping[str, str]
     ) -> bool:
-        """Run one asset as execute does a job, with further tags."""
-        job = self.defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={asset})
-        return self._run(job, asset.to_user_string(), months, tags)
+        """Run assets as execute does a job."""
+        every = self.defs.resolve_implicit_global_asset_job_def()
+        job = every.get_subset(asset_selection=set(assets))
+        return self._run(job, ", ".join(key.to_user_string() for key in assets), months, tags)
 
     def _run(
         self, job: dg.JobDefinition, name: str, months: Sequence[int], tags: Mapping[str, str]
@@ -252,6 +258,8 @@ class Session:
         started = time.monotonic()
         run_id = dg.DagsterRun(job_name=job.name).run_id
         self.instance.add_event_listener(run_id, self._show)
+        if self.listener:
+            self.instance.add_event_listener(run_id, self.listener)
         self._last_run = run_id
         result = job.execute_in_process(
             instance=self.instance,
@@ -302,11 +310,11 @@ class Session:
         tags = {PLAN_TAG: plan.plan_id, ACTOR_TAG: actor}
         if plan.kind in ("backfill", "removal"):
             self.plans(actor).check(plan)
-            self.materialize(asset_of(plan.table, plan.writer), plan.months, tags)
+            self.materialize([asset_of(plan.table, plan.writer)], plan.months, tags)
         elif plan.kind == "redating":
             self.plans(actor).check(plan)
             newest = int(definitions.newest_partition(self.settings))
-            self.materialize(asset_key(DELIVERIES), [newest], tags)
+            self.materialize([asset_key(DELIVERIES)], [newest], tags)
             self.console.print("`medallion run` brings what is made from these months up to date.")
         else:
             self.plans(actor).apply(plan)
@@ -319,7 +327,8 @@ class Session:
         """The newest origin with a published forecast."""
         return max(reader(self.settings).slices(DEMAND_FORECAST), default=None)
 
-    def _months(self) -> tuple[list[int], list[int]]:
+    def months(self) -> tuple[list[int], list[int]]:
+        """Months that have lines, and those that are complete, both in order."""
         deliveries = registered(reader(self.settings))
         touched = {
             int(m["yyyymm"]) for months in deliveries["months"] for m in months if m["yyyymm"]

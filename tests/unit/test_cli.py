@@ -122,3 +122,25 @@ def test_the_document_in_the_repository_is_up_to_date() -> None:
     if not path.exists():
         pytest.skip("docs/tables.md is not there yet")
     assert path.read_text(encoding="utf-8") == documents.tables_markdown(), "run `medallion docs`"
+
+
+def test_a_job_names_configuration_and_values_by_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where there is no environment to write into; a value without a name is refused."""
+    configured(tmp_path, monkeypatch, promotion={"mode": "${PROMOTION}"})
+    file = str(tmp_path / "mine.yaml")
+    monkeypatch.setenv("MEDALLION_CONFIG", "absent.yaml")
+    monkeypatch.setenv("PROMOTION", "act")
+    told = refused(monkeypatch, capsys, "--config", file, "--set", "PROMOTION=maybe", "status")
+    assert "promotion.mode: Input should be 'act', 'approve' or 'off'" in told
+    assert "write NAME=VALUE" in refused(monkeypatch, capsys, "--set", "PROMOTION", "status")
+
+
+def test_a_command_that_succeeds_returns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job's task that ends by an exit would count as failed, even with code 0."""
+    monkeypatch.setattr(sys, "argv", ["medallion", "--help"])
+    cli.main()
+    assert "Usage:" in capsys.readouterr().out

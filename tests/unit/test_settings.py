@@ -9,7 +9,13 @@ import pytest
 import yaml
 
 from resources.errors import Refused
-from resources.settings import ConfigurationError, Settings, load_settings, parse_settings
+from resources.settings import (
+    ConfigurationError,
+    Settings,
+    _with_environment,
+    load_settings,
+    parse_settings,
+)
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 COLUMNS = {
@@ -68,7 +74,7 @@ def test_what_is_missing_is_named() -> None:
             renamed_parts={"OLD": {"to": "NEW", "from": 202401}},
         ),
         *(
-            yaml.safe_load(file.read_text(encoding="utf-8"))
+            yaml.safe_load(_with_environment(file.read_text(encoding="utf-8"), {}, file))
             for file in sorted(CONFIG.glob("*.yaml"))
         ),
     ],

@@ -1,0 +1,3 @@
+"""The Databricks bundle in Python: resources made from the lakehouse's configuration, and checks of
+them that need no workspace.
+"""
