@@ -38,7 +38,7 @@ print(f"Newest training: {trained}")
 
 # COMMAND ----------
 
-zoo = enabled(settings.zoo.models)
+zoo = enabled(settings)
 names = ["name", "family", "description", "classes", "parameters"]
 show(pd.DataFrame([{name: getattr(spec, name) for name in names} for spec in zoo]))
 

@@ -37,7 +37,7 @@ stored = sorted(lakehouse.slices(MONTHLY_DEMAND))[-3:]
 before = lakehouse.version(MONTHLY_DEMAND)
 with bench.session() as session:
     try:
-        session.materialize(asset_of(MONTHLY_DEMAND), stored, {FORCE_TAG: "true"})
+        session.materialize([asset_of(MONTHLY_DEMAND)], stored, {FORCE_TAG: "true"})
     except Refused as refusal:
         print(f"Refused: {refusal}")
 print(f"{MONTHLY_DEMAND.id}: version {before} before, {lakehouse.version(MONTHLY_DEMAND)} after")
