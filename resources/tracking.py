@@ -58,6 +58,9 @@ LAKEHOUSE = "medallion.lakehouse"  # tag of an experiment and a model: id of the
 PLACE = "medallion.place"  # tag beside it: where that was last used
 # tag of a run and a version: SHA-256 of the files of its model's fits
 FITS_SHA256 = "medallion.fits_sha256"
+DESCRIPTION_LENGTH = 5000  # characters that every registry keeps
+# An experiment without a kind is asked about; with this one its page opens on the runs.
+EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 # tag: id of the run storage of the Dagster instance that started it
 INSTANCE = "medallion.dagster_instance"
 
@@ -177,7 +180,7 @@ class Tracking(Protocol):
 
     def load(self, run_id: str) -> Any: ...
 
-    def register(self, run_id: str, tags: Mapping[str, str]) -> int: ...
+    def register(self, run_id: str, tags: Mapping[str, str], description: str = "") -> int: ...
 
     def load_version(self, version: int) -> Any: ...
 
@@ -410,9 +413,9 @@ class MlflowTracking:
         return self._loaded[run_id]
 
     @_told_when_gone
-    def register(self, run_id: str, tags: Mapping[str, str]) -> int:
+    def register(self, run_id: str, tags: Mapping[str, str], description: str = "") -> int:
         """Register the model of a run as a new version, with the digest of its fits; returns its
-        number.
+        number. The description stands on the version's page.
         """
         from mlflow.exceptions import MlflowException
 
@@ -436,6 +439,7 @@ class MlflowTracking:
             f"runs:/{run_id}/model",
             run_id,
             tags={**tags, **({FITS_SHA256: digest} if digest else {})},
+            description=description[:DESCRIPTION_LENGTH] or None,
         )
         place.note_model(self._settings)
         return int(version.version)
@@ -595,7 +599,9 @@ def ensure_experiment(client: MlflowClient, settings: Settings) -> str:
         return found.experiment_id
     is_file = settings.tracking_uri.startswith("sqlite")
     location = f"{settings.lakehouse_root}/mlartifacts" if is_file else None
-    return client.create_experiment(settings.mlflow.experiment, artifact_location=location)
+    return client.create_experiment(
+        settings.mlflow.experiment, artifact_location=location, tags=EXPERIMENT_KIND
+    )
 
 
 def claim_names(client: MlflowClient, settings: Settings, experiment: str) -> None:

@@ -776,7 +776,7 @@ class FakeTracking:
     def load(self, run_id: str) -> Any:
         return _model_of(self._run(run_id))
 
-    def register(self, run_id: str, tags: Mapping[str, str]) -> int:
+    def register(self, run_id: str, tags: Mapping[str, str], description: str = "") -> int:
         run = self._run(run_id)
         _model_of(run)
         version = len(self.versions) + 1

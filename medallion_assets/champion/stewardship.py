@@ -189,7 +189,9 @@ class Stewardship:
         try:
             self.tracking.log(run_id, RunContent(texts={"why.md": reason}, model=manifest))
             version = self.tracking.register(
-                run_id, {"month": month, **{name: e.model for name, e in manifest.entries.items()}}
+                run_id,
+                {"month": month, **{name: e.model for name, e in manifest.entries.items()}},
+                f"{', '.join(entries)}: {reason}",
             )
             self.tracking.commit(run_id)
             standing = last_decisions(decisions)

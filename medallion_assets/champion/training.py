@@ -378,7 +378,12 @@ class Training:
             manifest = self._manifest(month, verdicts, decisions)
             self.tracking.log(run_id, self._content(month, verdicts, manifest, rows))
             classes = {name: entry.model for name, entry in manifest.entries.items()}
-            version = self.tracking.register(run_id, {"month": str(month), "kind": kind, **classes})
+            version = self.tracking.register(
+                run_id,
+                {"month": str(month), "kind": kind, **classes},
+                f"Decided on the evidence of {month}; rows of gold.champion with this version.\n\n"
+                + _sentences(verdicts),
+            )
             # Committed before the rows: once they stand, nothing may mark the run that serves as
             # failed.
             self.tracking.commit(run_id)
@@ -483,12 +488,7 @@ class Training:
             ],
             pictures=pictures,
             tables={"decisions.csv": table},
-            texts={
-                "why.md": "\n".join(
-                    f"- {v.demand_class}: **{v.decision}** {v.champion}. {v.reason}"
-                    for v in verdicts
-                )
-            },
+            texts={"why.md": _sentences(verdicts)},
             model=manifest,
         )
 
@@ -507,3 +507,10 @@ class Training:
         runs = [run for run in rows["run_id"] if isinstance(run, str)]
         link = {"mlflow_run": dg.MetadataValue.url(self.tracking.url(runs[-1]))} if runs else {}
         return {"decisions": dg.MetadataValue.md("\n".join(lines)), **link}
+
+
+def _sentences(verdicts: Sequence[promotion.Decision]) -> str:
+    """Why each class is served by what serves it, as markdown."""
+    return "\n".join(
+        f"- {v.demand_class}: **{v.decision}** {v.champion}. {v.reason}" for v in verdicts
+    )

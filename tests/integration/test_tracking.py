@@ -83,7 +83,12 @@ def test_loading_models_leaves_no_files(
         run = tracking.start("constant", {})
         tracking.log(run, RunContent(model=42))
         tracking.commit(run)
-        version = tracking.register(run, {})
+        version = tracking.register(run, {}, "smooth: **promoted** constant. because")
+        client = mlflow.MlflowClient(url)
+        stored = client.get_model_version(served.registered_model, str(version))
+        assert stored.description == "smooth: **promoted** constant. because"
+        experiment = client.get_experiment_by_name(served.mlflow.experiment)
+        assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
         scratch = tmp_path / "scratch"
         scratch.mkdir()
