@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from medallion_assets.tables import DECILES
-from medallion_assets.zoo.calibration import Calibration, learn
+from medallion_assets.zoo.calibration import Calibration
 from medallion_assets.zoo.naive import SeasonalNaive
 from medallion_assets.zoo.series import demand_matrix, forecast_frame
 from medallion_assets.zoo.spec import ModelSpec, Parameters
@@ -28,17 +28,6 @@ class Given(SeasonalNaive):
     Where nothing was given for a cell the baseline answers, marked as a stand-in. Cells without
     deciles get those that its past errors teach, as other point forecasts of the zoo do.
     """
-
-    def fit(
-        self,
-        demand: pd.DataFrame,
-        features: pd.DataFrame,
-        past: pd.DataFrame,
-        origin: int,
-        horizon: int,
-        seed: int,
-    ) -> Calibration:
-        return learn(past, self.name, features)
 
     def predict(
         self,
