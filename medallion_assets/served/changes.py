@@ -60,16 +60,14 @@ class Changes:
             if slices.is_current(origin, made_from):
                 slices.keep(origin)
                 continue
-            rows = self._rows(now, before) if before else self._nothing()
+            nothing = self.work.lakehouse.create_frame(FORECAST_CHANGE, [])
+            rows = self._rows(now, before) if before else nothing
             result = self.work.lakehouse.merge(FORECAST_CHANGE, rows, [origin], may_remove=True)
             details = {"former_origin": before.origin} if before else {}
             slices.record(
                 result.months, {origin: made_from}, result.delta_version, {origin: details}
             )
         return slices.outcome()
-
-    def _nothing(self) -> DataFrame:
-        return self.work.lakehouse.create_frame(FORECAST_CHANGE, [])
 
     def _rows(self, now: Edition, before: Edition) -> DataFrame:
         lakehouse, publication = self.work.lakehouse, Publication(self.work, self.tracking)

@@ -74,17 +74,17 @@ class Publication:
         decisions = self._decisions()
         slices = Slices(self.work, DEMAND_FORECAST)
         horizon = self.work.settings.forecast.horizon
-        due: list[tuple[int, int | None, str, str]] = []
+        due: list[tuple[int, int | None, dict[str, str], str, str]] = []
         for origin in sorted(months):
             if origin not in complete:
                 self.work.log(f"demand_forecast: {origin} is not complete, nothing published")
                 continue
             version = serving_version(decisions, origin) if len(decisions) else None
-            known = known_at(self.work, origin)
+            known, given = known_at(self.work, origin), self.given(decisions, version)
             # What serves without being in the registered version is an input of its own.
             beside = [
                 [name, s.data_version]
-                for name in sorted(set(self.given(decisions, version).values()))
+                for name in sorted(set(given.values()))
                 if (s := self.work.lakehouse.slices(ZOO_FORECAST, name).get(origin))
             ]
             made_from = version_of(
@@ -94,17 +94,16 @@ class Publication:
             if slices.is_current(origin, made_from):
                 slices.keep(origin)
             else:
-                due.append((origin, version, version_of(known), made_from))
+                due.append((origin, version, given, version_of(known), made_from))
         allow(
             [
                 o
-                for o, version, seen, _ in due
+                for o, version, _, seen, _ in due
                 if o in slices.stored and _is_superseded(slices.stored[o], version, seen)
             ]
         )
-        for origin, version, seen, made_from in due:
+        for origin, version, given, seen, made_from in due:
             former = slices.stored.get(origin)
-            given = self.given(decisions, version)
             count, vintage, rows = self._publish(origin, version, given, former)
             published = f"{vintage}-{version_of(made_from)}"
             data_version = published if count else former.data_version if former else ""
