@@ -95,15 +95,13 @@ class Labelling:
         """Store a label; None where it stands already. Raises Refused for a part that neither had
         demand nor a rejected line in the month.
         """
-        number = part.strip().upper()
-        named = Label(self.numbers.get(number, number), month, label, note)
+        named = self._named(part, month, label, note)
         self._refuse_unknown(named)
         return retry_on_conflict(lambda: self._append(named))
 
     def withdraw(self, part: str, month: int, note: str) -> Label | None:
         """Take the label of a part and month back. Raises Refused where there is none."""
-        number = part.strip().upper()
-        named = Label(self.numbers.get(number, number), month, WITHDRAWN, note)
+        named = self._named(part, month, WITHDRAWN, note)
         rows = standing(self.lakehouse.rows(DEMAND_LABEL), self.numbers)
         if not _of(rows, named).any():
             raise Refused(
@@ -111,6 +109,11 @@ class Labelling:
                 " `medallion history labels` lists them"
             )
         return retry_on_conflict(lambda: self._append(named))
+
+    def _named(self, part: str, month: int, label: str, note: str) -> Label:
+        """The label of the part as it is called now, however it was typed."""
+        number = part.strip().upper()
+        return Label(self.numbers.get(number, number), month, label, note)
 
     def _append(self, named: Label) -> Label | None:
         former = self.lakehouse.rows(DEMAND_LABEL)

@@ -124,14 +124,15 @@ def text_of(source: Source, canonical: str, available: Sequence[str]) -> Column:
     if not columns:
         return F.lit(None).cast("string")
     cleaned = [
-        _not_missing(F.trim(F.col(f"`{name}`").cast("string")), source.missing) for name in columns
+        not_missing(F.trim(F.col(f"`{name}`").cast("string")), source.missing) for name in columns
     ]
     if isinstance(mapped, JoinedColumns):
         return F.when(F.coalesce(*cleaned).isNotNull(), F.concat_ws(mapped.separator, *cleaned))
     return F.coalesce(*cleaned)
 
 
-def _not_missing(text: Column, missing: Sequence[str]) -> Column:
+def not_missing(text: Column, missing: Sequence[str]) -> Column:
+    """The text; NULL where it is empty or one of ``missing``."""
     return F.when(~text.isin(["", *missing]), text)
 
 

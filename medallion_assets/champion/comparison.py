@@ -66,7 +66,7 @@ def comparisons(
     for segment in (*DEMAND_CLASSES, ALL):
         parts, months = (
             of[of["demand_class"] == segment]
-            .pivot(index=unit, columns="model", values=["loss_qty", "actual_qty", "bias_qty"])
+            .pivot(index=unit, columns="model", values=[*evaluation.LOSS_SUMS])
             .sort_index()
             for of, unit in ((by_part, "part_number"), (by_month, "target_yyyymm"))
         )
@@ -124,5 +124,7 @@ def verdict(row: Mapping[str, float]) -> str:
 
 
 def _sums(by_unit: pd.DataFrame) -> Sums:
-    losses = by_unit["loss_qty"][[OURS, GIVEN]].to_numpy(dtype=float)
-    return Sums(losses, by_unit["actual_qty"][OURS].to_numpy(dtype=float), losses * 0.0)
+    losses, squares = (
+        by_unit[name][[OURS, GIVEN]].to_numpy(dtype=float) for name in ("loss_qty", "squared_error")
+    )
+    return Sums(losses, by_unit["actual_qty"][OURS].to_numpy(dtype=float), squares)

@@ -333,19 +333,14 @@ class Training:
                     serving.get(demand_class, BASELINE) == BASELINE
                 ):
                     serving[demand_class] = name
-        known = {spec.name for spec in self.specs}
-        if gone := {champion for champion in serving.values() if champion not in known}:
+        unknown = set(serving.values()) - {spec.name for spec in self.specs}
+        if unknown:
             version = int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
-            entries = self.tracking.load_version(version).entries
-            gone = {c for c in gone if c not in {entry.model for entry in entries.values()}}
-        return {
-            name: (
-                None
-                if serving.get(name) == BASELINE or serving.get(name) in gone
-                else serving.get(name)
-            )
-            for name in DEMAND_CLASSES
-        }
+            entries = self.tracking.load_version(version).entries.values()
+            unknown -= {entry.model for entry in entries}
+        nobody = {BASELINE, *unknown}
+        champions = {name: serving.get(name, BASELINE) for name in DEMAND_CLASSES}
+        return {name: None if model in nobody else model for name, model in champions.items()}
 
     def _is_given(self, model: str) -> bool:
         return any(spec.is_given and spec.name == model for spec in self.specs)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from medallion_assets import values
-from medallion_assets.bronze.transforms import text_of
-from medallion_assets.silver.transforms import identified
+from medallion_assets.bronze.transforms import not_missing, text_of
+from medallion_assets.silver.transforms import identified, month_number
 from medallion_assets.tables import DECILES, GIVEN_FORECAST
 from resources.orders import valid_names
 from resources.settings import GivenForecasts, Source
@@ -138,8 +138,7 @@ def _text(given: GivenForecasts, source: Source, column: str, names: Sequence[st
 
 
 def _cleaned(source: Source, name: str) -> Column:
-    text = values.trimmed(F.col(f"`{name}`"))
-    return F.when(~text.isin([*source.missing]), text)
+    return not_missing(values.trimmed(F.col(f"`{name}`")), source.missing)
 
 
 def _deciles(given: GivenForecasts) -> tuple[str, ...]:
@@ -163,7 +162,7 @@ def _checked(cells: DataFrame, model: str, given: GivenForecasts, source: Source
             },
         }
     )
-    index = {name: _index(F.col(f"{name}_read")) for name in months}
+    index = {name: month_number(F.col(f"{name}_read")) for name in months}
     shift = 1 if given.origin_is == "first_forecast" else 0
     origin = index["origin"] - shift
     typed = typed.withColumns(
@@ -228,11 +227,6 @@ def _column_of(given: GivenForecasts, number: str) -> str:
     if given.is_wide:
         return "column of a month"
     return f"column {given.columns['quantity' if number == 'forecast_qty' else number]}"
-
-
-def _index(yyyymm: Column) -> Column:
-    """Months since the year 0."""
-    return F.floor(yyyymm / 100) * 12 + yyyymm % 100 - 1
 
 
 def _month(text: Column, given: GivenForecasts) -> Column:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 from rich.table import Table
 
@@ -16,6 +14,7 @@ from medallion_assets import plots
 from medallion_assets.champion import comparison
 from medallion_assets.champion.decisions import last_decisions
 from medallion_assets.operations.runs import writer
+from medallion_assets.report.page import image, template
 from medallion_assets.tables import CHAMPION, MODEL_EVALUATION, ZOO_RESULT
 from resources.errors import Refused
 
@@ -119,15 +118,8 @@ def _page(
         plots.given_against_ours(found, name, simulated),
         plots.given_totals(totals, name, simulated),
     ]
-    environment = Environment(
-        loader=PackageLoader("medallion_assets.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     whole = found[found["segment"] == comparison.ALL].iloc[0].to_dict()
-    return environment.get_template("comparison.html").render(
+    return template("comparison.html").render(
         name=name,
         description=settings.given_forecasts[name].description,
         month=month,
@@ -136,11 +128,5 @@ def _page(
         verdict=comparison.verdict(whole),
         heads=_heads(name),
         rows=_rows(found),
-        pictures=[
-            (
-                plots.title_of(figure),
-                base64.b64encode(plots.svg(figure, 8.0).encode()).decode(),
-            )
-            for figure in figures
-        ],
+        pictures=[image(plots.title_of(figure), plots.svg(figure, 8.0)) for figure in figures],
     )

@@ -29,9 +29,12 @@ from medallion_assets.served.published import (
     total_rows,
 )
 from medallion_assets.tables import (
-    CHANGE_PARTS as PARTS,
+    CHANGE_PARTS,
+    DECILES,
+    DEMAND_FORECAST,
+    FORECAST_CHANGE,
+    MONTHLY_DEMAND,
 )
-from medallion_assets.tables import DECILES, DEMAND_FORECAST, FORECAST_CHANGE, MONTHLY_DEMAND
 from resources.errors import Refused
 
 if TYPE_CHECKING:
@@ -56,7 +59,7 @@ COLUMNS = (
     *DECILES,
     "year_before_qty",
     "change_qty",
-    *PARTS,
+    *CHANGE_PARTS,
     "status",
     "demand_class",
     "model",
@@ -148,7 +151,7 @@ def pieces(
     lakehouse: Lakehouse, edition: Edition, before: Edition | None, parts: list[str]
 ) -> Iterator[pd.DataFrame]:
     """The rows of the file for so many parts at a time, in order of part and target month."""
-    beside = ("year_before_qty", "change_qty", *PARTS, "vintage")
+    beside = ("year_before_qty", "change_qty", *CHANGE_PARTS, "vintage")
     stored = [name for name in COLUMNS if name not in beside]
     targets = lakehouse.totals(DEMAND_FORECAST, ["target_yyyymm"], ["horizon"], [edition.origin])[
         "target_yyyymm"
@@ -168,7 +171,7 @@ def pieces(
         forecast = forecast_rows(lakehouse, edition, stored, chosen)
         changes = lakehouse.rows(
             FORECAST_CHANGE,
-            ["part_number", "target_yyyymm", "vintage", *PARTS],
+            ["part_number", "target_yyyymm", "vintage", *CHANGE_PARTS],
             [edition.origin],
             parts=chosen,
         )
@@ -198,8 +201,8 @@ def exported_rows(
     key = ["part_number", "target_yyyymm"]
     rows = forecast.merge(year_before[[*key, "year_before_qty"]], on=key, how="left")
     rows = rows.merge(said[[*key, "former_qty"]], on=key, how="left")
-    rows = rows.merge(changes[[*key, *PARTS]], on=key, how="left")
-    rows = rows.astype(dict.fromkeys(PARTS, float))
+    rows = rows.merge(changes[[*key, *CHANGE_PARTS]], on=key, how="left")
+    rows = rows.astype(dict.fromkeys(CHANGE_PARTS, float))
     has_numbers = rows["horizon"] > 0
     rows["year_before_qty"] = rows["year_before_qty"].astype(float).where(has_numbers)
     rows["change_qty"] = (rows["forecast_qty"] - rows["former_qty"].astype(float)).where(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from medallion_assets import plots
@@ -245,21 +245,17 @@ def monthly_report(
     history: part_number, yyyymm, demand_qty of the parts on the lists; descriptions by part number;
     ``made_from`` identifies what the page was made from, and stands in its head.
     """
-    environment = Environment(
-        loader=PackageLoader("medallion_assets.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"qty": qty, "month": month_name}
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         data=data,
         made_from=made_from,
         script=SORTING,
         script_hash=base64.b64encode(hashlib.sha256(SORTING.encode()).digest()).decode(),
         summary=_summary(data),
-        pictures={name: _image(figure) for name, figure in figures(data, history, lists).items()},
+        pictures={
+            # The title first: the picture is drawn without it.
+            name: image(plots.title_of(figure), plots.svg(figure))
+            for name, figure in figures(data, history, lists).items()
+        },
         coming=_coming_table(data),
         interval=_interval_sentence(data),
         classes=_class_table(data),
@@ -1066,13 +1062,22 @@ def _segments(known: Iterable[str]) -> list[str]:
     return [name for name in (*DEMAND_CLASSES, "all") if name in set(known)]
 
 
-def _image(figure: Figure) -> tuple[str, str]:
-    """Address of the picture, which is itself, and its alternative text."""
-    title = plots.title_of(figure)
-    return (
-        f"data:image/svg+xml;base64,{base64.b64encode(plots.svg(figure).encode()).decode('ascii')}",
-        title,
+def template(name: str) -> Template:
+    """A page of templates/, which writes quantities and months as people read them."""
+    environment = Environment(
+        loader=PackageLoader("medallion_assets.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters |= {"qty": qty, "month": month_name}
+    return environment.get_template(name)
+
+
+def image(title: str, svg: str) -> tuple[str, str]:
+    """Address of a picture, which is the picture itself, and its alternative text."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode('ascii')}", title
 
 
 def _known(value: Any) -> bool:

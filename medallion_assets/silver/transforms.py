@@ -293,7 +293,7 @@ def plausible_lines(
     line among them moves it little. doubtful: as ``doubtful_lines`` gives it. real: part and month
     of demand that people labelled real: its quantities pass, its prices do not by that.
     """
-    number = _month_number(F.col("yyyymm"))
+    number = month_number(F.col("yyyymm"))
     asked = doubtful.withColumn("number", number)
     largest = (
         past.where((F.size("reasons") == 0) & (F.col("yyyymm") > 0))
@@ -660,7 +660,7 @@ def demand_features(
     over the month number, so a month that is not stored counts as missing and shifts no lag.
     Nothing after the origin is in a window.
     """
-    known = demand.where("is_complete").withColumn("month_number", _month_number(F.col("yyyymm")))
+    known = demand.where("is_complete").withColumn("month_number", month_number(F.col("yyyymm")))
     by_part = Window.partitionBy("part_number").orderBy("month_number")
 
     def last(n: int) -> WindowSpec:
@@ -749,11 +749,11 @@ def demand_features(
     )
     number = F.col("month_number")
     first_sale = F.when(
-        F.col("first_sale_month") <= F.col("yyyymm"), _month_number(F.col("first_sale_month"))
+        F.col("first_sale_month") <= F.col("yyyymm"), month_number(F.col("first_sale_month"))
     )
     featured = joined.withColumns(
         {
-            "history_months": (number - _month_number(F.col("since")) + 1).cast("int"),
+            "history_months": (number - month_number(F.col("since")) + 1).cast("int"),
             "months_since_first_sale": (number - first_sale).cast("int"),
             "months_since_last_sale": (number - F.col("latest_number")).cast("int"),
             "adi": ratio("months_seen", "demand_count"),
@@ -772,7 +772,8 @@ def demand_features(
     return _with_abc(classified).select(*DEMAND_FEATURES.column_names)
 
 
-def _month_number(yyyymm: Column) -> Column:
+def month_number(yyyymm: Column) -> Column:
+    """Months since the year 0."""
     return F.floor(yyyymm / 100).cast("int") * 12 + yyyymm % 100 - 1
 
 
