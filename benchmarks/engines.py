@@ -24,7 +24,10 @@ import click
 import pandas as pd
 import yaml
 
+from medallion_assets.environment import settings_of
+from medallion_assets.operations import runs
 from medallion_assets.simulation import Simulation, write
+from resources.ledger import LEDGER
 
 SAMPLE = Path(__file__).resolve().parent.parent / "config" / "sample.yaml"
 COLUMNS = {
@@ -231,15 +234,24 @@ def sample(out: Path, engines: tuple[str, ...]) -> None:
 @click.argument("orders", type=click.Path(exists=True, path_type=Path))
 @click.argument("first", type=int)
 @click.argument("last", type=int)
+@click.option("--train", type=int, help="also train all models, with the evidence of this month")
 @OUT
 @ENGINES
 def etl(
-    config: Path, orders: Path, first: int, last: int, out: Path, engines: tuple[str, ...]
+    config: Path,
+    orders: Path,
+    first: int,
+    last: int,
+    train: int | None,
+    out: Path,
+    engines: tuple[str, ...],
 ) -> None:
     """Orders of a configuration from bronze to features and drift, FIRST to LAST month."""
     os.environ["MEDALLION_ORDERS"] = str(orders.absolute())
     text = config.read_text(encoding="utf-8")
     jobs = [("register_deliveries", 0, 0), ("monthly_data", first, last)]
+    if train:
+        jobs.append(("retraining", train, 0))
     _compare(config.stem, out.absolute(), yaml.safe_load(text), engines, jobs)
 
 
@@ -444,6 +456,31 @@ def _compare(
         )
     table(title, rows)
     table("Peak memory, GiB", [{engine: m.peak_gib for engine, m in found.items()}])
+    versions = {
+        engine: _data_versions(out / f"{title}_{engine}" / "bench.yaml") for engine in engines
+    }
+    table(
+        "Slices with equal data version",
+        [
+            {"table": name, "slices": len(of_table), **_equal(of_table, engines)}
+            for name, of_table in pd.concat(versions, axis=1).groupby(level="table_id")
+        ],
+    )
+
+
+def _data_versions(config: Path) -> pd.Series:
+    """The newest data version of each slice, by table, month and writer."""
+    ledger = runs.reader(settings_of(config)).rows(LEDGER)
+    newest = ledger.sort_values("recorded_at", kind="stable").drop_duplicates(
+        ["table_id", "yyyymm", "writer"], keep="last"
+    )
+    return newest.set_index(["table_id", "yyyymm", "writer"])["data_version"].sort_index()
+
+
+def _equal(versions: pd.DataFrame, engines: Sequence[str]) -> dict[str, int]:
+    """How many slices of each further engine have the version that those of the first have."""
+    first, *others = engines
+    return {f"{first} = {one}": int((versions[first] == versions[one]).sum()) for one in others}
 
 
 if __name__ == "__main__":

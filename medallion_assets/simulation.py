@@ -8,8 +8,10 @@ description says "(simulated)".
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -34,6 +36,7 @@ REGIONS = ("North", "South", "East", "West", "Export")
 REGION_SHARES = (0.30, 0.25, 0.20, 0.15, 0.10)
 NON_PRODUCTS = (("POST", "Postage"), ("DISCOUNT", "Discount"), ("MANUAL", "Manual entry"))
 
+NOTE = ".simulated.json"  # beside the files: what was written, and from what
 FEWEST_PARTS = 20
 FIRST_PART_NUMBER = 100_001
 FIRST_ORDER_NUMBER = 1_000_001
@@ -288,10 +291,14 @@ def write(settings: Simulation, folder: Path) -> list[Path]:
     return the paths written.
 
     A file appears under its name when it is whole. One that has the same content already is left
-    alone and not returned, so a second call returns an empty list. Files of former settings under
-    other names stay. UTF-8, comma, one header line. Raises OSError where the folder can't be
-    written.
+    alone and not returned, so a second call returns an empty list; where size and time of all files
+    are as a former call with the same settings noted them, none is made again to be compared. Files
+    of former settings under other names stay. UTF-8, comma, one header line. Raises OSError where
+    the folder can't be written.
     """
+    note = folder / NOTE
+    if note.exists() and note.read_text(encoding="utf-8") == _noted(settings, folder):
+        return []
     folder.mkdir(parents=True, exist_ok=True)
     master_folder = folder / "parts_master"
     master_folder.mkdir(exist_ok=True)
@@ -301,7 +308,18 @@ def write(settings: Simulation, folder: Path) -> list[Path]:
             written.append(folder / name)
     if _write_csv(parts_master(settings), master_folder / "simulated_parts_master.csv"):
         written.append(master_folder / "simulated_parts_master.csv")
+    note.write_text(_noted(settings, folder), encoding="utf-8")
     return written
+
+
+def _noted(settings: Simulation, folder: Path) -> str:
+    """What was written: settings, this code, and size and time of each file."""
+    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    files = {
+        str(path.relative_to(folder)): [path.stat().st_size, path.stat().st_mtime_ns]
+        for path in sorted(folder.rglob("*.csv"))
+    }
+    return json.dumps({"settings": asdict(settings), "code": code, "files": files})
 
 
 def _write_csv(table: pd.DataFrame, path: Path) -> bool:

@@ -28,7 +28,7 @@ from pydantic import PrivateAttr
 
 from resources import workers
 from resources.delta_tables import DeltaTables
-from resources.processes import identity, is_gone
+from resources.processes import is_leftover, own_name
 from resources.settings import Settings
 from resources.spark import (
     speak_connect,
@@ -294,11 +294,7 @@ def leftovers(scratch: Path) -> list[Path]:
     holds a frame removes them.
     """
     folders = scratch.iterdir() if scratch.is_dir() else ()
-    return [
-        folder
-        for folder in folders
-        if "." in folder.name and is_gone(":".join(folder.name.rsplit(".", 2)))
-    ]
+    return [folder for folder in folders if is_leftover(folder.name)]
 
 
 @functools.lru_cache(1024)
@@ -325,7 +321,7 @@ def _own_folder(scratch: Path) -> Path:
     scratch.mkdir(parents=True, exist_ok=True)
     for folder in leftovers(scratch):
         shutil.rmtree(folder, ignore_errors=True)
-    own = scratch / identity().replace(":", ".")
+    own = scratch / own_name()
     own.mkdir(exist_ok=True)
     atexit.register(shutil.rmtree, own, ignore_errors=True)
     return own

@@ -31,6 +31,16 @@ def is_gone(process: str) -> bool:
     return _began(int(pid)) != began
 
 
+def own_name() -> str:
+    """This process's identity as the name of a file."""
+    return identity().replace(":", ".")
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file is named by a process of this machine that has ended."""
+    return "." in name and is_gone(":".join(name.rsplit(".", 2)))
+
+
 def is_here(process: str) -> bool:
     """Whether this is the identity of a process of this machine."""
     return re.fullmatch(rf"{re.escape(socket.gethostname())}:\d+:\d*", process) is not None

@@ -13,6 +13,7 @@ import json
 import logging
 import platform
 import re
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ import requests
 from resources import place
 from resources.errors import Refused, without_credentials
 from resources.place import NamesCollide
-from resources.processes import identity, is_gone, is_here
+from resources.processes import identity, is_gone, is_here, is_leftover, own_name
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -573,7 +574,7 @@ class MlflowTracking:
             for sentence in place.settle(self._settings):
                 _log.warning("%s", sentence)
             uri = self._settings.tracking_uri
-            _ensure_folder(uri)
+            ensure_file(self._settings)
             mlflow.set_tracking_uri(uri)
             mlflow.set_registry_uri(self._settings.registry_uri)
             client = mlflow.MlflowClient(uri, self._settings.registry_uri)
@@ -825,9 +826,46 @@ def _first_line(error: Exception) -> str:
     return without_credentials((str(error).splitlines() or [type(error).__name__])[0])
 
 
-def _ensure_folder(uri: str) -> None:
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+def ensure_file(settings: Settings) -> None:
+    """Make the SQLite file of runs and versions, where they are kept in one and it is missing. It
+    appears under its name when it is whole: MLflow can't go on with a file whose making was ended
+    half-way.
+    """
+    file = file_of(settings.tracking_uri)
+    if file is None or (file.exists() and not _is_unfinished(file)):
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{file.name}."
+    for left in file.parent.glob(f"{prefix}*"):
+        if is_leftover(left.name.removeprefix(prefix).removesuffix("-journal")):
+            left.unlink()
+    unfinished = file.with_name(f"{prefix}{own_name()}")
+    try:
+        store = SqlAlchemyStore(f"sqlite:///{unfinished}", f"{settings.lakehouse_root}/mlartifacts")
+        store._dispose_engine()
+        if not file.exists() or _is_unfinished(file):
+            unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def file_of(uri: str) -> Path | None:
+    """The file of an address of SQLite; None for other addresses."""
+    is_file = uri.startswith("sqlite:///")
+    return Path(uri.removeprefix("sqlite:///")) if is_file else None
+
+
+def _is_unfinished(file: Path) -> bool:
+    """Whether the making of MLflow's file was ended half-way, so that nothing is in it: the table
+    of experiments comes first, and the last step fills it.
+    """
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        try:
+            return database.execute("SELECT count(*) FROM experiments").fetchone()[0] == 0
+        except sqlite3.OperationalError:
+            return True
 
 
 def _files(content: RunContent) -> Iterator[tuple[str, Callable[[Path], object]]]:

@@ -6,12 +6,13 @@ Which assets a job holds lies in definitions.py.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -44,10 +45,11 @@ from resources.lakehouse import LEDGER, DeltaLakehouse, TableSpec
 from resources.orders import LocalOrderFiles
 from resources.processes import identity, is_gone
 from resources.settings import Settings
-from resources.tracking import MlflowTracking
+from resources.tracking import MlflowTracking, ensure_file, file_of
 
 PROCESS_TAG = "medallion/process"
 STATE_TAG = "medallion/state"  # of the run that ended a run of everything: what it left
+REGISTRY_TAG = "medallion/registry"  # beside it: the registry's file when the alias was looked at
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -55,7 +57,7 @@ class RunFailed(Refused):
     """A run did not succeed; the message is that of its first failed step."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def session(settings: Settings, console: Console, keeps_records: bool = True) -> Iterator[Session]:
     """Definitions and instance for several runs of one process; the Spark session is shared by
     them. Without records what Dagster knows of the runs is forgotten at the end, as it is on
@@ -133,16 +135,30 @@ class Session:
         is_changed = self.execute(
             "register_deliveries", [int(definitions.newest_partition(self.settings))]
         )
-        if not is_changed and self._is_as_left():
-            sync_alias(reader(self.settings), self.tracking())
+        if not is_changed and (run := self._run_that_left_it_so()):
+            # Asking the registry takes longer than all else here.
+            registry = self._registry()
+            if not registry or run.tags.get(REGISTRY_TAG) != registry:
+                sync_alias(reader(self.settings), self.tracking())
+                self.instance.add_run_tags(run.run_id, {REGISTRY_TAG: self._registry()})
             return False
-        # The models' processes are ready by the time that they are needed.
+        # What models need is ready by the time that they are fitted.
         threading.Thread(target=workers.start, args=(cores(),), daemon=True).start()
-        is_changed |= self._everything_from_orders()
+        mlflow = threading.Thread(target=self._prepare_mlflow)
+        mlflow.start()
+        is_changed |= self._everything_from_orders(mlflow.join)
         self._note_how_it_is_left()
         return is_changed
 
-    def _everything_from_orders(self) -> bool:
+    def _prepare_mlflow(self) -> None:
+        """Import MLflow and make its file, where it has one and there is none yet; whoever uses it
+        next tells what is wrong.
+        """
+        with contextlib.suppress(Exception):
+            ensure_file(self.settings)
+            importlib.import_module("mlflow")
+
+    def _everything_from_orders(self, wait_for_mlflow: Callable[[], object]) -> bool:
         is_changed = False
         months, complete = self.months()
         if not months:
@@ -154,6 +170,7 @@ class Session:
                 " says why."
             )
             return is_changed
+        wait_for_mlflow()
         newest = complete[-1]
         earlier = add_months(newest, -self.settings.run.replay_months)
         enough = (
@@ -187,23 +204,33 @@ class Session:
             " they are dated anew."
         )
 
-    def _is_as_left(self) -> bool:
-        """Whether configuration, code and tables are what they were at the end of the last run of
-        everything.
+    def _run_that_left_it_so(self) -> dg.DagsterRun | None:
+        """The run at whose end configuration, code and tables were what they are now, and
+        everything was made; None without one.
         """
         # Tables of others change without a trace in ours.
         if any(source.mode == "adopt" for source in self.settings.sources):
-            return False
-        tags = {STATE_TAG: self._state()}
-        return bool(
-            self.instance.get_runs(
-                dg.RunsFilter(tags=tags, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1
-            )
+            return None
+        found = self.instance.get_runs(
+            dg.RunsFilter(tags={STATE_TAG: self._state()}, statuses=[dg.DagsterRunStatus.SUCCESS]),
+            limit=1,
         )
+        return found[0] if found else None
 
     def _note_how_it_is_left(self) -> None:
         if self._last_run:
-            self.instance.add_run_tags(self._last_run, {STATE_TAG: self._state()})
+            tags = {STATE_TAG: self._state(), REGISTRY_TAG: self._registry()}
+            self.instance.add_run_tags(self._last_run, tags)
+
+    def _registry(self) -> str:
+        """Size and time of the registry's own file: nobody moved the alias while both are the same.
+        Nothing where the registry is a server.
+        """
+        file = file_of(self.settings.tracking_uri)
+        if file is None or not self.settings.mlflow.is_own_file or not file.exists():
+            return ""
+        held = file.stat()
+        return f"{held.st_size} {held.st_mtime_ns}"
 
     def _state(self) -> str:
         """Hash of what a run of everything depends on and makes: settings, code, parts master,

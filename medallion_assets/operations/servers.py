@@ -14,6 +14,7 @@ from rich.console import Console
 
 from resources.errors import Refused, without_credentials
 from resources.settings import Settings
+from resources.tracking import ensure_file
 
 LOOPBACK = "127.0.0.1"
 
@@ -32,6 +33,7 @@ def serve(
     }
     children = [subprocess.Popen(_dagster(port), env=environment, start_new_session=True)]
     if settings.tracking_uri.startswith("sqlite"):
+        ensure_file(settings)
         children.append(
             subprocess.Popen(
                 _mlflow(settings, mlflow_port), env=environment, start_new_session=True

@@ -1,5 +1,6 @@
 """MLflow's server as runs meet it."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -32,7 +33,7 @@ from resources.tracking import (
     mlflow_tracking,
 )
 from tests.conftest import SOURCE
-from tests.faults.scenario import free_port, mlflow_server
+from tests.faults.scenario import free_port, mlflow_server, wait_until
 
 
 class Numbers:
@@ -350,3 +351,44 @@ def test_a_lakehouse_of_a_former_release_claims_its_names(tmp_path: Path) -> Non
     assert client.get_registered_model(name).tags[tracking.LAKEHOUSE] == noted.id
     with pytest.raises(NamesCollide):
         company(tmp_path / "b", mlflow=server).check()
+
+
+@pytest.mark.integration
+def test_a_first_run_killed_while_it_makes_mlflows_file_leaves_nothing_in_the_way(
+    tmp_path: Path,
+) -> None:
+    """The file is not there yet, the next process makes it whole, and no unfinished one stays."""
+    settings = parse_settings(
+        {"sources": [SOURCE], "first_month": 202201, "lakehouse_root": str(tmp_path)},
+        tmp_path / "c.yaml",
+    )
+    code = (
+        "import sys\nfrom resources.settings import load_settings\n"
+        "from resources.tracking import ensure_file\nensure_file(load_settings(sys.argv[1], {}))"
+    )
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        json.dumps({"sources": [SOURCE], "first_month": 202201, "lakehouse_root": str(tmp_path)})
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(config)])
+    assert wait_until(lambda: any(p.stat().st_size for p in tmp_path.glob(".mlflow.db.*")), 60)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    assert list(tmp_path.glob(".mlflow.db.*"))
+    tracking.ensure_file(settings)
+    assert not list(tmp_path.glob(".mlflow.db.*"))
+    assert MlflowTracking(settings, "", lambda: None).alias() is None
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("held", ["CREATE TABLE experiments (experiment_id INT)", "SELECT 1"])
+def test_a_file_of_mlflow_that_was_left_half_made_is_made_again(tmp_path: Path, held: str) -> None:
+    """Nothing is in it, whether its first table is there or none."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute(held)
+    settings = parse_settings(
+        {"sources": [SOURCE], "first_month": 202201, "lakehouse_root": str(tmp_path)},
+        tmp_path / "c.yaml",
+    )
+    assert MlflowTracking(settings, "", lambda: None).alias() is None
