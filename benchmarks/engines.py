@@ -440,10 +440,10 @@ def _compare(
     engines: Sequence[str],
     jobs: Sequence[tuple[str, int, int]],
 ) -> None:
-    found = {
-        engine: measured(configured(out, base, f"{title}_{engine}"), engine, jobs)
-        for engine in engines
-    }
+    found: dict[str, Measured] = {}
+    for engine in engines:
+        found[engine] = measured(configured(out, base, f"{title}_{engine}"), engine, jobs)
+        print(f"{engine}: {found[engine]}", flush=True)  # a later engine may fail
     first, *others = engines
     rows = []
     for step in [*found[first].jobs, "process"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 
+from medallion_assets.figures import FIGURES
 from resources.ledger import LEDGER
 from resources.table_spec import Column, Constraint, TableSpec
 
@@ -612,43 +613,7 @@ MODEL_EVALUATION = TableSpec(
             "cells that another model has and this one lacks; more than 0 can't win",
         ),
         _key("actual_qty", "DOUBLE", "demand of the cells, units"),
-        Column("mae", "DOUBLE", "mean absolute error of q50, units"),
-        Column(
-            "rmse", "DOUBLE", "root mean squared error of forecast_qty, pooled over cells, units"
-        ),
-        Column("mape", "DOUBLE", "mean absolute percentage error of q50 over cells with demand"),
-        Column("mape_share", "DOUBLE", "share of cells that have demand"),
-        Column("wape", "DOUBLE", "sum of absolute errors of q50 over sum of demand"),
-        Column(
-            "mase",
-            "DOUBLE",
-            "mean absolute error of q50 over the scale of seasonal naive, mean over cells with a"
-            " scale",
-        ),
-        Column(
-            "rmsse",
-            "DOUBLE",
-            "root mean squared scaled error per part of forecast_qty, mean over parts",
-        ),
-        Column("wql", "DOUBLE", "mean over the deciles of 2 * pinball loss over sum of demand"),
-        Column("bias", "DOUBLE", "sum of (forecast_qty - demand) over sum of demand"),
-        Column("coverage_80", "DOUBLE", "share of cells within [q10, q90]"),
-        Column(
-            "calibration_80",
-            "DOUBLE",
-            "share of randomised PIT values within [.1, .9]; a perfect forecaster has .8",
-        ),
-        Column(
-            "revenue_weighted_error",
-            "DOUBLE",
-            "absolute error of q50 valued at price, over demand valued at price",
-        ),
-        Column(
-            "stock_cost",
-            "DOUBLE",
-            "cost of units too many and too few at the configured rates, in the source's currency",
-        ),
-        Column("fallback_share", "DOUBLE", "share of cells with a stand-in forecast"),
+        *(Column(figure.name, "DOUBLE", figure.meaning) for figure in FIGURES),
         Column(
             "fit_seconds", "DOUBLE", "seconds for one origin, mean over origins", is_volatile=True
         ),

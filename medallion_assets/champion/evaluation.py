@@ -16,7 +16,9 @@ from operator import and_
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from medallion_assets import figures
 from medallion_assets.exact import exact_sums, exact_sums_again, ratio, total
+from medallion_assets.figures import DEMAND, FIGURES, Amount, Cell, Counted, Figure
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.tables import DECILES, LEVELS, MODEL_EVALUATION, ZOO_RESULT
 from resources.settings import PromotionSettings
@@ -189,12 +191,12 @@ def model_evaluation(
         Window.partitionBy("yyyymm", "segment_kind", "segment", "horizon")
     )
     with_all = joined.withColumn("has_all", F.coalesce(F.col("cells") == compared, F.lit(False)))
-    figures = {name: F.when(F.col("has_all"), figure) for name, figure in _figures().items()}
+    known = {name: F.when(F.col("has_all"), figure) for name, figure in _figures().items()}
     zero = {
-        name: F.coalesce(figures[name], F.lit(0))
+        name: F.coalesce(known[name], F.lit(0))
         for name in ("cell_count", "part_count", "origin_count", "actual_qty")
     }
-    columns = {**figures, **zero}
+    columns = {**known, **zero}
     return with_all.select(
         *(
             columns.get(c.name, F.col(c.name)).cast(c.type).alias(c.name)
@@ -445,21 +447,6 @@ def _largest_regions(rows: DataFrame) -> DataFrame:
     )
 
 
-_SUMMED = (
-    *(
-        "actual_qty",
-        "abs_error",
-        "squared_error",
-        "pct_error",
-        "scaled_error",
-        "loss_qty",
-        "bias_qty",
-    ),
-    *("priced_error", "priced_actual", "stock_cost"),
-)
-_COUNTED = ("has_demand", "has_scale", "is_within_80", "is_pit_within_80", "is_fallback")
-
-
 def _cell_figures(counted: DataFrame, settings: PromotionSettings) -> DataFrame:
     """What each cell adds to the sums; NULL where it does not count for a figure."""
     y, mean, median = F.col("actual_qty"), F.col("forecast_qty"), F.col("q50")
@@ -472,50 +459,44 @@ def _cell_figures(counted: DataFrame, settings: PromotionSettings) -> DataFrame:
     cost = settings.over_rate * F.greatest(mean - y, F.lit(0.0)) + settings.under_rate * F.greatest(
         y - mean, F.lit(0.0)
     )
-    pit = _pit()
+    cell = Cell(
+        demand=y,
+        mean=mean,
+        median=median,
+        q10=F.col(DECILES[0]),
+        q90=F.col(DECILES[-1]),
+        absolute_error=error,
+        squared_error=(y - mean) * (y - mean),
+        relative_error=F.when(y > 0, ratio(error, y)),
+        scaled_error=ratio(error, mae_scale),
+        quantile_loss=_quantile_loss(),
+        pit=_pit(),
+        price=price,
+        cost=cost,
+        is_fallback=F.col("is_fallback"),
+    )
     return counted.select(
-        *(
-            "yyyymm",
-            "model",
-            "part_number",
-            "horizon",
-            "demand_class",
-            "abc_class",
-            "region",
-            "actual_qty",
-        ),
+        *("yyyymm", "model", "part_number", "horizon", "demand_class", "abc_class", "region"),
         # Evidence spans H + K - 1 months, 59 at most: a bit per origin counts them without a set.
         F.expr(f"shiftleft(1L, pmod(origin div 100 * 12 + origin % 100, {_MAX_BITS}))").alias(
             "origin_bit"
         ),
-        error.alias("abs_error"),
-        ((y - mean) * (y - mean)).alias("squared_error"),
-        F.when(y > 0, ratio(error, y)).alias("pct_error"),
-        ratio(error, mae_scale).alias("scaled_error"),
-        ratio((y - mean) * (y - mean), rmse_scale * rmse_scale).alias("scaled_squared_error"),
-        _quantile_loss().alias("loss_qty"),
-        (mean - y).alias("bias_qty"),
-        (error * price).alias("priced_error"),
-        (y * price).alias("priced_actual"),
-        (cost * price).alias("stock_cost"),
-        (y > 0).alias("has_demand"),
-        mae_scale.isNotNull().alias("has_scale"),
-        ((y >= F.col("q10")) & (y <= F.col("q90"))).alias("is_within_80"),
-        ((pit >= LEVELS[0]) & (pit <= LEVELS[-1])).alias("is_pit_within_80"),
-        "is_fallback",
+        ratio(cell.squared_error, rmse_scale * rmse_scale).alias("scaled_squared_error"),
+        *(amount.of(cell).alias(amount.name) for amount in figures.summed()),
+        *(amount.where(cell).alias(amount.name) for amount in figures.counted()),
     )
 
 
-def _sums_by_segment(figures: DataFrame, general: DataFrame) -> DataFrame:
+def _sums_by_segment(cells: DataFrame, general: DataFrame) -> DataFrame:
     # First the finest groups, then segments: the many rows are read once, and a segment is a sum of
     # few.
-    finest = figures.groupBy(
-        "yyyymm", "model", "demand_class", "abc_class", "region", "horizon"
-    ).agg(
+    summed = [amount.name for amount in figures.summed()]
+    counted = [amount.name for amount in figures.counted()]
+    finest = cells.groupBy("yyyymm", "model", "demand_class", "abc_class", "region", "horizon").agg(
         F.count("*").alias("cells"),
         F.bit_or("origin_bit").alias("origin_bits"),
-        *(column for name in _SUMMED for column in exact_sums(name, F.col(name))),
-        *(F.count(F.when(F.col(name), 1)).alias(name) for name in _COUNTED),
+        *(column for name in summed for column in exact_sums(name, F.col(name))),
+        *(F.count(F.when(F.col(name), 1)).alias(name) for name in counted),
     )
     return (
         _by_segment(finest, general)
@@ -523,17 +504,17 @@ def _sums_by_segment(figures: DataFrame, general: DataFrame) -> DataFrame:
         .agg(
             F.sum("cells").alias("cells"),
             F.bit_count(F.bit_or("origin_bits")).alias("origins"),
-            *(column for name in _SUMMED for column in exact_sums_again(name)),
-            *(F.sum(name).alias(name) for name in _COUNTED),
+            *(column for name in summed for column in exact_sums_again(name)),
+            *(F.sum(name).alias(name) for name in counted),
         )
     )
 
 
-def _parts_by_segment(figures: DataFrame, general: DataFrame) -> DataFrame:
+def _parts_by_segment(cells: DataFrame, general: DataFrame) -> DataFrame:
     """Figures that are means over parts: the number of parts and the sum of their RMSSE."""
     keys = ("yyyymm", "model", "segment_kind", "segment", "horizon")
     scaled = F.col("scaled_squared_error")
-    finest = figures.groupBy(
+    finest = cells.groupBy(
         "yyyymm", "model", "part_number", "demand_class", "abc_class", "region", "horizon"
     ).agg(*exact_sums("scaled", scaled), F.count(scaled).alias("scaled_cells"))
     by_part = (
@@ -550,33 +531,25 @@ def _parts_by_segment(figures: DataFrame, general: DataFrame) -> DataFrame:
 
 
 def _figures() -> dict[str, Column]:
-    def quotient(summed: str, denominator: Column | str) -> Column:
-        return ratio(total(summed), denominator)
-
-    def share(count: str) -> Column:
-        return ratio(count, "cells")
-
-    demand = total("actual_qty")
+    """Every column that is made of sums, by name."""
     return {
         "cell_count": F.col("cells"),
         "part_count": F.col("parts"),
         "origin_count": F.col("origins"),
-        "actual_qty": demand,
-        "mae": quotient("abs_error", "cells"),
-        "rmse": F.sqrt(quotient("squared_error", "cells")),
-        "mape": quotient("pct_error", "has_demand"),
-        "mape_share": share("has_demand"),
-        "wape": quotient("abs_error", demand),
-        "mase": quotient("scaled_error", "has_scale"),
-        "rmsse": quotient("part_rmsse", "scaled_parts"),
-        "wql": quotient("loss_qty", demand),
-        "bias": quotient("bias_qty", demand),
-        "coverage_80": share("is_within_80"),
-        "calibration_80": share("is_pit_within_80"),
-        "revenue_weighted_error": quotient("priced_error", total("priced_actual")),
-        "stock_cost": total("stock_cost"),
-        "fallback_share": share("is_fallback"),
+        "actual_qty": total(DEMAND.name),
+        **{figure.name: _figure(figure) for figure in FIGURES},
     }
+
+
+def _figure(figure: Figure) -> Column:
+    over = _amount(figure.over)
+    value = over if figure.per is None else ratio(over, _amount(figure.per))
+    return F.sqrt(value) if figure.is_root else value
+
+
+def _amount(amount: Amount) -> Column:
+    is_whole = isinstance(amount, Counted) or amount.name in ("cells", "scaled_parts")
+    return F.col(amount.name) if is_whole else total(amount.name)
 
 
 def _quantile_loss() -> Column:

@@ -21,6 +21,7 @@ from medallion_assets.champion import evaluation, promotion
 from medallion_assets.champion.decisions import held_classes, last_decisions
 from medallion_assets.champion.stewardship import append_decisions, sync_alias
 from medallion_assets.complete import complete_months_of, evidence_of
+from medallion_assets.figures import FIGURES
 from medallion_assets.slices import Outcome, Slices, version_of
 from medallion_assets.tables import (
     CHAMPION,
@@ -38,21 +39,7 @@ from resources.lakehouse import Lakehouse, MonthWritten, TableSpec
 from resources.settings import Settings
 from resources.tracking import InputTable, RunContent, Tracking
 
-METRICS = (
-    "mae",
-    "rmse",
-    "mape",
-    "wape",
-    "mase",
-    "rmsse",
-    "wql",
-    "bias",
-    "coverage_80",
-    "calibration_80",
-    "revenue_weighted_error",
-    "stock_cost",
-    "missing_cell_count",
-)
+METRICS = (*(figure.name for figure in FIGURES if figure.is_metric), "missing_cell_count")
 SHOWN = ("wql", "rmse", "bias", "calibration_80")
 # rows of the results table that the artifacts of all models hold together; the table holds all
 RESULT_ROWS = 200_000

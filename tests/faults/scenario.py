@@ -111,6 +111,24 @@ class Scenario:
             )
         return Run(process, log, log.stat().st_size)
 
+    def command(self, *arguments: str) -> str:
+        """A command of `medallion` to its end; returns what it printed. Raises AssertionError where
+        it fails.
+        """
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        environment.pop("MEDALLION_ENGINE", None)
+        environment.pop("DAGSTER_HOME", None)
+        call = "from medallion_assets.cli import main\nmain()"
+        ended = subprocess.run(
+            [sys.executable, "-c", call, "--config", str(self.config), *arguments],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr[-3000:]}"
+        return ended.stdout
+
     def run(self, seconds: float = 600) -> str:
         """`medallion run` to its end; returns what it printed. Raises AssertionError where it
         fails.

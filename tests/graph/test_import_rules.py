@@ -114,7 +114,7 @@ PURE = [
     *ZOO_PURE,
     *(
         f"{ASSETS}/{name}.py"
-        for name in ("tables", "months", "exact", "repeats", "plots", "report/page")
+        for name in ("tables", "figures", "months", "exact", "repeats", "plots", "report/page")
     ),
 ]
 WIRING = [

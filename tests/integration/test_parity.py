@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from medallion_assets.operations import runs
-from medallion_assets.tables import CHAMPION, DEMAND_FORECAST
+from medallion_assets.tables import CHAMPION, DEMAND_FORECAST, MONTHLY_DEMAND
 from resources.ledger import LEDGER
 from tests.conftest import slow
-from tests.faults.scenario import LAST, Scenario, content, differences
+from tests.faults.scenario import FIRST, LAST, Scenario, content, differences
 from tests.servers import WORKER_PYTHON, connect_server, standalone_cluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
@@ -117,6 +117,39 @@ def test_a_lakehouse_is_continued_by_the_other_engine_and_back(
     assert set(engines) == {"embedded", "spark"}
     _set_engine(moved, "embedded")
     assert "Nothing to do" in moved.run()
+
+
+@long
+def test_a_changed_line_a_backfill_and_its_undo_make_the_same_bits(
+    embedded: Scenario, tmp_path: Path
+) -> None:
+    """A file is delivered again with one quantity corrected, a month of demand is made again by a
+    plan, and that is undone: the lakehouses of both engines are the same after each.
+    """
+    one, other = (Scenario(tmp_path / engine) for engine in ("embedded", "spark"))
+    for scenario, engine in ((one, "embedded"), (other, "spark")):
+        shutil.copytree(embedded.folder, scenario.folder)
+        _set_engine(scenario, engine)
+        file = next((scenario.folder / "landing").glob(f"*_{FIRST + 4}.csv"))
+        header, first, *lines = file.read_text().splitlines(keepends=True)
+        cells = first.split(",")
+        cells[header.split(",").index("Qty")] = "17"
+        file.write_text("".join([header, ",".join(cells), *lines]))
+        scenario.run(1200)
+    assert apart(one, other) == []
+    month = str(FIRST + 4)
+    plans = {}
+    for scenario in (one, other):
+        told = scenario.command(
+            "plan", "backfill", MONTHLY_DEMAND.id, "--from", month, "--to", month
+        )
+        plans[scenario.folder] = re.search(r"medallion apply (\S+)", told)[1]  # type: ignore[index]
+        scenario.command("apply", plans[scenario.folder])
+    assert apart(one, other) == []
+    for scenario in (one, other):
+        scenario.command("undo", plans[scenario.folder])
+        scenario.run(1200)
+    assert apart(one, other) == []
 
 
 @long
