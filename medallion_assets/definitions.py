@@ -120,10 +120,6 @@ def build_resources(settings: Settings) -> dict[str, Any]:
 
 def build_defs(settings: Settings, resources: Mapping[str, Any]) -> dg.Definitions:
     """All definitions of a configuration over the given resources."""
-    names = {
-        spec.id: f"{settings.catalog}.{settings.schemas.model_dump()[spec.layer]}.{spec.name}"
-        for spec in tables.TABLES
-    }
     modules = (
         bronze_assets,
         silver_assets,
@@ -134,7 +130,7 @@ def build_defs(settings: Settings, resources: Mapping[str, Any]) -> dg.Definitio
         report_assets,
         watch_assets,
     )
-    assets = [module.build_assets(settings, names) for module in modules]
+    assets = [module.build_assets(settings) for module in modules]
     model_keys = {spec.name: zoo_assets.model_key(spec.name) for spec in enabled(settings)}
     jobs = build_jobs(model_keys, settings.given_forecasts)
     return dg.Definitions(

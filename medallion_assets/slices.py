@@ -96,7 +96,7 @@ class Reader:
         deliveries: pd.DataFrame,
         slices: Mapping[str, Sequence[Slice]],
         versions: Mapping[str, int],
-    ):
+    ) -> None:
         self._versions = versions
         self._lakehouse, self._settings = lakehouse, settings
         self._inputs = {i.spec.id: i for i in inputs}
@@ -190,7 +190,7 @@ class Slices:
     Ask ``is_current``, then ``keep`` the slice as it is, or write it and ``record`` it.
     """
 
-    def __init__(self, work: Work, spec: TableSpec, writer: str = ""):
+    def __init__(self, work: Work, spec: TableSpec, writer: str = "") -> None:
         self._work, self._spec, self._writer = work, spec, writer
         self._started = time.monotonic()
         self._now: dict[int, Slice] = {}
@@ -252,14 +252,21 @@ class Slices:
 
 
 @dataclass(frozen=True)
-class TableBuild:
-    """Reading, transforming and writing of one table, apart from Dagster."""
+class TableRecipe:
+    """How a table is made that is a pure function of other tables, apart from Dagster.
+
+    ``configuration`` holds the settings that the transform depends on: a change makes its months
+    stale. ``only_complete`` leaves slices of partial months empty; ``with_no_month`` also makes
+    slice 0, of lines without a month; ``is_whole`` makes every month of the table when one is
+    stale; ``outside_version`` identifies what is read from outside.
+    """
 
     spec: TableSpec
     inputs: Sequence[Input]
     transform: Transform
     configuration: Mapping[str, Any]
     only_complete: bool = False
+    with_no_month: bool = False
     is_whole: bool = False
     outside_version: Callable[[Settings], object] = lambda settings: None
 

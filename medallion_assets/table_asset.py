@@ -15,10 +15,8 @@ from medallion_assets import policies
 from medallion_assets.partitions import add_months, month_partitions
 from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, TRIGGER_TAG, Permission, Plans
 from medallion_assets.slices import (
-    Input,
     Outcome,
-    TableBuild,
-    Transform,
+    TableRecipe,
     retry_on_conflict,
     version_of,
 )
@@ -33,6 +31,8 @@ from resources.lakehouse import (
 )
 from resources.settings import Settings
 
+Plot = Callable[[Lakehouse, Sequence[int], Settings], Mapping[str, dg.MetadataValue]]
+
 PEOPLE = ("person", "command_line")  # triggers of runs that a person asked for
 SIMULATED = {"data": "simulated"}
 # months before the asked ones that are looked at again: lines of a later month may complete them
@@ -45,7 +45,7 @@ def asset_key(spec: TableSpec) -> dg.AssetKey:
 
 
 def asset_options(
-    spec: TableSpec, settings: Settings, lakehouse_name: str, lineage: Sequence[TableSpec] = ()
+    spec: TableSpec, settings: Settings, lineage: Sequence[TableSpec] = ()
 ) -> dict[str, Any]:
     """Options that all assets of tables share: group, owner, partitions, schema, policies."""
     return monthly_options(settings, spec.layer, spec.owner) | {
@@ -54,7 +54,7 @@ def asset_options(
         "code_version": spec.code_version,
         "kinds": {"delta", "spark"},
         "metadata": {
-            "dagster/table_name": lakehouse_name,
+            "dagster/table_name": settings.table_name(spec.layer, spec.name),
             "dagster/column_schema": column_schema(spec),
             **({"dagster/column_lineage": column_lineage(spec, lineage)} if lineage else {}),
         },
@@ -107,33 +107,19 @@ def column_lineage(spec: TableSpec, upstream: Sequence[TableSpec]) -> dg.TableCo
 
 
 def table_asset(
-    spec: TableSpec,
+    recipe: TableRecipe,
     settings: Settings,
-    lakehouse_name: str,
-    inputs: Sequence[Input],
-    transform: Transform,
-    configuration: Mapping[str, Any],
-    only_complete: bool = False,
-    with_no_month: bool = False,
-    is_whole: bool = False,
-    outside_version: Callable[[Settings], object] = lambda settings: None,
-    plot: (
-        Callable[[Lakehouse, Sequence[int], Settings], Mapping[str, dg.MetadataValue]] | None
-    ) = None,
+    plot: Plot | None = None,
     deps: Sequence[dg.AssetKey] | None = None,
 ) -> dg.AssetsDefinition:
-    """The asset of a table that is a pure function of other tables.
-
-    ``configuration`` holds the settings that the transform depends on: a change makes its months
-    stale. ``only_complete`` leaves slices of partial months empty; ``with_no_month`` also makes
-    slice 0, of lines without a month; ``is_whole`` makes every month of the table when one is
-    stale; ``outside_version`` identifies what is read from outside; ``plot`` adds pictures.
+    """The asset of a table that a recipe makes. ``plot`` adds pictures; ``deps`` stands instead of
+    the assets of its inputs.
     """
-
-    upstream = [i.spec for i in inputs if i.spec not in RECORDS]
+    spec = recipe.spec
+    upstream = [i.spec for i in recipe.inputs if i.spec not in RECORDS]
 
     @dg.asset(
-        **asset_options(spec, settings, lakehouse_name, upstream),
+        **asset_options(spec, settings, upstream),
         deps=deps if deps is not None else [asset_key(s) for s in upstream],
     )
     @policies.retry_transient
@@ -145,15 +131,12 @@ def table_asset(
             {
                 *requested,
                 *_reached_back(lakehouse, spec, requested),
-                *([0] if with_no_month else []),
+                *([0] if recipe.with_no_month else []),
             }
-        )
-        build = TableBuild(
-            spec, inputs, transform, configuration, only_complete, is_whole, outside_version
         )
         work = work_of(context, lakehouse, settings)
         outcome = write_with_permission(
-            context, work, spec, requested, lambda permission: build.run(work, asked, permission)
+            context, work, spec, requested, lambda permission: recipe.run(work, asked, permission)
         )
         pictures = plot(lakehouse, requested, settings) if plot else {}
         return report(context, spec, requested, outcome, pictures)

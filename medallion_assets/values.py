@@ -96,7 +96,7 @@ MONTH_NAMES = (
 MONTHS = {name: n for n, names in enumerate(MONTH_NAMES, 1) for name in names.split()}
 _LARGEST = Decimal(10) ** 18
 _MILLIONTH = Decimal("0.000001")
-_SERIAL_EPOCH = datetime(1899, 12, 30)  # Excel's day 0
+_SERIAL_EPOCH = datetime(1899, 12, 30)  # noqa: DTZ001 - Excel's day 0
 
 
 def _read_by(read: Callable[[str], str | None], texts: Column) -> Column:
@@ -350,7 +350,7 @@ def _local(fields: Mapping[str, str], has_names: bool, time_zone: str | None) ->
     if "h" in fields:
         hour = int(fields["h"]) % 12 + (12 if fields["a"].lower() == "p" else 0)
     micros = int(fields.get("S", "0")[:6].ljust(6, "0"))
-    made = datetime(
+    made = datetime(  # noqa: DTZ001 - the zone is the source's, and comes later
         year,
         month,
         int(fields.get("d", "1")),

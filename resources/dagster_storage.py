@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 class KeptEngines(SqliteEventLogStorage):
     """The event log in the same files as Dagster's own, with one engine for each file."""
 
-    def __init__(self, base_dir: str, inst_data: Any = None):
+    def __init__(self, base_dir: str, inst_data: Any = None) -> None:
         self._engines: dict[str, Engine] = {}
         super().__init__(base_dir, inst_data)
 
@@ -47,7 +47,7 @@ class SqliteStorage(DagsterSqliteStorage):
     storage reads what the other wrote.
     """
 
-    def __init__(self, base_dir: str, inst_data: Any = None):
+    def __init__(self, base_dir: str, inst_data: Any = None) -> None:
         super().__init__(base_dir, inst_data)
         self._event_log_storage = KeptEngines(f"{base_dir}/history/runs/")
 

@@ -315,8 +315,8 @@ def _plain(path: str) -> str:
 
 @functools.lru_cache
 def _own_folder(scratch: Path) -> Path:
-    """This process's folder below ``scratch``, removed at its end; those of processes that were
-    killed are removed now.
+    """The folder of this process below ``scratch``, removed at its end; those of processes that
+    were killed are removed now.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     for folder in leftovers(scratch):

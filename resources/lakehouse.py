@@ -171,7 +171,7 @@ class DeltaLakehouse:
         schemas: Mapping[str, str],
         max_removed_share: float,
         retention_months: int,
-    ):
+    ) -> None:
         self._engine = engine
         self._root, self._catalog, self._schemas = root, catalog, dict(schemas)
         self._max_removed_share = max_removed_share

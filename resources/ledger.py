@@ -103,7 +103,7 @@ class Ledger:
         path: str,
         engine: Callable[[], str],
         pins: Mapping[str, int] | None = None,
-    ):
+    ) -> None:
         self._tables, self._path, self._engine, self._pins = tables, path, engine, dict(pins or {})
         self._lock = threading.Lock()
         self._version = -1

@@ -111,7 +111,7 @@ class Headers:
 
 
 def _header_of(source: Source) -> HeaderFiles:
-    assert source.header is not None
+    assert source.header is not None  # noqa: S101 - for the types
     return source.header
 
 

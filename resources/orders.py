@@ -86,7 +86,7 @@ class NoFiles(Refused):
     check. No table was changed.
     """
 
-    def __init__(self, source: Source):
+    def __init__(self, source: Source) -> None:
         folder = root_of(str(source.files))
         found = (
             f"no file below {folder} matches"
@@ -168,7 +168,7 @@ def order_paths(source: Source) -> list[str]:
 
 def header_paths(source: Source) -> list[str]:
     """Header files of a source. Raises UnreadableFile where there is none."""
-    assert source.header is not None
+    assert source.header is not None  # noqa: S101 - for the types
     paths = order_paths(source.model_copy(update={"files": source.header.files}))
     if not paths:
         raise UnreadableFile(

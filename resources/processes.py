@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 def identity() -> str:
-    """This process, told apart from a later one of the same number where the system says when it
-    began.
+    """The name of this process, told apart from a later one of the same number where the system
+    says when it began.
     """
     return f"{socket.gethostname()}:{os.getpid()}:{_began(os.getpid())}"
 
@@ -32,7 +32,7 @@ def is_gone(process: str) -> bool:
 
 
 def own_name() -> str:
-    """This process's identity as the name of a file."""
+    """The identity of this process as the name of a file."""
     return identity().replace(":", ".")
 
 

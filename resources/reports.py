@@ -24,7 +24,7 @@ class ReportFiles(Protocol):
 class LocalReportFiles:
     """Files in one folder of a local disk, a mount or a volume."""
 
-    def __init__(self, folder: str):
+    def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
 
     def path(self, name: str) -> str:

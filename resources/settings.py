@@ -212,12 +212,16 @@ class _Section(BaseModel):
 
 
 class Schemas(_Section):
+    """Names of the schemas by layer."""
+
     bronze: Identifier = "my_bronze"
     silver: Identifier = "my_silver"
     gold: Identifier = "my_gold"
 
 
 class CsvDialect(_Section):
+    """How a CSV file is written."""
+
     delimiter: str = Field(",", min_length=1, max_length=1)
     quote: str = Field('"', min_length=1, max_length=1)
     encoding: str = "utf-8"
@@ -776,6 +780,8 @@ def last_numbers(steps: Mapping[str, str]) -> dict[str, str]:
 
 
 class ForecastSettings(_Section):
+    """How far is forecast, on what evidence, and which parts are forecast."""
+
     horizon: int = Field(6, ge=1, le=24, description="months forecast, H")
     origins: int = Field(6, ge=1, le=MAX_ORIGINS, description="evidence origins, K")
     k_min: int = Field(3, ge=1, description="fewer evidence origins than this promote nobody")
@@ -813,6 +819,8 @@ class FeatureSettings(_Section):
 
 
 class ZooSettings(_Section):
+    """Which models run, with which parameters."""
+
     models: tuple[str, ...] | None = Field(
         None, description="names of the models to run; none named: all"
     )
@@ -881,6 +889,8 @@ class ConnectSettings(_Section):
 
 
 class MlflowSettings(_Section):
+    """Where runs and versions are kept, and under which names."""
+
     tracking_uri: str | None = Field(
         None, description="default: a SQLite file under the lakehouse root"
     )
@@ -917,6 +927,8 @@ class MlflowSettings(_Section):
 
 
 class PromotionSettings(_Section):
+    """How models are compared, and who lets one serve."""
+
     mode: Literal["act", "approve", "off"] = Field(
         "act", description="approve: a promotion waits for `medallion approve`"
     )
@@ -946,6 +958,8 @@ class PromotionSettings(_Section):
 
 
 class MonitoringSettings(_Section):
+    """When a figure drifts, what is improbable, and when training is due."""
+
     max_training_lag_months: int = Field(
         3, ge=1, description="months the champion's training may lag the newest complete month"
     )
@@ -1000,12 +1014,16 @@ class RetrainingSettings(_Section):
 
 
 class RetentionSettings(_Section):
+    """For how long old versions stay readable."""
+
     reproducible_months: int = Field(
         13, ge=1, description="months for which an old table version stays readable"
     )
 
 
 class WriteSettings(_Section):
+    """How much a write may take away without a plan."""
+
     max_removed_share: float = Field(
         0.2, gt=0, le=1, description="a write that removes a larger share of a slice stops"
     )
@@ -1025,6 +1043,8 @@ class SimulationSettings(_Section):
 
 
 class RunSettings(_Section):
+    """What `medallion run` does beyond the newest month."""
+
     replay_months: int = Field(
         0,
         ge=0,
@@ -1169,6 +1189,10 @@ class Settings(_Section):
             # none.
             return self.tracking_uri.replace("databricks", "databricks-uc", 1)
         return self.mlflow.registry_uri or self.tracking_uri
+
+    def table_name(self, layer: str, name: str) -> str:
+        """Three-level name of a table."""
+        return f"{self.catalog}.{getattr(self.schemas, layer)}.{name}"
 
     @property
     def registered_model(self) -> str:

@@ -35,7 +35,7 @@ class StalledQueries(grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]
     which tells what the engine's threads use, nothing is watched.
     """
 
-    def __init__(self, is_working_for_them: Callable[[], bool]):
+    def __init__(self, is_working_for_them: Callable[[], bool]) -> None:
         self._is_working_for_them = is_working_for_them
         self._open: set[_Watched] = set()
         self._changing = threading.Condition()
@@ -86,7 +86,7 @@ class _Watched:
     still.
     """
 
-    def __init__(self, call: Any):
+    def __init__(self, call: Any) -> None:
         self._call = call
         self._began = time.monotonic()
         self._is_ended = False

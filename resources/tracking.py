@@ -242,7 +242,7 @@ class MlflowTracking:
         connected: Callable[[], None] = lambda: None,
         instance: str = "",
         models: ModelFormat | None = None,
-    ):
+    ) -> None:
         self._settings = settings
         self._dagster_run_id = dagster_run_id
         self._origin = origin_tags(instance)

@@ -3,7 +3,7 @@ spending seconds on it.
 """
 
 import dagster  # noqa: F401
-import pandas  # noqa: F401
+import pandas as pd  # noqa: F401
 import pyarrow.parquet  # noqa: F401
 import sklearn.ensemble  # noqa: F401
 import statsforecast.models  # noqa: F401

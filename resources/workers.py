@@ -79,7 +79,7 @@ def in_pool(body: Body, processes: int, folder: Path) -> Body:
     def run(rows: Any) -> Any:
         return _call(place, processes, rows)
 
-    return cast(Body, run)
+    return cast("Body", run)
 
 
 def start(processes: int) -> None:
@@ -154,4 +154,4 @@ def _work(place: str, rows: Any) -> Any:
 
 @functools.lru_cache(LOADED_BODIES)
 def _loaded(place: str) -> Callable[[Any], Any]:
-    return cast(Callable[[Any], Any], cloudpickle.loads(Path(place).read_bytes()))
+    return cast("Callable[[Any], Any]", cloudpickle.loads(Path(place).read_bytes()))

@@ -111,7 +111,7 @@ def outputs(notebook: NotebookNode) -> str:
 
 def asked_for(notebook: NotebookNode) -> dict[str, str]:
     """What a notebook that was run asked to be written into its widgets, by widget."""
-    return {widget: text for widget, text in ASKED.findall(outputs(notebook))}
+    return dict(ASKED.findall(outputs(notebook)))
 
 
 def presentable(notebook: NotebookNode, folder: Path) -> NotebookNode:

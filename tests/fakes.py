@@ -361,7 +361,7 @@ def filled(spec: TableSpec, **values: Any) -> Record:
         for c in spec.columns
         if not c.is_nullable
     }
-    return {name: None for name in spec.column_names} | required | values
+    return dict.fromkeys(spec.column_names) | required | values
 
 
 class FakeEngine:

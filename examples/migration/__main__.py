@@ -142,6 +142,7 @@ def fill_in_sheet(out: Path, month: int) -> None:
 
 
 def main() -> None:
+    """Run the old notebook and the lakehouse on the same orders, and write the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--parts", type=int, default=200)

@@ -151,7 +151,7 @@ def _forecast(
     version: int | None,
 ) -> pd.DataFrame:
     """What a version forecasts at an origin on the history through it."""
-    assert version is not None, "every origin was trained"
+    assert version is not None  # noqa: S101 - every origin was trained
     demand = lakehouse.rows(
         MONTHLY_DEMAND,
         ["part_number", "yyyymm", "demand_qty", "is_complete"],

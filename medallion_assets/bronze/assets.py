@@ -3,8 +3,6 @@
 How a file is read lies in resources/formats, how lines get their month in transforms.py.
 """
 
-from collections.abc import Mapping
-
 import dagster as dg
 
 from medallion_assets.bronze.lines import LineStore
@@ -20,12 +18,10 @@ from resources.orders import OrderFiles
 from resources.settings import Settings
 
 
-def build_assets(
-    settings: Settings, lakehouse_names: Mapping[str, str]
-) -> list[dg.AssetsDefinition]:
+def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """The two bronze assets."""
 
-    @dg.asset(**asset_options(DELIVERIES, settings, lakehouse_names[DELIVERIES.id]))
+    @dg.asset(**asset_options(DELIVERIES, settings))
     @retry_transient
     def deliveries(
         context: dg.AssetExecutionContext,
@@ -83,7 +79,7 @@ def build_assets(
         )
 
     @dg.asset(
-        **asset_options(BRONZE_SALES_ORDERS, settings, lakehouse_names[BRONZE_SALES_ORDERS.id]),
+        **asset_options(BRONZE_SALES_ORDERS, settings),
         deps=[
             asset_key(DELIVERIES),
             *(dg.AssetKey(str(s.table).split(".")) for s in settings.sources if s.mode == "adopt"),

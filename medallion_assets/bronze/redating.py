@@ -333,7 +333,7 @@ class Redating:
         for row in sorted(rows, key=lambda row: int(row["sequence"])):
             before = months_of(row)
             months = examined.months.get(row["delivery_id"], before)
-            months = {month: (0, 0, "") for month in before} | months
+            months = dict.fromkeys(before, (0, 0, "")) | months
             present = now[row["source"]]
             if months == before and SourceMapping.parse(row.get("mapping")) == present:
                 continue

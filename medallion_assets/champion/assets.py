@@ -3,7 +3,7 @@
 Who wins lies in promotion.py, what a training stores in training.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import dagster as dg
 from pyspark.sql import Column, DataFrame
@@ -14,7 +14,7 @@ from medallion_assets.champion.training import EvaluationLog, Training
 from medallion_assets.complete import evidence_of
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.policies import retry_transient
-from medallion_assets.slices import Input, Months, Reader, TableBuild, with_details
+from medallion_assets.slices import Input, Months, Reader, TableRecipe, with_details
 from medallion_assets.table_asset import (
     asset_key,
     asset_options,
@@ -38,9 +38,7 @@ from resources.settings import Settings
 from resources.tracking import Tracking
 
 
-def build_assets(
-    settings: Settings, lakehouse_names: Mapping[str, str]
-) -> list[dg.AssetsDefinition]:
+def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """The evidence, its evaluation and the decisions."""
     specs = enabled(settings)
     writers = tuple(spec.name for spec in specs)
@@ -62,20 +60,21 @@ def build_assets(
         return evaluation.model_evaluation(read(ZOO_RESULT), seconds, classes, settings.promotion)
 
     results = table_asset(
-        ZOO_RESULT,
+        TableRecipe(
+            ZOO_RESULT,
+            [
+                Input(ZOO_FORECAST, _origins, writers, is_open=True),
+                Input(MONTHLY_DEMAND, _targets),
+                Input(DEMAND_FEATURES, _origins),
+            ],
+            zoo_result,
+            {"classes": classes, **forecast},
+            only_complete=True,
+        ),
         settings,
-        lakehouse_names[ZOO_RESULT.id],
-        [
-            Input(ZOO_FORECAST, _origins, writers, is_open=True),
-            Input(MONTHLY_DEMAND, _targets),
-            Input(DEMAND_FEATURES, _origins),
-        ],
-        zoo_result,
-        {"classes": classes, **forecast},
-        only_complete=True,
         deps=[*model_keys, asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES)],
     )
-    build = TableBuild(
+    recipe = TableRecipe(
         MODEL_EVALUATION,
         [Input(ZOO_RESULT, Input.same_month), Input(ZOO_FORECAST, _origins, writers, is_open=True)],
         model_evaluation,
@@ -84,9 +83,7 @@ def build_assets(
     )
 
     @dg.asset(
-        **asset_options(
-            MODEL_EVALUATION, settings, lakehouse_names[MODEL_EVALUATION.id], [ZOO_RESULT]
-        ),
+        **asset_options(MODEL_EVALUATION, settings, [ZOO_RESULT]),
         deps=[asset_key(ZOO_RESULT)],
     )
     @retry_transient
@@ -103,7 +100,7 @@ def build_assets(
             work,
             MODEL_EVALUATION,
             requested,
-            lambda permission: build.run(work, requested, permission),
+            lambda permission: recipe.run(work, requested, permission),
         )
         log = EvaluationLog(settings, lakehouse, tracking, classes)
         unlogged = [
@@ -128,7 +125,7 @@ def build_assets(
         return report(context, MODEL_EVALUATION, requested, outcome, by_month=told)
 
     @dg.asset(
-        **asset_options(CHAMPION, settings, lakehouse_names[CHAMPION.id], [MODEL_EVALUATION]),
+        **asset_options(CHAMPION, settings, [MODEL_EVALUATION]),
         deps=[asset_key(MODEL_EVALUATION), asset_key(ZOO_RESULT), *model_keys],
     )
     @retry_transient

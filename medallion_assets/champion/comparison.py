@@ -59,7 +59,7 @@ def comparisons(
     pairs: ``paired``. min_parts: parts that an interval over parts needs; with fewer only months
     differ.
     """
-    classes = {name: (*DEMAND_CLASSES, ALL) for name in (GIVEN, OURS)}
+    classes = dict.fromkeys((GIVEN, OURS), (*DEMAND_CLASSES, ALL))
     by_part: pd.DataFrame = evaluation.part_losses(pairs, classes, horizon).toPandas()
     by_month: pd.DataFrame = evaluation.month_losses(pairs, classes, horizon).toPandas()
     rows = []

@@ -120,7 +120,7 @@ class Decision:
     decided_at: datetime | None = None
 
 
-def decide(
+def decide(  # noqa: PLR0913, PLR0917 - a month's evidence, and who may serve
     month: int,
     evaluation: pd.DataFrame,
     losses: Losses,
@@ -177,7 +177,6 @@ def decide(
     are needed, as long as the horizon: what two forecasts of one origin have in common reaches that
     far. With fewer, or with fewer origins than settings.min_interval_origins, who served serves.
     """
-
     with_cells = frozenset(
         map(str, evaluation.loc[evaluation["segment_kind"] == "demand_class", "segment"])
     )
@@ -353,7 +352,7 @@ class _Contest:
         both figures.
         """
         first, second = self.compared.index(model), self.compared.index(other)
-        for group in _GROUPS:
+        for group, name in _GROUPS.items():
             cells, evidence = self.group(group)
             demand = evidence.parts.demand.sum()
             if cells < MIN_GROUP_CELLS or not demand > 0:
@@ -361,9 +360,7 @@ class _Contest:
             wql = evidence.parts.loss.sum(axis=0) / demand
             low, _ = evidence.loss(first, second).interval(self.tail(other))
             if low > ROUNDING and wql[first] > wql[second] * (1 + GROUP_TOLERANCE):
-                return (
-                    f"WQL {wql[first]:.3f} against {wql[second]:.3f} of {other} in {_GROUPS[group]}"
-                )
+                return f"WQL {wql[first]:.3f} against {wql[second]:.3f} of {other} in {name}"
         return None
 
 

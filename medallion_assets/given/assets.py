@@ -15,7 +15,7 @@ from medallion_assets.given.transforms import (
 from medallion_assets.policies import retry_transient
 from medallion_assets.silver.assets import new_numbers
 from medallion_assets.silver.transforms import renamed
-from medallion_assets.slices import Months, Reader, TableBuild
+from medallion_assets.slices import Months, Reader, TableRecipe
 from medallion_assets.table_asset import (
     asset_options,
     report,
@@ -31,15 +31,13 @@ from resources.settings import GivenForecasts, Settings
 SHOWN = 5  # mistakes that a refusal names
 
 
-def build_assets(
-    settings: Settings, lakehouse_names: Mapping[str, str]
-) -> list[dg.AssetsDefinition]:
+def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """The asset of silver.given_forecast, where the configuration names some."""
     if not settings.given_forecasts:
         return []
 
     @dg.asset(
-        **asset_options(GIVEN_FORECAST, settings, lakehouse_names[GIVEN_FORECAST.id]),
+        **asset_options(GIVEN_FORECAST, settings),
     )
     @retry_transient
     def given_forecast_(
@@ -60,7 +58,7 @@ def build_assets(
                 together = together.unionByName(more)
             return given_forecast(together).where(together["yyyymm"].isin(list(months.wanted)))
 
-        build = TableBuild(
+        recipe = TableRecipe(
             GIVEN_FORECAST,
             [],
             transform,
@@ -80,7 +78,7 @@ def build_assets(
             work,
             GIVEN_FORECAST,
             requested,
-            lambda permission: build.run(work, requested, permission),
+            lambda permission: recipe.run(work, requested, permission),
         )
         return report(context, GIVEN_FORECAST, requested, outcome)
 

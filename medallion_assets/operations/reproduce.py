@@ -148,7 +148,7 @@ def _parameters(spec: ModelSpec, run: StoredRun) -> tuple[Parameters, list[str]]
     ]
 
 
-def _like(text: str, default: bool | int | float | str) -> bool | int | float | str:
+def _like(text: str, default: bool | float | str) -> bool | int | float | str:
     return text == "True" if isinstance(default, bool) else type(default)(text)
 
 
@@ -162,7 +162,7 @@ def _other_rows(pinned: DeltaLakehouse, run: StoredRun) -> list[str]:
         recorded = {
             m: s.data_version for m, s in sorted(pinned.slices(table).items()) if first <= m <= last
         }
-        found = {m: "0-0" for m in recorded} | pinned.content_versions(
+        found = dict.fromkeys(recorded, "0-0") | pinned.content_versions(
             table, month_range(first, last)
         )
         if (

@@ -1,7 +1,5 @@
 """The monthly report as an asset. Wiring only."""
 
-from collections.abc import Mapping
-
 import dagster as dg
 
 from medallion_assets.policies import retry_transient
@@ -47,9 +45,7 @@ _REPORTED = (
 )
 
 
-def build_assets(
-    settings: Settings, lakehouse_names: Mapping[str, str]
-) -> list[dg.AssetsDefinition]:
+def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """The monthly report."""
 
     @dg.asset(

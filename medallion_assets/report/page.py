@@ -345,7 +345,7 @@ def sparkline(
         f", the last {qty(history[-1])}" if history else ""
     )
     told += f"; forecast {', '.join(map(qty, expected))}" if expected else "; no forecast"
-    return Markup(
+    return Markup(  # noqa: S704 - numbers only
         f'<svg class="spark" viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img"'
         f' aria-label="{told}"><polygon class="band" points="{band}"/><polyline class="past"'
         f' points="{points(history, 0)}"/><polyline class="ahead"'

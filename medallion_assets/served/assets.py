@@ -1,6 +1,6 @@
 """What is published and how it did, as assets. Wiring only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -15,7 +15,7 @@ from medallion_assets.served import accuracy, anomalies, totals
 from medallion_assets.served.changes import Changes
 from medallion_assets.served.publishing import Publication
 from medallion_assets.silver.assets import new_numbers
-from medallion_assets.slices import Input, Months, Reader, retry_on_conflict
+from medallion_assets.slices import Input, Months, Reader, TableRecipe, retry_on_conflict
 from medallion_assets.table_asset import (
     asset_key,
     asset_options,
@@ -41,16 +41,13 @@ from resources.settings import Settings
 from resources.tracking import Tracking
 
 
-def build_assets(
-    settings: Settings, lakehouse_names: Mapping[str, str]
-) -> list[dg.AssetsDefinition]:
+def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """The served forecast, its totals and its accuracy."""
 
     @dg.asset(
         **asset_options(
             DEMAND_FORECAST,
             settings,
-            lakehouse_names[DEMAND_FORECAST.id],
             [DEMAND_FEATURES, CHAMPION],
         ),
         deps=[asset_key(CHAMPION), asset_key(MONTHLY_DEMAND), asset_key(DEMAND_FEATURES)],
@@ -72,9 +69,7 @@ def build_assets(
         return report(context, DEMAND_FORECAST, requested, outcome, by_month=details)
 
     @dg.asset(
-        **asset_options(
-            FORECAST_CHANGE, settings, lakehouse_names[FORECAST_CHANGE.id], [DEMAND_FORECAST]
-        ),
+        **asset_options(FORECAST_CHANGE, settings, [DEMAND_FORECAST]),
         deps=[asset_key(DEMAND_FORECAST)],
     )
     @retry_transient
@@ -93,50 +88,55 @@ def build_assets(
         demand_forecast,
         forecast_change,
         table_asset(
-            DEMAND_FORECAST_TOTAL,
+            TableRecipe(
+                DEMAND_FORECAST_TOTAL,
+                [
+                    Input(DEMAND_FORECAST, Input.same_month),
+                    Input(DEMAND_FEATURES, Input.same_month),
+                    # A decision on an earlier month that is made later changes nothing published.
+                    Input(ZOO_RESULT, Input.through(totals.EVIDENCE_MONTHS), is_open=True),
+                ],
+                _demand_forecast_total,
+                {"origins": settings.forecast.origins},
+                only_complete=True,
+            ),
             settings,
-            lakehouse_names[DEMAND_FORECAST_TOTAL.id],
-            [
-                Input(DEMAND_FORECAST, Input.same_month),
-                Input(DEMAND_FEATURES, Input.same_month),
-                # A decision on an earlier month that is made later changes nothing published.
-                Input(ZOO_RESULT, Input.through(totals.EVIDENCE_MONTHS), is_open=True),
-            ],
-            _demand_forecast_total,
-            {"origins": settings.forecast.origins},
-            only_complete=True,
             plot=_totals_pictures,
         ),
         table_asset(
-            FORECAST_ACCURACY,
+            TableRecipe(
+                FORECAST_ACCURACY,
+                [
+                    Input(DEMAND_FORECAST, _origins),
+                    Input(
+                        MONTHLY_DEMAND, lambda month, s: _known([add_months(month, -12), month], s)
+                    ),
+                    Input(MODEL_EVALUATION, _earlier, is_open=True),
+                    LABELS_OF_MONTH,
+                ],
+                _forecast_accuracy,
+                {"horizon": horizon},
+                only_complete=True,
+                outside_version=lambda settings: sorted(new_numbers(settings).items()) or None,
+            ),
             settings,
-            lakehouse_names[FORECAST_ACCURACY.id],
-            [
-                Input(DEMAND_FORECAST, _origins),
-                Input(MONTHLY_DEMAND, lambda month, s: _known([add_months(month, -12), month], s)),
-                Input(MODEL_EVALUATION, _earlier, is_open=True),
-                LABELS_OF_MONTH,
-            ],
-            _forecast_accuracy,
-            {"horizon": horizon},
-            only_complete=True,
-            outside_version=lambda settings: sorted(new_numbers(settings).items()) or None,
             plot=accuracy_pictures,
         ),
         table_asset(
-            DEMAND_ANOMALY,
+            TableRecipe(
+                DEMAND_ANOMALY,
+                [
+                    Input(DEMAND_FORECAST, _origins),
+                    Input(MONTHLY_DEMAND, Input.same_month),
+                    Input(DEMAND_FEATURES, Input.same_month),
+                    LABELS_OF_MONTH,
+                ],
+                _demand_anomaly,
+                settings.monitoring.model_dump(include={"anomaly_rate"}),
+                only_complete=True,
+                outside_version=lambda settings: sorted(new_numbers(settings).items()) or None,
+            ),
             settings,
-            lakehouse_names[DEMAND_ANOMALY.id],
-            [
-                Input(DEMAND_FORECAST, _origins),
-                Input(MONTHLY_DEMAND, Input.same_month),
-                Input(DEMAND_FEATURES, Input.same_month),
-                LABELS_OF_MONTH,
-            ],
-            _demand_anomaly,
-            settings.monitoring.model_dump(include={"anomaly_rate"}),
-            only_complete=True,
-            outside_version=lambda settings: sorted(new_numbers(settings).items()) or None,
             plot=anomaly_pictures,
         ),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from medallion_assets.labels import LABELS_OF_MONTH, REAL, labels_read
 from medallion_assets.partitions import month_range
 from medallion_assets.silver import renames, transforms
 from medallion_assets.silver.renames import Rename
-from medallion_assets.slices import Input, Months, Reader
+from medallion_assets.slices import Input, Months, Reader, TableRecipe
 from medallion_assets.table_asset import table_asset
 from medallion_assets.tables import (
     BRONZE_SALES_ORDERS,
@@ -28,7 +28,6 @@ from medallion_assets.tables import (
     PARTS,
     REJECTED_LINES,
     SILVER_SALES_ORDERS,
-    TableSpec,
 )
 from resources.errors import Refused
 from resources.lakehouse import Lakehouse
@@ -43,9 +42,7 @@ if TYPE_CHECKING:
 READ_BY = frozenset({"delivery", "excel", "header", "json_path"})
 
 
-def build_assets(
-    settings: Settings, lakehouse_names: Mapping[str, str]
-) -> list[dg.AssetsDefinition]:
+def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """The silver assets, in the order of the data."""
     sources = {
         "sources": [
@@ -55,18 +52,15 @@ def build_assets(
     }
     master = settings.parts_master.model_dump(exclude={"files"}) if settings.parts_master else None
 
-    def asset(spec: TableSpec, *args: object, **options: object) -> dg.AssetsDefinition:
-        return table_asset(spec, settings, lakehouse_names[spec.id], *args, **options)  # type: ignore[arg-type]
-
-    return [
-        asset(
+    recipes = [
+        TableRecipe(
             SILVER_SALES_ORDERS,
             [Input(BRONZE_SALES_ORDERS, with_past), LABELS_OF_MONTH],
             _sales_orders,
             sources,
             outside_version=_numbers_version,
         ),
-        asset(
+        TableRecipe(
             REJECTED_LINES,
             [Input(BRONZE_SALES_ORDERS, with_past), LABELS_OF_MONTH],
             _rejected_lines,
@@ -74,7 +68,7 @@ def build_assets(
             with_no_month=True,
             outside_version=_numbers_version,
         ),
-        asset(
+        TableRecipe(
             PARTS,
             [Input(SILVER_SALES_ORDERS)],
             _parts,
@@ -82,14 +76,13 @@ def build_assets(
             is_whole=True,
             outside_version=_parts_version,
         ),
-        asset(
+        TableRecipe(
             MONTHLY_DEMAND,
             [Input(SILVER_SALES_ORDERS, Input.same_month), Input(PARTS, Input.up_to)],
             _monthly_demand,
             {},
-            plot=_demand_picture,
         ),
-        asset(
+        TableRecipe(
             DEMAND_FEATURES,
             [
                 Input(
@@ -103,6 +96,8 @@ def build_assets(
             only_complete=True,
         ),
     ]
+    plots_of = {MONTHLY_DEMAND.id: _demand_picture}
+    return [table_asset(recipe, settings, plots_of.get(recipe.spec.id)) for recipe in recipes]
 
 
 def with_past(month: int, settings: Settings) -> list[int]:

@@ -1,6 +1,5 @@
 """Drift, data quality and the decision about retraining, as assets. Wiring only."""
 
-from collections.abc import Mapping
 from functools import reduce
 
 import dagster as dg
@@ -12,7 +11,7 @@ from medallion_assets.labels import UNUSUAL, label_slices, labels_read
 from medallion_assets.policies import retry_transient
 from medallion_assets.served.accuracy import UNLABELLED_CLASS
 from medallion_assets.silver.assets import new_numbers
-from medallion_assets.slices import Input, Months, Reader, retry_on_conflict
+from medallion_assets.slices import Input, Months, Reader, TableRecipe, retry_on_conflict
 from medallion_assets.table_asset import asset_key, asset_options, report, table_asset, work_of
 from medallion_assets.tables import (
     BRONZE_SALES_ORDERS,
@@ -34,13 +33,11 @@ from resources.lakehouse import Lakehouse
 from resources.settings import Settings
 
 
-def build_assets(
-    settings: Settings, lakehouse_names: Mapping[str, str]
-) -> list[dg.AssetsDefinition]:
+def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """Drift, data quality, and the decision about retraining."""
 
     @dg.asset(
-        **asset_options(RETRAINING_DECISION, settings, lakehouse_names[RETRAINING_DECISION.id]),
+        **asset_options(RETRAINING_DECISION, settings),
         deps=[asset_key(CHAMPION), asset_key(DEMAND_DRIFT), asset_key(FORECAST_ACCURACY)],
     )
     @retry_transient
@@ -77,32 +74,34 @@ def build_assets(
     return [
         retraining_decision,
         table_asset(
-            DEMAND_DRIFT,
+            TableRecipe(
+                DEMAND_DRIFT,
+                [
+                    *(
+                        Input(spec, Input.up_to)
+                        for spec in (MONTHLY_DEMAND, DEMAND_FEATURES, FORECAST_ACCURACY)
+                    ),
+                    Input(DEMAND_LABEL, Input.up_to, slices=label_slices),
+                ],
+                _demand_drift,
+                watched.model_dump(include={"drift_false_alarm_rate", "drift_window_months"}),
+                only_complete=True,
+            ),
             settings,
-            lakehouse_names[DEMAND_DRIFT.id],
-            [
-                *(
-                    Input(spec, Input.up_to)
-                    for spec in (MONTHLY_DEMAND, DEMAND_FEATURES, FORECAST_ACCURACY)
-                ),
-                Input(DEMAND_LABEL, Input.up_to, slices=label_slices),
-            ],
-            _demand_drift,
-            watched.model_dump(include={"drift_false_alarm_rate", "drift_window_months"}),
-            only_complete=True,
         ),
         table_asset(
-            DATA_QUALITY,
+            TableRecipe(
+                DATA_QUALITY,
+                [
+                    Input(BRONZE_SALES_ORDERS, Input.same_month),
+                    Input(SILVER_SALES_ORDERS, Input.same_month),
+                    Input(REJECTED_LINES, Input.same_month),
+                ],
+                _data_quality,
+                watched.model_dump(include={"max_rejected_share"}),
+                with_no_month=True,
+            ),
             settings,
-            lakehouse_names[DATA_QUALITY.id],
-            [
-                Input(BRONZE_SALES_ORDERS, Input.same_month),
-                Input(SILVER_SALES_ORDERS, Input.same_month),
-                Input(REJECTED_LINES, Input.same_month),
-            ],
-            _data_quality,
-            watched.model_dump(include={"max_rejected_share"}),
-            with_no_month=True,
         ),
     ]
 

@@ -266,7 +266,7 @@ def needed(rate: float) -> int:
 
 
 def _by(sold: DataFrame, group: str, name: str) -> DataFrame:
-    """yyyymm and a map from group to units."""
+    """Yyyymm and a map from group to units."""
     sums = (
         sold.groupBy("yyyymm", group)
         .agg(*exact_sums("demand", F.col("demand_qty")))

@@ -334,7 +334,7 @@ class _Registered:
     run looks at the others.
     """
 
-    def __init__(self, deliveries: pd.DataFrame | None):
+    def __init__(self, deliveries: pd.DataFrame | None) -> None:
         rows = (
             []
             if deliveries is None

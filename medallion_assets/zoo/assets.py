@@ -3,8 +3,6 @@
 Which origins are fitted lies in backtest.py, who wins in champion/.
 """
 
-from collections.abc import Mapping
-
 import dagster as dg
 
 from medallion_assets.policies import retry_transient
@@ -29,11 +27,9 @@ from resources.settings import Settings
 from resources.tracking import Tracking
 
 
-def build_assets(
-    settings: Settings, lakehouse_names: Mapping[str, str]
-) -> list[dg.AssetsDefinition]:
+def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """All zoo assets of the models that the configuration names."""
-    return [_model_asset(spec, settings, lakehouse_names) for spec in enabled(settings)]
+    return [_model_asset(spec, settings) for spec in enabled(settings)]
 
 
 def model_key(name: str) -> dg.AssetKey:
@@ -41,12 +37,8 @@ def model_key(name: str) -> dg.AssetKey:
     return dg.AssetKey([*asset_key(ZOO_FORECAST).path, name])
 
 
-def _model_asset(
-    spec: ModelSpec, settings: Settings, lakehouse_names: Mapping[str, str]
-) -> dg.AssetsDefinition:
-    options = asset_options(
-        ZOO_FORECAST, settings, lakehouse_names[ZOO_FORECAST.id], (MONTHLY_DEMAND, DEMAND_FEATURES)
-    )
+def _model_asset(spec: ModelSpec, settings: Settings) -> dg.AssetsDefinition:
+    options = asset_options(ZOO_FORECAST, settings, (MONTHLY_DEMAND, DEMAND_FEATURES))
     options |= {
         "key": model_key(spec.name),
         "group_name": "zoo",

@@ -156,7 +156,7 @@ class Backtest:
                     f = self.work.settings.forecast
                     arguments = demand, features, one.origin, f.horizon, f.seed
                     learning = self.work.lakehouse.engine.begin(
-                        functools.partial(learned, cast(LearnsApart, forecaster), *arguments)
+                        functools.partial(learned, cast("LearnsApart", forecaster), *arguments)
                     )
                 waiting.append(Prepared(one, demand, features, forecaster, learning))
                 if learning is None or len(waiting) > LEARNING_AHEAD:

@@ -304,7 +304,7 @@ def _learn_dispersion(cells: pd.DataFrame) -> tuple[float, ...]:
 
 
 def _dispersion(inputs: Floats, coefficients: Floats) -> Floats:
-    """d of variance = mean + d * mean^2, per cell."""
+    """D of variance = mean + d * mean^2, per cell."""
     return np.clip(
         np.exp(np.clip(inputs @ coefficients, -20.0, 20.0)), SMALLEST_DISPERSION, LARGEST_DISPERSION
     )

@@ -92,7 +92,7 @@ class Prepared:
         learned, seconds = self.learning.result()
         waited = time.monotonic() - started
         return (
-            cast(LearnsApart, self.forecaster).calibrated(learned, past, self.features),
+            cast("LearnsApart", self.forecaster).calibrated(learned, past, self.features),
             seconds - waited,
         )
 
@@ -105,6 +105,7 @@ def learned(
     horizon: int,
     seed: int,
 ) -> tuple[Any, float]:
+    """What a forecaster learns, and the seconds that took; in a process of the pool."""
     started = time.monotonic()
     return forecaster.learn(demand, features, origin, horizon, seed), time.monotonic() - started
 
@@ -163,7 +164,7 @@ class Fitting:
 
         def combine_bucket(features: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
             rows = rows[rows["part_number"].isin(features["part_number"])]
-            members = {name: own for name, own in rows.groupby("model")}
+            members = dict(rows.groupby("model"))
             if not members:
                 return pd.DataFrame(columns=list(FORECAST_COLUMNS))
             return forecaster.combine(fitted, members, features)  # type: ignore[attr-defined]
@@ -279,7 +280,7 @@ class Fitting:
             model=(
                 None
                 if self.spec.is_given
-                else DemandForecaster({name: entry for name in self.spec.classes}, f.horizon)
+                else DemandForecaster(dict.fromkeys(self.spec.classes, entry), f.horizon)
             ),
         )
 

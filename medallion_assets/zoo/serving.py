@@ -106,7 +106,7 @@ class DemandForecaster:
     # class.
     predict_type_hints = SimpleNamespace(input=None, output=None)
 
-    def __init__(self, entries: Mapping[str, ServedModel], horizon: int):
+    def __init__(self, entries: Mapping[str, ServedModel], horizon: int) -> None:
         self.entries = dict(entries)
         self.horizon = horizon
 

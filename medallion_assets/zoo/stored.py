@@ -137,7 +137,7 @@ def _added(content: bytes, suffix: str, files: dict[str, bytes]) -> str:
 class _Reader:
     """Reads values back; a learner that occurs several times is read once."""
 
-    def __init__(self, files: Mapping[str, bytes]):
+    def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files = files
         self._learners: dict[str, Any] = {}
 

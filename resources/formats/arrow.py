@@ -12,6 +12,7 @@ from resources.settings import Source
 
 
 def columns(content: Content, source: Source) -> Columns:
+    """Columns of a Parquet file, from its schema. Raises UnreadableFile."""
     try:
         with content.seekable() as stream:
             return Columns(tuple(pq.read_schema(stream).names))
@@ -23,6 +24,7 @@ def columns(content: Content, source: Source) -> Columns:
 
 
 def lines(content: Content, source: Source) -> Batches:
+    """Lines of a Parquet file, as texts."""
     with content.seekable() as stream, pq.ParquetFile(stream) as file:
         names = valid_names(file.schema_arrow.names)
         first = 1

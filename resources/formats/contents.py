@@ -88,7 +88,7 @@ class _Zstd(io.RawIOBase):
     where the last is not whole.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str) -> None:
         import zstandard
 
         self._stream = open(path, "rb")  # noqa: SIM115
@@ -122,6 +122,7 @@ class _Zstd(io.RawIOBase):
 
 
 def zstd_errors() -> tuple[type[Exception], ...]:
+    """What the library raises of a file that is no zstd or is cut off."""
     import zstandard
 
     return (zstandard.ZstdError,)
@@ -166,7 +167,7 @@ def _is_hidden(member: str) -> bool:
 class _Beginning(io.RawIOBase):
     """The first bytes of a file, read one after the other."""
 
-    def __init__(self, path: str, byte_count: int):
+    def __init__(self, path: str, byte_count: int) -> None:
         self._stream, self._left = open(path, "rb"), byte_count  # noqa: SIM115
 
     def readable(self) -> bool:
@@ -185,6 +186,7 @@ class _Beginning(io.RawIOBase):
 
 @contextmanager
 def text_of(content: Content, dialect: CsvDialect, newline: str | None = "") -> Iterator[IO[str]]:
+    """The content as text. Bytes that the encoding does not know become half characters."""
     encoding = (
         "utf-8-sig"
         if dialect.encoding.lower().replace("_", "-") in {"utf-8", "utf8"}

@@ -41,7 +41,7 @@ class _PhysicalLines:
     line in which the present record began.
     """
 
-    def __init__(self, stream: IO[str], dialect: CsvDialect, delimiter: str, number: int):
+    def __init__(self, stream: IO[str], dialect: CsvDialect, delimiter: str, number: int) -> None:
         self._stream, self._is_passed_over = stream, _passed_over(dialect)
         self._nothing = _sign_of_nothing(dialect, delimiter)
         self.number, self.start, self.begins = number, number, True
@@ -140,6 +140,7 @@ def _csv_header(content: Content, source: Source) -> _CsvHeader:
 
 
 def columns(content: Content, source: Source) -> Columns:
+    """Columns of a CSV file, and where its header is. Raises UnreadableFile."""
     header = _csv_header(content, source)
     place = ""
     if header.line > 1 and source.csv.header_line is None:
@@ -151,6 +152,7 @@ def columns(content: Content, source: Source) -> Columns:
 
 
 def lines(content: Content, source: Source) -> Batches:
+    """Lines of a CSV file by their number in the file, with what is wrong with each."""
     csv.field_size_limit(FIELD_LIMIT)
     dialect, header = source.csv, _csv_header(content, source)
     names = valid_names(header.names)

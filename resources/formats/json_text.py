@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from resources.formats import table
 from resources.formats.contents import Content, UnreadableFile, text_of
@@ -31,7 +31,7 @@ class _Number(float):
 
     text: str
 
-    def __new__(cls, text: str) -> _Number:
+    def __new__(cls, text: str) -> Self:
         number = super().__new__(cls, text)
         number.text = text
         return number
@@ -78,6 +78,7 @@ def _json_objects(
 
 
 def columns_of_lines(content: Content, source: Source) -> Columns:
+    """Columns of a file of one JSON object a line: all that a line names. Raises UnreadableFile."""
     if source.json_path.path:
         return columns_of_text(content, source)
     names = tuple(
@@ -91,6 +92,7 @@ def columns_of_lines(content: Content, source: Source) -> Columns:
 
 
 def lines(content: Content, source: Source) -> Batches:
+    """Lines of such a file, with what is wrong with each."""
     if source.json_path.path:
         return (yield from rows_of_text(content, source))
     objects = _json_objects(content, source)
@@ -132,7 +134,7 @@ class _Nested:
     is called by its level, for instance orders.id; the inner one's may be, too.
     """
 
-    def __init__(self, content: Content, source: Source):
+    def __init__(self, content: Content, source: Source) -> None:
         self._content, self._source = content, source
         path = source.json_path.path
         self._steps = _steps(f"[].{path}" if source.format == "jsonl" else path)
@@ -292,10 +294,12 @@ def _arrays_within(fields: Mapping[str, Any], path: str, depth: int) -> Iterator
 
 
 def columns_of_text(content: Content, source: Source) -> Columns:
+    """Columns of one JSON document. Raises UnreadableFile."""
     return Columns(tuple(_Nested(content, source).names))
 
 
 def rows_of_text(content: Content, source: Source) -> Batches:
+    """Order lines of one JSON document, with what is wrong with each."""
     nested = _Nested(content, source)
     rows, names = nested.rows(), valid_names(list(nested.names))
     number = 0

@@ -92,18 +92,22 @@ def lacking_columns(source: Source, names: Iterable[str]) -> dict[str, tuple[str
 
 
 def key_of(name: str) -> str:
+    """What a column's name is compared by: as a table would have it, in lower case."""
     return valid_names([name])[0].lower()
 
 
 def named(lacking: Mapping[str, Sequence[str]]) -> str:
+    """Names of missing columns for a message; any of several would do."""
     return ", ".join(dict.fromkeys(" or ".join(names) for names in lacking.values()))
 
 
 def printable(text: str) -> str:
+    """A text that can be shown, whatever bytes it holds."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind where it has none."""
     return (str(error) or type(error).__name__).split("\n", 1)[0]
 
 
@@ -113,10 +117,12 @@ def is_broken(text: str) -> bool:
 
 
 def by_column(names: Sequence[str], rows: Sequence[Sequence[str | None]]) -> dict[str, Any]:
+    """Rows as lists by column."""
     return dict(zip(names, (list(column) for column in zip(*rows, strict=True)), strict=True))
 
 
 def without_exponent(text: str | None) -> str | None:
+    """A number as digits: 1e3 is 1000."""
     return format(Decimal(text), "f") if text and "e" in text.lower() else text
 
 

@@ -135,6 +135,7 @@ def _seconds(text: str) -> str:
 
 
 def columns(content: Content, source: Source) -> Columns:
+    """Columns of a sheet with a name or a value, and its header's place. Raises UnreadableFile."""
     sheet = _sheet(content, source)
     place = "" if sheet.is_only and sheet.header == 1 else f"sheet {sheet.name}, row {sheet.header}"
     names = [sheet.names[at] for at in _used(sheet)]
@@ -154,6 +155,7 @@ def _used(sheet: _Sheet) -> list[int]:
 
 
 def lines(content: Content, source: Source) -> Batches:
+    """Lines of a sheet by their row, as texts, with what is wrong with each."""
     sheet = _sheet(content, source)
     used = _used(sheet)
     names = valid_names([sheet.names[at] for at in used])

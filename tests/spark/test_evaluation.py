@@ -26,9 +26,9 @@ from resources.settings import PromotionSettings
 pytestmark = pytest.mark.spark
 
 ALL = DEMAND_CLASSES
-CLASSES = {
-    name: ALL for name in ("naive", "ets", "half", "odd", "gone", "seasonal_naive", "zero")
-} | {"smooth_only": ("smooth",)}
+CLASSES = dict.fromkeys(("naive", "ets", "half", "odd", "gone", "seasonal_naive", "zero"), ALL) | {
+    "smooth_only": ("smooth",)
+}
 RESULT_TYPES = ", ".join(f"{c.name} {c.type}" for c in ZOO_RESULT.columns)
 SETTINGS = PromotionSettings(min_parts=1, min_cells=1, over_rate=0.1, under_rate=0.5)
 

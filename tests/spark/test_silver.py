@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from medallion_assets.bronze.transforms import dated_lines
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.silver import assets, transforms
-from medallion_assets.slices import Input, TableBuild
+from medallion_assets.slices import Input, TableRecipe
 from medallion_assets.tables import DELIVERIES, MONTHLY_DEMAND, PARTS, SILVER_SALES_ORDERS
 from medallion_assets.work import Work
 from resources.engines import Engine
@@ -435,8 +435,8 @@ def test_parts_are_made_as_a_whole_and_future_ones_wait(
         [Slice(m, "", w.data_version, "i", 1, 1) for m, w in written.months.items()],
         "run",
     )
-    build = TableBuild(PARTS, [Input(SILVER_SALES_ORDERS)], assets._parts, {}, is_whole=True)
-    build.run(Work(settings, lakehouse, "run", print), months)
+    recipe = TableRecipe(PARTS, [Input(SILVER_SALES_ORDERS)], assets._parts, {}, is_whole=True)
+    recipe.run(Work(settings, lakehouse, "run", print), months)
     assert lakehouse.rows(PARTS).set_index("part_number")["yyyymm"].to_dict() == {
         "P1": 202201,
         "P2": 202202,
@@ -453,7 +453,7 @@ def test_parts_are_made_as_a_whole_and_future_ones_wait(
     ]
     lakehouse.append(DELIVERIES, lakehouse.create_frame(DELIVERIES, deliveries), number=1)
     closed = settings.model_copy(update={"last_month": 202201})
-    outcome = build.run(Work(closed, lakehouse, "run", print), months)
+    outcome = recipe.run(Work(closed, lakehouse, "run", print), months)
     assert (
         sorted(outcome.written),
         any(month.is_changed for month in outcome.written.values()),
@@ -472,7 +472,7 @@ def test_a_rename_makes_its_months_stale_and_no_others_differ(
     told = settings.model_copy(
         update={"parts_master": master.model_copy(update={"supersedes": "Was"})}
     )
-    build = TableBuild(
+    recipe = TableRecipe(
         PARTS,
         [Input(SILVER_SALES_ORDERS)],
         assets._parts,
@@ -481,13 +481,13 @@ def test_a_rename_makes_its_months_stale_and_no_others_differ(
         outside_version=assets._parts_version,
     )
     before, after = (Work(given, lakehouse, "run", print) for given in (plain, told))
-    build.run(before, [202201])
+    recipe.run(before, [202201])
     assert set(lakehouse.rows(PARTS)["part_number"]) == {"P8", "P9"}
-    build.run(after, [202201])
+    recipe.run(after, [202201])
     rows = lakehouse.rows(PARTS)
     assert rows["part_number"].tolist() == ["P9"]
     assert rows["former_numbers"].tolist() == ["P8"]
-    assert not build.run(after, [202201]).written
+    assert not recipe.run(after, [202201]).written
 
 
 def test_monthly_demand_counts_each_kind_apart(spark: SparkSession) -> None:

@@ -95,7 +95,7 @@ def test_no_deliveries_no_months() -> None:
 
 def test_monthly_totals_are_told_apart_from_months_that_lag() -> None:
     """Lines on the first of each month only: what it looks like and what to set."""
-    months = {month: (1, 1) for month in (202401, 202402, 202403)}
+    months = dict.fromkeys((202401, 202402, 202403), (1, 1))
     (told,) = why_incomplete(deliveries(("totals", "t.csv", months)), settings({"name": "totals"}))
     assert told.startswith("totals: 202401 to 202402 has lines of later months behind it")
     assert "none in the last 10 days (closing_days) of a month" in told

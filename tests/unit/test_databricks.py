@@ -67,7 +67,7 @@ def test_the_given_session_is_taken(given: Any) -> None:
     """Only what differs is set, one by one; nothing is started."""
     session = GivenSession("America/New_York", **{"spark.sql.ansi.enabled": "true"})
     given(session)
-    assert take_databricks({"spark.sql.shuffle.partitions": 8}) is cast(Any, session)
+    assert take_databricks({"spark.sql.shuffle.partitions": 8}) is cast("Any", session)
     assert session.asked == [
         "SET spark.sql.session.timeZone=UTC",
         "SET spark.sql.shuffle.partitions=8",
@@ -126,9 +126,9 @@ def test_a_frame_is_held_in_files(tmp_path: Path) -> None:
         )
     )
     engine = DatabricksEngine(
-        cast(Any, lambda: session), "databricks", scratch=tmp_path / "scratch"
+        cast("Any", lambda: session), "databricks", scratch=tmp_path / "scratch"
     )
-    held = engine.hold(cast(Any, ServerlessFrame(session)))
+    held = engine.hold(cast("Any", ServerlessFrame(session)))
     (folder,) = read
     assert Path(folder).is_dir()
     engine.release(held)
@@ -219,13 +219,13 @@ def test_statements_name_tables_by_path_and_months_by_literals() -> None:
     session = SimpleNamespace(
         sql=texts.append, catalog=SimpleNamespace(dropTempView=lambda name: None)
     )
-    engine = DatabricksEngine(cast(Any, lambda: session), "databricks")
+    engine = DatabricksEngine(cast("Any", lambda: session), "databricks")
     path = "/Volumes/shop/my_gold/lakehouse/my_gold/units"
-    writer = engine.writer(cast(Any, None), lambda spec: engine.identifier("shop.g.units", path))
+    writer = engine.writer(cast("Any", None), lambda spec: engine.identifier("shop.g.units", path))
     scope = Scope(units_table("units"), (202401, 202402))
-    frame = cast(Any, WrittenFrame())
-    writer.replace(scope, cast(Any, None), frame, {202401: 3, 202402: 4})
-    writer.change(scope, cast(Any, None), frame, frame)
+    frame = cast("Any", WrittenFrame())
+    writer.replace(scope, cast("Any", None), frame, {202401: 3, 202402: 4})
+    writer.change(scope, cast("Any", None), frame, frame)
     inserted, merged = texts
     assert inserted.startswith(
         f"INSERT INTO delta.`{path}` REPLACE WHERE `yyyymm` IN (202401, 202402) SELECT `yyyymm`,"

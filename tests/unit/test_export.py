@@ -8,7 +8,7 @@ import csv
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 from zipfile import ZipFile
 
 import pandas as pd
@@ -144,9 +144,9 @@ def rows_of(path: Path, file_format: str) -> list[dict[str, str]]:
 NAMESPACE = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 
-def sheet(path: Path, number: int = 1) -> ElementTree.Element:
+def sheet(path: Path, number: int = 1) -> ET.Element:
     with ZipFile(path) as archive:
-        return ElementTree.fromstring(archive.read(f"xl/worksheets/sheet{number}.xml"))
+        return ET.fromstring(archive.read(f"xl/worksheets/sheet{number}.xml"))
 
 
 @pytest.mark.parametrize("file_format", FORMATS)

@@ -326,7 +326,7 @@ def parquet(**columns: Any) -> bytes:
         ("a.csv.gz", gzip.compress(CSV), {}, [(2, "O1"), (3, "O2")]),
         ("a.csv.zst", zstandard.compress(CSV), {}, [(2, "O1"), (3, "O2")]),
         ("a.zip", zipped(**{"export.txt": CSV}), {}, [(2, "O1"), (3, "O2")]),
-        ("a.zip", zipped(**{"export": CSV}), {}, [(2, "O1"), (3, "O2")]),
+        ("a.zip", zipped(export=CSV), {}, [(2, "O1"), (3, "O2")]),
         # Members one below the other: the second begins where the first ends.
         (
             "a.zip",
@@ -632,9 +632,9 @@ AT = datetime(2024, 1, 31, 22, 15, tzinfo=MINUS_5)
 @pytest.mark.parametrize(
     ("column", "texts"),
     [
-        (pa.array([Decimal("10023"), None], pa.decimal128(38, 10)), ["10023", None]),
-        (pa.array([Decimal("0.5"), Decimal("-3")], pa.decimal128(10, 4)), ["0.5000", "-3"]),
-        (pa.array([Decimal("100")], pa.decimal128(5, -2)), ["100"]),
+        (pa.array([Decimal(10023), None], pa.decimal128(38, 10)), ["10023", None]),
+        (pa.array([Decimal("0.5"), Decimal(-3)], pa.decimal128(10, 4)), ["0.5000", "-3"]),
+        (pa.array([Decimal(100)], pa.decimal128(5, -2)), ["100"]),
         (pa.array([Decimal("0.00000001")], pa.decimal128(20, 10)), ["0.0000000100"]),
         (pa.array([Decimal("1e30")], pa.decimal256(60, 5)), ["1" + "0" * 30]),
         (

@@ -26,8 +26,12 @@ RUN = StoredRun(
         "horizon": "6",
     },
     {
-        **{"model": SPEC.name, "month": "202401", COMMITTED: "true", EVIDENCE_VERSION: "7"},
-        **{"git_commit": git_commit(), "libraries": library_versions()},
+        "model": SPEC.name,
+        "month": "202401",
+        COMMITTED: "true",
+        EVIDENCE_VERSION: "7",
+        "git_commit": git_commit(),
+        "libraries": library_versions(),
     },
     {},
 )

@@ -18,7 +18,7 @@ from resources.settings import PartsMaster, Settings
 
 def state(settings: Settings) -> str:
     """What a session would note."""
-    return Session(settings, cast(Any, None), cast(Any, None), Console(), "")._state()
+    return Session(settings, cast("Any", None), cast("Any", None), Console(), "")._state()
 
 
 def test_a_changed_parts_master_or_setting_is_something_to_do(
@@ -54,4 +54,4 @@ def test_another_form_of_the_report_is_something_to_do(
 def test_every_format_of_export_can_be_asked_for() -> None:
     """The command names them itself, because it imports what writes them only when it is called."""
     (option,) = (parameter for parameter in cli.export.params if parameter.name == "file_format")
-    assert list(cast(Choice, option.type).choices) == list(WRITERS)
+    assert list(cast("Choice", option.type).choices) == list(WRITERS)

@@ -139,7 +139,7 @@ def run_reported(pipes: RecordedPipes) -> None:
     ).resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.ephemeral() as instance:
         run_id = dg.DagsterRun(job_name=job.name).run_id
-        instance.add_event_listener(run_id, PipesReports(cast(PipesContext, pipes)).event)
+        instance.add_event_listener(run_id, PipesReports(cast("PipesContext", pipes)).event)
         span = {
             "dagster/asset_partition_range_start": "202201",
             "dagster/asset_partition_range_end": "202202",

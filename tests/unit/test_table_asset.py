@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medallion_assets.slices import Input, TableBuild
+from medallion_assets.slices import Input, TableRecipe
 from medallion_assets.tables import MONTHLY_DEMAND, ZOO_FORECAST
 from medallion_assets.work import Work
 from resources.lakehouse import Slice
@@ -25,9 +25,9 @@ def examined(lakehouse: FakeLakehouse, settings: Settings, *, is_open: bool) -> 
         return FakeFrame([filled(MONTHLY_DEMAND, yyyymm=MONTH, part_number="P1")])
 
     before = Input(ZOO_FORECAST, lambda month, settings: [ORIGIN, YOUNGER], ("ses",), is_open)
-    build = TableBuild(MONTHLY_DEMAND, [before], rows, {})  # type: ignore[arg-type]
+    recipe = TableRecipe(MONTHLY_DEMAND, [before], rows, {})  # type: ignore[arg-type]
     work = Work(settings, lakehouse, "run", lambda text: None)
-    return list(build.run(work, [MONTH]).written)
+    return list(recipe.run(work, [MONTH]).written)
 
 
 def forecast(origin: int, data_version: str) -> Slice:

@@ -41,7 +41,8 @@ _NUMBER = re.compile(r"\d{5}(?:\.\d+)?|\d{10}|\d{13}")
 @dataclass(frozen=True)
 class Shape:
     """What values must share to be read by one pattern: separators, order of text and numbers,
-    time, offset."""
+    time, offset.
+    """
 
     kind: str
     text: str
@@ -125,7 +126,7 @@ def date_notation(
 
 def order_said(pattern: str) -> str:
     """The order of a pattern as a person says it: dd/MM/yyyy has the day first."""
-    first = re.sub(r"[^dM]", "", pattern.split("H")[0].split("h")[0])[:1]
+    first = re.sub(r"[^dM]", "", pattern.split("H", maxsplit=1)[0].split("h", maxsplit=1)[0])[:1]
     return "the day first" if first == "d" else "the month first"
 
 
@@ -165,7 +166,7 @@ def _shape(text: str, with_numbers: bool, is_excel: bool) -> Shape | None:
     if with_numbers and _DIGITS.fullmatch(text):
         return Shape("digits", str(len(text)))
     if (with_numbers or is_excel) and _NUMBER.fullmatch(text):
-        return Shape("number", str(len(text.split(".")[0])))
+        return Shape("number", str(len(text.split(".", maxsplit=1)[0])))
     return None
 
 

@@ -112,7 +112,8 @@ class Column:
 @dataclass(frozen=True)
 class Match:
     """A column that looks like a canonical one. ``is_named``: its name says so; otherwise only its
-    values do."""
+    values do.
+    """
 
     column: str
     score: float
@@ -404,7 +405,8 @@ def _numbers(rows: pd.DataFrame, name: str | None, notation: NumberNotation) -> 
 
 def _marker(orders: pd.Series, quantity: pd.Series) -> tuple[str, int, str]:
     """The letters before order numbers that negative lines have and others don't, where the rest is
-    like an ordinary order number; how many lines, and one of them."""
+    like an ordinary order number; how many lines, and one of them.
+    """
     negative = orders[(quantity < 0) & (orders != "")]
     positive = orders[(quantity > 0) & (orders != "")]
     if negative.empty or positive.empty:
@@ -494,7 +496,8 @@ def type_of(text: str) -> str:
 
 def _products(column: Column | None) -> tuple[str, tuple[tuple[str, int], ...]]:
     """A pattern of product codes, where nearly all begin alike and the others hold words of
-    services; and those others."""
+    services; and those others.
+    """
     if column is None or column.filled < 50:
         return "", ()
     lines: Counter[str] = Counter()
@@ -527,7 +530,8 @@ def _largest(
     rows: pd.DataFrame, chosen: Mapping[str, str], quantity: pd.Series
 ) -> tuple[str, float, float] | None:
     """Part and size of the largest quantity that no line takes back, and the median, where it is a
-    thousand times that."""
+    thousand times that.
+    """
     taken_back = set(-quantity[quantity < 0])
     positive = quantity[(quantity > 0) & ~quantity.isin(taken_back)]
     if len(positive) < 10:

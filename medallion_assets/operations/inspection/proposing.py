@@ -336,7 +336,8 @@ def _with_pattern(
 
 def _files(members: Sequence[Profile], given: Sequence[Path], folder: Path) -> str:
     """A path or the narrowest pattern that finds the files of these tables and no others; empty
-    where there is none."""
+    where there is none.
+    """
     paths = sorted(member.table.path for member in members)
     if len(paths) == 1 and not any(path in paths[0].parents for path in given):
         return _relative(paths[0], folder)
@@ -386,7 +387,8 @@ def _first_month(months: Mapping[int, int]) -> tuple[int | None, dict[int, int]]
 
 def _last_month(sources: Sequence[SourceProposal], months: Mapping[int, int]) -> int | None:
     """The newest month, of sources that have one date a month: no day of theirs can tell that a
-    month is complete."""
+    month is complete.
+    """
     is_monthly = all(
         source.dates.is_monthly or _is_first_only(source) for source in sources if source.months
     )

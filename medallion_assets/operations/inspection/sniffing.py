@@ -143,15 +143,16 @@ def _is_workbook(path: Path, start: bytes) -> bool:
 
 def _content(path: Path, start: bytes) -> tuple[bytes, bool]:
     """The bytes of a file, unpacked where it is compressed, and whether they are all. Of an archive
-    of several files the first."""
+    of several files the first.
+    """
     if start.startswith(b"\x1f\x8b"):
         with gzip.open(path) as stream:
-            return _pieces(cast(IO[bytes], stream), None)
+            return _pieces(cast("IO[bytes]", stream), None)
     if start.startswith(b"\x28\xb5\x2f\xfd"):
         import zstandard
 
         with zstandard.open(path, "rb") as stream:
-            return _pieces(cast(IO[bytes], stream), None)
+            return _pieces(cast("IO[bytes]", stream), None)
     if start.startswith(b"PK\x03\x04"):
         with zipfile.ZipFile(path) as archive:
             members = sorted(i.filename for i in archive.infolist() if not i.is_dir())
@@ -206,7 +207,8 @@ def _decoded(content: bytes, is_whole: bool) -> tuple[Encoding, str]:
 
 def _other_encoding(content: bytes) -> tuple[Encoding, str]:
     """The encoding that reads the bytes best; of those that read them as well, what they make of
-    the first words that differ."""
+    the first words that differ.
+    """
     import charset_normalizer
 
     # Fields with such signs alone: numbers and codes around them tell nothing and count as noise.
@@ -343,7 +345,8 @@ def _records(text: str, delimiter: str, quote: str, escape: str) -> Iterator[tup
 
 def _width(records: Sequence[tuple[int, list[str]]]) -> int:
     """The commonest number of fields of records with more than one filled field, at least two
-    where any has two."""
+    where any has two.
+    """
     widths = Counter(
         len(fields) for _, fields in records if sum(1 for field in fields if field.strip()) > 1
     )
@@ -407,7 +410,8 @@ def _is_filled(fields: Sequence[str]) -> bool:
 
 def _is_total(fields: Sequence[str]) -> bool:
     """A line of a sum or a page number: its first filled cell says so, and half of its cells are
-    empty."""
+    empty.
+    """
     filled = [field for field in fields if field.strip()]
     return (
         bool(filled)
@@ -427,7 +431,8 @@ def _comment_sign(records: Sequence[tuple[int, list[str]]], width: int) -> str:
 
 def _header_at(records: Sequence[tuple[int, list[str]]], width: int) -> int | None:
     """Index of the record that names the columns: the first of the table's width whose cells are
-    names, no values. None where the table begins with values."""
+    names, no values. None where the table begins with values.
+    """
     for index, (_, fields) in enumerate(records[:200]):
         filled = [field.strip() for field in fields if field.strip()]
         if len(fields) != width or not filled or (width > 1 and len(filled) < 2):
@@ -468,7 +473,8 @@ _TODAY = pd.Timestamp("2100-01-01").date()
 
 def _json(path: Path, format_: str, text: str, size: int, encoding: Encoding) -> Table:
     """The objects of a JSON file, read as orders are; of a nested one the place where most of what
-    order lines need is found."""
+    order lines need is found.
+    """
     import json
 
     csv_keys = {"encoding": encoding.name}
