@@ -45,7 +45,7 @@ def newest_partition(settings: Settings) -> str:
     return str(month_partitions(settings.first_month).get_last_partition_key())
 
 
-class LakehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class LakehouseResource(dg.ConfigurableResource):
     """The Delta tables of the configuration, over the injected engine."""
 
     spark: dg.ResourceDependency[SparkResource]

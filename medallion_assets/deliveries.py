@@ -69,4 +69,4 @@ def touched_months(records: pd.DataFrame, is_new: pd.Series[bool]) -> set[int]:
 
 
 def _dicts(records: pd.DataFrame) -> Iterable[dict[str, Any]]:
-    return records.to_dict("records")  # type: ignore[no-any-return]
+    return records.to_dict("records")

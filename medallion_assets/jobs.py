@@ -92,7 +92,7 @@ def build_jobs(
     }
 
 
-class PlanNamed(dg.Config):  # type: ignore[misc]
+class PlanNamed(dg.Config):
     """The launch form."""
 
     plan: str = Field(

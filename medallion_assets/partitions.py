@@ -12,6 +12,8 @@ import dagster as dg
 
 from medallion_assets.months import add_months, from_index, month_index
 
+__all__ = ["add_months", "from_index", "month_index"]  # from months.py, beside what is defined here
+
 NO_MONTH = 0  # lines whose date can't be read or is out of range
 
 

@@ -106,7 +106,7 @@ def _read_by(read: Callable[[str], str | None], texts: Column) -> Column:
         known = {text: read(text) for text in batch.dropna().unique()}
         return batch.map(known).astype(object)
 
-    made: Column = F.pandas_udf(read_all, "string")(texts)  # type: ignore[call-overload]
+    made: Column = F.pandas_udf(read_all, "string")(texts)  # type: ignore[attr-defined]
     return made
 
 

@@ -243,12 +243,12 @@ class EmbeddedEngine:
             else session.createDataFrame([], rows.schema)
         )
         # Frames made of this one keep its plan, so the files go when the last of them is gone.
-        self._held[held._plan] = folder  # type: ignore[attr-defined]
-        weakref.finalize(held._plan, shutil.rmtree, folder, ignore_errors=True)  # type: ignore[attr-defined]
+        self._held[held._plan] = folder
+        weakref.finalize(held._plan, shutil.rmtree, folder, ignore_errors=True)
         return held
 
     def release(self, rows: DataFrame) -> None:
-        if folder := self._held.pop(rows._plan, None):  # type: ignore[attr-defined]
+        if folder := self._held.pop(rows._plan, None):
             shutil.rmtree(folder, ignore_errors=True)
 
     def batches(self, rows: DataFrame) -> pa.RecordBatchReader:
@@ -256,8 +256,8 @@ class EmbeddedEngine:
         import pyarrow.dataset as ds
         from pyspark.sql.pandas.types import to_arrow_schema
 
-        held = rows if rows._plan in self._held else self.hold(rows)  # type: ignore[attr-defined]
-        folder = self._held[held._plan]  # type: ignore[attr-defined]
+        held = rows if rows._plan in self._held else self.hold(rows)
+        folder = self._held[held._plan]
         if not folder.exists():
             return pa.RecordBatchReader.from_batches(
                 to_arrow_schema(rows.schema, timezone="UTC"), []
@@ -341,7 +341,7 @@ def _resource_base() -> Any:
     return LazyPySparkResource
 
 
-class _SessionResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class _SessionResource(dg.ConfigurableResource):
     """As dagster-pyspark's LazyPySparkResource, without a pyspark of its own."""
 
     spark_config: dict[str, Any]

@@ -69,7 +69,7 @@ def start_embedded(
     still by its own fault.
     """
     if _embedded:
-        return _embedded[1]  # type: ignore[no-any-return]
+        return _embedded[1]
     threads_wait_asleep()
     os.environ.setdefault("RUST_LOG", "error")
     variables = {
@@ -106,7 +106,7 @@ def start_embedded(
     except Exception as error:
         raise SparkStartError(_why_not_embedded(error, variables)) from error
     _embedded.extend((server, session))
-    return session  # type: ignore[no-any-return]
+    return session
 
 
 def _why_not_embedded(error: Exception, ours: Mapping[str, str]) -> str:

@@ -222,7 +222,7 @@ def _told_when_gone(
                 raise TrackingUnavailable(f"MLflow: {_first_line(error)}") from None
             raise
 
-    return asked
+    return asked  # type: ignore[return-value]
 
 
 class MlflowTracking:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from medallion_assets.table_asset import version_of
+from medallion_assets.slices import version_of
 from medallion_assets.tables import BRONZE_SALES_ORDERS
 from resources.errors import Refused
 from resources.settings import FILE_KEYS, Settings, Source

@@ -29,12 +29,11 @@ from medallion_assets.tables import (
     REJECTED_LINES,
     RETRAINING_DECISION,
     SILVER_SALES_ORDERS,
-    TableSpec,
 )
 from medallion_assets.watch.freshness import TableMonths, table_months, unread_months
 from medallion_assets.watch.retraining import DRIFT_COLUMNS, decide
 from medallion_assets.work import Work
-from resources.lakehouse import MonthWritten
+from resources.lakehouse import MonthWritten, TableSpec
 
 SERVED = (DEMAND_FORECAST, DEMAND_FORECAST_TOTAL, FORECAST_ACCURACY)
 MONTHLY = (
