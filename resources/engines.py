@@ -283,7 +283,7 @@ class EmbeddedEngine:
         return f"delta.`{path}`"
 
     def writer(self, tables: DeltaTables, identifier: Callable[[TableSpec], str]) -> Writer:
-        return DeltaRsWriter(self)
+        return DeltaRsWriter(self.batches)
 
     def _folder(self) -> Path:
         return _own_folder(Path(_plain(str(self.scratch))))

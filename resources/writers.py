@@ -17,10 +17,9 @@ from resources.delta_tables import ConcurrentWrite, DeltaTables, conflicts_told,
 from resources.table_spec import TableSpec
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from deltalake import DeltaTable
-    from pyspark.sql import DataFrame
-
-    from resources.engines import Engine, SparkEngine
+    from pyspark.sql import DataFrame, SparkSession
 
 ROWS_PER_FILE = 1_000_000
 RECENT_COMMITS = 100  # among which a writer looks for its own; so many others can't come in between
@@ -54,6 +53,15 @@ class Scope:
         )
 
 
+class HasSession(Protocol):
+    """An engine whose session writes. ``has_names``: its catalog knows tables by name."""
+
+    has_names: bool
+
+    @property
+    def session(self) -> SparkSession: ...
+
+
 class Writer(Protocol):
     """Three ways to write, each one commit that a second writer of the same slice or number makes
     fail with ConcurrentWrite.
@@ -83,11 +91,11 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class DeltaRsWriter:
-    """Writes with delta-rs what the engine has evaluated: rows arrive as Arrow batches, one after
-    the other.
+    """Writes with delta-rs what an engine has evaluated: ``batches`` gives rows as Arrow batches,
+    one after the other.
     """
 
-    engine: Engine
+    batches: Callable[[DataFrame], pa.RecordBatchReader]
 
     def append(
         self,
@@ -109,7 +117,7 @@ class DeltaRsWriter:
         with conflicts_told(spec.id):
             write_deltalake(
                 table,
-                self.engine.batches(rows),
+                self.batches(rows),
                 mode="append",
                 schema_mode="merge" if spec.has_source_columns else None,
                 commit_properties=CommitProperties(
@@ -146,14 +154,14 @@ class DeltaRsWriter:
         from deltalake import write_deltalake
 
         with conflicts_told(spec.id):
-            write_deltalake(table, self.engine.batches(rows), mode="overwrite", predicate=predicate)
+            write_deltalake(table, self.batches(rows), mode="overwrite", predicate=predicate)
 
 
 @dataclass(frozen=True)
 class SparkWriter:
     """Writes with the Spark session. ``identifier`` tells how the session calls a table."""
 
-    engine: SparkEngine
+    engine: HasSession
     tables: DeltaTables
     identifier: Callable[[TableSpec], str]
 
