@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 from urllib.parse import urlparse
 
-import requests
-
 from resources import place
 from resources.errors import Refused, without_credentials
 from resources.place import NamesCollide
@@ -281,6 +279,8 @@ class MlflowTracking:
         """The first server that does not answer: what it is, its address, the error. A store that
         is no server always answers.
         """
+        import requests
+
         for what, uri in (
             ("tracking", self._settings.tracking_uri),
             ("registry", self._settings.registry_uri),

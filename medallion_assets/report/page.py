@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from medallion_assets import plots
@@ -28,6 +27,7 @@ from medallion_assets.tables import CHANGE_PARTS, DECILES, DEMAND_CLASSES
 from resources.settings import PromotionSettings
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from matplotlib.figure import Figure
 
 CODE_VERSION = "5"
@@ -1064,6 +1064,8 @@ def _segments(known: Iterable[str]) -> list[str]:
 
 def template(name: str) -> Template:
     """A page of templates/, which writes quantities and months as people read them."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("medallion_assets.report"),
         autoescape=True,

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 from pyspark.sql import functions as F
-from scipy.special import gammaincinv, ndtr, ndtri, stdtrit
 
 from medallion_assets.exact import exact_sums, joined
 from medallion_assets.partitions import add_months
@@ -34,8 +33,6 @@ MIN_SHARE = 0.99
 EVIDENCE_MONTHS = 24
 
 _SUMS = ("forecast_qty", "variance", "spread")
-_NORMAL = ndtri(np.array(LEVELS))
-_NORMAL_SQUARES = float((_NORMAL**2).sum())
 
 
 class Dependence(NamedTuple):
@@ -133,6 +130,13 @@ def dependence(past: pd.DataFrame) -> Dependence:
     return Dependence(correlation, len(by_month))
 
 
+def _normal() -> NDArray[np.float64]:
+    """The nine deciles of the normal distribution."""
+    from scipy.special import ndtri
+
+    return np.asarray(ndtri(np.array(LEVELS)))
+
+
 def deciles(totals: pd.DataFrame, dependent: Dependence) -> NDArray[np.float64]:
     """The nine deciles of each total, units; never below 0, and the forecast itself where nothing
     varies. totals: forecast_qty, variance, spread.
@@ -140,6 +144,8 @@ def deciles(totals: pd.DataFrame, dependent: Dependence) -> NDArray[np.float64]:
     Beyond a deviation as large as the mean the shape stays that of an exponential, so that more
     deviation always gives a wider interval.
     """
+    from scipy.special import gammaincinv, ndtr, stdtrit
+
     mean, variance, spread = (
         totals[name].to_numpy(dtype=float)[:, None]
         for name in ("forecast_qty", "variance", "spread")
@@ -147,7 +153,7 @@ def deciles(totals: pd.DataFrame, dependent: Dependence) -> NDArray[np.float64]:
     together = np.maximum(spread**2 - variance, 0.0)
     deviation = np.sqrt(variance + dependent.correlation * together)
     months = dependent.target_months
-    places = stdtrit(months, np.array(LEVELS)) * np.sqrt(1 + 1 / months) if months else _NORMAL
+    places = stdtrit(months, np.array(LEVELS)) * np.sqrt(1 + 1 / months) if months else _normal()
     varies = deviation > 0
     ratio = np.divide(mean, deviation, out=np.ones_like(mean), where=varies)
     shape = np.maximum(ratio**2, 1.0)
@@ -176,7 +182,7 @@ def _sums() -> list[Column]:
     squares = reduce(add, ((F.col(name) - mean) * (F.col(name) - mean) for name in DECILES))
     # Deciles of a part that rarely sells are all 0: whole units with a mean below 1 vary by this.
     least = F.when(mean < 1, mean * (1 - mean)).otherwise(F.lit(0.0))
-    variance = F.greatest(squares / F.lit(_NORMAL_SQUARES), least)
+    variance = F.greatest(squares / F.lit(float((_normal() ** 2).sum())), least)
     values = {"forecast_qty": mean, "variance": variance, "spread": F.sqrt(variance)}
     return [
         F.count("*").alias("part_count"),
