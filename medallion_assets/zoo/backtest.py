@@ -28,7 +28,7 @@ from medallion_assets.tables import (
     ZOO_FORECAST,
 )
 from medallion_assets.work import Work
-from medallion_assets.zoo.fitting import Due, Fitting, Prepared, learn
+from medallion_assets.zoo.fitting import Due, Fitting, Prepared, learn_apart
 from medallion_assets.zoo.reading import Inputs, ZooReader, window
 from medallion_assets.zoo.spec import LearnsApart, ModelSpec
 from resources.lakehouse import Lakehouse, Slice
@@ -150,7 +150,7 @@ class Backtest:
                 learning = None
                 if isinstance(forecaster, LearnsApart):
                     learning = self.work.lakehouse.engine.begin(
-                        functools.partial(learn, forecaster, sample)
+                        functools.partial(learn_apart, forecaster, sample)
                     )
                 waiting.append(Prepared(one, sample, forecaster, learning))
                 if learning is None or len(waiting) > LEARNING_AHEAD:

@@ -73,8 +73,8 @@ class Prepared:
         return self.forecaster.calibrate(learned, known), seconds - waited
 
 
-def learn(forecaster: LearnsApart, sample: Known) -> tuple[Any, float]:
-    """What is learned without any past, and the seconds that it took."""
+def learn_apart(forecaster: LearnsApart, sample: Known) -> tuple[Any, float]:
+    """What is learned before the past is known, and the seconds that it took."""
     started = time.monotonic()
     return forecaster.learn(sample), time.monotonic() - started
 
@@ -89,7 +89,7 @@ class Fitting:
 
     @property
     def source(self) -> RowSource:
-        """How its rows of an origin come about."""
+        """Where its rows of an origin come from."""
         return source_of(self.spec)(self.spec, self.work.settings, self.work.lakehouse)
 
     def parameters(self) -> Parameters:

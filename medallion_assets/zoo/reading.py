@@ -181,6 +181,9 @@ class ZooReader:
             add_months(origin, -1),
         )
         months, names = [*earlier, origin], [self.spec.name, *self.spec.members]
+        nothing = dict.fromkeys(names, pd.DataFrame())
+        if not earlier:
+            return nothing
         limit = self.settings.zoo.max_fit_rows * (len(names) + 1)
         share = self.lakehouse.share_of_parts(
             DEMAND_FEATURES, months, limit // self.settings.forecast.horizon
@@ -200,7 +203,7 @@ class ZooReader:
         fresh = [draw(share, columns) for made, draw in unsaved.items() if made in earlier]
         held = [rows for rows in (stored, *fresh) if len(rows)]
         if not held:
-            return dict.fromkeys(names, pd.DataFrame())
+            return nothing
         rows = pd.concat(held, ignore_index=True).rename(columns={"yyyymm": "origin"})
         rows = rows[rows["target_yyyymm"] <= origin]
         actual = self.lakehouse.sample(

@@ -1,5 +1,5 @@
-"""How the forecast rows of an origin come about once a model is fitted: one RowSource for each kind
-of model, chosen here and asked nowhere else.
+"""Where the forecast rows of an origin come from once a model is fitted: a RowSource for each kind
+of model.
 
 What the rows hold is decided by the forecasters; what a fit sees lies in reading.py.
 """
@@ -156,7 +156,7 @@ class FromGiven(RowSource):
 
 
 def source_of(spec: ModelSpec) -> type[RowSource]:
-    """How the rows of a model come about."""
+    """Where the rows of a model come from."""
     if spec.is_given:
         return FromGiven
     return FromMembers if spec.members else FromHistories

@@ -15,14 +15,14 @@ import pandas as pd
 from medallion_assets.tables import DECILES, DEMAND_CLASSES
 
 Parameters = Mapping[str, bool | int | float | str]
-Fitted = Any  # what a model learned; must pickle
+Fitted = Any  # what a model learned; must pickle, and have a plain form in stored.py
 
 FORECAST_COLUMNS = ("part_number", "horizon", "forecast_qty", *DECILES, "is_fallback")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What is known at the end of an origin, of which a model is fitted. All frames are pandas,
+    """What is known at the end of an origin: a model is fitted on it. All frames are pandas,
     quantities are units, and nothing may be mutated.
 
     demand: part_number, yyyymm, demand_qty. Dense from each part's first month through the origin
@@ -31,14 +31,15 @@ class Known:
     features: columns of silver.demand_features, one row per part and month t of the training
         window through the origin (yyyymm = t), each knowing nothing after t; for a model that is
         not ``is_global`` one row per part, at the origin.
-    own_past: the model's own forecasts of earlier origins for targets through this one: origin,
-        part_number, horizon, target_yyyymm, forecast_qty, q10 ... q90, is_fallback, with what
-        came of them as actual_qty, and as of their origin demand_class and ORIGIN_FEATURES of
-        calibration.py. Sorted by origin, part and horizon. May be empty, without columns too.
-    members: the models that a combination declares, by name, fitted at this origin; no other
-        model has any.
-    origin: the last month that is known, as yyyymm. horizon: months to forecast. seed: of
-        everything that is drawn by chance.
+    own_past: the model's forecasts of earlier origins for targets through this one, and what came
+        of them: origin, part_number, horizon, target_yyyymm, forecast_qty, q10 ... q90,
+        is_fallback, actual_qty; demand_class and ORIGIN_FEATURES of calibration.py as of their
+        origin. Sorted by origin, part and horizon, whole parts. May be empty, without columns too.
+    members: the models that a combination declares, by name, fitted at this origin. Other models
+        have none.
+    origin: the last month that is known, as yyyymm.
+    horizon: how many months are to be forecast.
+    seed: for all that is drawn at random.
     """
 
     demand: pd.DataFrame

@@ -3,6 +3,7 @@
 import functools
 import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from pandas.testing import assert_frame_equal
 
 from medallion_assets.partitions import add_months
 from medallion_assets.tables import DECILES, DEMAND_CLASSES
+from medallion_assets.zoo import naive
 from medallion_assets.zoo.calibration import COUNT_LIMIT
 from medallion_assets.zoo.registry import BASELINE, ZOO, collect, enabled, model
 from medallion_assets.zoo.spec import (
@@ -352,6 +354,27 @@ def test_feature_groups_can_be_switched_off(spec: ModelSpec) -> None:
             forecaster.predict(fitted, DEMAND, at_origin(features, ORIGIN), ORIGIN, HORIZON)
         )
     assert_frame_equal(*rows)
+
+
+def python_of(document: str, heading: str) -> str:
+    """The first Python example below a heading of a document."""
+    text = (Path(__file__).parents[2] / document).read_text(encoding="utf-8")
+    return text.split(f"\n{heading}\n")[1].split("```python\n")[1].split("```")[0]
+
+
+def test_the_example_of_a_model_is_complete() -> None:
+    """What CONTRIBUTING shows, put into its family's module as it stands, keeps the protocol on the
+    awkward series; README shows the same class.
+    """
+    example = python_of("CONTRIBUTING.md", "### A model")
+    assert python_of("README.md", "## Your own model") in example
+    module = dict(vars(naive))
+    exec(example.replace("    ...,\n", ""), module)
+    (spec,) = module["MODELS"]
+    forecasts = forecast(spec, DEMAND, FEATURES, {})
+    assert_keeps_protocol(forecasts, list(SERIES))
+    constant = forecasts[forecasts["part_number"] == "CONSTANT"]
+    assert constant["forecast_qty"].unique().tolist() == [12.0]
 
 
 def configured(models: tuple[str, ...] | None) -> Settings:
