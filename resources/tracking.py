@@ -453,7 +453,7 @@ class MlflowTracking:
             f"models:/{name}/{version}",
             f"version {version} of {name}",
             client.get_model_version(name, str(version)).tags.get(FITS_SHA256),
-            "serve another version: `medallion rollback all --to VERSION`",
+            "serve another version: `medallion rollback all --to VERSION`, or train a newer month",
         )
 
     def _read(self, uri: str, what: str, digest: str | None, remedy: str) -> Any:
@@ -467,7 +467,7 @@ class MlflowTracking:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
             if not (path / FITS).is_dir():
-                return _unpickled(path, what)
+                return self._unpickled(path, what, remedy)
             fits = {
                 file.relative_to(path / FITS).as_posix(): file.read_bytes()
                 for file in (path / FITS).rglob("*")
@@ -483,6 +483,29 @@ class MlflowTracking:
             return self._format.read(fits)
         except ValueError as error:
             raise ModelRefused(f"{what} can't be read: {error}") from error
+
+    def _unpickled(self, path: Path, what: str, remedy: str) -> Any:
+        """A model that a former release stored as a pickle, by way of the form that it has now.
+        What no longer has that form is refused: it would answer with other numbers.
+        """
+        import mlflow
+        from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
+
+        format_, told = self._format, f"{what} was stored by a former release, as a pickle, and"
+        if not MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get():
+            raise ModelRefused(
+                f"{told} {MLFLOW_ALLOW_PICKLE_DESERIALIZATION.name}=false forbids to load that."
+                " Train the month again with this release, once without the variable: what is"
+                " fitted and registered from now on is stored as data"
+            )
+        try:
+            model = mlflow.pyfunc.load_model(str(path)).unwrap_python_model()
+            return format_.read(format_.stored(model).fits)
+        except (AttributeError, ImportError, TypeError, ValueError) as error:
+            raise ModelRefused(
+                f"{told} can't be read any more: {error}. Load it with the release that stored"
+                f" it, or {remedy}"
+            ) from error
 
     @property
     def _format(self) -> ModelFormat:
@@ -905,21 +928,6 @@ def _dataset(table: InputTable) -> Any:
             InputTag("delta_version", str(table.delta_version)),
         ],
     )
-
-
-def _unpickled(path: Path, what: str) -> Any:
-    """A model that a former release stored as a pickle."""
-    import mlflow
-    from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
-
-    if not MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get():
-        raise ModelRefused(
-            f"{what} was stored by a former release, as a pickle, and"
-            f" {MLFLOW_ALLOW_PICKLE_DESERIALIZATION.name}=false forbids to load that. Train the"
-            " month again with this release, once without the variable: what is fitted and"
-            " registered from now on is stored as data"
-        )
-    return mlflow.pyfunc.load_model(str(path)).unwrap_python_model()
 
 
 def _save_model(stored: StoredModel, folder: Path) -> None:

@@ -95,17 +95,10 @@ def at_origin(features: pd.DataFrame, origin: int) -> pd.DataFrame:
 
 
 def past_frame(
-    forecasts: pd.DataFrame,
-    model: str,
-    origin: int,
-    features: pd.DataFrame,
-    demand: pd.DataFrame | None = None,
+    forecasts: pd.DataFrame, origin: int, features: pd.DataFrame, demand: pd.DataFrame
 ) -> pd.DataFrame:
-    """Forecasts of one origin as the rows of ``past``; those with an actual where ``demand`` is
-    given, else members' rows at the origin.
-    """
+    """A model's forecasts of one origin as the rows of ``own_past``."""
     rows = forecasts.assign(
-        model=model,
         origin=origin,
         target_yyyymm=[add_months(origin, int(h)) for h in forecasts["horizon"]],
     )
@@ -113,8 +106,6 @@ def past_frame(
         ["part_number", "demand_class", "demand_mean_12", "demand_std_12"]
     ]
     rows = rows.merge(known, on="part_number")
-    if demand is None:
-        return rows.assign(actual_qty=np.nan)
     actual = demand.rename(columns={"yyyymm": "target_yyyymm", "demand_qty": "actual_qty"})
     return rows.merge(
         actual[["part_number", "target_yyyymm", "actual_qty"]], on=["part_number", "target_yyyymm"]

@@ -19,6 +19,7 @@ import pandas as pd
 
 from medallion_assets.zoo.registry import model
 from medallion_assets.zoo.serving import HISTORY_COLUMNS, DemandForecaster, ServedModel, split
+from medallion_assets.zoo.spec import Known
 from tests.faults.scenario import answers, free_port, wait_until
 from tests.frames import at_origin, demand_frame, feature_frame
 
@@ -87,7 +88,9 @@ def manifest(sold: pd.DataFrame, serving: dict[str, str] | None = None) -> Deman
         spec = model(name)
         few = {key: 8 for key in ("rounds", "distribution_rounds") if key in spec.parameters}
         forecaster = spec.forecaster(few)
-        fitted = forecaster.fit(known, features, pd.DataFrame(), ORIGIN, HORIZON, 7)
+        fitted = forecaster.fit(
+            Known(demand=known, features=features, origin=ORIGIN, horizon=HORIZON, seed=7)
+        )
         entries[demand_class] = ServedModel(name, forecaster, fitted, ORIGIN, f"run of {name}")
     return DemandForecaster(entries, HORIZON)
 

@@ -412,7 +412,8 @@ class Training:
         the former entry.
         """
         former: Mapping[str, ServedModel] = {}
-        if len(decisions):
+        # Asked only where a class keeps its fit: what serves may be a version that can't be loaded.
+        if len(decisions) and any(v.champion_trained_yyyymm != month for v in verdicts):
             former = self.tracking.load_version(
                 int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
             ).entries

@@ -37,7 +37,7 @@ from medallion_assets.zoo.given import Given
 from medallion_assets.zoo.reading import packed_history, window
 from medallion_assets.zoo.registry import BASELINE, model
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
-from medallion_assets.zoo.spec import FORECAST_COLUMNS
+from medallion_assets.zoo.spec import FORECAST_COLUMNS, Known
 from resources.lakehouse import MonthWritten, Slice
 from resources.tracking import Tracking
 
@@ -223,7 +223,7 @@ class Publication:
         """
         stored = self.work.lakehouse.slices(ZOO_FORECAST, name).get(origin)
         run_id = stored.details["run_id"] if stored else ""
-        return ServedModel(name, Given(name=name), Calibration(), origin, run_id)
+        return ServedModel(name, Given(), Calibration(), origin, run_id)
 
     def _answered(self, model_: DemandForecaster, origin: int) -> DataFrame:
         """What the fits that serve stored for this origin from the tables as they are: run_id,
@@ -258,20 +258,13 @@ class Publication:
 
     def _baseline(self, origin: int) -> DemandForecaster:
         """The baseline without evidence: what serves before the first training."""
+        f, nothing = self.work.settings.forecast, pd.DataFrame()
         forecaster = model(BASELINE).forecaster({})
-        nothing = pd.DataFrame()
         fitted = forecaster.fit(
-            nothing,
-            nothing,
-            nothing,
-            origin,
-            self.work.settings.forecast.horizon,
-            self.work.settings.forecast.seed,
+            Known(demand=nothing, features=nothing, origin=origin, horizon=f.horizon, seed=f.seed)
         )
         entry = ServedModel(BASELINE, forecaster, fitted, origin, "")
-        return DemandForecaster(
-            dict.fromkeys(DEMAND_CLASSES, entry), self.work.settings.forecast.horizon
-        )
+        return DemandForecaster(dict.fromkeys(DEMAND_CLASSES, entry), f.horizon)
 
 
 def known_at(work: Work, origin: int) -> list[list[object]]:

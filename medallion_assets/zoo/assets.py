@@ -15,12 +15,12 @@ from medallion_assets.table_asset import (
 )
 from medallion_assets.tables import (
     DEMAND_FEATURES,
-    GIVEN_FORECAST,
     MONTHLY_DEMAND,
     ZOO_FORECAST,
 )
 from medallion_assets.zoo.backtest import Backtest
 from medallion_assets.zoo.registry import enabled
+from medallion_assets.zoo.row_source import source_of
 from medallion_assets.zoo.spec import ModelSpec
 from resources.lakehouse import Lakehouse
 from resources.settings import Settings
@@ -55,7 +55,7 @@ def _model_asset(spec: ModelSpec, settings: Settings) -> dg.AssetsDefinition:
         deps=[
             asset_key(MONTHLY_DEMAND),
             asset_key(DEMAND_FEATURES),
-            *([asset_key(GIVEN_FORECAST)] if spec.is_given else []),
+            *map(asset_key, source_of(spec).reads),
             *map(model_key, spec.members),
         ],
     )

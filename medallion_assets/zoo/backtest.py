@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from pyspark.sql import functions as F
@@ -28,13 +28,9 @@ from medallion_assets.tables import (
     ZOO_FORECAST,
 )
 from medallion_assets.work import Work
-from medallion_assets.zoo.fitting import Due, Fitting, Prepared, learned
+from medallion_assets.zoo.fitting import Due, Fitting, Prepared, learn_apart
 from medallion_assets.zoo.reading import Inputs, ZooReader, window
-from medallion_assets.zoo.spec import (
-    FittedMembers,
-    LearnsApart,
-    ModelSpec,
-)
+from medallion_assets.zoo.spec import LearnsApart, ModelSpec
 from resources.lakehouse import Lakehouse, Slice
 from resources.settings import Settings
 from resources.tracking import Tracking
@@ -105,7 +101,7 @@ class Backtest:
         """
         complete = complete_months_of(self.work.lakehouse.rows(DELIVERIES), self.work.settings)
         slices = Slices(self.work, ZOO_FORECAST, self.spec.name)
-        inputs = self.reader.inputs()
+        inputs = self.reader.inputs(self.fitting.source.reads)
         unsaved: list[Fit] = []
         due: dict[int, Due] = {}
         for month in sorted(months):
@@ -149,16 +145,14 @@ class Backtest:
         waiting: collections.deque[Prepared] = collections.deque()
         try:
             for one in due:
-                demand, features = self.reader.sample(one.origin)
+                sample = self.reader.sample(one.origin)
                 forecaster = self.spec.forecaster(self.fitting.parameters())
                 learning = None
-                if hasattr(forecaster, "learn"):
-                    f = self.work.settings.forecast
-                    arguments = demand, features, one.origin, f.horizon, f.seed
+                if isinstance(forecaster, LearnsApart):
                     learning = self.work.lakehouse.engine.begin(
-                        functools.partial(learned, cast("LearnsApart", forecaster), *arguments)
+                        functools.partial(learn_apart, forecaster, sample)
                     )
-                waiting.append(Prepared(one, demand, features, forecaster, learning))
+                waiting.append(Prepared(one, sample, forecaster, learning))
                 if learning is None or len(waiting) > LEARNING_AHEAD:
                     yield waiting.popleft()
             while waiting:
@@ -169,9 +163,7 @@ class Backtest:
                     left.learning.cancel()
 
     def _versions(self, origin: int, inputs: Inputs) -> tuple[str, str]:
-        """What the model is (code, parameters, configuration) and the demand it sees, as hashes. A
-        given forecast is what was given.
-        """
+        """What the model is (code, parameters, configuration) and the demand it sees, as hashes."""
         f = self.work.settings.forecast
         configured = [
             self.spec.code_version,
@@ -199,10 +191,7 @@ class Backtest:
             ],
             members,
         )
-        if self.spec.is_given:
-            given = inputs.given[origin].data_version if origin in inputs.given else ""
-            return version_of(made_by, given), seen
-        return made_by, seen
+        return self.fitting.source.made_by(made_by, origin, inputs), seen
 
     def _plans_behind(self, origin: int, inputs: Inputs) -> list[str]:
         """Plans that let something lose rows from which an origin is fitted."""
@@ -244,14 +233,12 @@ class Backtest:
             )
         started = time.monotonic()
         try:
-            past = self.reader.past(
-                origin,
+            known = self.reader.with_past(
+                ready.sample,
+                inputs,
                 {fit.origin: functools.partial(fit.drawn, self.work.lakehouse) for fit in unsaved},
             )
-            past.attrs["members"] = FittedMembers(self.reader.members(origin, inputs))
-            fitted, elsewhere = ready.fitted(
-                past, self.work.settings.forecast.horizon, self.work.settings.forecast.seed
-            )
+            fitted, elsewhere = ready.fit(known)
             rows = self.work.lakehouse.engine.hold(
                 self.fitting.forecast_rows(forecaster, fitted, origin, inputs)
             )
@@ -261,9 +248,10 @@ class Backtest:
             ).collect()[0]
             seconds = time.monotonic() - started + elsewhere
             content = self.fitting.content(ready, fitted, run_id, seconds, figures, inputs)
+            past = [known.own_past, *(member.past for member in known.members.values())]
             seen = {
-                "fit_part_count": float(ready.demand["part_number"].nunique()),
-                "past_cell_count": float(len(past)),
+                "fit_part_count": float(known.demand["part_number"].nunique()),
+                "past_cell_count": float(sum(map(len, past))),
             }
             content = dataclasses.replace(content, metrics={**content.metrics, **seen})
             logged = logger.submit(self.tracking.log, run_id, content)
@@ -275,7 +263,7 @@ class Backtest:
             "seen": versions[1],
             "run_id": run_id,
             "inputs": dict(inputs.versions),
-            "past_origins": sorted({int(o) for o in past["origin"]}),
+            "past_origins": sorted({int(o) for rows in past if len(rows) for o in rows["origin"]}),
             "fallback_share": figures["fallback"],
             "fit_seconds": round(seconds, 2),
             **({"plans": plans} if (plans := self._plans_behind(origin, inputs)) else {}),

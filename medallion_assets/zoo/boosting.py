@@ -35,7 +35,7 @@ from medallion_assets.zoo.calibration import Calibration, is_count_demand
 from medallion_assets.zoo.calibration import learn as learn_calibration
 from medallion_assets.zoo.distribution import Distribution, Learning, learn_distribution
 from medallion_assets.zoo.series import Floats, demand_matrix, forecast_frame, recent_mean
-from medallion_assets.zoo.spec import ModelSpec, Parameters
+from medallion_assets.zoo.spec import Known, ModelSpec, Parameters
 from medallion_assets.zoo.trees import GradientTrees
 
 # part, month and horizon; twice as many taught no better median (M3 backtest)
@@ -61,11 +61,6 @@ class BoosterFit:
     medians: tuple[Any, ...] = ()
     importance: dict[str, float] = field(default_factory=dict)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Registered fits of former releases hold one learner of the median."""
-        former = state.pop("median", None)
-        self.__dict__.update(state if former is None else {**state, "medians": (former,)})
-
 
 @dataclass(frozen=True)
 class GlobalBooster(ABC):
@@ -73,7 +68,6 @@ class GlobalBooster(ABC):
     sums in the last digits.
     """
 
-    name: str
     groups: tuple[str, ...]
     rounds: int
     learning_rate: float
@@ -106,29 +100,18 @@ class GlobalBooster(ABC):
         """
         return Distribution({}, self.groups, unit, self.threads)
 
-    def fit(
-        self,
-        demand: pd.DataFrame,
-        features: pd.DataFrame,
-        past: pd.DataFrame,
-        origin: int,
-        horizon: int,
-        seed: int,
-    ) -> BoosterFit:
-        return self.calibrated(self.learn(demand, features, origin, horizon, seed), past, features)
+    def fit(self, known: Known) -> BoosterFit:
+        return self.calibrate(self.learn(known), known)
 
-    def calibrated(
-        self, learned: BoosterFit, past: pd.DataFrame, features: pd.DataFrame
-    ) -> BoosterFit:
-        return replace(learned, calibration=learn_calibration(past, self.name, features))
+    def calibrate(self, learned: BoosterFit, known: Known) -> BoosterFit:
+        return replace(learned, calibration=learn_calibration(known.own_past, known.features))
 
-    def learn(
-        self, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int, seed: int
-    ) -> BoosterFit:
+    def learn(self, known: Known) -> BoosterFit:
+        features, origin, seed = known.features, known.origin, known.seed
         unit = typical_size(features)
         parts = pd.Series(pd.unique(features["part_number"]))
-        state = seasonal_state(demand_matrix(demand, parts, origin), origin)
-        cells = training_cells(state, parts, features, origin, horizon, seed, self.max_rows)
+        state = seasonal_state(demand_matrix(known.demand, parts, origin), origin)
+        cells = training_cells(state, parts, features, origin, known.horizon, seed, self.max_rows)
         actual_qty = np.nan_to_num(state.matrix[cells.part, cells.month + cells.horizons])
         learners: dict[Regime, tuple[Any, list[str]]] = {}
         importance: dict[str, float] = {}
@@ -352,13 +335,13 @@ USE_GROUPS: dict[str, bool] = {f"use_{group}": True for group in FEATURE_GROUPS}
 
 def _hist_gradient(p: Parameters) -> HistGradient:
     shared = int(p["rounds"]), float(p["learning_rate"]), int(p["threads"])
-    return HistGradient("sklearn_hist_gradient", _groups(p), *shared, int(p["max_leaf_nodes"]))
+    return HistGradient(_groups(p), *shared, int(p["max_leaf_nodes"]))
 
 
 def _xgboost(p: Parameters) -> XGBoost:
     shared = int(p["rounds"]), float(p["learning_rate"]), int(p["threads"])
     distribution = int(p["distribution_rounds"]), float(p["distribution_learning_rate"])
-    return XGBoost("xgboost_global", _groups(p), *shared, int(p["max_depth"]), *distribution)
+    return XGBoost(_groups(p), *shared, int(p["max_depth"]), *distribution)
 
 
 # Threads are fixed, so that sums keep their order on any machine; one, because several origins

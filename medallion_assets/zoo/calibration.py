@@ -68,23 +68,18 @@ def is_count_demand(matrix: Floats) -> Flags:
     return is_whole & (known[:, -12:].sum(axis=1) / 12 <= COUNT_LIMIT)
 
 
-def learn(past: pd.DataFrame, model_name: str, features: pd.DataFrame | None = None) -> Calibration:
-    """The spread of a model's errors on cells whose demand is known; stand-in forecasts are no
-    evidence.
+def learn(own_past: pd.DataFrame, features: pd.DataFrame | None = None) -> Calibration:
+    """The spread of a model's errors on its own past cells, as Known has them; stand-in forecasts
+    are no evidence.
 
     ``features`` (silver.demand_features of the training window) adds those of ORIGIN_FEATURES that
-    ``past`` lacks. Errors are pooled by demand class and horizon, over horizons where a pool has
-    under MIN_CELLS cells, then over classes.
+    ``own_past`` lacks. Errors are pooled by demand class and horizon, over horizons where a pool
+    has under MIN_CELLS cells, then over classes.
     """
     newcomer_qty = newcomer_demand(features) if features is not None else 0.0
-    if past.empty:
+    if own_past.empty:
         return Calibration(newcomer_qty=newcomer_qty)
-    is_own = (
-        (past["model"] == model_name)
-        & past["actual_qty"].notna()
-        & ~past["is_fallback"].astype(bool)
-    )
-    cells = past[is_own]
+    cells = own_past[~own_past["is_fallback"].astype(bool)]
     if cells.empty:
         return Calibration(newcomer_qty=newcomer_qty)
     if features is not None:

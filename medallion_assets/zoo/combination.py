@@ -10,16 +10,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from medallion_assets.tables import DECILES, DEMAND_CLASSES, LEVELS
 from medallion_assets.zoo.series import Flags, Floats
-from medallion_assets.zoo.spec import FORECAST_COLUMNS, Fitted, Forecaster, ModelSpec
+from medallion_assets.zoo.spec import (
+    FORECAST_COLUMNS,
+    Fitted,
+    Forecaster,
+    Known,
+    Member,
+    ModelSpec,
+)
 
-MEMBERS = "members"  # key of past.attrs under which the runner hands over the fitted members
 NUMBERS = ["forecast_qty", *DECILES]
 MEDIAN = DECILES.index("q50")
 CELL = ["part_number", "horizon"]
@@ -35,12 +40,11 @@ class CombinationFit:
     """The fitted members by name, and by demand class ("": all classes) the factors on the deciles'
     spread.
 
-    The factors are those below and above the median; registered fits of former releases hold one
-    for both.
+    The factors are those below and above the median.
     """
 
     members: Mapping[str, tuple[Forecaster, Fitted]]
-    spread: Mapping[str, tuple[float, float] | float] = field(default_factory=dict)
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,52 +61,23 @@ class Combination:
     that answers a cell with a stand-in is left out, unless all do: then the cell is one too.
     """
 
-    name: str
     weights: Mapping[str, float]
     decile_member: str | None = None
     spread_member: str | None = None
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Registered combinations of former releases name weights of deciles: all on one member,
-        around its median or the combined one. Raises ValueError for one that is no mean: such
-        models are gone.
-        """
-        if state.pop("rule", "mean") != "mean":
-            raise ValueError(
-                f"the registered model {state.get('name')} is of a former release, and is not made"
-                " any more; train again, or roll back to a version without it"
-            )
-        givers, is_moved = (
-            list(state.pop("decile_weights", None) or {}),
-            state.pop("moves_deciles", False),
-        )
-        former = (
-            {"spread_member": givers[0], "decile_member": None if is_moved else givers[0]}
-            if givers
+    def fit(self, known: Known) -> CombinationFit:
+        """Raises ValueError where a member was not fitted at the origin."""
+        if missing := [name for name in self.weights if name not in known.members]:
+            raise ValueError(f"no fitted {', '.join(missing)} among the members; fit them first")
+        members = {name: known.members[name] for name in self.weights}
+        spread = (
+            self._learn_spread(members, known.horizon, self.spread_member)
+            if self.spread_member
             else {}
         )
-        self.__dict__.update(state | former)
-
-    def fit(
-        self,
-        demand: pd.DataFrame,
-        features: pd.DataFrame,
-        past: pd.DataFrame,
-        origin: int,
-        horizon: int,
-        seed: int,
-    ) -> CombinationFit:
-        """Raises ValueError where ``past.attrs["members"]`` lacks a (Forecaster, Fitted) of one of
-        the members.
-        """
-        given = past.attrs.get(MEMBERS, {})
-        if missing := [name for name in self.weights if name not in given]:
-            raise ValueError(
-                f"{self.name}: no fitted {', '.join(missing)} in past.attrs['{MEMBERS}']; fit the"
-                " members first"
-            )
-        spread = self._learn_spread(past, horizon, self.spread_member) if self.spread_member else {}
-        return CombinationFit({name: given[name] for name in self.weights}, spread)
+        return CombinationFit(
+            {name: (member.forecaster, member.fitted) for name, member in members.items()}, spread
+        )
 
     def predict(
         self,
@@ -144,19 +119,15 @@ class Combination:
         deciles = np.where(is_whole[:, None], np.rint(deciles), deciles)
         classes = frame["part_number"].map(features.set_index("part_number")["demand_class"])
         names, of_class = np.unique(classes.to_numpy(dtype=str), return_inverse=True)
-        factors = np.asarray(
-            [
-                np.broadcast_to(fitted.spread.get(name, fitted.spread.get("", 1.0)), 2)
-                for name in names
-            ]
-        )
+        of_all = fitted.spread.get("", (1.0, 1.0))
+        factors = np.asarray([fitted.spread.get(name, of_all) for name in names])
         is_drawn = ~is_whole & (deciles[:, 0] > 0)
         frame[list(DECILES)] = _spread_out(deciles, *np.where(is_drawn, factors[of_class].T, 1.0))
         frame["is_fallback"] = is_fallback
         return frame[list(FORECAST_COLUMNS)]
 
     def _learn_spread(
-        self, past: pd.DataFrame, horizon: int, teacher: str
+        self, members: Mapping[str, Member], horizon: int, teacher: str
     ) -> dict[str, tuple[float, float]]:
         """Factors on the distance of the teacher's deciles from the median, by class and of all,
         with the least relative quantile loss.
@@ -165,12 +136,17 @@ class Combination:
         until it has MIN_CELLS of the longest horizon: before, only short ones would speak. A cell
         counts that all members forecast: some are asked for other classes too.
         """
-        known = past[past["model"].isin(list(self.weights)) & past["actual_qty"].notna()]
+        pasts = {name: member.past for name, member in members.items() if len(member.past)}
+        if teacher not in pasts:
+            return {}
+        cells = pd.concat(
+            [past.assign(model=name) for name, past in pasts.items()], ignore_index=True
+        )
         # Cells of several origins are combined at once: each origin's part counts as a part of its
         # own.
-        known = known.assign(part_number=known["origin"].astype(str) + " " + known["part_number"])
-        known = known[known.groupby(CELL)["model"].transform("size") == len(self.weights)]
-        facts = known[known["model"] == teacher].set_index(CELL)
+        cells = cells.assign(part_number=cells["origin"].astype(str) + " " + cells["part_number"])
+        cells = cells[cells.groupby(CELL)["model"].transform("size") == len(self.weights)]
+        facts = cells[cells["model"] == teacher].set_index(CELL)
         if facts.empty:
             return {}
         pools = {
@@ -180,14 +156,14 @@ class Combination:
                 *((str(name), rows) for name, rows in facts.groupby("demand_class")),
             ]
         }
-        read = pd.MultiIndex.from_frame(known[CELL]).isin(
+        read = pd.MultiIndex.from_frame(cells[CELL]).isin(
             functools.reduce(pd.MultiIndex.union, (rows.index for rows in pools.values()))
         )
-        known = known[read]
+        cells = cells[read]
         made = self.combine(
             CombinationFit({}),
-            dict(tuple(known.groupby("model"))),
-            known.drop_duplicates("part_number"),
+            dict(tuple(cells.groupby("model"))),
+            cells.drop_duplicates("part_number"),
         ).set_index(CELL)
         found = {
             name: _best_spread(made.loc[rows.index, "q50"].to_numpy(dtype=float), rows, horizon)
@@ -283,8 +259,7 @@ def _combination(
         name=name,
         family="combination",
         description=description,
-        build=lambda parameters: Combination(name, weights, decile_member, spread_member),
-        reads_past=spread_member is not None,
+        build=lambda parameters: Combination(weights, decile_member, spread_member),
         members=tuple(weights),
         classes=classes,
         code_version="12",

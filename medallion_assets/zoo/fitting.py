@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from pyspark.sql import functions as F
@@ -16,43 +16,27 @@ from pyspark.sql import functions as F
 from medallion_assets import plots
 from medallion_assets.partitions import add_months
 from medallion_assets.slices import version_of
-from medallion_assets.tables import (
-    DECILES,
-    DEMAND_FEATURES,
-    GIVEN_FORECAST,
-    MONTHLY_DEMAND,
-    ZOO_FORECAST,
-    TableSpec,
-)
+from medallion_assets.tables import DEMAND_FEATURES, MONTHLY_DEMAND
 from medallion_assets.work import Work
-from medallion_assets.zoo.buckets import apply_by_bucket, with_bucket
-from medallion_assets.zoo.reading import Inputs, ZooReader, active_parts, packed_history, window
-from medallion_assets.zoo.serving import (
-    DemandForecaster,
-    ServedModel,
-    unpacked,
-)
+from medallion_assets.zoo.reading import Inputs, ZooReader, window
+from medallion_assets.zoo.row_source import RowSource, source_of
+from medallion_assets.zoo.serving import DemandForecaster, ServedModel
 from medallion_assets.zoo.spec import (
-    FORECAST_COLUMNS,
+    ExplainsItself,
     Fitted,
-    FittedMembers,
     Forecaster,
+    Known,
     LearnsApart,
     ModelSpec,
     Parameters,
 )
 from resources.lakehouse import Lakehouse, Slice
+from resources.table_spec import TableSpec
 from resources.tracking import InputTable, RunContent
 from resources.workers import Begun
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-FORECAST_DDL = (
-    "part_number STRING, horizon INT, forecast_qty DOUBLE, "
-    + ", ".join(f"{d} DOUBLE" for d in DECILES)
-    + ", is_fallback BOOLEAN"
-)
 
 
 @dataclass(frozen=True)
@@ -69,45 +53,31 @@ class Due:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An origin with what it is fitted from. ``learning`` gives what is learned meanwhile, with its
-    seconds; None for most models.
+    """An origin with a sample of what is known there. ``learning`` gives what is learned meanwhile,
+    with its seconds; None for most models.
     """
 
     due: Due
-    demand: pd.DataFrame
-    features: pd.DataFrame
+    sample: Known
     forecaster: Forecaster
     learning: Begun[tuple[Any, float]] | None
 
-    def fitted(self, past: pd.DataFrame, horizon: int, seed: int) -> tuple[Fitted, float]:
-        """The fit, and the seconds that it took elsewhere beyond those that passed here."""
-        if self.learning is None:
-            return (
-                self.forecaster.fit(
-                    self.demand, self.features, past, self.due.origin, horizon, seed
-                ),
-                0.0,
-            )
+    def fit(self, known: Known) -> tuple[Fitted, float]:
+        """The fit of all that is known, and the seconds that it took elsewhere beyond those that
+        passed here.
+        """
+        if self.learning is None or not isinstance(self.forecaster, LearnsApart):
+            return self.forecaster.fit(known), 0.0
         started = time.monotonic()
         learned, seconds = self.learning.result()
         waited = time.monotonic() - started
-        return (
-            cast("LearnsApart", self.forecaster).calibrated(learned, past, self.features),
-            seconds - waited,
-        )
+        return self.forecaster.calibrate(learned, known), seconds - waited
 
 
-def learned(
-    forecaster: LearnsApart,
-    demand: pd.DataFrame,
-    features: pd.DataFrame,
-    origin: int,
-    horizon: int,
-    seed: int,
-) -> tuple[Any, float]:
-    """What a forecaster learns, and the seconds that took; in a process of the pool."""
+def learn_apart(forecaster: LearnsApart, sample: Known) -> tuple[Any, float]:
+    """What is learned before the past is known, and the seconds that it took."""
     started = time.monotonic()
-    return forecaster.learn(demand, features, origin, horizon, seed), time.monotonic() - started
+    return forecaster.learn(sample), time.monotonic() - started
 
 
 @dataclass(frozen=True)
@@ -117,6 +87,11 @@ class Fitting:
     spec: ModelSpec
     work: Work
     reader: ZooReader
+
+    @property
+    def source(self) -> RowSource:
+        """Where its rows of an origin come from."""
+        return source_of(self.spec)(self.spec, self.work.settings, self.work.lakehouse)
 
     def parameters(self) -> Parameters:
         """Parameters of the model: its defaults, the feature groups of the configuration, and what
@@ -137,89 +112,17 @@ class Fitting:
         """The forecast rows of an origin, fitted again with these parameters on what the lakehouse
         holds; nothing is stored or logged.
         """
-        inputs = self.reader.inputs()
-        demand, features = self.reader.sample(origin)
-        past = self.reader.past(origin, {})
-        past.attrs["members"] = FittedMembers(self.reader.members(origin, inputs))
+        inputs = self.reader.inputs(self.source.reads)
+        known = self.reader.with_past(self.reader.sample(origin), inputs, {})
         forecaster = self.spec.forecaster(parameters)
-        fitted = forecaster.fit(
-            demand,
-            features,
-            past,
-            origin,
-            self.work.settings.forecast.horizon,
-            self.work.settings.forecast.seed,
-        )
-        return self.forecast_rows(forecaster, fitted, origin, inputs)
+        return self.forecast_rows(forecaster, forecaster.fit(known), origin, inputs)
 
     def forecast_rows(
         self, forecaster: Forecaster, fitted: Fitted, origin: int, inputs: Inputs
     ) -> DataFrame:
+        """Rows of gold.zoo_forecast of an origin, without run and seconds."""
         horizon = self.work.settings.forecast.horizon
-
-        def forecast_bucket(rows: pd.DataFrame) -> pd.DataFrame:
-            return forecaster.predict(fitted, *unpacked(rows), origin, horizon)[
-                list(FORECAST_COLUMNS)
-            ]
-
-        def combine_bucket(features: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-            rows = rows[rows["part_number"].isin(features["part_number"])]
-            members = dict(rows.groupby("model"))
-            if not members:
-                return pd.DataFrame(columns=list(FORECAST_COLUMNS))
-            return forecaster.combine(fitted, members, features)  # type: ignore[attr-defined]
-
-        def answer_bucket(packed: pd.DataFrame, given: pd.DataFrame) -> pd.DataFrame:
-            if packed.empty:
-                return pd.DataFrame(columns=list(FORECAST_COLUMNS))
-            known = unpacked(packed)
-            return forecaster.answer(fitted, given, *known, horizon, origin)  # type: ignore[attr-defined]
-
-        buckets = self.work.settings.zoo.buckets
-        if self.spec.is_given:
-            given = (
-                self.work.lakehouse.read(GIVEN_FORECAST, [origin])
-                .where((F.col("model") == self.spec.name) & (F.col("horizon") <= horizon))
-                .select("part_number", "horizon", "forecast_qty", *DECILES)
-            )
-            histories = packed_history(self.work.lakehouse, self.work.settings, origin)
-            if not given.limit(1).count():
-                # An origin for which nothing was given is no evidence of the baseline's.
-                histories = histories.where(F.lit(False))
-            cells = apply_by_bucket(
-                histories,
-                given,
-                buckets,
-                answer_bucket,
-                FORECAST_DDL,
-                self.work.lakehouse.engine.python,
-            )
-        elif self.spec.members:
-            # The members' forecasts of this origin are stored: nothing is forecast twice.
-            features = active_parts(self.work.lakehouse, origin, self.spec.classes).select(
-                "part_number", "demand_class"
-            )
-            stored = self.work.lakehouse.read(ZOO_FORECAST, [origin]).where(
-                F.col("model").isin(list(self.spec.members))
-            )
-            rows = stored.select("model", *FORECAST_COLUMNS)
-            in_engine = self.work.lakehouse.engine.python
-            cells = apply_by_bucket(
-                features, rows, buckets, combine_bucket, FORECAST_DDL, in_engine
-            )
-        else:
-            # All models of a run read the same histories.
-            key = ("history", origin, buckets, *inputs.versions.values())
-            kept = self.work.lakehouse.kept(
-                key,
-                lambda: with_bucket(
-                    packed_history(self.work.lakehouse, self.work.settings, origin), buckets
-                ).repartition(buckets, "bucket"),
-            )
-            asked = kept.where(F.col("demand_class").isin(list(self.spec.classes)))
-            cells = asked.groupBy("bucket").applyInPandas(
-                self.work.lakehouse.engine.python(forecast_bucket), FORECAST_DDL
-            )
+        cells = self.source.cells(forecaster, fitted, origin, inputs)
         targets = F.create_map(
             *[F.lit(v) for h in range(1, horizon + 1) for v in (h, add_months(origin, h))]
         )
@@ -259,7 +162,7 @@ class Fitting:
         entry = ServedModel(self.spec.name, forecaster, fitted, origin, run_id)
         tables: dict[str, pd.DataFrame] = {}
         pictures: dict[str, bytes] = {}
-        if hasattr(forecaster, "feature_importance"):
+        if isinstance(forecaster, ExplainsItself):
             importance = forecaster.feature_importance(fitted)
             tables["feature_importance.csv"] = importance
             if len(importance) and ready.due.is_training:
@@ -278,9 +181,9 @@ class Fitting:
             tables=tables,
             pictures=pictures,
             model=(
-                None
-                if self.spec.is_given
-                else DemandForecaster(dict.fromkeys(self.spec.classes, entry), f.horizon)
+                DemandForecaster(dict.fromkeys(self.spec.classes, entry), f.horizon)
+                if self.source.is_stored
+                else None
             ),
         )
 

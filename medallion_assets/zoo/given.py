@@ -6,7 +6,6 @@ They are never registered: a process that has only the registered model could no
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,13 +16,13 @@ from medallion_assets.tables import DECILES
 from medallion_assets.zoo.calibration import Calibration
 from medallion_assets.zoo.naive import SeasonalNaive
 from medallion_assets.zoo.series import demand_matrix, forecast_frame
-from medallion_assets.zoo.spec import ModelSpec, Parameters
+from medallion_assets.zoo.spec import ModelSpec
 from resources.settings import GivenForecasts
 
 
 @dataclass(frozen=True)
 class Given(SeasonalNaive):
-    """A forecast made elsewhere, by its name in the configuration.
+    """A forecast made elsewhere.
 
     Where nothing was given for a cell the baseline answers, marked as a stand-in. Cells without
     deciles get those that its past errors teach, as other point forecasts of the zoo do.
@@ -49,8 +48,8 @@ class Given(SeasonalNaive):
         given: pd.DataFrame,
         demand: pd.DataFrame,
         features: pd.DataFrame,
-        horizon: int,
         origin: int,
+        horizon: int,
     ) -> pd.DataFrame:
         """FORECAST_COLUMNS of all parts of ``features`` and all horizons, from the rows of
         silver.given_forecast at the origin.
@@ -76,10 +75,6 @@ class Given(SeasonalNaive):
         return rows
 
 
-def _built(name: str, parameters: Parameters) -> Given:
-    return Given(name=name)
-
-
 def specs(given_forecasts: Mapping[str, GivenForecasts]) -> tuple[ModelSpec, ...]:
     """One entry of the contest for each given forecast, in the order of the configuration."""
     return tuple(
@@ -87,7 +82,7 @@ def specs(given_forecasts: Mapping[str, GivenForecasts]) -> tuple[ModelSpec, ...
             name=name,
             family="given",
             description=given.description,
-            build=functools.partial(_built, name),
+            build=lambda parameters: Given(),
             is_given=True,
         )
         for name, given in given_forecasts.items()

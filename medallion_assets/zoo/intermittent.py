@@ -52,7 +52,6 @@ class ExponentialSmoothing(SeriesForecaster):
     """Simple exponential smoothing of monthly demand."""
 
     alpha: float
-    name: str = "ses"
 
     def expected(self, matrix: Floats, horizon: int) -> tuple[Floats, Flags]:
         return _flat(smoothed(matrix, self.alpha), horizon)
@@ -63,7 +62,6 @@ class SyntetosBoylan(SeriesForecaster):
     """(1 - alpha / 2) * size / interval, both smoothed at each sale (Syntetos and Boylan 2005)."""
 
     alpha: float
-    name: str = "sba"
 
     def expected(self, matrix: Floats, horizon: int) -> tuple[Floats, Flags]:
         size = smoothed(np.where(matrix > 0, matrix, np.nan), self.alpha)
@@ -79,7 +77,6 @@ class TeunterSyntetosBabai(SeriesForecaster):
 
     alpha_probability: float
     alpha_size: float
-    name: str = "tsb"
 
     def expected(self, matrix: Floats, horizon: int) -> tuple[Floats, Flags]:
         probability = smoothed(
@@ -97,7 +94,6 @@ class Aggregated(SeriesForecaster):
     ``build`` makes the StatsForecast model.
     """
 
-    name: str
     build: Callable[[], Any]
 
     def expected(self, matrix: Floats, horizon: int) -> tuple[Floats, Flags]:
@@ -175,7 +171,7 @@ MODELS = (
         description=(
             "Levels smoothed at several time aggregations (Petropoulos and Kourentzes 2015)"
         ),
-        build=lambda parameters: Aggregated("imapa", _imapa),
+        build=lambda parameters: Aggregated(_imapa),
         classes=(*SPARSE, "erratic"),
     ),
     ModelSpec(
@@ -185,7 +181,7 @@ MODELS = (
             "Level smoothed at the time aggregation of the mean demand interval (Nikolopoulos et"
             " al. 2011)"
         ),
-        build=lambda parameters: Aggregated("adida", _adida),
+        build=lambda parameters: Aggregated(_adida),
         classes=SPARSE,
     ),
 )

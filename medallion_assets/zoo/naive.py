@@ -16,8 +16,6 @@ class SeasonalNaive(SeriesForecaster):
     is missing.
     """
 
-    name: str = "seasonal_naive"
-
     def expected(self, matrix: Floats, horizon: int) -> tuple[Floats, Flags]:
         year = np.full((len(matrix), 12), np.nan)
         known = min(12, matrix.shape[1])
@@ -30,8 +28,6 @@ class SeasonalNaive(SeriesForecaster):
 @dataclass(frozen=True)
 class Naive(SeriesForecaster):
     """The newest month again; a part without any month is left to the fallback."""
-
-    name: str = "naive"
 
     def expected(self, matrix: Floats, horizon: int) -> tuple[Floats, Flags]:
         forecast_qty = np.repeat(matrix[:, -1:], horizon, axis=1)

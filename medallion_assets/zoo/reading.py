@@ -5,8 +5,9 @@ Nothing is fitted or stored here; every read is cut to what was known at the ori
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -16,23 +17,25 @@ from medallion_assets.partitions import add_months, month_range
 from medallion_assets.tables import (
     DECILES,
     DEMAND_FEATURES,
-    GIVEN_FORECAST,
+    FEATURE_COLUMNS,
     MONTHLY_DEMAND,
     ZOO_FORECAST,
 )
 from medallion_assets.zoo.calibration import ORIGIN_FEATURES
 from medallion_assets.zoo.serving import (
-    FEATURE_COLUMNS,
     TEXT_FEATURES,
 )
 from medallion_assets.zoo.spec import (
     Fitted,
     Forecaster,
+    Known,
+    Member,
     ModelSpec,
 )
 from resources.errors import Refused
 from resources.lakehouse import Lakehouse, Slice
 from resources.settings import Settings
+from resources.table_spec import TableSpec
 from resources.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -88,14 +91,14 @@ def window(settings: Settings, origin: int) -> list[int]:
 @dataclass(frozen=True)
 class Inputs:
     """What a run reads of the ledger and the log, once: slices by month of demand, features,
-    members and given forecasts, versions by table id.
+    members by name and further tables by id, versions by table id.
     """
 
     demand: Mapping[int, Slice]
     features: Mapping[int, Slice]
     members: Mapping[str, Mapping[int, Slice]]
+    further: Mapping[str, Mapping[int, Slice]]
     versions: Mapping[str, int]
-    given: Mapping[int, Slice] = field(default_factory=dict)
 
 
 # The forecast rows of a fit: of a share of the parts, these columns.
@@ -111,22 +114,43 @@ class ZooReader:
     lakehouse: Lakehouse
     tracking: Tracking
 
-    def inputs(self) -> Inputs:
+    def inputs(self, further: Sequence[TableSpec] = ()) -> Inputs:
+        """What a run reads of the ledger: demand, features, members, and further tables."""
         tables = (MONTHLY_DEMAND, DEMAND_FEATURES)
         return Inputs(
             self.lakehouse.slices(MONTHLY_DEMAND),
             self.lakehouse.slices(DEMAND_FEATURES),
             {name: self.lakehouse.slices(ZOO_FORECAST, name) for name in self.spec.members},
+            {table.id: self.lakehouse.slices(table) for table in further},
             {table.id: self.lakehouse.version(table) for table in tables},
-            self.lakehouse.slices(GIVEN_FORECAST) if self.spec.is_given else {},
         )
 
-    def sample(self, origin: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Demand and features that fit sees: whole parts, at most max_fit_rows part-months; of a
-        local model only the origin's features.
-
-        A local model learns nothing from other parts' demand.
+    def sample(self, origin: int) -> Known:
+        """Demand and features that a fit sees: whole parts, at most max_fit_rows part-months; of a
+        local model, which learns nothing from other parts' demand, only the origin's features.
+        What is past is not among it: ``with_past`` adds that.
         """
+        demand, features = self._sample(origin)
+        f = self.settings.forecast
+        return Known(
+            demand=demand, features=features, origin=origin, horizon=f.horizon, seed=f.seed
+        )
+
+    def with_past(self, known: Known, inputs: Inputs, unsaved: Mapping[int, Draw]) -> Known:
+        """What a sample lacks: the model's own past, and its members with theirs.
+
+        ``unsaved``: origins that are fitted and not stored yet. Raises Refused where a member has
+        no forecast of the origin.
+        """
+        past = self._past(known.origin, unsaved)
+        own_past = past.pop(self.spec.name)
+        members = {
+            name: Member(*self._fitted(name, known.origin, inputs), own)
+            for name, own in past.items()
+        }
+        return dataclasses.replace(known, own_past=own_past, members=members)
+
+    def _sample(self, origin: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         order = ["part_number", "yyyymm"]
         limit = self.settings.zoo.max_fit_rows
         months = window(self.settings, origin) if self.spec.is_global else [origin]
@@ -145,11 +169,9 @@ class ZooReader:
         demand = demand[demand["is_complete"]].drop(columns="is_complete")
         return demand.sort_values(order, ignore_index=True), features
 
-    def past(self, origin: int, unsaved: Mapping[int, Draw]) -> pd.DataFrame:
-        """Forecasts of this model and its members at earlier origins with what came of them, and
-        the members' forecasts of this origin.
-
-        ``unsaved``: origins that are fitted and not stored yet.
+    def _past(self, origin: int, unsaved: Mapping[int, Draw]) -> dict[str, pd.DataFrame]:
+        """Forecasts of this model and its members at earlier origins with what came of them, by
+        model.
         """
         # As far back as evidence reaches: the newest origin whose longest horizon is known lies a
         # whole horizon back.
@@ -159,6 +181,9 @@ class ZooReader:
             add_months(origin, -1),
         )
         months, names = [*earlier, origin], [self.spec.name, *self.spec.members]
+        nothing = dict.fromkeys(names, pd.DataFrame())
+        if not earlier:
+            return nothing
         limit = self.settings.zoo.max_fit_rows * (len(names) + 1)
         share = self.lakehouse.share_of_parts(
             DEMAND_FEATURES, months, limit // self.settings.forecast.horizon
@@ -173,19 +198,14 @@ class ZooReader:
             *DECILES,
             "is_fallback",
         ]
-        nothing = pd.DataFrame(columns=[*columns, "origin", "actual_qty", "demand_class"])
-        if not self.spec.reads_past:
-            return nothing
-        replaced = set(unsaved)
-        stored = self.lakehouse.sample(ZOO_FORECAST, columns, months, share, names)
-        stored = stored[~stored["yyyymm"].isin(replaced) | (stored["model"] != self.spec.name)]
-        fresh = [draw(share, columns) for made, draw in unsaved.items() if made in months]
+        stored = self.lakehouse.sample(ZOO_FORECAST, columns, earlier, share, names)
+        stored = stored[~stored["yyyymm"].isin(set(unsaved)) | (stored["model"] != self.spec.name)]
+        fresh = [draw(share, columns) for made, draw in unsaved.items() if made in earlier]
         held = [rows for rows in (stored, *fresh) if len(rows)]
         if not held:
             return nothing
-        stored = pd.concat(held, ignore_index=True).rename(columns={"yyyymm": "origin"})
-        known = stored[(stored["origin"] < origin) & (stored["target_yyyymm"] <= origin)]
-        own = stored[(stored["origin"] == origin) & (stored["model"] != self.spec.name)]
+        rows = pd.concat(held, ignore_index=True).rename(columns={"yyyymm": "origin"})
+        rows = rows[rows["target_yyyymm"] <= origin]
         actual = self.lakehouse.sample(
             MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty", "is_complete"], months, share
         )
@@ -193,29 +213,29 @@ class ZooReader:
         facts = self.lakehouse.sample(
             DEMAND_FEATURES,
             list(dict.fromkeys(("part_number", "yyyymm", "demand_class", *ORIGIN_FEATURES))),
-            months,
+            earlier,
             share,
         )
-        known = known.merge(
+        past = rows.merge(
             actual.set_axis(["part_number", "target_yyyymm", "actual_qty"], axis=1),
             on=["part_number", "target_yyyymm"],
-        )
-        rows = known if own.empty else pd.concat([known, own], ignore_index=True)
-        past = rows.merge(facts.rename(columns={"yyyymm": "origin"}), on=["part_number", "origin"])
-        return past.sort_values(["model", "origin", "part_number", "horizon"], ignore_index=True)
+        ).merge(facts.rename(columns={"yyyymm": "origin"}), on=["part_number", "origin"])
+        past = past.sort_values(["model", "origin", "part_number", "horizon"], ignore_index=True)
+        by_model = {name: past["model"] == name for name in names}
+        return {
+            name: past[is_own].drop(columns="model").reset_index(drop=True)
+            for name, is_own in by_model.items()
+        }
 
-    def members(
-        self, origin: int, inputs: Inputs
-    ) -> Iterator[tuple[str, tuple[Forecaster, Fitted]]]:
-        for name in self.spec.members:
-            stored = inputs.members[name].get(origin)
-            if stored is None:
-                raise Refused(
-                    f"{self.spec.name} combines {name}, which has no forecast of {origin} yet;"
-                    f" materialize {name} first"
-                )
-            (_, entry), *_ = self.tracking.load(stored.details["run_id"]).models()
-            yield name, (entry.forecaster, entry.fitted)
+    def _fitted(self, member: str, origin: int, inputs: Inputs) -> tuple[Forecaster, Fitted]:
+        stored = inputs.members[member].get(origin)
+        if stored is None:
+            raise Refused(
+                f"{self.spec.name} combines {member}, which has no forecast of {origin} yet;"
+                f" materialize {member} first"
+            )
+        (_, entry), *_ = self.tracking.load(stored.details["run_id"]).models()
+        return entry.forecaster, entry.fitted
 
     def changed_share(self, origin: int, version: int) -> float:
         """Share of the demand through an origin that changed since a version of

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medallion_assets.tables import DECILES
 from medallion_assets.zoo.calibration import Calibration, deciles, is_count_demand, learn
-from medallion_assets.zoo.spec import FORECAST_COLUMNS
+from medallion_assets.zoo.spec import FORECAST_COLUMNS, Known
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -118,12 +118,8 @@ class SeriesForecaster(ABC):
     its past errors.
 
     A part that was never sold has no demand of its own: what other new parts sell stands in for it.
-
-    Subclasses need the attribute ``name``, under which their past forecasts are stored, and
-    ``expected``.
+    Subclasses need ``expected``.
     """
-
-    name: str
 
     @abstractmethod
     def expected(self, matrix: Floats, horizon: int) -> tuple[Floats, Flags]:
@@ -131,16 +127,8 @@ class SeriesForecaster(ABC):
         demand [part, month].
         """
 
-    def fit(
-        self,
-        demand: pd.DataFrame,
-        features: pd.DataFrame,
-        past: pd.DataFrame,
-        origin: int,
-        horizon: int,
-        seed: int,
-    ) -> Calibration:
-        return learn(past, self.name, features)
+    def fit(self, known: Known) -> Calibration:
+        return learn(known.own_past, known.features)
 
     def predict(
         self,

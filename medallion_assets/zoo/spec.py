@@ -1,5 +1,4 @@
-"""What a model of the zoo is: the Forecaster protocol, the frozen ModelSpec, the frames they
-exchange.
+"""What a model of the zoo is: the Forecaster protocol, what it is fitted on, the frozen ModelSpec.
 
 Families implement Forecaster and end in MODELS = (ModelSpec(...), ...). How models are run, stored
 and compared does not belong here.
@@ -9,49 +8,61 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
 from medallion_assets.tables import DECILES, DEMAND_CLASSES
 
 Parameters = Mapping[str, bool | int | float | str]
-Fitted = Any  # what a model learned; must pickle
+Fitted = Any  # what a model learned; must pickle, and have a plain form in stored.py
 
 FORECAST_COLUMNS = ("part_number", "horizon", "forecast_qty", *DECILES, "is_fallback")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is known at the end of an origin: a model is fitted on it. All frames are pandas,
+    quantities are units, and nothing may be mutated.
+
+    demand: part_number, yyyymm, demand_qty. Dense from each part's first month through the origin
+        (zeros included), sorted by part and month, cut to the training window. Whole parts, a
+        sample where there are many; no rows for a model that is not ``is_global``.
+    features: columns of silver.demand_features, one row per part and month t of the training
+        window through the origin (yyyymm = t), each knowing nothing after t; for a model that is
+        not ``is_global`` one row per part, at the origin.
+    own_past: the model's forecasts of earlier origins for targets through this one, and what came
+        of them: origin, part_number, horizon, target_yyyymm, forecast_qty, q10 ... q90,
+        is_fallback, actual_qty; demand_class and ORIGIN_FEATURES of calibration.py as of their
+        origin. Sorted by origin, part and horizon, whole parts. May be empty, without columns too.
+    members: the models that a combination declares, by name, fitted at this origin. Other models
+        have none.
+    origin: the last month that is known, as yyyymm.
+    horizon: how many months are to be forecast.
+    seed: for all that is drawn at random.
+    """
+
+    demand: pd.DataFrame
+    features: pd.DataFrame
+    own_past: pd.DataFrame = field(default_factory=pd.DataFrame)
+    members: Mapping[str, Member] = field(default_factory=dict)
+    origin: int
+    horizon: int
+    seed: int
+
+
 class Forecaster(Protocol):
-    """A model. All frames are pandas; nothing may be mutated; the same arguments give the same
-    numbers.
+    """A model. The same arguments give the same numbers, and nothing that is given is mutated.
 
-    demand: part_number, yyyymm, demand_qty in units. Dense from each part's first month through
-        the origin (zeros included), sorted by part and month, cut to the training window.
-    features: the columns of silver.demand_features. In ``fit`` one row per part and month t of the
-        training window through the origin (yyyymm = t, each row knowing nothing after t); in
-        ``predict`` one row per part, at the origin.
-    past: stored forecasts of this model and of the members it declares, made at earlier origins
-        for targets through this origin: model, origin, part_number, horizon, target_yyyymm,
-        forecast_qty, q10 ... q90, is_fallback, actual_qty, demand_class, and demand_mean_12,
-        demand_std_12 as of that origin; and, without actual_qty, the members' rows at this
-        origin. May be empty.
-
-    ``fit`` sees a sample of whole parts (all of them where there are few); a model that needs no
-    training learns its calibration there. ``predict`` gives exactly one row per part of
+    ``fit`` learns from what is known at an origin; a model that needs no training learns its
+    calibration there. ``predict`` forecasts any parts at any origin: demand as in Known, of these
+    parts; features one row per part, at the origin. It gives exactly one row per part of
     ``features`` and horizon 1 ... horizon with FORECAST_COLUMNS: forecast_qty the expected demand,
     deciles in order, all finite and >= 0; is_fallback where a series could not be forecast and a
     plain mean stands in.
     """
 
-    def fit(
-        self,
-        demand: pd.DataFrame,
-        features: pd.DataFrame,
-        past: pd.DataFrame,
-        origin: int,
-        horizon: int,
-        seed: int,
-    ) -> Fitted: ...
+    def fit(self, known: Known) -> Fitted: ...
 
     def predict(
         self,
@@ -63,31 +74,37 @@ class Forecaster(Protocol):
     ) -> pd.DataFrame: ...
 
 
+@dataclass(frozen=True)
+class Member:
+    """A model that a combination averages: fitted at the same origin, with its own past as in
+    Known.
+    """
+
+    forecaster: Forecaster
+    fitted: Fitted
+    past: pd.DataFrame
+
+
+@runtime_checkable
 class LearnsApart(Forecaster, Protocol):
-    """A model whose costly learning looks at no past forecast: ``fit`` is ``calibrated`` of
+    """A model whose costly learning looks at no past forecast: ``fit`` is ``calibrate`` of
     ``learn``.
 
     The backtest has other processes learn for several origins at a time, before what is past at
-    each of them is known.
+    each of them is known: ``own_past`` is empty in ``learn``.
     """
 
-    def learn(
-        self, demand: pd.DataFrame, features: pd.DataFrame, origin: int, horizon: int, seed: int
-    ) -> Any: ...
+    def learn(self, known: Known) -> Any: ...
 
-    def calibrated(self, learned: Any, past: pd.DataFrame, features: pd.DataFrame) -> Fitted: ...
+    def calibrate(self, learned: Any, known: Known) -> Fitted: ...
 
 
-class FittedMembers(dict[str, tuple[Forecaster, Fitted]]):
-    """The members' forecasters and fits by name, as ``past.attrs["members"]`` hands them to a
-    combination; read only.
+@runtime_checkable
+class ExplainsItself(Forecaster, Protocol):
+    """A model that can say what it read."""
 
-    pandas copies attrs deeply into every frame it makes of a frame, which took 12 s a fit where the
-    members are boosters.
-    """
-
-    def __deepcopy__(self, memo: object) -> FittedMembers:
-        return self
+    def feature_importance(self, fitted: Fitted) -> pd.DataFrame:
+        """feature, importance (shares that sum to one), the most important first."""
 
 
 class Combining(Forecaster, Protocol):
@@ -109,9 +126,8 @@ class ModelSpec:
     by the configuration).
 
     ``is_global``: fit learns from all parts' demand and features, not from the origin's features
-    alone. ``members``: models that it combines; it is then Combining. ``reads_past``: fit looks at
-    stored forecasts of earlier origins. ``is_given``: made elsewhere and read, never registered;
-    its forecaster is a ``Given``.
+    alone. ``members``: models that it combines; it is then Combining. ``is_given``: made elsewhere
+    and read, never registered or promoted; its forecaster is a ``Given``.
     """
 
     name: str
@@ -120,7 +136,6 @@ class ModelSpec:
     build: Callable[[Parameters], Forecaster]
     parameters: Parameters = field(default_factory=dict)
     is_global: bool = False
-    reads_past: bool = True
     members: tuple[str, ...] = ()
     classes: tuple[str, ...] = DEMAND_CLASSES
     code_version: str = "1"

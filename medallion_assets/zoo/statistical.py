@@ -40,7 +40,6 @@ class StatisticalModel(SeriesForecaster):
     flagged.
     """
 
-    name: str
     build: Callable[[int, bool], Any]
     seasonal_months: int = SEASONAL_MONTHS
     min_months: int = 4
@@ -136,14 +135,14 @@ MODELS = (
         name="theta",
         family="statistical",
         description="Dynamic optimised Theta (Fiorucci et al. 2016)",
-        build=lambda parameters: StatisticalModel("theta", _theta),
+        build=lambda parameters: StatisticalModel(_theta),
         classes=DENSE,
     ),
     ModelSpec(
         name="ces",
         family="statistical",
         description="Complex exponential smoothing (Svetunkov et al. 2022)",
-        build=lambda parameters: StatisticalModel("ces", _ces, CES_SEASONAL_MONTHS),
+        build=lambda parameters: StatisticalModel(_ces, CES_SEASONAL_MONTHS),
         classes=DENSE,
         code_version="2",
     ),
@@ -154,7 +153,7 @@ MODELS = (
             "Exponential smoothing, components chosen by AICc (Hyndman et al. 2002), a trend only"
             " damped"
         ),
-        build=lambda parameters: StatisticalModel("auto_ets", _ets),
+        build=lambda parameters: StatisticalModel(_ets),
         classes=DENSE,
         code_version="4",
     ),

@@ -30,7 +30,9 @@ from medallion_assets.zoo import (
 from medallion_assets.zoo.trees import GradientTrees, gradient_trees
 
 FITS = "fits.json"
-FORMAT = 1
+FORMAT = 2
+NAMED = 1  # the format in which each forecaster held its model's name; nothing else differs
+READ = (NAMED, FORMAT)
 MODULES = (naive, intermittent, statistical, boosting, distribution, combination, calibration)
 
 
@@ -51,16 +53,17 @@ def stored(learned: Any) -> dict[str, bytes]:
 
 
 def restored(files: Mapping[str, bytes]) -> Any:
-    """What ``stored`` was given. Raises ValueError for files of another format, and for a kind that
-    the zoo does not know.
+    """What ``stored`` was given, also by a former release. Raises ValueError for files of another
+    format, and for a kind that the zoo does not know or that has other fields now.
     """
     content = json.loads(files[FITS])
-    if content["format"] != FORMAT:
+    if content["format"] not in READ:
         raise ValueError(
-            f"these fits have format {content['format']}, and this release reads {FORMAT}; load"
-            " them with the release that stored them, or train again"
+            f"these fits have format {content['format']}, and this release reads"
+            f" {' and '.join(map(str, READ))}; load them with the release that stored them, or"
+            " train again"
         )
-    return _Reader(files).read(content["content"])
+    return _Reader(files, content["format"]).read(content["content"])
 
 
 def _known() -> dict[str, Any]:
@@ -103,6 +106,9 @@ def _plain(value: Any, files: dict[str, bytes]) -> Any:
     if isinstance(value, GradientTrees):
         return _plain_trees(value, files)
     if dataclasses.is_dataclass(value) and KNOWN.get(_name(type(value))) is type(value):
+        # A pickle of a former release may lack what has a default now: other numbers, unseen.
+        if lacking := [f.name for f in dataclasses.fields(value) if f.name not in vars(value)]:
+            raise TypeError(f"{_name(type(value))} of a former release has no {lacking[0]}")
         fields = {f.name: _plain(getattr(value, f.name), files) for f in dataclasses.fields(value)}
         return {"is": [_name(type(value)), fields]}
     if inspect.isfunction(value) and KNOWN.get(_name(value)) is value:
@@ -137,8 +143,8 @@ def _added(content: bytes, suffix: str, files: dict[str, bytes]) -> str:
 class _Reader:
     """Reads values back; a learner that occurs several times is read once."""
 
-    def __init__(self, files: Mapping[str, bytes]) -> None:
-        self._files = files
+    def __init__(self, files: Mapping[str, bytes], written_in: int) -> None:
+        self._files, self._format = files, written_in
         self._learners: dict[str, Any] = {}
 
     def read(self, plain: Any) -> Any:
@@ -156,12 +162,24 @@ class _Reader:
         if kind == "array":
             return np.asarray(self.read(content[1]), dtype=content[0])
         if kind == "is":
-            return _of(content[0])(**{key: self.read(v) for key, v in content[1].items()})
+            return self._made(content[0], {key: self.read(v) for key, v in content[1].items()})
         if kind == "function":
             return _of(content)
         if content[0] not in self._learners:
             self._learners[content[0]] = self._learner(kind, content)
         return self._learners[content[0]]
+
+    def _made(self, name: str, fields: dict[str, Any]) -> Any:
+        if self._format == NAMED:
+            fields.pop("name", None)
+        kind = _of(name)
+        if differing := fields.keys() ^ {f.name for f in dataclasses.fields(kind)}:
+            raise ValueError(
+                f"these fits hold {name} with other fields than this release, which are"
+                f" {', '.join(sorted(differing))}; load them with the release that stored them, or"
+                " train again"
+            )
+        return kind(**fields)
 
     def _learner(self, kind: str, content: list[Any]) -> Any:
         path, *rest = content

@@ -59,7 +59,7 @@ from medallion_assets.tables import (
 )
 from medallion_assets.watch import assets as watch_assets
 from medallion_assets.zoo import assets as zoo_assets
-from medallion_assets.zoo import backtest, buckets, fitting, reading
+from medallion_assets.zoo import backtest, buckets, fitting, reading, row_source
 from medallion_assets.zoo.serving import HISTORY_COLUMNS, SERVED_COLUMNS, split
 from resources.errors import Refused
 from resources.settings import RetrainingSettings, Settings, Source
@@ -407,6 +407,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
             backtest,
             fitting,
             reading,
+            row_source,
             buckets,
             checks,
         ):
@@ -480,7 +481,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                     DATA_QUALITY, months
                 )
             },
-            **{module: {"packed_history": packed} for module in (fitting, publishing)},
+            **{module: {"packed_history": packed} for module in (row_source, publishing)},
             checks: {"findings": repeated_keys},
             reporting.report: {
                 "monthly_report": lambda data, lists, history, descriptions, made_from: (

@@ -17,7 +17,16 @@ ROOT = Path(__file__).parents[2]
 ASSETS = "medallion_assets"
 SPARK_HOME = "resources/spark.py"
 # Registering, reading and writing by the assets; everything else in zoo/ is a model family or pure.
-ZOO_WIRING = {"assets", "backtest", "fitting", "reading", "packaged", "registry", "model_file"}
+ZOO_WIRING = {
+    "assets",
+    "backtest",
+    "fitting",
+    "reading",
+    "row_source",
+    "packaged",
+    "registry",
+    "model_file",
+}
 IMPURE = {
     "dagster",
     "dagster_deltalake",
@@ -131,6 +140,7 @@ WIRING = [
         "backtest",
         "fitting",
         "reading",
+        "row_source",
         "training",
         "slices",
         "table_asset",

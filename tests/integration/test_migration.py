@@ -94,7 +94,7 @@ def test_a_given_forecast_serves_until_a_model_is_better(migrated: Migrated) -> 
 
 def test_no_registered_version_holds_a_given_forecast(migrated: Migrated) -> None:
     """The baseline stands in it for them."""
-    client = mlflow.MlflowClient(migrated.settings.tracking_uri)
+    client = mlflow.MlflowClient(migrated.settings.tracking_uri, migrated.settings.registry_uri)
     versions = client.search_model_versions(f"name='{migrated.settings.registered_model}'")
     assert versions
     held = {value for version in versions for value in version.tags.values()}

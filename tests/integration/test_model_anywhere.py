@@ -184,6 +184,16 @@ class Former(DemandForecaster, PythonModel):
     """A manifest as the former release pickled it."""
 
 
+def pickled(made: Registered, folder: Path) -> int:
+    """A version of the same fits as a former release stored it."""
+    run = made.tracking.start("former", {})
+    former = Former(made.model.entries, made.model.horizon)
+    mlflow.pyfunc.save_model(str(folder / "former"), python_model=former, pip_requirements=[])
+    client = mlflow.MlflowClient(made.settings.tracking_uri)
+    client.log_artifacts(run, str(folder / "former"), "model")
+    return made.tracking.register(run, {})
+
+
 def test_a_version_of_a_former_release_is_read_and_stored_as_data_from_then_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,12 +201,10 @@ def test_a_version_of_a_former_release_is_read_and_stored_as_data_from_then_on(
     next version of the same fits needs none.
     """
     made = registered(tmp_path, manifest(SOLD))
-    tracking, client = made.tracking, mlflow.MlflowClient(made.settings.tracking_uri)
-    run = tracking.start("former", {})
-    former = Former(made.model.entries, made.model.horizon)
-    mlflow.pyfunc.save_model(str(tmp_path / "former"), python_model=former, pip_requirements=[])
-    client.log_artifacts(run, str(tmp_path / "former"), "model")
-    version = tracking.register(run, {})
+    tracking = made.tracking
+    for entry in made.model.entries.values():
+        entry.forecaster.__dict__["name"] = entry.model  # as forecasters had it
+    version = pickled(made, tmp_path)
     read = opened(made.settings).load_version(version)
     assert_frame_equal(read.predict(None, HISTORY), made.expected, check_exact=True)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
@@ -208,3 +216,14 @@ def test_a_version_of_a_former_release_is_read_and_stored_as_data_from_then_on(
     tracking.log(run, RunContent(model=DemandForecaster(read.entries, read.horizon)))
     read = opened(made.settings).load_version(tracking.register(run, {}))
     assert_frame_equal(read.predict(None, HISTORY), made.expected, check_exact=True)
+
+
+def test_a_pickle_that_lacks_what_is_learned_now_is_refused(tmp_path: Path) -> None:
+    """It would answer with other numbers; the message says which version and what to do."""
+    made = registered(tmp_path, manifest(SOLD, {"smooth": "xgboost_global"}))
+    del made.model.entries["smooth"].fitted.__dict__["medians"]
+    version = pickled(made, tmp_path)
+    with pytest.raises(
+        ModelRefused, match=r"version 2 of .*BoosterFit of a former release has no medians.*newer"
+    ):
+        opened(made.settings).load_version(version)

@@ -26,6 +26,7 @@ from medallion_assets.bronze.transforms import dated_lines
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.silver import transforms
 from medallion_assets.zoo.registry import model
+from medallion_assets.zoo.spec import Known
 from resources.engines import Engine
 from resources.lakehouse import DeltaLakehouse, TableSpec
 from resources.settings import ISO_DATES, ForecastSettings, Source, parse_settings
@@ -144,32 +145,19 @@ def _forecasts(demand: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
     for name in MODELS if len(own) else ():
         forecaster = model(name).forecaster({**model(name).parameters})
         fitted = forecaster.fit(
-            demand[["part_number", "yyyymm", "demand_qty"]],
-            features,
-            _no_past(),
-            ORIGIN,
-            FORECAST.horizon,
-            7,
+            Known(
+                demand=demand[["part_number", "yyyymm", "demand_qty"]],
+                features=features,
+                origin=ORIGIN,
+                horizon=FORECAST.horizon,
+                seed=7,
+            )
         )
         rows = forecaster.predict(
             fitted, demand[["part_number", "yyyymm", "demand_qty"]], own, ORIGIN, FORECAST.horizon
         )
         found.append(rows.assign(model=name))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
-
-
-def _no_past() -> pd.DataFrame:
-    return pd.DataFrame(
-        columns=[
-            "model",
-            "actual_qty",
-            "is_fallback",
-            "origin",
-            "part_number",
-            "horizon",
-            "demand_class",
-        ]
-    )
 
 
 def same(found: Outcome, expected: Outcome) -> None:

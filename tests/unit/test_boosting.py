@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from medallion_assets.zoo.boosting import MEDIAN_LEARNERS, BoosterFit
+from medallion_assets.zoo.boosting import MEDIAN_LEARNERS
 from medallion_assets.zoo.registry import model
-
-
-def test_a_fit_of_a_former_release_keeps_its_median_learner() -> None:
-    """A registered fit with one learner of the median comes back as a fit with that one; a fit of
-    today comes back as it is.
-    """
-    fit = BoosterFit.__new__(BoosterFit)
-    fit.__setstate__({"learners": {}, "unit": 1.0, "median": "one"})
-    assert (fit.medians, fit.unit) == (("one",), 1.0)
-    assert pickle.loads(pickle.dumps(fit)).medians == ("one",)
 
 
 def test_the_median_is_that_of_several_learners() -> None:

@@ -68,7 +68,7 @@ def decile_frame(past: pd.DataFrame, is_count: bool) -> np.ndarray:
     """Deciles of the cells the calibration was learned from."""
     flags = np.full(len(past), is_count)
     return deciles(
-        learn(past, "m"), past["forecast_qty"].to_numpy(), past, past["horizon"].to_numpy(), flags
+        learn(past), past["forecast_qty"].to_numpy(), past, past["horizon"].to_numpy(), flags
     )
 
 
@@ -150,7 +150,7 @@ def test_a_thin_pool_borrows_from_its_class_and_then_from_all() -> None:
             cells(mean[:40] + random.normal(0, 900, 40), mean[:40], "lumpy", 100.0),
         ]
     )
-    calibration = learn(past, "m")
+    calibration = learn(past)
     features = pd.DataFrame(
         {"demand_class": CLASSES, "demand_mean_12": 1000.0, "demand_std_12": 100.0}
     )
@@ -161,13 +161,12 @@ def test_a_thin_pool_borrows_from_its_class_and_then_from_all() -> None:
     assert np.ptp(lumpy) < 2 * np.ptp(smooth)
 
 
-def test_stand_ins_other_models_and_unknown_demand_teach_nothing() -> None:
-    """Only the model's own forecasts with a known outcome are evidence."""
+def test_stand_ins_and_no_past_teach_nothing() -> None:
+    """Only forecasts that the model made itself are evidence."""
     mean = np.full(300, 10.5)
     past = cells(mean + 1, mean, "smooth", 2.0)
-    assert learn(past, "other") == Calibration()
-    assert learn(past.assign(is_fallback=True), "m") == Calibration()
-    assert learn(past.assign(actual_qty=np.nan), "m") == Calibration()
+    assert learn(past.assign(is_fallback=True)) == Calibration()
+    assert learn(past[:0]) == Calibration()
 
 
 def test_deciles_of_the_negative_binomial_are_exact() -> None:

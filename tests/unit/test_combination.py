@@ -7,7 +7,8 @@ from scipy.stats import norm
 
 from medallion_assets.tables import DECILES
 from medallion_assets.zoo.combination import Combination, CombinationFit
-from medallion_assets.zoo.spec import FittedMembers
+from medallion_assets.zoo.naive import SeasonalNaive
+from medallion_assets.zoo.spec import Known, Member
 
 FEATURES = pd.DataFrame({"part_number": ["A", "B"], "demand_class": ["smooth", "lumpy"]})
 NOTHING = CombinationFit({})
@@ -33,7 +34,7 @@ def deciles(rows: pd.DataFrame) -> list[list[float]]:
 
 def test_a_mean_weighs_forecasts_and_deciles_alike() -> None:
     """Three quarters of 4 and one of 8 are 5, and q90 is three quarters of 6 and one of 12."""
-    rows = Combination("mean", {"x": 0.75, "y": 0.25}).combine(
+    rows = Combination({"x": 0.75, "y": 0.25}).combine(
         NOTHING, {"x": member({"A": 4}), "y": member({"A": 8})}, FEATURES
     )
     assert by_part(rows) == {"A": 5.0}
@@ -42,43 +43,28 @@ def test_a_mean_weighs_forecasts_and_deciles_alike() -> None:
 
 def test_deciles_may_come_from_one_member() -> None:
     """Expected demand is the mean of both, the deciles are y's."""
-    combination = Combination("mean", {"x": 0.5, "y": 0.5}, decile_member="y")
+    combination = Combination({"x": 0.5, "y": 0.5}, decile_member="y")
     rows = combination.combine(NOTHING, {"x": member({"A": 4}), "y": member({"A": 8})}, FEATURES)
     assert (by_part(rows), by_part(rows, "q50")) == ({"A": 6.0}, {"A": 8.0})
-
-
-def test_a_registered_combination_of_a_former_release_is_read() -> None:
-    """It named weights of deciles where there is one member now, and said whether they move."""
-    former = Combination.__new__(Combination)
-    former.__setstate__(
-        {
-            "name": "mean",
-            "weights": {"x": 0.5, "y": 0.5},
-            "rule": "mean",
-            "decile_weights": {"y": 1.0},
-            "moves_deciles": False,
-        }
-    )
-    assert former == Combination("mean", {"x": 0.5, "y": 0.5}, decile_member="y", spread_member="y")
 
 
 def test_a_stand_in_does_not_count_unless_there_is_nothing_else() -> None:
     """A is forecast by y alone; of B all members stand in, so the combination does."""
     members = {"x": member({"A": 4, "B": 2}, ("A", "B")), "y": member({"A": 8, "B": 6}, ("B",))}
-    rows = Combination("mean", {"x": 0.5, "y": 0.5}).combine(NOTHING, members, FEATURES)
+    rows = Combination({"x": 0.5, "y": 0.5}).combine(NOTHING, members, FEATURES)
     assert by_part(rows) == {"A": 8.0, "B": 4.0}
     assert by_part(rows, "is_fallback") == {"A": False, "B": True}
 
 
 def test_a_member_that_lacks_a_part_leaves_it_to_the_others() -> None:
     """B is known to y only."""
-    rows = Combination("mean", {"x": 0.5, "y": 0.5}).combine(
+    rows = Combination({"x": 0.5, "y": 0.5}).combine(
         NOTHING, {"x": member({"A": 4}), "y": member({"A": 8, "B": 6})}, FEATURES
     )
     assert by_part(rows) == {"A": 6.0, "B": 6.0}
 
 
-def known(width: float, horizon: int = 2, parts: int = 300) -> pd.DataFrame:
+def past_cells(width: float, horizon: int = 2, parts: int = 300) -> pd.DataFrame:
     """Past cells of x and y, a month and ``horizon`` ahead, whose deciles are ``width`` times as
     wide as demand is spread around 20.
     """
@@ -101,6 +87,22 @@ def known(width: float, horizon: int = 2, parts: int = 300) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
+def asked(past: pd.DataFrame, horizon: int = 2) -> Known:
+    """What a combination of x and y is fitted on, with the past of each."""
+    members = {
+        name: Member(SeasonalNaive(), None, past[past["model"] == name].drop(columns="model"))
+        for name in ("x", "y")
+    }
+    return Known(
+        demand=FEATURES,
+        features=FEATURES,
+        members=members,
+        origin=202303,
+        horizon=horizon,
+        seed=7,
+    )
+
+
 @pytest.mark.parametrize(
     ("width", "factor"), [(1.0, 1.0), (1.2, 1 / 1.2), (0.8, 1 / 0.8), (3.0, 0.7)]
 )
@@ -108,10 +110,9 @@ def test_a_spread_is_drawn_to_what_past_errors_were(width: float, factor: float)
     """Deciles a fifth too wide come a sixth nearer to the median, too narrow ones go apart, within
     limits; the median stays.
     """
-    combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
-    past = known(width)
-    past.attrs["members"] = {"x": (None, None), "y": (None, None)}
-    fitted = combination.fit(FEATURES, FEATURES, past, 202303, 2, 7)
+    combination = Combination({"x": 0.5, "y": 0.5}, spread_member="y")
+    past = past_cells(width)
+    fitted = combination.fit(asked(past))
     assert fitted.spread == {
         name: pytest.approx((factor, factor), abs=0.06) for name in ("", "smooth")
     }
@@ -130,51 +131,33 @@ def test_each_side_is_drawn_to_its_own_past_errors() -> None:
     """Where demand falls short of the median half as far as it exceeds it, the lower deciles come
     nearer than the upper ones.
     """
-    past = known(1.0, parts=3000)
+    past = past_cells(1.0, parts=3000)
     error = past["actual_qty"] - 20
     past["actual_qty"] = 20 + error.where(error > 0, error / 2)
-    past.attrs["members"] = {"x": (None, None), "y": (None, None)}
-    fitted = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y").fit(
-        FEATURES, FEATURES, past, 202303, 2, 7
-    )
+    fitted = Combination({"x": 0.5, "y": 0.5}, spread_member="y").fit(asked(past))
     below, above = fitted.spread[""]
     assert below == pytest.approx(0.75, abs=0.06)
     assert above == pytest.approx(0.9, abs=0.06)
-
-
-def test_a_registered_fit_of_a_former_release_draws_both_sides_alike() -> None:
-    """It holds one factor: half the distance on either side of the median."""
-    members = {"x": member({"A": 4}), "y": member({"A": 4})}
-    combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
-    rows = combination.combine(CombinationFit({}, spread={"": 0.5}), members, FEATURES)
-    plain = combination.combine(NOTHING, members, FEATURES)
-    for decile in ("q10", "q90"):
-        assert by_part(rows, decile)["A"] - 4 == pytest.approx(
-            (by_part(plain, decile)["A"] - 4) / 2
-        )
 
 
 def test_one_large_part_does_not_say_how_wide_the_deciles_of_all_are() -> None:
     """With one part a thousand times as large, whose deciles are three times too narrow, the factor
     stays that of the 299 others.
     """
-    past = known(1.25)
+    past = past_cells(1.25)
     large = past["part_number"] == "P0"
     past.loc[large, ["actual_qty", "forecast_qty", *DECILES]] *= 1000
     past.loc[large, "actual_qty"] = 26_000.0
-    past.attrs["members"] = {"x": (None, None), "y": (None, None)}
-    combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
-    assert combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread[""] == pytest.approx(
-        (0.8, 0.8), abs=0.06
-    )
+    combination = Combination({"x": 0.5, "y": 0.5}, spread_member="y")
+    assert combination.fit(asked(past)).spread[""] == pytest.approx((0.8, 0.8), abs=0.06)
 
 
 def test_counts_stay_whole_and_keep_their_spread_as_does_demand_that_may_be_zero() -> None:
     """Between counts of 0 to 8 and of 2 to 10 lie those of 1 to 9; a factor of a half draws neither
     them nor deciles from zero on.
     """
-    combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
-    fitted = CombinationFit({}, spread={"": 0.5})
+    combination = Combination({"x": 0.5, "y": 0.5}, spread_member="y")
+    fitted = CombinationFit({}, spread={"": (0.5, 0.5)})
     counts = {decile: [float(i)] for i, decile in enumerate(DECILES)}
     rows = pd.DataFrame(
         {"part_number": ["A"], "horizon": 1, "forecast_qty": 4.0, **counts, "is_fallback": False}
@@ -195,12 +178,11 @@ def test_the_spread_is_that_of_all_members_drawn_as_one_of_them_teaches() -> Non
     """x never had its spread measured, so it teaches nothing: what y's past says draws the mean of
     both.
     """
-    past = known(1.25)
+    past = past_cells(1.25)
     wrong = past["model"] == "x"
     past.loc[wrong, list(DECILES)] = 20 + 4 * (past.loc[wrong, list(DECILES)] - 20)
-    past.attrs["members"] = {"x": (None, None), "y": (None, None)}
-    combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
-    fitted = combination.fit(FEATURES, FEATURES, past, 202303, 2, 7)
+    combination = Combination({"x": 0.5, "y": 0.5}, spread_member="y")
+    fitted = combination.fit(asked(past))
     assert fitted.spread[""] == pytest.approx((0.8, 0.8), abs=0.06)
     rows = combination.combine(fitted, {"x": member({"A": 4}), "y": member({"A": 8})}, FEATURES)
     assert by_part(rows, "q90")["A"] == pytest.approx(6 + fitted.spread[""][1] * 3)
@@ -210,29 +192,34 @@ def test_cells_that_a_member_is_not_asked_for_teach_no_spread() -> None:
     """A quarter too wide on smooth parts, where both forecast; of the lumpy ones, which only y
     forecasts, nothing is learned.
     """
-    combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
-    other = known(1.0).query("model == 'y'").assign(demand_class="lumpy")
+    combination = Combination({"x": 0.5, "y": 0.5}, spread_member="y")
+    other = past_cells(1.0).query("model == 'y'").assign(demand_class="lumpy")
     past = pd.concat(
-        [known(1.25), other.assign(part_number="L" + other["part_number"])], ignore_index=True
+        [past_cells(1.25), other.assign(part_number="L" + other["part_number"])], ignore_index=True
     )
-    past.attrs["members"] = {"x": (None, None), "y": (None, None)}
-    spread = combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread
+    spread = combination.fit(asked(past)).spread
     assert spread == dict.fromkeys(("", "smooth"), pytest.approx((0.8, 0.8), abs=0.06))
     past = other.copy()
-    past.attrs["members"] = {"x": (None, None), "y": (None, None)}
-    assert combination.fit(FEATURES, FEATURES, past, 202303, 2, 7).spread == {}
+    assert combination.fit(asked(past)).spread == {}
 
 
-def test_frames_made_of_the_past_do_not_copy_the_members() -> None:
-    """pandas copies attrs deeply with every frame; the fitted members stay the same objects."""
-    past = known(1.0)
-    past.attrs["members"] = FittedMembers({"x": (object(), object())})
-    assert past[past["model"] == "x"].attrs["members"]["x"] is past.attrs["members"]["x"]
+def test_a_member_that_was_not_fitted_is_named() -> None:
+    """Nothing is averaged without it."""
+    members = asked(past_cells(1.0)).members
+    lacking = Known(
+        demand=FEATURES,
+        features=FEATURES,
+        members={"x": members["x"]},
+        origin=202303,
+        horizon=2,
+        seed=7,
+    )
+    with pytest.raises(ValueError, match="no fitted y among the members; fit them first"):
+        Combination({"x": 0.5, "y": 0.5}).fit(lacking)
 
 
 def test_short_horizons_alone_teach_no_spread() -> None:
     """Until the longest horizon has its cells, deciles are taken as they are."""
-    combination = Combination("mean", {"x": 0.5, "y": 0.5}, spread_member="y")
-    past = known(2.0)
-    past.attrs["members"] = {"x": (None, None), "y": (None, None)}
-    assert combination.fit(FEATURES, FEATURES, past, 202303, 3, 7).spread == {}
+    combination = Combination({"x": 0.5, "y": 0.5}, spread_member="y")
+    past = past_cells(2.0)
+    assert combination.fit(asked(past, horizon=3)).spread == {}

@@ -1,12 +1,12 @@
 """The distribution that XGBoost learns: bins of demand, and the deciles read off them."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from medallion_assets.tables import DECILES
 from medallion_assets.zoo.distribution import Bins, binned
 from medallion_assets.zoo.registry import model
+from medallion_assets.zoo.spec import Known
 from tests.frames import at_origin, demand_frame, feature_frame
 
 ORIGIN = 202312
@@ -66,7 +66,9 @@ def test_deciles_follow_the_demand_of_parts_that_sell_alike() -> None:
     )
     features = feature_frame(demand)
     forecaster = model("xgboost_global").forecaster({"rounds": 20, "distribution_rounds": 20})
-    fitted = forecaster.fit(demand, features, pd.DataFrame({"model": []}), ORIGIN, 2, 7)
+    fitted = forecaster.fit(
+        Known(demand=demand, features=features, origin=ORIGIN, horizon=2, seed=7)
+    )
     rows = forecaster.predict(fitted, demand, at_origin(features, ORIGIN), ORIGIN, 2)
     assert rows["q20"].median() == 0
     assert rows["q80"].median() == pytest.approx(12.5, rel=0.2)

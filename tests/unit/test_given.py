@@ -48,9 +48,7 @@ def test_what_was_given_is_answered_and_the_baseline_stands_in(
 ) -> None:
     """Every part and horizon has an answer; those that were not given are the baseline's and say
     that they are stand-ins."""
-    rows = Given(name="old").answer(
-        Calibration(), given_rows(("A", 1, 7.0)), *known, HORIZON, ORIGIN
-    )
+    rows = Given().answer(Calibration(), given_rows(("A", 1, 7.0)), *known, ORIGIN, HORIZON)
     assert list(rows) == list(FORECAST_COLUMNS)
     cells = rows.set_index(["part_number", "horizon"])
     assert cells["is_fallback"].to_dict() == {
@@ -71,9 +69,9 @@ def test_given_deciles_are_kept_and_lacking_ones_are_made(
     """Deciles of the file as they are; a number without any gets deciles in order around it."""
     own = tuple(float(n) for n in range(1, 10))
     rows = (
-        Given(name="old")
+        Given()
         .answer(
-            Calibration(), given_rows(("A", 1, 5.0, *own), ("B", 1, 2.0)), *known, HORIZON, ORIGIN
+            Calibration(), given_rows(("A", 1, 5.0, *own), ("B", 1, 2.0)), *known, ORIGIN, HORIZON
         )
         .set_index(["part_number", "horizon"])
     )
@@ -87,7 +85,7 @@ def test_without_any_file_the_baseline_serves_marked(
     known: tuple[pd.DataFrame, pd.DataFrame],
 ) -> None:
     """As publishing asks it for a month whose file is not there yet."""
-    rows = Given(name="old").predict(Calibration(), *known, ORIGIN, HORIZON)
+    rows = Given().predict(Calibration(), *known, ORIGIN, HORIZON)
     assert rows["is_fallback"].all()
 
 
@@ -107,7 +105,7 @@ def test_given_forecasts_follow_the_zoo() -> None:
     found = registry.enabled(settings)
     assert [spec.name for spec in found if spec.is_given] == ["old"] == [found[-1].name]
     assert found[-1].classes == DEMAND_CLASSES
-    assert specs(settings.given_forecasts)[0].forecaster({}) == Given(name="old")
+    assert specs(settings.given_forecasts)[0].forecaster({}) == Given()
     assert settings.given_forecasts["old"].files == "/somewhere/old/*.csv"
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from medallion_assets.zoo.calibration import Calibration
+from medallion_assets.zoo.intermittent import SyntetosBoylan
 from medallion_assets.zoo.stored import FITS, digest, restored, stored
 from medallion_assets.zoo.trees import gradient_trees
 
@@ -45,8 +47,38 @@ def test_only_the_zoos_own_kinds_are_read() -> None:
     foreign = {"format": 1, "content": {"function": "os.system"}}
     with pytest.raises(ValueError, match=r"hold a os\.system, which this release's zoo does not"):
         restored({FITS: json.dumps(foreign).encode()})
-    with pytest.raises(ValueError, match="have format 2, and this release reads 1"):
-        restored({FITS: json.dumps({"format": 2, "content": None}).encode()})
+    with pytest.raises(ValueError, match="have format 3, and this release reads 1 and 2"):
+        restored({FITS: json.dumps({"format": 3, "content": None}).encode()})
+
+
+def changed(learned: Any, format: int, fields: dict[str, Any]) -> dict[str, bytes]:
+    """Files of what was learned, as another release would have written its fields."""
+    content = json.loads(stored(learned)[FITS])["content"]
+    content["is"][1] = {**content["is"][1], **fields}
+    return {FITS: json.dumps({"format": format, "content": content}).encode()}
+
+
+def test_a_forecaster_stored_with_its_name_is_read() -> None:
+    """Format 1, in which each forecaster held its model's name, gives the same forecaster."""
+    learned = SyntetosBoylan(0.2)
+    assert restored(changed(learned, 1, {"name": "sba"})) == learned
+
+
+def test_fits_of_other_fields_are_refused() -> None:
+    """A field that is not known any more, or that is new, would mean other numbers."""
+    with pytest.raises(ValueError, match=r"SyntetosBoylan with other fields .*are x;"):
+        restored(changed(SyntetosBoylan(0.2), 2, {"x": 1}))
+    plain = {"format": 2, "content": {"is": ["calibration.Calibration", {}]}}
+    with pytest.raises(ValueError, match=r"which are cell_count, .*or train again"):
+        restored({FITS: json.dumps(plain).encode()})
+
+
+def test_an_object_of_a_former_release_is_not_stored() -> None:
+    """What a pickle brings back without a field would take that field's default."""
+    former = Calibration()
+    del former.__dict__["known"]
+    with pytest.raises(TypeError, match="Calibration of a former release has no known"):
+        stored(former)
 
 
 def test_what_has_no_plain_form_is_not_stored() -> None:

@@ -525,6 +525,27 @@ def test_a_version_that_can_not_be_loaded_is_left_by_a_rollback_of_all(
         steward(decided).rollback(["lumpy"], 1, "x", None)
 
 
+def test_a_version_that_can_not_be_loaded_is_left_by_the_next_training(
+    decided: Decided, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every class takes the fit of the training the version that serves is not asked for its
+    fits; where one keeps its own it is.
+    """
+    decided.train(FIRST)
+    decided.evaluate(SECOND)
+
+    def refused(version: int) -> Any:
+        raise Refused(f"version {version} can't be read")
+
+    monkeypatch.setattr(decided.tracking, "load_version", refused)
+    decided.held = ("lumpy",)
+    with pytest.raises(Refused, match="version 1 can't be read"):
+        decided.train(SECOND)
+    decided.held = ()
+    decided.train(SECOND)
+    assert set(decided.rows["registry_version"]) == {1, 2}
+
+
 def test_a_rollback_may_hold_for_some_months(decided: Decided) -> None:
     """Counted from the newest decision month."""
     decided.train(FIRST)

@@ -3,6 +3,7 @@
 import functools
 import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,18 @@ from pandas.testing import assert_frame_equal
 
 from medallion_assets.partitions import add_months
 from medallion_assets.tables import DECILES, DEMAND_CLASSES
+from medallion_assets.zoo import naive
 from medallion_assets.zoo.calibration import COUNT_LIMIT
 from medallion_assets.zoo.registry import BASELINE, ZOO, collect, enabled, model
-from medallion_assets.zoo.spec import FORECAST_COLUMNS, ModelSpec
+from medallion_assets.zoo.spec import (
+    FORECAST_COLUMNS,
+    ExplainsItself,
+    Fitted,
+    Forecaster,
+    Known,
+    Member,
+    ModelSpec,
+)
 from medallion_assets.zoo.stored import digest, restored, stored
 from resources.settings import Settings
 from tests.conftest import SOURCE
@@ -51,17 +61,7 @@ def awkward_series() -> dict[str, list[float]]:
 SERIES = awkward_series()
 DEMAND = demand_frame(SERIES, ORIGIN)
 FEATURES = feature_frame(DEMAND)
-NOTHING_PAST = past_frame(
-    pd.DataFrame({column: [] for column in FORECAST_COLUMNS}).astype(
-        {"part_number": str, "is_fallback": bool}
-    ),
-    "",
-    ORIGIN,
-    FEATURES,
-    DEMAND,
-)
-
-
+NOTHING_PAST = pd.DataFrame()
 EARLIER_DEMAND, EARLIER_FEATURES = (
     frame[frame["yyyymm"] <= EARLIER].reset_index(drop=True) for frame in (DEMAND, FEATURES)
 )
@@ -91,18 +91,18 @@ NEARLY_EMPTY_FEATURES = {
     name: feature_frame(demand) for name, demand in NEARLY_EMPTY_DEMAND.items()
 }
 
-Members = Mapping[str, tuple[Any, Any, pd.DataFrame]]
+Pasts = Mapping[str, pd.DataFrame]
 
 
 def forecast(
     spec: ModelSpec,
     demand: pd.DataFrame,
     features: pd.DataFrame,
-    past: pd.DataFrame,
+    pasts: Pasts,
     origin: int = ORIGIN,
 ) -> pd.DataFrame:
-    """What the model says at an origin, its members' forecasts first."""
-    forecaster, fitted = fit(spec, demand, features, past, origin)
+    """What the model says at an origin."""
+    forecaster, fitted = fit(spec, demand, features, pasts, origin)
     return forecaster.predict(fitted, demand, at_origin(features, origin), origin, HORIZON)
 
 
@@ -110,57 +110,43 @@ def fit(
     spec: ModelSpec,
     demand: pd.DataFrame,
     features: pd.DataFrame,
-    past: pd.DataFrame,
+    pasts: Pasts,
     origin: int = ORIGIN,
-    members: Members | None = None,
-):
-    """The Forecaster and what it learned, its members handed over as the runner does."""
-    if members is None:
-        members = fitted_members(spec, demand, features, past, origin)
-    at_hand = [past, *(rows for *_, rows in members.values())]
-    past = (
-        pd.concat([rows for rows in at_hand if len(rows)], ignore_index=True)
-        if any(map(len, at_hand))
-        else past
-    )
-    past.attrs["members"] = {
-        name: (forecaster, fitted) for name, (forecaster, fitted, _) in members.items()
-    }
-    forecaster = spec.forecaster(quick(spec))
-    return forecaster, forecaster.fit(demand, features, past, origin, HORIZON, SEED)
-
-
-def fitted_members(
-    spec: ModelSpec, demand: pd.DataFrame, features: pd.DataFrame, past: pd.DataFrame, origin: int
-) -> Members:
-    """The members of a combination, each with its own past, what it learned and its rows at the
-    origin.
+) -> tuple[Forecaster, Fitted]:
+    """The Forecaster and what it learned, its members handed over as the runner does. ``pasts``:
+    by model what is past; a model that is not named has none.
     """
-    return {
-        name: fitted_member(name, demand, features, len(past) > 0, origin) for name in spec.members
-    }
+    known = Known(
+        demand=demand,
+        features=features,
+        own_past=pasts.get(spec.name, NOTHING_PAST),
+        members={
+            name: Member(
+                *fitted_member(name, demand, features, pasts, origin),
+                pasts.get(name, NOTHING_PAST),
+            )
+            for name in spec.members
+        },
+        origin=origin,
+        horizon=HORIZON,
+        seed=SEED,
+    )
+    forecaster = spec.forecaster(quick(spec))
+    return forecaster, forecaster.fit(known)
 
 
 FITTED: dict[tuple[object, ...], tuple[Any, ...]] = {}
 
 
 def fitted_member(
-    name: str, demand: pd.DataFrame, features: pd.DataFrame, has_past: bool, origin: int
-) -> tuple[Any, Any, pd.DataFrame]:
+    name: str, demand: pd.DataFrame, features: pd.DataFrame, pasts: Pasts, origin: int
+) -> tuple[Forecaster, Fitted]:
     """A member, fitted once on the same frames: what is tested is the combination."""
-    key = (name, id(demand), id(features), has_past, origin)
+    key = (name, id(demand), id(features), name in pasts, origin)
     if key not in FITTED:
-        past = evidence(model(name)) if has_past else NOTHING_PAST
-        forecaster, fitted = fit(model(name), demand, features, past, origin)
-        rows = forecaster.predict(fitted, demand, at_origin(features, origin), origin, HORIZON)
-        FITTED[key] = (
-            forecaster,
-            fitted,
-            past_frame(rows, name, origin, features),
-            demand,
-            features,
-        )  # frames that are held keep their id
-    return FITTED[key][:3]
+        # Frames that are held keep their id.
+        FITTED[key] = (*fit(model(name), demand, features, pasts, origin), demand, features)
+    return FITTED[key][:2]
 
 
 def quick(spec: ModelSpec) -> dict[str, int]:
@@ -172,16 +158,11 @@ def quick(spec: ModelSpec) -> dict[str, int]:
     }
 
 
-def evidence(spec: ModelSpec) -> pd.DataFrame:
-    """Forecasts of the model and its members at an earlier origin, with what was then sold."""
-    return pd.concat([earlier_rows(name) for name in (*spec.members, spec.name)], ignore_index=True)
-
-
 @functools.cache
 def earlier_rows(name: str) -> pd.DataFrame:
     """Forecasts of a model at an earlier origin, with what was then sold."""
-    rows = forecast(model(name), EARLIER_DEMAND, EARLIER_FEATURES, NOTHING_PAST, EARLIER)
-    return past_frame(rows, name, EARLIER, EARLIER_FEATURES, DEMAND)
+    rows = forecast(model(name), EARLIER_DEMAND, EARLIER_FEATURES, {}, EARLIER)
+    return past_frame(rows, EARLIER, EARLIER_FEATURES, DEMAND)
 
 
 @pytest.fixture(scope="module", params=[spec.name for spec in ZOO])
@@ -191,15 +172,15 @@ def spec(request: pytest.FixtureRequest) -> ModelSpec:
 
 
 @pytest.fixture(scope="module")
-def past(spec: ModelSpec) -> pd.DataFrame:
-    """Its evidence from an earlier origin."""
-    return evidence(spec)
+def pasts(spec: ModelSpec) -> Pasts:
+    """Its forecasts of an earlier origin and those of its members, with what was then sold."""
+    return {name: earlier_rows(name) for name in (*spec.members, spec.name)}
 
 
 @pytest.fixture(scope="module")
-def learned(spec: ModelSpec, past: pd.DataFrame):
+def learned(spec: ModelSpec, pasts: Pasts) -> tuple[Forecaster, Fitted]:
     """The Forecaster and what it learned from the awkward series."""
-    return fit(spec, DEMAND, FEATURES, past)
+    return fit(spec, DEMAND, FEATURES, pasts)
 
 
 @pytest.fixture(scope="module")
@@ -240,25 +221,24 @@ def test_forecasts_stay_in_the_range_of_the_series(forecasts: pd.DataFrame) -> N
 
 
 def test_same_arguments_give_the_same_numbers(
-    spec: ModelSpec, past: pd.DataFrame, forecasts: pd.DataFrame
+    spec: ModelSpec, pasts: Pasts, forecasts: pd.DataFrame
 ) -> None:
     """Fitting and forecasting twice changes nothing."""
-    assert_frame_equal(forecast(spec, DEMAND, FEATURES, past), forecasts)
+    assert_frame_equal(forecast(spec, DEMAND, FEATURES, pasts), forecasts)
 
 
-def test_inputs_are_not_changed(spec: ModelSpec, past: pd.DataFrame) -> None:
+def test_inputs_are_not_changed(spec: ModelSpec, pasts: Pasts) -> None:
     """Neither fit nor predict touches the frames it is given."""
-    demand, features, given = DEMAND.copy(), FEATURES.copy(), past.copy()
+    demand, features = DEMAND.copy(), FEATURES.copy()
+    given = {name: rows.copy() for name, rows in pasts.items()}
     newest = at_origin(features, ORIGIN)
     untouched = newest.copy()
-    forecaster, fitted = fit(
-        spec, demand, features, given, members=fitted_members(spec, DEMAND, FEATURES, past, ORIGIN)
-    )
+    forecaster, fitted = fit(spec, demand, features, given)
     forecaster.predict(fitted, demand, newest, ORIGIN, HORIZON)
     for changed, original in (
         (demand, DEMAND),
         (features, FEATURES),
-        (given, past),
+        *((given[name], pasts[name]) for name in pasts),
         (newest, untouched),
     ):
         assert_frame_equal(changed, original)
@@ -315,20 +295,20 @@ def test_a_bucket_of_parts_gets_the_rows_of_the_whole(
 @pytest.mark.parametrize("case", NEARLY_EMPTY)
 def test_a_nearly_empty_lakehouse_is_forecast(spec: ModelSpec, case: str) -> None:
     """With next to no parts, months or demand, and nothing past, a model still answers."""
-    forecasts = forecast(spec, NEARLY_EMPTY_DEMAND[case], NEARLY_EMPTY_FEATURES[case], NOTHING_PAST)
+    forecasts = forecast(spec, NEARLY_EMPTY_DEMAND[case], NEARLY_EMPTY_FEATURES[case], {})
     assert_keeps_protocol(forecasts, list(NEARLY_EMPTY[case]))
 
 
 def test_missing_features_are_borne(spec: ModelSpec) -> None:
     """Features that are not known (no price, no customers, no spread) stop no model."""
-    assert_keeps_protocol(forecast(spec, DEMAND, BARE_FEATURES, NOTHING_PAST), list(SERIES))
+    assert_keeps_protocol(forecast(spec, DEMAND, BARE_FEATURES, {}), list(SERIES))
 
 
 def test_later_months_change_no_forecast(spec: ModelSpec) -> None:
     """A forecast at an earlier origin is the same whether or not later months lie in the frames of
     predict.
     """
-    forecaster, fitted = fit(spec, EARLIER_DEMAND, EARLIER_FEATURES, NOTHING_PAST, EARLIER)
+    forecaster, fitted = fit(spec, EARLIER_DEMAND, EARLIER_FEATURES, {}, EARLIER)
     newest = at_origin(EARLIER_FEATURES, EARLIER)
     assert_frame_equal(
         forecaster.predict(fitted, DEMAND, newest, EARLIER, HORIZON),
@@ -350,7 +330,7 @@ def test_every_model_says_what_it_is(spec: ModelSpec) -> None:
 def test_feature_importance_names_what_the_model_read(learned) -> None:
     """A model that explains itself gives shares that sum to one, of features it was given."""
     forecaster, fitted = learned
-    if not hasattr(forecaster, "feature_importance"):
+    if not isinstance(forecaster, ExplainsItself):
         pytest.skip("the model reads no features")
     importance = forecaster.feature_importance(fitted)
     assert list(importance.columns) == ["feature", "importance"]
@@ -368,11 +348,33 @@ def test_feature_groups_can_be_switched_off(spec: ModelSpec) -> None:
     )
     rows = []
     for features in (FEATURES, changed):
-        fitted = forecaster.fit(DEMAND, features, NOTHING_PAST, ORIGIN, HORIZON, SEED)
+        known = Known(demand=DEMAND, features=features, origin=ORIGIN, horizon=HORIZON, seed=SEED)
+        fitted = forecaster.fit(known)
         rows.append(
             forecaster.predict(fitted, DEMAND, at_origin(features, ORIGIN), ORIGIN, HORIZON)
         )
     assert_frame_equal(*rows)
+
+
+def python_of(document: str, heading: str) -> str:
+    """The first Python example below a heading of a document."""
+    text = (Path(__file__).parents[2] / document).read_text(encoding="utf-8")
+    return text.split(f"\n{heading}\n")[1].split("```python\n")[1].split("```")[0]
+
+
+def test_the_example_of_a_model_is_complete() -> None:
+    """What CONTRIBUTING shows, put into its family's module as it stands, keeps the protocol on the
+    awkward series; README shows the same class.
+    """
+    example = python_of("CONTRIBUTING.md", "### A model")
+    assert python_of("README.md", "## Your own model") in example
+    module = dict(vars(naive))
+    exec(example.replace("    ...,\n", ""), module)
+    (spec,) = module["MODELS"]
+    forecasts = forecast(spec, DEMAND, FEATURES, {})
+    assert_keeps_protocol(forecasts, list(SERIES))
+    constant = forecasts[forecasts["part_number"] == "CONSTANT"]
+    assert constant["forecast_qty"].unique().tolist() == [12.0]
 
 
 def configured(models: tuple[str, ...] | None) -> Settings:

@@ -547,7 +547,7 @@ def _read(path: Path, keys: dict[str, object]) -> pd.DataFrame:
 def _as_list(values: object, count: int) -> list[object]:
     if values is None:
         return [None] * count
-    return values.to_pylist() if hasattr(values, "to_pylist") else list(values)
+    return values.to_pylist() if hasattr(values, "to_pylist") else list(values)  # type: ignore[call-overload]
 
 
 def _workbook(path: Path) -> Table:
