@@ -20,6 +20,7 @@ from medallion_assets.champion.decisions import (
     champions_of,
     held_classes,
     last_decisions,
+    next_number,
     plain,
 )
 from medallion_assets.champion.promotion import HELD_UNTIL_RELEASED, Decision
@@ -49,7 +50,7 @@ def append_decisions(
 
     Raises ConcurrentWrite when somebody else decided in between: nothing was appended then.
     """
-    first = int(former["decision_number"].max()) + 1 if len(former) else 1
+    first = next_number(former)
     now = datetime.now(UTC)  # with its zone: Spark takes a time without one as the host's
     numbered = [
         dataclasses.replace(v, decision_number=first + i, decided_at=now)
@@ -59,6 +60,18 @@ def append_decisions(
         CHAMPION, lakehouse.create_frame(CHAMPION, map(dataclasses.asdict, numbered)), number=first
     )
     return numbered
+
+
+def rows_behind(lakehouse: Lakehouse, former: pd.DataFrame, count: int) -> str:
+    """Where the decisions on a version stand that is registered before they are appended, for the
+    version's page.
+    """
+    first = next_number(former)
+    numbers = f"decision {first}" if count == 1 else f"decisions {first} to {first + count - 1}"
+    return (
+        f"Decided by {numbers} of `{lakehouse.name(CHAMPION)}` ({lakehouse.path(CHAMPION)});"
+        " `medallion history champions` lists them. A version that they don't name serves nobody."
+    )
 
 
 @dataclass(frozen=True)
@@ -191,7 +204,8 @@ class Stewardship:
             version = self.tracking.register(
                 run_id,
                 {"month": month, **{name: e.model for name, e in manifest.entries.items()}},
-                f"{', '.join(entries)}: {reason}",
+                f"{', '.join(entries)}: {reason}\n\n"
+                + rows_behind(self.lakehouse, decisions, len(entries)),
             )
             self.tracking.commit(run_id)
             standing = last_decisions(decisions)

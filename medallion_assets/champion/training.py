@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame
 from medallion_assets import plots
 from medallion_assets.champion import evaluation, promotion
 from medallion_assets.champion.decisions import held_classes, last_decisions
-from medallion_assets.champion.stewardship import append_decisions, sync_alias
+from medallion_assets.champion.stewardship import append_decisions, rows_behind, sync_alias
 from medallion_assets.complete import complete_months_of, evidence_of
 from medallion_assets.slices import Outcome, Slices, version_of
 from medallion_assets.tables import (
@@ -101,7 +101,7 @@ class EvaluationLog:
             evaluation.pit_histogram(result).toPandas(),
             self._drawn_cells(result, rows),
         )
-        inputs = [self._input(table, month) for table in (ZOO_RESULT, MODEL_EVALUATION)]
+        inputs = evidence_tables(self.lakehouse, month)
         with ThreadPoolExecutor(max_workers=1) as logger:
             logged = []
             for model in sorted(rows["model"].unique()):
@@ -169,15 +169,23 @@ class EvaluationLog:
             tables=tables,
         )
 
-    def _input(self, table: TableSpec, month: int) -> InputTable:
-        stored = self.lakehouse.slices(table).get(month)
-        version = stored.data_version if stored else ""
+
+def evidence_tables(lakehouse: Lakehouse, month: int) -> list[InputTable]:
+    """The tables that a month is decided on, first the cells on which models are measured. Each at
+    the version that stored the month, so that all runs of a decision name the same datasets.
+    """
+
+    def described(table: TableSpec) -> InputTable:
+        stored = lakehouse.slices(table).get(month)
+        version = stored.delta_version if stored else lakehouse.version(table)
         return InputTable(
-            self.lakehouse.name(table),
-            self.lakehouse.path(table),
-            self.lakehouse.version(table),
+            lakehouse.name(table),
+            lakehouse.path(table),
             version,
+            stored.data_version if stored else "",
         )
+
+    return [described(table) for table in (ZOO_RESULT, MODEL_EVALUATION)]
 
 
 def leader_table(rows: pd.DataFrame) -> str:
@@ -376,7 +384,8 @@ class Training:
             version = self.tracking.register(
                 run_id,
                 {"month": str(month), "kind": kind, **classes},
-                f"Decided on the evidence of {month}; rows of gold.champion with this version.\n\n"
+                f"On the evidence of {month}."
+                f" {rows_behind(self.work.lakehouse, decisions, len(verdicts))}\n\n"
                 + _sentences(verdicts),
             )
             # Committed before the rows: once they stand, nothing may mark the run that serves as
@@ -472,15 +481,7 @@ class Training:
                 f"champion_{name}": entry.model for name, entry in manifest.entries.items()
             },
             metrics=metrics,
-            inputs=[
-                InputTable(
-                    self.work.lakehouse.name(t),
-                    self.work.lakehouse.path(t),
-                    self.work.lakehouse.version(t),
-                    f"month-{month}",
-                )
-                for t in (MODEL_EVALUATION, ZOO_RESULT)
-            ],
+            inputs=evidence_tables(self.work.lakehouse, month),
             pictures=pictures,
             tables={"decisions.csv": table},
             texts={"why.md": _sentences(verdicts)},

@@ -276,6 +276,7 @@ class Fitting:
             inputs=self._input_tables(origin, inputs),
             tables=tables,
             pictures=pictures,
+            model_name=self.spec.name,
             model=(
                 None
                 if self.spec.is_given
