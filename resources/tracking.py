@@ -214,6 +214,10 @@ class Tracking(Protocol):
 
     def load_version(self, version: int) -> Any: ...
 
+    def version_tags(self, version: int) -> Mapping[str, str]: ...
+
+    def tag_version(self, version: int, tags: Mapping[str, str]) -> None: ...
+
     def alias(self) -> int | None: ...
 
     def set_alias(self, version: int) -> None: ...
@@ -529,6 +533,20 @@ class MlflowTracking:
             client.get_model_version(name, str(version)).tags.get(FITS_SHA256),
             "serve another version: `medallion rollback all --to VERSION`",
         )
+
+    @_told_when_gone
+    def version_tags(self, version: int) -> Mapping[str, str]:
+        """The tags of a registered version."""
+        found = self._connected().get_model_version(self._settings.registered_model, str(version))
+        return dict(found.tags)
+
+    @_told_when_gone
+    def tag_version(self, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a registered version, where the registry keeps any."""
+        client, name = self._connected(), self._settings.registered_model
+        with contextlib.suppress(NotImplementedError):
+            for key, value in tags.items():
+                client.set_model_version_tag(name, str(version), key, value)
 
     def _read(self, uri: str, what: str, digest: str | None, remedy: str) -> Any:
         """A stored model by its fits alone; no code of the artifact runs. One of a former release

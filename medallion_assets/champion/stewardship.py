@@ -32,6 +32,21 @@ from resources.lakehouse import Lakehouse
 from resources.settings import Settings
 from resources.tracking import RunContent, Tracking
 
+# What the tag of a candidate says, for each class that it is proposed for.
+WAITING, APPROVED, OVERTAKEN = "waiting", "approved", "overtaken"
+
+
+def approval_tag(demand_class: str) -> str:
+    """Name of the tag of a candidate version by which a class's proposal is approved in the
+    registry.
+    """
+    return f"approval_{demand_class}"
+
+
+def approval_begins(number: int) -> str:
+    """How the reason of the row begins that approves a decision."""
+    return f"decision {number} approved by "
+
 
 def sync_alias(lakehouse: Lakehouse, tracking: Tracking) -> pd.DataFrame:
     """Set the alias to what the last decision says; returns all decisions."""
@@ -108,12 +123,12 @@ class Stewardship:
         entry = self.tracking.load_version(int(row["candidate_version"])).entries[
             row["demand_class"]
         ]
-        reason = f"decision {number} approved by {self.actor}: {why}. Its evidence: {row['reason']}"
+        reason = f"{approval_begins(number)}{self.actor}: {why}. Its evidence: {row['reason']}"
         figures = {
             "champion_wql": plain(row["challenger_wql"]),
             "challenger_wql": plain(row["champion_wql"]),
         }
-        return self._change(
+        made = self._change(
             "promoted",
             {row["demand_class"]: entry},
             reason,
@@ -121,6 +136,10 @@ class Stewardship:
             decisions,
             {row["demand_class"]: figures},
         )
+        self.tracking.tag_version(
+            int(row["candidate_version"]), {approval_tag(row["demand_class"]): APPROVED}
+        )
+        return made
 
     def rollback(
         self, classes: Sequence[str], version: int, why: str, months: int | None

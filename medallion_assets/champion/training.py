@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -18,8 +19,15 @@ from pyspark.sql import DataFrame
 
 from medallion_assets import plots
 from medallion_assets.champion import evaluation, promotion
-from medallion_assets.champion.decisions import held_classes, last_decisions
-from medallion_assets.champion.stewardship import append_decisions, rows_behind, sync_alias
+from medallion_assets.champion.approval import REGISTRY, take_approvals
+from medallion_assets.champion.decisions import held_classes, last_decisions, next_number
+from medallion_assets.champion.stewardship import (
+    WAITING,
+    Stewardship,
+    append_decisions,
+    approval_tag,
+    rows_behind,
+)
 from medallion_assets.complete import complete_months_of, evidence_of
 from medallion_assets.slices import Outcome, Slices, version_of
 from medallion_assets.tables import (
@@ -223,8 +231,9 @@ class Training:
         complete = complete_months_of(self.work.lakehouse.rows(DELIVERIES), self.work.settings)
         slices = Slices(self.work, CHAMPION)
         told: dict[int, dict[str, Any]] = {}
+        steward = Stewardship(self.work.settings, self.work.lakehouse, self.tracking, REGISTRY)
         for month in sorted(months):
-            decisions = sync_alias(self.work.lakehouse, self.tracking)
+            decisions = take_approvals(steward, self.work.log)
             if month not in complete:
                 self.work.log(f"champion: {month} is not complete, nothing decided")
                 continue
@@ -293,14 +302,14 @@ class Training:
             )
             for v in verdicts
         ]
+        first = next_number(decisions)
+        waiting = {
+            v.demand_class: first + i for i, v in enumerate(verdicts) if v.decision == "proposed"
+        }
         # What waits for approval is registered too, and served by nobody: approval takes the very
         # fits that were proposed.
-        candidate = (
-            self._register("candidate", month, acted, rows, decisions)[0]
-            if acted != verdicts
-            else None
-        )
-        version, run_id, manifest = self._register("champion", month, verdicts, rows, decisions)
+        candidate = self._register(month, acted, rows, decisions, waiting)[0] if waiting else None
+        version, run_id, manifest = self._register(month, verdicts, rows, decisions)
         try:
             made = [
                 replace(
@@ -365,26 +374,32 @@ class Training:
 
     def _register(
         self,
-        kind: str,
         month: int,
         verdicts: Sequence[promotion.Decision],
         rows: pd.DataFrame,
         decisions: pd.DataFrame,
+        waiting: Mapping[str, int] = MappingProxyType({}),
     ) -> tuple[int, str, DemandForecaster]:
         """Log the verdicts and the model they lead to in a run of its own, and register that:
-        version, run and manifest.
+        version, run and manifest. ``waiting``: numbers of the proposals that it is the candidate
+        of, by class; none where it serves.
         """
+        kind = "candidate" if waiting else "champion"
         identity = {"month": str(month), "kind": "training" if kind == "champion" else kind}
         self.tracking.end_killed(identity)
         run_id = self.tracking.start(f"{kind} {month}", {**identity, **self.work.tags})
         try:
             manifest = self._manifest(month, verdicts, decisions)
             self.tracking.log(run_id, self._content(month, verdicts, manifest, rows))
-            classes = {name: entry.model for name, entry in manifest.entries.items()}
+            tags = {name: entry.model for name, entry in manifest.entries.items()}
+            waits = ""
+            if waiting:
+                tags |= {approval_tag(name): WAITING for name in waiting}
+                waits = f"{_how_to_approve(waiting)}\n\n"
             version = self.tracking.register(
                 run_id,
-                {"month": str(month), "kind": kind, **classes},
-                f"On the evidence of {month}."
+                {"month": str(month), "kind": kind, **tags},
+                f"{waits}On the evidence of {month}."
                 f" {rows_behind(self.work.lakehouse, decisions, len(verdicts))}\n\n"
                 + _sentences(verdicts),
             )
@@ -503,6 +518,16 @@ class Training:
         runs = [run for run in rows["run_id"] if isinstance(run, str)]
         link = {"mlflow_run": dg.MetadataValue.url(self.tracking.url(runs[-1]))} if runs else {}
         return {"decisions": dg.MetadataValue.md("\n".join(lines)), **link}
+
+
+def _how_to_approve(waiting: Mapping[str, int]) -> str:
+    """What a person does with a candidate, as markdown."""
+    ways = "\n".join(
+        f"- {name}: `medallion approve {number} --why ...`, or set the tag `{approval_tag(name)}`"
+        " to `approved`"
+        for name, number in waiting.items()
+    )
+    return f"Serves nobody until a person approves it:\n{ways}"
 
 
 def _sentences(verdicts: Sequence[promotion.Decision]) -> str:

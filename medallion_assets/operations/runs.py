@@ -21,6 +21,7 @@ import dagster as dg
 from rich.console import Console
 
 from medallion_assets import definitions
+from medallion_assets.champion.approval import approved_in_registry
 from medallion_assets.champion.promotion import Decision
 from medallion_assets.champion.stewardship import Stewardship, sync_alias
 from medallion_assets.complete import complete_months_of
@@ -134,8 +135,10 @@ class Session:
             "register_deliveries", [int(definitions.newest_partition(self.settings))]
         )
         if not is_changed and self._is_as_left():
-            sync_alias(reader(self.settings), self.tracking())
-            return False
+            tracking = self.tracking()
+            decisions = sync_alias(reader(self.settings), tracking)
+            if not approved_in_registry(decisions, tracking):
+                return False
         # The models' processes are ready by the time that they are needed.
         threading.Thread(target=workers.start, args=(cores(),), daemon=True).start()
         is_changed |= self._everything_from_orders()
