@@ -2,7 +2,7 @@
 line accounted for.
 
 They look at the stored table, not at what was written, so that they see what others did to it. A
-check names the failed months.
+check has a verdict on each month, and names the failed ones.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import dagster as dg
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from medallion_assets.partitions import month_partitions
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import (
     BRONZE_SALES_ORDERS,
@@ -56,13 +57,14 @@ def build_checks(
     if not settings.given_forecasts:
         without.append(GIVEN_FORECAST)
     specs = [spec for spec in TABLES if spec not in without]
-    blocking = [_table_check(spec, asset_key(spec), "") for spec in specs]
-    blocking += [_table_check(ZOO_FORECAST, key, name) for name, key in model_keys.items()]
+    months = month_partitions(settings.first_month)
+    blocking = [_table_check(spec, asset_key(spec), "", months) for spec in specs]
+    blocking += [_table_check(ZOO_FORECAST, key, name, months) for name, key in model_keys.items()]
     return [
         *blocking,
-        _accounting_check(settings),
-        _guard_check(settings),
-        _drift_check(),
+        _accounting_check(months),
+        _guard_check(settings, months),
+        _drift_check(months),
         _retraining_check(),
     ]
 
@@ -120,9 +122,12 @@ def findings(spec: TableSpec, table: DataFrame) -> DataFrame:
     )
 
 
-def _table_check(spec: TableSpec, key: dg.AssetKey, writer: str) -> dg.AssetChecksDefinition:
+def _table_check(
+    spec: TableSpec, key: dg.AssetKey, writer: str, months: dg.PartitionsDefinition
+) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=key,
+        partitions_def=months,
         name="rules_kept",
         blocking=True,
         description=(
@@ -133,11 +138,11 @@ def _table_check(spec: TableSpec, key: dg.AssetKey, writer: str) -> dg.AssetChec
     def _check(
         context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]
     ) -> dg.AssetCheckResult:
-        months = _months(context)
-        table = lakehouse.read(spec, months if spec.partition_by else None)
+        asked = _months(context)
+        table = lakehouse.read(spec, asked if spec.partition_by else None)
         if spec.writer_column:
             table = table.where(F.col(spec.writer_column) == writer)
-        return _result(findings(spec, table), months)
+        return _result(context, findings(spec, table), asked)
 
     return _check
 
@@ -151,21 +156,57 @@ def _months(context: dg.AssetCheckExecutionContext) -> list[int] | None:
     )
 
 
-def _result(found: DataFrame, months: Sequence[int] | None) -> dg.AssetCheckResult:
+def _result(
+    context: dg.AssetCheckExecutionContext, found: DataFrame, months: Sequence[int] | None
+) -> dg.AssetCheckResult:
     rows = [
         Finding(r["rule"], r["yyyymm"], r["row_count"])
         for r in found.orderBy("yyyymm", "rule").limit(100).collect()
     ]
-    told = "\n".join(f"- {f.yyyymm}: {f.row_count:,} rows break {f.rule}" for f in rows)
+    told = [(f.yyyymm, f"{f.row_count:,} rows break {f.rule}") for f in rows]
+    lines = "\n".join(f"- {month}: {text}" for month, text in told)
+    _tell_months(context, months, told)
     return dg.AssetCheckResult(
         passed=not rows,
         metadata={
-            "findings": dg.MetadataValue.md(told or "none"),
+            "findings": dg.MetadataValue.md(lines or "none"),
             "months": _span(months),
             "broken_rows": sum(f.row_count for f in rows),
         },
-        description=told.replace("- ", "") or None,
+        description=lines.replace("- ", "") or None,
     )
+
+
+def _tell_months(
+    context: dg.AssetCheckExecutionContext,
+    months: Sequence[int] | None,
+    told: Sequence[tuple[int, str]],
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+) -> None:
+    """Record a check's verdict on each month of a run of several. Dagster itself records one on all
+    of them, and a month by itself only where the run is of that month.
+
+    told: what was found, with its month.
+    """
+    if months is None or len(months) < 2:
+        return
+    found: dict[int, list[str]] = {}
+    for month, text in told:
+        found.setdefault(month, []).append(text)
+    spec = next(iter(context.check_specs))
+    for month in months:
+        context.op_execution_context.log_event(
+            dg.AssetCheckEvaluation(  # type: ignore[arg-type]
+                asset_key=spec.asset_key,
+                check_name=spec.name,
+                passed=month not in found,
+                metadata={"months": str(month)},
+                severity=severity,
+                description="; ".join(found.get(month, ())) or None,
+                blocking=spec.blocking,
+                partition=str(month),
+            )
+        )
 
 
 def _span(months: Sequence[int] | None) -> str:
@@ -178,9 +219,10 @@ def _span(months: Sequence[int] | None) -> str:
     )
 
 
-def _accounting_check(settings: Settings) -> dg.AssetChecksDefinition:
+def _accounting_check(partitions: dg.PartitionsDefinition) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset_key(DATA_QUALITY),
+        partitions_def=partitions,
         name="every_line_accounted_for",
         blocking=True,
         description=(
@@ -196,16 +238,19 @@ def _accounting_check(settings: Settings) -> dg.AssetChecksDefinition:
             "rule = 'lines_unaccounted' AND value <> 0"
         )
         found = rules.select("rule", "yyyymm", F.col("value").cast("bigint").alias("row_count"))
-        return _result(found, months)
+        return _result(context, found, months)
 
     return _check
 
 
-def _guard_check(settings: Settings) -> dg.AssetChecksDefinition:
+def _guard_check(
+    settings: Settings, partitions: dg.PartitionsDefinition
+) -> dg.AssetChecksDefinition:
     limit = settings.monitoring.max_guarded_share
 
     @dg.asset_check(
         asset=asset_key(DEMAND_FORECAST),
+        partitions_def=partitions,
         name="few_paths_guarded",
         blocking=True,
         description=(
@@ -233,11 +278,13 @@ def _guard_check(settings: Settings) -> dg.AssetChecksDefinition:
             month: states.get("guarded", 0) / sum(states.values())
             for (month, _), states in parts.items()
         }
-        told = [
-            f"{month}: {share:.1%} of the parts are guarded"
+        found = [
+            (month, f"{share:.1%} of the parts are guarded")
             for month, share in shares.items()
             if share > limit
         ]
+        _tell_months(context, months, found)
+        told = [f"{month}: {text}" for month, text in found]
         advice = "look at their reasons in gold.demand_forecast, then at the model that made them"
         return dg.AssetCheckResult(
             passed=not told,
@@ -251,21 +298,29 @@ def _guard_check(settings: Settings) -> dg.AssetChecksDefinition:
     return _check
 
 
-def _drift_check() -> dg.AssetChecksDefinition:
+def _drift_check(partitions: dg.PartitionsDefinition) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset_key(DEMAND_DRIFT),
+        partitions_def=partitions,
         name="no_drift",
         description="Warns where a month's demand does not look like the past.",
     )
     def _check(
         context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]
     ) -> dg.AssetCheckResult:
+        months = _months(context)
         rows = (
-            lakehouse.read(DEMAND_DRIFT, _months(context))
+            lakehouse.read(DEMAND_DRIFT, months)
             .where("is_drift")
             .orderBy("yyyymm", "feature")
             .limit(100)
             .collect()
+        )
+        _tell_months(
+            context,
+            months,
+            [(r["yyyymm"], f"{r['feature']}: {r['reason']}") for r in rows],
+            dg.AssetCheckSeverity.WARN,
         )
         told = "\n".join(f"- {r['yyyymm']} {r['feature']}: {r['reason']}" for r in rows)
         return dg.AssetCheckResult(

@@ -22,6 +22,7 @@ from medallion_assets.champion import training
 from medallion_assets.definitions import build_defs, build_resources
 from medallion_assets.labels import Labelling
 from medallion_assets.operations.runs import QUIET
+from medallion_assets.partitions import add_months
 from medallion_assets.plans import Plans
 from medallion_assets.plots import Picture
 from medallion_assets.report import reporting
@@ -1177,6 +1178,33 @@ def test_a_broken_rule_stops_what_is_downstream(past: Past) -> None:
         execution.months(asset_key(spec))
         for spec in (PARTS, MONTHLY_DEMAND, DEMAND_FEATURES, DATA_QUALITY)
     )
+
+
+def test_a_run_of_several_months_tells_which_month_is_broken(past: Past) -> None:
+    """The check has a verdict on each month and one on all of them, as a run of one month has one
+    on that month.
+    """
+    world = past.world.copied()
+    order_line = world.lakehouse.rows(SILVER_SALES_ORDERS).iloc[[-1]]
+    month = int(order_line["yyyymm"].iloc[0])
+    before = add_months(month, -1)
+    world.lakehouse.append(SILVER_SALES_ORDERS, FakeFrame(order_line))
+
+    def verdicts(execution: Execution) -> dict[str | None, bool]:
+        found = (
+            event.asset_check_evaluation_data
+            for event in execution.events
+            if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        )
+        sales = asset_key(SILVER_SALES_ORDERS)
+        return {check.partition: check.passed for check in found if check.asset_key == sales}
+
+    assert verdicts(world.run("monthly_data", before, month)) == {
+        str(before): True,
+        str(month): False,
+        None: False,
+    }
+    assert verdicts(world.run("monthly_data", before)) == {str(before): True}
 
 
 def test_an_adopted_table_is_read_by_month_and_never_written(
