@@ -5,11 +5,15 @@ They look at the stored table, not at what was written, so that they see what ot
 check has a verdict on each month, and names the failed ones.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -26,6 +30,8 @@ from medallion_assets.tables import (
     TABLES,
     ZOO_FORECAST,
 )
+from medallion_assets.watch.decision_record import MONTHLY, months_of_tables
+from medallion_assets.watch.freshness import listed
 from medallion_assets.watch.retraining import last_decision
 from resources.lakehouse import Lakehouse, TableSpec
 from resources.settings import Settings
@@ -46,7 +52,7 @@ def build_checks(
     settings: Settings, model_keys: dict[str, dg.AssetKey], has_own_bronze: bool = True
 ) -> list[dg.AssetChecksDefinition]:
     """One blocking check for each table asset, one for each model's slice, the accounting of lines,
-    the share of guarded paths, warnings of drift and of retraining.
+    the share of guarded paths, warnings of drift, of months that wait and of retraining.
 
     Where all order lines come from adopted tables there is no bronze.sales_orders of our own to
     check.
@@ -65,6 +71,7 @@ def build_checks(
         _accounting_check(months),
         _guard_check(settings, months),
         _drift_check(months),
+        *(_months_check(spec, settings) for spec in MONTHLY),
         _retraining_check(),
     ]
 
@@ -194,6 +201,10 @@ def _tell_months(
     for month, text in told:
         found.setdefault(month, []).append(text)
     spec = next(iter(context.check_specs))
+    # A verdict without what it was on counts as one on a former materialization.
+    made = context.instance.get_latest_storage_id_by_partition(
+        spec.asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION, {str(m) for m in months}
+    )
     for month in months:
         context.op_execution_context.log_event(
             dg.AssetCheckEvaluation(  # type: ignore[arg-type]
@@ -205,6 +216,15 @@ def _tell_months(
                 description="; ".join(found.get(month, ())) or None,
                 blocking=spec.blocking,
                 partition=str(month),
+                target_materialization_data=(
+                    AssetCheckEvaluationTargetMaterializationData(
+                        storage_id=made[str(month)],
+                        run_id=context.run.run_id,
+                        timestamp=time.time(),
+                    )
+                    if str(month) in made
+                    else None
+                ),
             )
         )
 
@@ -328,6 +348,32 @@ def _drift_check(partitions: dg.PartitionsDefinition) -> dg.AssetChecksDefinitio
             severity=dg.AssetCheckSeverity.WARN,
             metadata={"findings": dg.MetadataValue.md(told or "none")},
             description=told.replace("- ", "") or None,
+        )
+
+    return _check
+
+
+def _months_check(spec: TableSpec, settings: Settings) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset_key(spec),
+        name="no_month_waits",
+        description=(
+            "Warns where the table lacks a complete month, or made one before all its lines were"
+            " there. Which months are made counts, not when something was made last."
+        ),
+    )
+    def _check(lakehouse: dg.ResourceParam[Lakehouse]) -> dg.AssetCheckResult:
+        months = months_of_tables(lakehouse, settings)[spec]
+        told = [
+            f"{what}: {listed(found)}"
+            for what, found in (("missing", months.missing), ("late", months.late))
+            if found
+        ]
+        return dg.AssetCheckResult(
+            passed=not months.due,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"newest_complete_month": months.newest or 0, "months_due": len(months.due)},
+            description="; ".join(told) or None,
         )
 
     return _check

@@ -723,7 +723,9 @@ def trainings_page(settings: Settings, server: str) -> str | None:
             ).fetchone()
         except sqlite3.DatabaseError:
             return None
-    return f"{server}/#/experiments/{found[0]}?viewStateShareKey={TRAININGS}" if found else None
+    if not found:
+        return None
+    return f"{server}/#/experiments/{found[0]}/runs?viewStateShareKey={TRAININGS}"
 
 
 def claim_names(client: MlflowClient, settings: Settings, experiment: str) -> None:

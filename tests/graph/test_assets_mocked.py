@@ -1180,6 +1180,30 @@ def test_a_broken_rule_stops_what_is_downstream(past: Past) -> None:
     )
 
 
+def test_an_old_month_made_again_does_not_make_a_table_fresh(past: Past) -> None:
+    """While the newest complete month is missing, the check of the table warns and names it,
+    whatever was made last.
+    """
+    world = past.world.copied()
+    world.lakehouse.forget(DEMAND_FEATURES, LAST)
+    warned = checked_on(world.run("monthly_data", FIRST), DEMAND_FEATURES)
+    assert (warned.passed, warned.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert warned.description == f"missing: {LAST}"
+    assert checked_on(world.run("monthly_data", LAST), DEMAND_FEATURES).passed
+
+
+def checked_on(execution: Execution, spec: TableSpec) -> Any:
+    """What the check of the months of a table found."""
+    (found,) = (
+        data
+        for event in execution.events
+        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        and (data := event.asset_check_evaluation_data).check_name == "no_month_waits"
+        and data.asset_key == asset_key(spec)
+    )
+    return found
+
+
 def test_a_run_of_several_months_tells_which_month_is_broken(past: Past) -> None:
     """The check has a verdict on each month and one on all of them, as a run of one month has one
     on that month.
@@ -1196,8 +1220,8 @@ def test_a_run_of_several_months_tells_which_month_is_broken(past: Past) -> None
             for event in execution.events
             if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
         )
-        sales = asset_key(SILVER_SALES_ORDERS)
-        return {check.partition: check.passed for check in found if check.asset_key == sales}
+        rules = dg.AssetCheckKey(asset_key(SILVER_SALES_ORDERS), "rules_kept")
+        return {check.partition: check.passed for check in found if check.asset_check_key == rules}
 
     assert verdicts(world.run("monthly_data", before, month)) == {
         str(before): True,

@@ -192,7 +192,7 @@ def test_the_experiment_has_a_view_of_its_trainings(settings: Settings) -> None:
     assert view["searchFilter"] == "tags.kind = 'training'"
     assert "metrics.`champion_wql_lumpy`" in view["selectedColumns"]
     assert trainings_page(settings, "http://127.0.0.1:5000") == (
-        f"http://127.0.0.1:5000/#/experiments/{former}?viewStateShareKey=trainings"
+        f"http://127.0.0.1:5000/#/experiments/{former}/runs?viewStateShareKey=trainings"
     )
 
 
