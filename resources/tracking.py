@@ -69,7 +69,8 @@ EXPERIMENT_TAGS = {
     f"mlflow.sharedViewState.{TRAININGS}": json.dumps(
         {
             "searchFilter": "tags.kind = 'training'",
-            "orderByKey": "attributes.start_time",
+            # By start the page would show them folded into the runs above them.
+            "orderByKey": "tags.`month`",
             "orderByAsc": False,
             "selectedColumns": [
                 "attributes.`Models`",
