@@ -2,17 +2,22 @@
 line accounted for.
 
 They look at the stored table, not at what was written, so that they see what others did to it. A
-check names the failed months.
+check has a verdict on each month, and names the failed ones.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from medallion_assets.partitions import month_partitions
 from medallion_assets.table_asset import asset_key
 from medallion_assets.tables import (
     BRONZE_SALES_ORDERS,
@@ -25,6 +30,8 @@ from medallion_assets.tables import (
     TABLES,
     ZOO_FORECAST,
 )
+from medallion_assets.watch.decision_record import MONTHLY, months_of_tables
+from medallion_assets.watch.freshness import listed
 from medallion_assets.watch.retraining import last_decision
 from resources.lakehouse import Lakehouse, TableSpec
 from resources.settings import Settings
@@ -45,7 +52,7 @@ def build_checks(
     settings: Settings, model_keys: dict[str, dg.AssetKey], has_own_bronze: bool = True
 ) -> list[dg.AssetChecksDefinition]:
     """One blocking check for each table asset, one for each model's slice, the accounting of lines,
-    the share of guarded paths, warnings of drift and of retraining.
+    the share of guarded paths, warnings of drift, of months that wait and of retraining.
 
     Where all order lines come from adopted tables there is no bronze.sales_orders of our own to
     check.
@@ -56,13 +63,15 @@ def build_checks(
     if not settings.given_forecasts:
         without.append(GIVEN_FORECAST)
     specs = [spec for spec in TABLES if spec not in without]
-    blocking = [_table_check(spec, asset_key(spec), "") for spec in specs]
-    blocking += [_table_check(ZOO_FORECAST, key, name) for name, key in model_keys.items()]
+    months = month_partitions(settings.first_month)
+    blocking = [_table_check(spec, asset_key(spec), "", months) for spec in specs]
+    blocking += [_table_check(ZOO_FORECAST, key, name, months) for name, key in model_keys.items()]
     return [
         *blocking,
-        _accounting_check(settings),
-        _guard_check(settings),
-        _drift_check(),
+        _accounting_check(months),
+        _guard_check(settings, months),
+        _drift_check(months),
+        *(_months_check(spec, settings) for spec in MONTHLY),
         _retraining_check(),
     ]
 
@@ -120,9 +129,12 @@ def findings(spec: TableSpec, table: DataFrame) -> DataFrame:
     )
 
 
-def _table_check(spec: TableSpec, key: dg.AssetKey, writer: str) -> dg.AssetChecksDefinition:
+def _table_check(
+    spec: TableSpec, key: dg.AssetKey, writer: str, months: dg.PartitionsDefinition
+) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=key,
+        partitions_def=months,
         name="rules_kept",
         blocking=True,
         description=(
@@ -133,11 +145,11 @@ def _table_check(spec: TableSpec, key: dg.AssetKey, writer: str) -> dg.AssetChec
     def _check(
         context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]
     ) -> dg.AssetCheckResult:
-        months = _months(context)
-        table = lakehouse.read(spec, months if spec.partition_by else None)
+        asked = _months(context)
+        table = lakehouse.read(spec, asked if spec.partition_by else None)
         if spec.writer_column:
             table = table.where(F.col(spec.writer_column) == writer)
-        return _result(findings(spec, table), months)
+        return _result(context, findings(spec, table), asked)
 
     return _check
 
@@ -151,21 +163,70 @@ def _months(context: dg.AssetCheckExecutionContext) -> list[int] | None:
     )
 
 
-def _result(found: DataFrame, months: Sequence[int] | None) -> dg.AssetCheckResult:
+def _result(
+    context: dg.AssetCheckExecutionContext, found: DataFrame, months: Sequence[int] | None
+) -> dg.AssetCheckResult:
     rows = [
         Finding(r["rule"], r["yyyymm"], r["row_count"])
         for r in found.orderBy("yyyymm", "rule").limit(100).collect()
     ]
-    told = "\n".join(f"- {f.yyyymm}: {f.row_count:,} rows break {f.rule}" for f in rows)
+    told = [(f.yyyymm, f"{f.row_count:,} rows break {f.rule}") for f in rows]
+    lines = "\n".join(f"- {month}: {text}" for month, text in told)
+    _tell_months(context, months, told)
     return dg.AssetCheckResult(
         passed=not rows,
         metadata={
-            "findings": dg.MetadataValue.md(told or "none"),
+            "findings": dg.MetadataValue.md(lines or "none"),
             "months": _span(months),
             "broken_rows": sum(f.row_count for f in rows),
         },
-        description=told.replace("- ", "") or None,
+        description=lines.replace("- ", "") or None,
     )
+
+
+def _tell_months(
+    context: dg.AssetCheckExecutionContext,
+    months: Sequence[int] | None,
+    told: Sequence[tuple[int, str]],
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+) -> None:
+    """Record a check's verdict on each month of a run of several. Dagster itself records one on all
+    of them, and a month by itself only where the run is of that month.
+
+    told: what was found, with its month.
+    """
+    if months is None or len(months) < 2:
+        return
+    found: dict[int, list[str]] = {}
+    for month, text in told:
+        found.setdefault(month, []).append(text)
+    spec = next(iter(context.check_specs))
+    # A verdict without what it was on counts as one on a former materialization.
+    made = context.instance.get_latest_storage_id_by_partition(
+        spec.asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION, {str(m) for m in months}
+    )
+    for month in months:
+        context.op_execution_context.log_event(
+            dg.AssetCheckEvaluation(  # type: ignore[arg-type]
+                asset_key=spec.asset_key,
+                check_name=spec.name,
+                passed=month not in found,
+                metadata={"months": str(month)},
+                severity=severity,
+                description="; ".join(found.get(month, ())) or None,
+                blocking=spec.blocking,
+                partition=str(month),
+                target_materialization_data=(
+                    AssetCheckEvaluationTargetMaterializationData(
+                        storage_id=made[str(month)],
+                        run_id=context.run.run_id,
+                        timestamp=time.time(),
+                    )
+                    if str(month) in made
+                    else None
+                ),
+            )
+        )
 
 
 def _span(months: Sequence[int] | None) -> str:
@@ -178,9 +239,10 @@ def _span(months: Sequence[int] | None) -> str:
     )
 
 
-def _accounting_check(settings: Settings) -> dg.AssetChecksDefinition:
+def _accounting_check(partitions: dg.PartitionsDefinition) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset_key(DATA_QUALITY),
+        partitions_def=partitions,
         name="every_line_accounted_for",
         blocking=True,
         description=(
@@ -196,16 +258,19 @@ def _accounting_check(settings: Settings) -> dg.AssetChecksDefinition:
             "rule = 'lines_unaccounted' AND value <> 0"
         )
         found = rules.select("rule", "yyyymm", F.col("value").cast("bigint").alias("row_count"))
-        return _result(found, months)
+        return _result(context, found, months)
 
     return _check
 
 
-def _guard_check(settings: Settings) -> dg.AssetChecksDefinition:
+def _guard_check(
+    settings: Settings, partitions: dg.PartitionsDefinition
+) -> dg.AssetChecksDefinition:
     limit = settings.monitoring.max_guarded_share
 
     @dg.asset_check(
         asset=asset_key(DEMAND_FORECAST),
+        partitions_def=partitions,
         name="few_paths_guarded",
         blocking=True,
         description=(
@@ -233,11 +298,13 @@ def _guard_check(settings: Settings) -> dg.AssetChecksDefinition:
             month: states.get("guarded", 0) / sum(states.values())
             for (month, _), states in parts.items()
         }
-        told = [
-            f"{month}: {share:.1%} of the parts are guarded"
+        found = [
+            (month, f"{share:.1%} of the parts are guarded")
             for month, share in shares.items()
             if share > limit
         ]
+        _tell_months(context, months, found)
+        told = [f"{month}: {text}" for month, text in found]
         advice = "look at their reasons in gold.demand_forecast, then at the model that made them"
         return dg.AssetCheckResult(
             passed=not told,
@@ -251,21 +318,29 @@ def _guard_check(settings: Settings) -> dg.AssetChecksDefinition:
     return _check
 
 
-def _drift_check() -> dg.AssetChecksDefinition:
+def _drift_check(partitions: dg.PartitionsDefinition) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset_key(DEMAND_DRIFT),
+        partitions_def=partitions,
         name="no_drift",
         description="Warns where a month's demand does not look like the past.",
     )
     def _check(
         context: dg.AssetCheckExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]
     ) -> dg.AssetCheckResult:
+        months = _months(context)
         rows = (
-            lakehouse.read(DEMAND_DRIFT, _months(context))
+            lakehouse.read(DEMAND_DRIFT, months)
             .where("is_drift")
             .orderBy("yyyymm", "feature")
             .limit(100)
             .collect()
+        )
+        _tell_months(
+            context,
+            months,
+            [(r["yyyymm"], f"{r['feature']}: {r['reason']}") for r in rows],
+            dg.AssetCheckSeverity.WARN,
         )
         told = "\n".join(f"- {r['yyyymm']} {r['feature']}: {r['reason']}" for r in rows)
         return dg.AssetCheckResult(
@@ -273,6 +348,32 @@ def _drift_check() -> dg.AssetChecksDefinition:
             severity=dg.AssetCheckSeverity.WARN,
             metadata={"findings": dg.MetadataValue.md(told or "none")},
             description=told.replace("- ", "") or None,
+        )
+
+    return _check
+
+
+def _months_check(spec: TableSpec, settings: Settings) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset_key(spec),
+        name="no_month_waits",
+        description=(
+            "Warns where the table lacks a complete month, or made one before all its lines were"
+            " there. Which months are made counts, not when something was made last."
+        ),
+    )
+    def _check(lakehouse: dg.ResourceParam[Lakehouse]) -> dg.AssetCheckResult:
+        months = months_of_tables(lakehouse, settings)[spec]
+        told = [
+            f"{what}: {listed(found)}"
+            for what, found in (("missing", months.missing), ("late", months.late))
+            if found
+        ]
+        return dg.AssetCheckResult(
+            passed=not months.due,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"newest_complete_month": months.newest or 0, "months_due": len(months.due)},
+            description="; ".join(told) or None,
         )
 
     return _check

@@ -28,12 +28,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def monthly_freshness(layer: str) -> dg.FreshnessPolicy:
-    """Prevents a pipeline that stopped from looking healthy: a layer without any new month for 40
-    days is stale, 35 days warns.
+def landing_freshness() -> dg.FreshnessPolicy:
+    """Prevents a pipeline that stopped from looking healthy: without a new delivery for 40 days it
+    is stale, 35 days warns.
 
-    It looks at the newest materialization of any month; whether a certain month is missing is the
-    freshness sensor's business.
+    For the register of deliveries only. A policy looks at the newest materialization of any month,
+    so that an old month that is made again would turn a table of months fresh; which months those
+    lack is told by their check no_month_waits.
     """
     return dg.FreshnessPolicy.time_window(
         fail_window=timedelta(days=40), warn_window=timedelta(days=35)

@@ -70,7 +70,6 @@ def monthly_options(settings: Settings, layer: str, owner: str) -> dict[str, Any
         "owners": [owner],
         "partitions_def": month_partitions(settings.first_month),
         "backfill_policy": dg.BackfillPolicy.single_run(),
-        "freshness_policy": policies.monthly_freshness(layer),
         "tags": (
             {"medallion/layer": layer}
             | ({"medallion/data": "simulated"} if settings.is_simulated else {})

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import logging
+import os
 import platform
 import re
 import sqlite3
@@ -58,8 +59,33 @@ PLACE = "medallion.place"  # tag beside it: where that was last used
 # tag of a run and a version: SHA-256 of the files of its model's fits
 FITS_SHA256 = "medallion.fits_sha256"
 DESCRIPTION_LENGTH = 5000  # characters that every registry keeps
-# An experiment without a kind is asked about; with this one its page opens on the runs.
-EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
+# An experiment without a kind is asked about; with this one its page opens on the runs. The view,
+# which an address names, shows the trainings, newest first, with what was decided.
+TRAININGS = "trainings"
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    f"mlflow.sharedViewState.{TRAININGS}": json.dumps(
+        {
+            "searchFilter": "tags.kind = 'training'",
+            # By start the page would show them folded into the runs above them.
+            "orderByKey": "tags.`month`",
+            "orderByAsc": False,
+            "selectedColumns": [
+                "attributes.`Models`",
+                "attributes.`Dataset`",
+                "tags.`month`",
+                *(
+                    f"{kind}_{demand_class}`"
+                    for demand_class in ("smooth", "erratic", "intermittent", "lumpy")
+                    for kind in ("params.`champion", "metrics.`champion_wql")
+                ),
+                "tags.`trigger`",
+            ],
+        }
+    ),
+}
+# tag of a logged model: the registered versions that were made of it
+REGISTERED_AS = "mlflow.modelVersions"
 # tag: id of the run storage of the Dagster instance that started it
 INSTANCE = "medallion.dagster_instance"
 
@@ -133,8 +159,11 @@ class ModelFormat(Protocol):
 
 @dataclass
 class RunContent:
-    """What one run logs. Pictures (PNG), tables and texts are artifacts by path; ``model`` is
-    stored by the ModelFormat, as the artifact ``model``.
+    """What one run logs. Pictures (PNG), tables and texts are artifacts by path.
+
+    ``model`` is stored by the ModelFormat as a logged model of MLflow 3 under ``model_name``, with
+    the run's parameters. The metrics of a run are those of its model too, measured on the first of
+    the inputs.
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -145,6 +174,7 @@ class RunContent:
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     model: Any = None
+    model_name: str = "demand_forecaster"
 
 
 @dataclass(frozen=True)
@@ -182,6 +212,10 @@ class Tracking(Protocol):
     def register(self, run_id: str, tags: Mapping[str, str], description: str = "") -> int: ...
 
     def load_version(self, version: int) -> Any: ...
+
+    def version_tags(self, version: int) -> Mapping[str, str]: ...
+
+    def tag_version(self, version: int, tags: Mapping[str, str]) -> None: ...
 
     def alias(self) -> int | None: ...
 
@@ -251,6 +285,7 @@ class MlflowTracking:
         self._experiment = ""
         self._knows_alias = False
         self._loaded: dict[str, Any] = {}
+        self._logged_models: dict[str, str | None] = {}  # by run; None where it has none
 
     def check(self) -> None:
         """Make sure that tracking and registry answer and that the registry keeps aliases. Raises
@@ -316,26 +351,32 @@ class MlflowTracking:
             **self._origin,
             **nested,
         }
-        return client.create_run(self._experiment, tags={**fixed, **tags}).info.run_id
+        run_id = str(client.create_run(self._experiment, tags={**fixed, **tags}).info.run_id)
+        self._logged_models[run_id] = None
+        return run_id
 
     @_told_when_gone
     def log(self, run_id: str, content: RunContent) -> None:
         """Log everything that the content holds; metrics without a value are left out."""
-        from mlflow.entities import Metric, Param, RunTag
-        from mlflow.utils.time import get_current_time_millis
+        from mlflow.entities import Param, RunTag
 
         client = self._connected()
-        now = get_current_time_millis()
-        metrics = [
-            Metric(key, float(value), now, 0)
-            for key, value in content.metrics.items()
-            if value is not None and value == value
-        ]
+        stored = None if content.model is None else self._format.stored(content.model)
+        model_id = (
+            self._logged_model(run_id)
+            if stored is None
+            else self._begin_model(run_id, content, stored.digest)
+        )
+        metrics = _metrics(content, model_id)
         parameters = [Param(key, str(value)[:6000]) for key, value in content.parameters.items()]
+        digest = {FITS_SHA256: stored.digest} if stored else {}
         for start in range(0, max(len(metrics), len(parameters), 1), 100):
             chunk = slice(start, start + 100)
             tags = (
-                [RunTag(key, str(value)[:5000]) for key, value in content.tags.items()]
+                [
+                    RunTag(key, str(value)[:5000])
+                    for key, value in {**content.tags, **digest}.items()
+                ]
                 if not start
                 else []
             )
@@ -349,11 +390,41 @@ class MlflowTracking:
                 content_of(artifacts / path)
             if artifacts.exists():
                 client.log_artifacts(run_id, str(artifacts))
-            if content.model is not None:
-                stored = self._format.stored(content.model)
-                _save_model(stored, Path(folder))
-                client.log_artifacts(run_id, f"{folder}/model", "model")
-                client.set_tag(run_id, FITS_SHA256, stored.digest)
+            if stored is not None and model_id is not None:
+                _save_model(stored, Path(folder), run_id, model_id)
+                client.log_model_artifacts(model_id, f"{folder}/model")
+                client.finalize_logged_model(model_id, "READY")
+
+    def _begin_model(self, run_id: str, content: RunContent, digest: str) -> str:
+        """Make the logged model of a run, whose files follow; its id."""
+        from mlflow.entities import LoggedModelOutput
+
+        client = self._connected()
+        made = client.create_logged_model(
+            self._experiment,
+            content.model_name,
+            source_run_id=run_id,
+            params={key: str(value)[:6000] for key, value in content.parameters.items()},
+            tags={FITS_SHA256: digest},
+            model_type="forecaster",
+        )
+        client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+        self._logged_models[run_id] = made.model_id
+        return str(made.model_id)
+
+    def _end_model(self, model_id: str | None) -> None:
+        """Mark a logged model whose files were never all written as failed."""
+        client = self._connected()
+        if model_id and str(client.get_logged_model(model_id).status) == "PENDING":
+            client.finalize_logged_model(model_id, "FAILED")
+
+    def _logged_model(self, run_id: str) -> str | None:
+        """Id of the logged model of a run; None where it logged no model, or a former release kept
+        that among the run's artifacts.
+        """
+        if run_id not in self._logged_models:
+            self._logged_models[run_id] = _model_of(self._connected().get_run(run_id))
+        return self._logged_models[run_id]
 
     @_told_when_gone
     def commit(self, run_id: str, tags: Mapping[str, str] | None = None) -> None:
@@ -370,6 +441,7 @@ class MlflowTracking:
         """
         if not self.unreachable():
             self._connected().set_terminated(run_id, "FAILED")
+            self._end_model(self._logged_models.get(run_id))
 
     @_told_when_gone
     def end_killed(self, tags: Mapping[str, str]) -> list[str]:
@@ -385,16 +457,17 @@ class MlflowTracking:
             [self._experiment], f"attributes.status = 'RUNNING' and {wanted}"
         )
         killed = [
-            run.info.run_id
+            run
             for run in found
             if COMMITTED not in run.data.tags
             and (
                 run.data.tags.get(PROCESS) == identity() or is_gone(run.data.tags.get(PROCESS, ""))
             )
         ]
-        for run_id in killed:
-            client.set_terminated(run_id, "KILLED")
-        return killed
+        for run in killed:
+            client.set_terminated(run.info.run_id, "KILLED")
+            self._end_model(_model_of(run))
+        return [run.info.run_id for run in killed]
 
     @_told_when_gone
     def load(self, run_id: str) -> Any:
@@ -402,9 +475,10 @@ class MlflowTracking:
         combinations ask for the same. Raises ModelRefused.
         """
         if run_id not in self._loaded:
-            tags = self._connected().get_run(run_id).data.tags
+            run = self._connected().get_run(run_id)
+            tags = run.data.tags
             self._loaded[run_id] = self._read(
-                f"runs:/{run_id}/model",
+                _address_of_model(run),
                 f"the model of the run {run_id} ({tags.get('mlflow.runName', '')})",
                 tags.get(FITS_SHA256),
                 "have its month fitted again: `medallion plan backfill gold.zoo_forecast`",
@@ -434,14 +508,19 @@ class MlflowTracking:
             )
             if not self._settings.mlflow.is_own_file:
                 claim_names(client, self._settings, self._experiment)
-        digest = client.get_run(run_id).data.tags.get(FITS_SHA256)
+        run = client.get_run(run_id)
+        digest, model_id = run.data.tags.get(FITS_SHA256), _model_of(run)
         version = client.create_model_version(
             name,
-            f"runs:/{run_id}/model",
+            _address_of_model(run),
             run_id,
             tags={**tags, **({FITS_SHA256: digest} if digest else {})},
             description=description[:DESCRIPTION_LENGTH] or None,
+            model_id=model_id,
         )
+        if model_id:
+            registered = [{"name": name, "version": str(version.version)}]
+            client.set_logged_model_tags(model_id, {REGISTERED_AS: json.dumps(registered)})
         place.note_model(self._settings)
         return int(version.version)
 
@@ -455,6 +534,20 @@ class MlflowTracking:
             client.get_model_version(name, str(version)).tags.get(FITS_SHA256),
             "serve another version: `medallion rollback all --to VERSION`, or train a newer month",
         )
+
+    @_told_when_gone
+    def version_tags(self, version: int) -> Mapping[str, str]:
+        """The tags of a registered version."""
+        found = self._connected().get_model_version(self._settings.registered_model, str(version))
+        return dict(found.tags)
+
+    @_told_when_gone
+    def tag_version(self, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a registered version, where the registry keeps any."""
+        client, name = self._connected(), self._settings.registered_model
+        with contextlib.suppress(NotImplementedError):
+            for key, value in tags.items():
+                client.set_model_version_tag(name, str(version), key, value)
 
     def _read(self, uri: str, what: str, digest: str | None, remedy: str) -> Any:
         """A stored model by its fits alone; no code of the artifact runs. One of a former release
@@ -579,6 +672,8 @@ class MlflowTracking:
 
     def _connected(self) -> MlflowClient:
         if self._client is None:
+            # Its thread changes the environment while a request reads that, and the request fails.
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
             import mlflow
             from mlflow.environment_variables import (
                 MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR,
@@ -605,6 +700,7 @@ class MlflowTracking:
                 self._experiment = ensure_experiment(client, self._settings)
                 if not self._settings.mlflow.is_own_file:
                     claim_names(client, self._settings, self._experiment)
+                describe_experiment(client, self._experiment)
             except MlflowException as error:
                 raise TrackingUnavailable(
                     f"MLflow at {uri} refuses: {_first_line(error)}. Nothing was fitted."
@@ -624,8 +720,36 @@ def ensure_experiment(client: MlflowClient, settings: Settings) -> str:
     is_file = settings.tracking_uri.startswith("sqlite")
     location = f"{settings.lakehouse_root}/mlartifacts" if is_file else None
     return client.create_experiment(
-        settings.mlflow.experiment, artifact_location=location, tags=EXPERIMENT_KIND
+        settings.mlflow.experiment, artifact_location=location, tags=EXPERIMENT_TAGS
     )
+
+
+def describe_experiment(client: MlflowClient, experiment: str) -> None:
+    """Give an experiment of a former release what a new one is made with."""
+    known = client.get_experiment(experiment).tags
+    for key, value in EXPERIMENT_TAGS.items():
+        if key not in known:
+            client.set_experiment_tag(experiment, key, value)
+
+
+def trainings_page(settings: Settings, server: str) -> str | None:
+    """Address of the experiment's trainings at a server that shows the lakehouse's own file; None
+    before the first run.
+    """
+    file = Path(settings.tracking_uri.removeprefix("sqlite:///"))
+    if not file.is_file():
+        return None
+    with contextlib.closing(sqlite3.connect(file)) as store:
+        try:
+            found = store.execute(
+                "SELECT experiment_id FROM experiments WHERE name = ?",
+                (settings.mlflow.experiment,),
+            ).fetchone()
+        except sqlite3.DatabaseError:
+            return None
+    if not found:
+        return None
+    return f"{server}/#/experiments/{found[0]}/runs?viewStateShareKey={TRAININGS}"
 
 
 def claim_names(client: MlflowClient, settings: Settings, experiment: str) -> None:
@@ -910,6 +1034,37 @@ def _files(content: RunContent) -> Iterator[tuple[str, Callable[[Path], object]]
         )
 
 
+def _metrics(content: RunContent, model_id: str | None) -> list[Any]:
+    """The metrics that have a value, as those of the run, and of its model on the first input."""
+    from mlflow.entities import Metric
+    from mlflow.utils.time import get_current_time_millis
+
+    now = get_current_time_millis()
+    of_model = {"model_id": model_id} if model_id else {}
+    if model_id and content.inputs:
+        measured_on = content.inputs[0]
+        of_model |= {"dataset_name": measured_on.name, "dataset_digest": measured_on.digest}
+    return [
+        Metric(key, float(value), now, 0, **of_model)
+        for key, value in content.metrics.items()
+        if value is not None and value == value
+    ]
+
+
+def _model_of(run: Any) -> str | None:
+    """Id of the model that a run of MLflow logged; None without one."""
+    outputs = run.outputs.model_outputs if run.outputs else ()
+    return str(outputs[-1].model_id) if outputs else None
+
+
+def _address_of_model(run: Any) -> str:
+    """Where the model of a run lies. By the id, as MLflow would read the list of all models to find
+    it by the run; a former release kept it among the run's artifacts.
+    """
+    model_id = _model_of(run)
+    return f"models:/{model_id}" if model_id else f"{run.info.artifact_uri}/model"
+
+
 def _dataset(table: InputTable) -> Any:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -930,10 +1085,10 @@ def _dataset(table: InputTable) -> Any:
     )
 
 
-def _save_model(stored: StoredModel, folder: Path) -> None:
+def _save_model(stored: StoredModel, folder: Path, run_id: str, model_id: str) -> None:
     """A model in MLflow's layout, as ``model`` below the folder."""
     import mlflow
-    from mlflow.models import ModelSignature
+    from mlflow.models import Model, ModelSignature
 
     written = {
         "model.py": stored.model_file,
@@ -946,6 +1101,7 @@ def _save_model(stored: StoredModel, folder: Path) -> None:
     packages = sorted({path.split("/")[0] for path in stored.code})
     mlflow.pyfunc.save_model(
         str(folder / "model"),
+        mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
         python_model=str(folder / "model.py"),
         artifacts={"fits": str(folder / "fits")},
         code_paths=[str(folder / "code" / name) for name in packages],

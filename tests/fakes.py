@@ -709,6 +709,7 @@ class FakeTracking:
         self.unreachable = unreachable
         self.runs: dict[str, FakeRun] = {}
         self.versions: dict[int, FakeRun] = {}
+        self.tags: dict[int, dict[str, str]] = {}  # by version
         self._alias: int | None = None
 
     def check(self) -> None:
@@ -782,7 +783,16 @@ class FakeTracking:
         version = len(self.versions) + 1
         self.journal.note(f"register {version}")
         self.versions[version] = run
+        self.tags[version] = dict(tags)
         return version
+
+    def version_tags(self, version: int) -> Mapping[str, str]:
+        self.check()
+        return dict(self.tags[version])
+
+    def tag_version(self, version: int, tags: Mapping[str, str]) -> None:
+        self.check()
+        self.tags[version] |= tags
 
     def load_version(self, version: int) -> Any:
         self.check()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,13 +19,16 @@ TOKEN = "of-a-test"
 
 @dataclass
 class UnityCatalog:
-    """What is stored, and ``calls``: method and path of each, with the registry's prefix cut."""
+    """What is stored, and ``calls``: method and path of each, with the registry's prefix cut.
+    ``listener`` is told them with the names of what was sent.
+    """
 
     address: str = ""
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    listener: Callable[[str], None] = lambda told: None
 
     def answer(self, method: str, path: str, asked: dict[str, Any]) -> dict[str, Any] | None:
         """The JSON that a call is answered with; None where there is no such thing."""
@@ -72,7 +75,8 @@ class UnityCatalog:
         if act == ("POST", "/model-versions/finalize"):
             stored["status"] = "READY"
         if act == ("POST", "/model-versions/set-tag"):
-            stored["tags"].append({"key": asked["key"], "value": asked["value"]})
+            kept = [tag for tag in stored["tags"] if tag["key"] != asked["key"]]
+            stored["tags"] = [*kept, {"key": asked["key"], "value": asked["value"]}]
         return {"model_version": stored}
 
     def _model(self, name: str) -> dict[str, Any]:
@@ -112,10 +116,12 @@ def unity_catalog() -> Iterator[UnityCatalog]:
                 self._send(200, b"")
                 return
             catalog.tokens.add(str(self.headers.get("Authorization")))
-            told = place.path.removeprefix(REGISTRY).split("/fs/directories")[0]
+            told, is_listed, _ = place.path.removeprefix(REGISTRY).partition("/fs/directories")
+            told += is_listed
             catalog.calls.append(f"{self.command} {told}")
             asked = {key: values[0] for key, values in parse_qs(place.query).items()}
             asked |= json.loads(body) if body else {}
+            catalog.listener(f"{self.command} {told} ({', '.join(sorted(asked))})")
             answer = catalog.answer(self.command, place.path, asked)
             if answer is None:
                 code = "NOT_FOUND" if "/fs/" in place.path else "RESOURCE_DOES_NOT_EXIST"

@@ -9,7 +9,7 @@ from medallion_assets.bronze.lines import LineStore
 from medallion_assets.bronze.redating import Redating
 from medallion_assets.bronze.register import Register
 from medallion_assets.deliveries import record_numbers, standing
-from medallion_assets.policies import retry_transient
+from medallion_assets.policies import landing_freshness, retry_transient
 from medallion_assets.slices import retry_on_conflict, version_of
 from medallion_assets.table_asset import asset_key, asset_options, plans_of, report
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
@@ -21,7 +21,10 @@ from resources.settings import Settings
 def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """The two bronze assets."""
 
-    @dg.asset(**asset_options(DELIVERIES, settings))
+    @dg.asset(
+        **asset_options(DELIVERIES, settings),
+        freshness_policy=landing_freshness(),
+    )
     @retry_transient
     def deliveries(
         context: dg.AssetExecutionContext,

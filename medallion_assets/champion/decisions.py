@@ -20,6 +20,11 @@ def last_decisions(decisions: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def next_number(decisions: pd.DataFrame) -> int:
+    """The decision number that the next row gets. decisions: gold.champion."""
+    return int(decisions["decision_number"].max()) + 1 if len(decisions) else 1
+
+
 def held_classes(decisions: pd.DataFrame) -> dict[str, int]:
     """Classes that a person holds, with the last month in which they are only evaluated. decisions:
     gold.champion.

@@ -20,6 +20,7 @@ from medallion_assets.champion.decisions import (
     champions_of,
     held_classes,
     last_decisions,
+    next_number,
     plain,
 )
 from medallion_assets.champion.promotion import HELD_UNTIL_RELEASED, Decision
@@ -30,6 +31,21 @@ from resources.errors import Refused
 from resources.lakehouse import Lakehouse
 from resources.settings import Settings
 from resources.tracking import RunContent, Tracking
+
+# What the tag of a candidate says, for each class that it is proposed for.
+WAITING, APPROVED, OVERTAKEN = "waiting", "approved", "overtaken"
+
+
+def approval_tag(demand_class: str) -> str:
+    """Name of the tag of a candidate version by which a class's proposal is approved in the
+    registry.
+    """
+    return f"approval_{demand_class}"
+
+
+def approval_begins(number: int) -> str:
+    """How the reason of the row begins that approves a decision."""
+    return f"decision {number} approved by "
 
 
 def sync_alias(lakehouse: Lakehouse, tracking: Tracking) -> pd.DataFrame:
@@ -49,7 +65,7 @@ def append_decisions(
 
     Raises ConcurrentWrite when somebody else decided in between: nothing was appended then.
     """
-    first = int(former["decision_number"].max()) + 1 if len(former) else 1
+    first = next_number(former)
     now = datetime.now(UTC)  # with its zone: Spark takes a time without one as the host's
     numbered = [
         dataclasses.replace(v, decision_number=first + i, decided_at=now)
@@ -59,6 +75,18 @@ def append_decisions(
         CHAMPION, lakehouse.create_frame(CHAMPION, map(dataclasses.asdict, numbered)), number=first
     )
     return numbered
+
+
+def rows_behind(lakehouse: Lakehouse, former: pd.DataFrame, count: int) -> str:
+    """Where the decisions on a version stand that is registered before they are appended, for the
+    version's page.
+    """
+    first = next_number(former)
+    numbers = f"decision {first}" if count == 1 else f"decisions {first} to {first + count - 1}"
+    return (
+        f"Decided by {numbers} of `{lakehouse.name(CHAMPION)}` ({lakehouse.path(CHAMPION)});"
+        " `medallion history champions` lists them. A version that they don't name serves nobody."
+    )
 
 
 @dataclass(frozen=True)
@@ -95,12 +123,12 @@ class Stewardship:
         entry = self.tracking.load_version(int(row["candidate_version"])).entries[
             row["demand_class"]
         ]
-        reason = f"decision {number} approved by {self.actor}: {why}. Its evidence: {row['reason']}"
+        reason = f"{approval_begins(number)}{self.actor}: {why}. Its evidence: {row['reason']}"
         figures = {
             "champion_wql": plain(row["challenger_wql"]),
             "challenger_wql": plain(row["champion_wql"]),
         }
-        return self._change(
+        made = self._change(
             "promoted",
             {row["demand_class"]: entry},
             reason,
@@ -108,6 +136,10 @@ class Stewardship:
             decisions,
             {row["demand_class"]: figures},
         )
+        self.tracking.tag_version(
+            int(row["candidate_version"]), {approval_tag(row["demand_class"]): APPROVED}
+        )
+        return made
 
     def rollback(
         self, classes: Sequence[str], version: int, why: str, months: int | None
@@ -191,7 +223,8 @@ class Stewardship:
             version = self.tracking.register(
                 run_id,
                 {"month": month, **{name: e.model for name, e in manifest.entries.items()}},
-                f"{', '.join(entries)}: {reason}",
+                f"{', '.join(entries)}: {reason}\n\n"
+                + rows_behind(self.lakehouse, decisions, len(entries)),
             )
             self.tracking.commit(run_id)
             standing = last_decisions(decisions)

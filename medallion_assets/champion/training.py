@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -18,8 +19,15 @@ from pyspark.sql import DataFrame
 
 from medallion_assets import plots
 from medallion_assets.champion import evaluation, promotion
-from medallion_assets.champion.decisions import held_classes, last_decisions
-from medallion_assets.champion.stewardship import append_decisions, sync_alias
+from medallion_assets.champion.approval import REGISTRY, take_approvals
+from medallion_assets.champion.decisions import held_classes, last_decisions, next_number
+from medallion_assets.champion.stewardship import (
+    WAITING,
+    Stewardship,
+    append_decisions,
+    approval_tag,
+    rows_behind,
+)
 from medallion_assets.complete import complete_months_of, evidence_of
 from medallion_assets.figures import FIGURES
 from medallion_assets.slices import Outcome, Slices, version_of
@@ -88,7 +96,7 @@ class EvaluationLog:
             evaluation.pit_histogram(result).toPandas(),
             self._drawn_cells(result, rows),
         )
-        inputs = [self._input(table, month) for table in (ZOO_RESULT, MODEL_EVALUATION)]
+        inputs = evidence_tables(self.lakehouse, month)
         with ThreadPoolExecutor(max_workers=1) as logger:
             logged = []
             for model in sorted(rows["model"].unique()):
@@ -156,15 +164,23 @@ class EvaluationLog:
             tables=tables,
         )
 
-    def _input(self, table: TableSpec, month: int) -> InputTable:
-        stored = self.lakehouse.slices(table).get(month)
-        version = stored.data_version if stored else ""
+
+def evidence_tables(lakehouse: Lakehouse, month: int) -> list[InputTable]:
+    """The tables that a month is decided on, first the cells on which models are measured. Each at
+    the version that stored the month, so that all runs of a decision name the same datasets.
+    """
+
+    def described(table: TableSpec) -> InputTable:
+        stored = lakehouse.slices(table).get(month)
+        version = stored.delta_version if stored else lakehouse.version(table)
         return InputTable(
-            self.lakehouse.name(table),
-            self.lakehouse.path(table),
-            self.lakehouse.version(table),
+            lakehouse.name(table),
+            lakehouse.path(table),
             version,
+            stored.data_version if stored else "",
         )
+
+    return [described(table) for table in (ZOO_RESULT, MODEL_EVALUATION)]
 
 
 def leader_table(rows: pd.DataFrame) -> str:
@@ -202,8 +218,9 @@ class Training:
         complete = complete_months_of(self.work.lakehouse.rows(DELIVERIES), self.work.settings)
         slices = Slices(self.work, CHAMPION)
         told: dict[int, dict[str, Any]] = {}
+        steward = Stewardship(self.work.settings, self.work.lakehouse, self.tracking, REGISTRY)
         for month in sorted(months):
-            decisions = sync_alias(self.work.lakehouse, self.tracking)
+            decisions = take_approvals(steward, self.work.log)
             if month not in complete:
                 self.work.log(f"champion: {month} is not complete, nothing decided")
                 continue
@@ -272,14 +289,14 @@ class Training:
             )
             for v in verdicts
         ]
+        first = next_number(decisions)
+        waiting = {
+            v.demand_class: first + i for i, v in enumerate(verdicts) if v.decision == "proposed"
+        }
         # What waits for approval is registered too, and served by nobody: approval takes the very
         # fits that were proposed.
-        candidate = (
-            self._register("candidate", month, acted, rows, decisions)[0]
-            if acted != verdicts
-            else None
-        )
-        version, run_id, manifest = self._register("champion", month, verdicts, rows, decisions)
+        candidate = self._register(month, acted, rows, decisions, waiting)[0] if waiting else None
+        version, run_id, manifest = self._register(month, verdicts, rows, decisions)
         try:
             made = [
                 replace(
@@ -344,26 +361,33 @@ class Training:
 
     def _register(
         self,
-        kind: str,
         month: int,
         verdicts: Sequence[promotion.Decision],
         rows: pd.DataFrame,
         decisions: pd.DataFrame,
+        waiting: Mapping[str, int] = MappingProxyType({}),
     ) -> tuple[int, str, DemandForecaster]:
         """Log the verdicts and the model they lead to in a run of its own, and register that:
-        version, run and manifest.
+        version, run and manifest. ``waiting``: numbers of the proposals that it is the candidate
+        of, by class; none where it serves.
         """
+        kind = "candidate" if waiting else "champion"
         identity = {"month": str(month), "kind": "training" if kind == "champion" else kind}
         self.tracking.end_killed(identity)
         run_id = self.tracking.start(f"{kind} {month}", {**identity, **self.work.tags})
         try:
             manifest = self._manifest(month, verdicts, decisions)
             self.tracking.log(run_id, self._content(month, verdicts, manifest, rows))
-            classes = {name: entry.model for name, entry in manifest.entries.items()}
+            tags = {name: entry.model for name, entry in manifest.entries.items()}
+            waits = ""
+            if waiting:
+                tags |= {approval_tag(name): WAITING for name in waiting}
+                waits = f"{_how_to_approve(waiting)}\n\n"
             version = self.tracking.register(
                 run_id,
-                {"month": str(month), "kind": kind, **classes},
-                f"Decided on the evidence of {month}; rows of gold.champion with this version.\n\n"
+                {"month": str(month), "kind": kind, **tags},
+                f"{waits}On the evidence of {month}."
+                f" {rows_behind(self.work.lakehouse, decisions, len(verdicts))}\n\n"
                 + _sentences(verdicts),
             )
             # Committed before the rows: once they stand, nothing may mark the run that serves as
@@ -460,15 +484,7 @@ class Training:
                 f"champion_{name}": entry.model for name, entry in manifest.entries.items()
             },
             metrics=metrics,
-            inputs=[
-                InputTable(
-                    self.work.lakehouse.name(t),
-                    self.work.lakehouse.path(t),
-                    self.work.lakehouse.version(t),
-                    f"month-{month}",
-                )
-                for t in (MODEL_EVALUATION, ZOO_RESULT)
-            ],
+            inputs=evidence_tables(self.work.lakehouse, month),
             pictures=pictures,
             tables={"decisions.csv": table},
             texts={"why.md": _sentences(verdicts)},
@@ -490,6 +506,16 @@ class Training:
         runs = [run for run in rows["run_id"] if isinstance(run, str)]
         link = {"mlflow_run": dg.MetadataValue.url(self.tracking.url(runs[-1]))} if runs else {}
         return {"decisions": dg.MetadataValue.md("\n".join(lines)), **link}
+
+
+def _how_to_approve(waiting: Mapping[str, int]) -> str:
+    """What a person does with a candidate, as markdown."""
+    ways = "\n".join(
+        f"- {name}: `medallion approve {number} --why ...`, or set the tag `{approval_tag(name)}`"
+        " to `approved`"
+        for name, number in waiting.items()
+    )
+    return f"Serves nobody until a person approves it:\n{ways}"
 
 
 def _sentences(verdicts: Sequence[promotion.Decision]) -> str:

@@ -22,6 +22,7 @@ import dagster as dg
 from rich.console import Console
 
 from medallion_assets import definitions
+from medallion_assets.champion.approval import approved_in_registry
 from medallion_assets.champion.promotion import Decision
 from medallion_assets.champion.stewardship import Stewardship, sync_alias
 from medallion_assets.complete import complete_months_of
@@ -138,10 +139,13 @@ class Session:
         if not is_changed and (run := self._run_that_left_it_so()):
             # Asking the registry takes longer than all else here.
             registry = self._registry()
-            if not registry or run.tags.get(REGISTRY_TAG) != registry:
-                sync_alias(reader(self.settings), self.tracking())
+            if registry and run.tags.get(REGISTRY_TAG) == registry:
+                return False
+            tracking = self.tracking()
+            decisions = sync_alias(reader(self.settings), tracking)
+            if not approved_in_registry(decisions, tracking):
                 self.instance.add_run_tags(run.run_id, {REGISTRY_TAG: self._registry()})
-            return False
+                return False
         # What models need is ready by the time that they are fitted.
         threading.Thread(target=workers.start, args=(cores(),), daemon=True).start()
         mlflow = threading.Thread(target=self._prepare_mlflow)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from resources.errors import Refused, without_credentials
 from resources.settings import Settings
-from resources.tracking import ensure_file
+from resources.tracking import ensure_file, trainings_page
 
 LOOPBACK = "127.0.0.1"
 
@@ -45,6 +45,8 @@ def serve(
         else f"http://{LOOPBACK}:{mlflow_port}"
     )
     console.print(f"Dagster: http://{LOOPBACK}:{port}   MLflow: {shown}   (Ctrl-C ends both)")
+    if page := trainings_page(settings, shown):
+        console.print(f"Trainings: {page}", soft_wrap=True)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

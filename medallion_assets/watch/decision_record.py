@@ -33,7 +33,8 @@ from medallion_assets.tables import (
 from medallion_assets.watch.freshness import TableMonths, table_months, unread_months
 from medallion_assets.watch.retraining import DRIFT_COLUMNS, decide
 from medallion_assets.work import Work
-from resources.lakehouse import MonthWritten, TableSpec
+from resources.lakehouse import Lakehouse, MonthWritten, TableSpec
+from resources.settings import Settings
 
 SERVED = (DEMAND_FORECAST, DEMAND_FORECAST_TOTAL, FORECAST_ACCURACY)
 MONTHLY = (
@@ -115,22 +116,24 @@ class RetrainingPolicy:
         slices.note({month: written}, {month: version}, delta_version, {month: told})
         return slices.outcome()
 
-    def freshness(self) -> dict[TableSpec, TableMonths]:
-        """How each table that is made by month stands."""
-        complete = self._complete()
-        bronze = self.work.lakehouse.slices(BRONZE_SALES_ORDERS)
-        held = {month: stored.details["deliveries"] for month, stored in bronze.items()}
-        unread = unread_months(self.work.lakehouse.rows(DELIVERIES), held, self.work.settings)
-        stored = {spec: self.work.lakehouse.slices(spec) for spec in MONTHLY}
-        return {
-            spec: table_months(
-                {m: s.details.get("is_complete", True) for m, s in slices.items()},
-                complete,
-                unread,
-                spec in SERVED,
-            )
-            for spec, slices in stored.items()
-        }
-
     def _complete(self) -> list[int]:
         return complete_months_of(self.work.lakehouse.rows(DELIVERIES), self.work.settings)
+
+
+def months_of_tables(lakehouse: Lakehouse, settings: Settings) -> dict[TableSpec, TableMonths]:
+    """How each table that is made by month stands."""
+    deliveries = lakehouse.rows(DELIVERIES)
+    complete = complete_months_of(deliveries, settings)
+    bronze = lakehouse.slices(BRONZE_SALES_ORDERS)
+    held = {month: stored.details["deliveries"] for month, stored in bronze.items()}
+    unread = unread_months(deliveries, held, settings)
+    stored = {spec: lakehouse.slices(spec) for spec in MONTHLY}
+    return {
+        spec: table_months(
+            {m: s.details.get("is_complete", True) for m, s in slices.items()},
+            complete,
+            unread,
+            spec in SERVED,
+        )
+        for spec, slices in stored.items()
+    }

@@ -180,6 +180,7 @@ class Fitting:
             inputs=self._input_tables(origin, inputs),
             tables=tables,
             pictures=pictures,
+            model_name=self.spec.name,
             model=(
                 DemandForecaster(dict.fromkeys(self.spec.classes, entry), f.horizon)
                 if self.source.is_stored

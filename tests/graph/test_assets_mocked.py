@@ -22,6 +22,7 @@ from medallion_assets.champion import training
 from medallion_assets.definitions import build_defs, build_resources
 from medallion_assets.labels import Labelling
 from medallion_assets.operations.runs import QUIET
+from medallion_assets.partitions import add_months
 from medallion_assets.plans import Plans
 from medallion_assets.plots import Picture
 from medallion_assets.report import reporting
@@ -1178,6 +1179,57 @@ def test_a_broken_rule_stops_what_is_downstream(past: Past) -> None:
         execution.months(asset_key(spec))
         for spec in (PARTS, MONTHLY_DEMAND, DEMAND_FEATURES, DATA_QUALITY)
     )
+
+
+def test_an_old_month_made_again_does_not_make_a_table_fresh(past: Past) -> None:
+    """While the newest complete month is missing, the check of the table warns and names it,
+    whatever was made last.
+    """
+    world = past.world.copied()
+    world.lakehouse.forget(DEMAND_FEATURES, LAST)
+    warned = checked_on(world.run("monthly_data", FIRST), DEMAND_FEATURES)
+    assert (warned.passed, warned.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert warned.description == f"missing: {LAST}"
+    assert checked_on(world.run("monthly_data", LAST), DEMAND_FEATURES).passed
+
+
+def checked_on(execution: Execution, spec: TableSpec) -> Any:
+    """What the check of the months of a table found."""
+    (found,) = (
+        data
+        for event in execution.events
+        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        and (data := event.asset_check_evaluation_data).check_name == "no_month_waits"
+        and data.asset_key == asset_key(spec)
+    )
+    return found
+
+
+def test_a_run_of_several_months_tells_which_month_is_broken(past: Past) -> None:
+    """The check has a verdict on each month and one on all of them, as a run of one month has one
+    on that month.
+    """
+    world = past.world.copied()
+    order_line = world.lakehouse.rows(SILVER_SALES_ORDERS).iloc[[-1]]
+    month = int(order_line["yyyymm"].iloc[0])
+    before = add_months(month, -1)
+    world.lakehouse.append(SILVER_SALES_ORDERS, FakeFrame(order_line))
+
+    def verdicts(execution: Execution) -> dict[str | None, bool]:
+        found = (
+            event.asset_check_evaluation_data
+            for event in execution.events
+            if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        )
+        rules = dg.AssetCheckKey(asset_key(SILVER_SALES_ORDERS), "rules_kept")
+        return {check.partition: check.passed for check in found if check.asset_check_key == rules}
+
+    assert verdicts(world.run("monthly_data", before, month)) == {
+        str(before): True,
+        str(month): False,
+        None: False,
+    }
+    assert verdicts(world.run("monthly_data", before)) == {str(before): True}
 
 
 def test_an_adopted_table_is_read_by_month_and_never_written(

@@ -35,6 +35,7 @@ from medallion_assets.tables import (
     ZOO_FORECAST,
     ZOO_RESULT,
 )
+from medallion_assets.watch.decision_record import MONTHLY
 from medallion_assets.zoo import registry
 from medallion_assets.zoo.assets import model_key
 from resources.lakehouse import TableSpec
@@ -101,8 +102,9 @@ def test_every_table_has_an_asset_and_nothing_else(nodes: dict[dg.AssetKey, Any]
 
 @pytest.mark.parametrize("key", KEYS, ids=dg.AssetKey.to_user_string)
 def test_an_asset_carries_what_people_see(nodes: dict[dg.AssetKey, Any], key: dg.AssetKey) -> None:
-    """Group by layer, owner, description with the grain, kinds, columns, code version, freshness
-    policy.
+    """Group by layer, owner, description with the grain, kinds, columns, code version. Only the
+    register of deliveries has a freshness policy: an old month that is made again would turn a
+    table of months fresh.
     """
     node, spec = nodes[key], KEYS[key]
     is_model = spec is ZOO_FORECAST
@@ -117,7 +119,7 @@ def test_an_asset_carries_what_people_see(nodes: dict[dg.AssetKey, Any], key: dg
     assert node.code_version == (
         registry.model(key.path[-1]).code_version if is_model else spec.code_version
     )
-    assert node.freshness_policy is not None
+    assert (node.freshness_policy is not None) == (spec is DELIVERIES)
 
 
 @pytest.mark.parametrize("key", KEYS, ids=dg.AssetKey.to_user_string)
@@ -139,15 +141,18 @@ def test_an_asset_has_a_blocking_check(defs: dg.Definitions, key: dg.AssetKey) -
 
 
 def test_lines_must_add_up_and_drift_only_warns(defs: dg.Definitions) -> None:
-    """The accounting and the share of guarded paths block, drift and a retraining that waits do
-    not.
+    """The accounting and the share of guarded paths block; drift, months that wait and a
+    retraining that waits do not.
     """
     blocking = {
         (key.asset_key.path[-1], key.name): defs.resolve_asset_graph().get(key).blocking
         for key in defs.resolve_asset_graph().asset_check_keys
         if key.name != "rules_kept"
     }
-    assert blocking == {
+    waiting = {key: blocks for key, blocks in blocking.items() if key[1] == "no_month_waits"}
+    assert {name for name, _ in waiting} == {spec.name for spec in MONTHLY}
+    assert not any(waiting.values())
+    assert {key: blocks for key, blocks in blocking.items() if key not in waiting} == {
         ("data_quality", "every_line_accounted_for"): True,
         ("demand_forecast", "few_paths_guarded"): True,
         ("demand_drift", "no_drift"): False,

@@ -235,11 +235,16 @@ def test_nothing_depends_on_the_commands(file: str) -> None:
 
 
 def test_the_environment_is_read_in_one_place() -> None:
-    """environment.py reads it; the session tells Spark its Python, and the servers hand it to their
-    children.
+    """environment.py reads it; the session tells Spark its Python, tracking tells MLflow to send
+    no telemetry, and the servers hand it to their children.
     """
     reading = {file for file in sources(ASSETS, "resources") if reads_environment(file)}
-    assert reading <= {f"{ASSETS}/environment.py", SPARK_HOME, f"{ASSETS}/operations/servers.py"}
+    assert reading <= {
+        f"{ASSETS}/environment.py",
+        f"{ASSETS}/operations/servers.py",
+        "resources/tracking.py",
+        SPARK_HOME,
+    }
     names = {
         node.value
         for node in ast.walk(tree(SPARK_HOME))

@@ -24,13 +24,17 @@ from resources.place import NamesCollide
 from resources.processes import identity
 from resources.settings import Settings, parse_settings
 from resources.tracking import (
+    FITS_SHA256,
     INSTANCE,
     PROCESS,
+    TRAININGS,
+    InputTable,
     MlflowTracking,
     ModelColumn,
     RunContent,
     StoredModel,
     mlflow_tracking,
+    trainings_page,
 )
 from tests.conftest import SOURCE
 from tests.faults.scenario import free_port, mlflow_server, wait_until
@@ -97,6 +101,100 @@ def test_loading_models_leaves_no_files(
         loaded = [tracking.load(run), tracking.load_version(version)]
         assert loaded == [42, 42]
         assert not list(scratch.iterdir())
+
+
+DEMAND = InputTable("c.s.monthly_demand", "/demand", 7, "seen")
+CELLS = InputTable("c.g.zoo_result", "/cells", 9, "measured")
+
+
+@pytest.mark.integration
+def test_a_fit_is_a_logged_model_with_its_evidence(tmp_path: Path) -> None:
+    """Its page has parameters, the metrics of the fit on the demand it saw, those of the evidence,
+    which come later and from another process, on the cells, and the version made of it.
+    """
+    made = company(tmp_path)
+    run = made.start("theta 202512", {})
+    fit = RunContent({"alpha": 1}, {"fit_seconds": 2.0}, {}, [DEMAND], model=42, model_name="theta")
+    made.log(run, fit)
+    made.commit(run)
+    version = made.register(run, {})
+    evidence = {"wql": 0.3, "wql_smooth": 0.2, "mape": None}
+    company(tmp_path).log(run, RunContent(metrics=evidence, inputs=[CELLS, DEMAND]))
+
+    client, name = made._connected(), made._settings.registered_model
+    (found,) = client.search_logged_models([made._experiment])
+    assert (found.name, str(found.status), found.source_run_id) == ("theta", "READY", run)
+    assert found.params == {"alpha": "1"}
+    assert len(found.tags[FITS_SHA256]) == 64
+    assert json.loads(found.tags["mlflow.modelVersions"]) == [{"name": name, "version": "1"}]
+    measured = {
+        (metric.key, metric.value, metric.dataset_name, metric.dataset_digest)
+        for metric in found.metrics
+    }
+    assert measured == {
+        ("fit_seconds", 2.0, DEMAND.name, DEMAND.digest),
+        ("wql", 0.3, CELLS.name, CELLS.digest),
+        ("wql_smooth", 0.2, CELLS.name, CELLS.digest),
+    }
+    assert client.get_run(run).data.metrics.keys() == {"fit_seconds", "wql", "wql_smooth"}
+    assert client.get_model_version(name, str(version)).source == f"models:/{found.model_id}"
+    on_cells = [{"dataset_name": CELLS.name}]
+    by_evidence = client.search_logged_models(
+        [made._experiment], "metrics.wql < 0.4", datasets=on_cells
+    )
+    assert [model.model_id for model in by_evidence] == [found.model_id]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("is_known", [True, False], ids=["error", "killed"])
+def test_a_model_whose_files_are_not_all_there_is_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    """Whether its run ended with an error or its process was killed; what is whole stays ready."""
+    made = company(tmp_path)
+    whole = made.start("whole", {"month": "202512"})
+    made.log(whole, RunContent(model=41))
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    run = made.start("cut off", {"month": "202512"})
+    client = made._connected()
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "log_model_artifacts", full)
+        with pytest.raises(OSError, match="no space"):
+            made.log(run, RunContent(model=42))
+    for left in (whole, run):
+        if is_known:
+            made.fail(left)
+    if not is_known:
+        assert set(company(tmp_path).end_killed({"month": "202512"})) == {whole, run}
+    status = {
+        model.source_run_id: str(model.status)
+        for model in client.search_logged_models([made._experiment])
+    }
+    assert status == {whole: "READY", run: "FAILED"}
+
+
+@pytest.mark.integration
+def test_the_experiment_has_a_view_of_its_trainings(settings: Settings) -> None:
+    """Of an experiment of a former release too; what a person set in it stays. Its address is known
+    once there is an experiment.
+    """
+    assert trainings_page(settings, "http://127.0.0.1:5000") is None
+    client = mlflow.MlflowClient(settings.tracking_uri)
+    former = client.create_experiment(
+        settings.mlflow.experiment, tags={"mlflow.experimentKind": "forecasting"}
+    )
+    MlflowTracking(settings, "dagster-run", parent=lambda: None).check()
+    tags = client.get_experiment(former).tags
+    assert tags["mlflow.experimentKind"] == "forecasting"
+    view = json.loads(tags[f"mlflow.sharedViewState.{TRAININGS}"])
+    assert view["searchFilter"] == "tags.kind = 'training'"
+    assert "metrics.`champion_wql_lumpy`" in view["selectedColumns"]
+    assert trainings_page(settings, "http://127.0.0.1:5000") == (
+        f"http://127.0.0.1:5000/#/experiments/{former}/runs?viewStateShareKey=trainings"
+    )
 
 
 @pytest.fixture

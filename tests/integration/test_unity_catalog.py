@@ -69,6 +69,10 @@ def test_a_version_is_registered_served_and_read(
     files = {path.split("/2/", 1)[1] for path in catalog.files if "/2/" in path}
     assert {"MLmodel", "model.py", "artifacts/fits/number.json"} <= files
     assert not any(path.endswith(".pkl") for path in files)
+    tracking.tag_version(2, {"approval_lumpy": "waiting"})
+    tracking.tag_version(2, {"approval_lumpy": "approved"})
+    assert tracking.version_tags(2)["approval_lumpy"] == "approved"
+    assert tracking.version_tags(1).keys() == {"month", FITS_SHA256}
     assert catalog.calls.count("POST /registered-models/create") == 1
     assert catalog.calls.count("POST /registered-models/alias") == 1
     assert catalog.tokens == {f"Bearer {TOKEN}"}

@@ -34,6 +34,7 @@ from medallion_assets.zoo.spec import FORECAST_COLUMNS
 from resources.errors import Refused
 from resources.lakehouse import ConcurrentWrite, Slice
 from resources.settings import GivenForecasts, Settings, ZooSettings
+from resources.tracking import ModelRefused
 from tests.fakes import Crash, FakeFrame, FakeLakehouse, FakeTracking, filled
 from tests.frames import demand_frame, feature_frame
 
@@ -479,6 +480,114 @@ def test_a_proposal_that_was_overtaken_is_refused(decided: Decided) -> None:
         steward(decided).approve(1, "mistyped")
     with pytest.raises(Refused, match="there is no decision 999"):
         steward(decided).approve(999, "mistyped")
+
+
+def in_registry(decided: Decided, number: int) -> dict[str, str]:
+    """Tags of the version that a decision proposes; what is put there a person set."""
+    rows = decided.rows.set_index("decision_number")
+    return decided.tracking.tags[int(rows.loc[number, "candidate_version"])]
+
+
+def test_a_proposal_is_approved_by_its_tag_in_the_registry(decided: Decided) -> None:
+    """The next run promotes what a person approved there, and says that it does not know who."""
+    number = proposed(decided)
+    tags = in_registry(decided, number)
+    assert {name for name in tags if name.startswith("approval")} == {"approval_lumpy"}
+    assert tags["approval_lumpy"] == "waiting"
+    tags["approval_lumpy"] = "approved"
+    decided.train(SECOND)
+    row = last_decisions(decided.rows).loc["lumpy"]
+    assert (row["decision"], row["champion"], row["actor"]) == ("promoted", NAIVE, "registry")
+    assert row["reason"].startswith(
+        f"decision {number} approved by registry: the tag approval_lumpy of version 2 says approved"
+    )
+    assert decided.tracking.alias() == row["registry_version"] == 4
+    assert tags["approval_lumpy"] == "approved"
+    decided.journal.clear()
+    decided.train(SECOND)
+    assert decided.journal == []
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("approval_lumpy", "Approved"),
+        ("approval_lumpy", "approved?"),
+        ("approval_lumpy", ""),
+        ("approval_smooth", "approved"),
+        ("approval", "approved"),
+    ],
+)
+def test_another_word_or_tag_approves_nothing(decided: Decided, tag: str, value: str) -> None:
+    """Only the exact word on the class that waits counts; what a person wrote stays."""
+    tags = in_registry(decided, proposed(decided))
+    tags[tag] = value
+    count = len(decided.rows)
+    decided.train(SECOND)
+    assert len(decided.rows) == count
+    assert tags[tag] == value
+
+
+def test_the_tag_of_another_version_approves_nothing(decided: Decided) -> None:
+    """Neither that of the version that serves nor that of a proposal that was overtaken, which is
+    told so.
+    """
+    number = proposed(decided)
+    decided.tracking.tags[3]["approval_lumpy"] = "approved"
+    decided.evaluate(SECOND, version="2")
+    decided.train(SECOND)
+    newest = int(last_decisions(decided.rows).loc["lumpy", "decision_number"])
+    in_registry(decided, number)["approval_lumpy"] = "approved"
+    decided.train(SECOND)
+    assert last_decisions(decided.rows).loc["lumpy", "decision"] == "proposed"
+    assert in_registry(decided, number)["approval_lumpy"] == "overtaken"
+    assert in_registry(decided, newest)["approval_lumpy"] == "waiting"
+
+
+def test_approval_by_command_is_told_in_the_registry(decided: Decided) -> None:
+    """At once; a process that died before that is mended by the next run."""
+    number = proposed(decided)
+    steward(decided).approve(number, "seen the plots")
+    tags = in_registry(decided, number)
+    assert tags["approval_lumpy"] == "approved"
+    for left in ("waiting", None):
+        tags.pop("approval_lumpy")
+        if left:
+            tags["approval_lumpy"] = left
+        decided.train(SECOND)
+        assert tags["approval_lumpy"] == "approved"
+
+
+def test_a_rollback_is_not_undone_by_a_tag(decided: Decided) -> None:
+    """The tag says approved for ever; the class's newest row is no proposal any more."""
+    tags = in_registry(decided, proposed(decided))
+    tags["approval_lumpy"] = "approved"
+    decided.train(SECOND)
+    steward(decided).rollback(["lumpy"], 1, "too high", None)
+    count = len(decided.rows)
+    decided.train(SECOND)
+    assert len(decided.rows) == count
+    assert held_classes(decided.rows) == {"lumpy": 999912}
+
+
+def test_a_candidate_that_is_refused_goes_on_waiting(
+    decided: Decided, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its files were changed the run goes on with what serves, and the tag says why."""
+    number = proposed(decided)
+    tags = in_registry(decided, number)
+    tags["approval_lumpy"] = "approved"
+    load = decided.tracking.load_version
+
+    def changed(version: int) -> Any:
+        if version == 2:
+            raise ModelRefused("version 2 is not what was logged")
+        return load(version)
+
+    monkeypatch.setattr(decided.tracking, "load_version", changed)
+    decided.train(SECOND)
+    assert last_decisions(decided.rows).loc["lumpy", "decision"] == "proposed"
+    assert tags["approval_lumpy"] == "refused: version 2 is not what was logged"
 
 
 def test_a_rollback_brings_back_the_former_fit_and_holds_the_class(decided: Decided) -> None:
