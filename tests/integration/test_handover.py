@@ -169,7 +169,7 @@ class RecordedEngine(DatabricksEngine):
 
     def writer(self, tables: Any, identifier: Any) -> Writer:
         told = SparkWriter(self, tables, identifier)
-        return cast("Writer", RecordedWriter(told, DeltaRsWriter(self.embedded)))
+        return cast("Writer", RecordedWriter(told, DeltaRsWriter(self.embedded.batches)))
 
 
 def watch_frames(monkeypatch: pytest.MonkeyPatch, embedded: EmbeddedEngine, record: Record) -> None:
