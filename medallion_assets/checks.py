@@ -33,6 +33,7 @@ from medallion_assets.tables import (
 from medallion_assets.watch.decision_record import MONTHLY, months_of_tables
 from medallion_assets.watch.freshness import listed
 from medallion_assets.watch.retraining import last_decision
+from resources.dagster_storage import together
 from resources.lakehouse import Lakehouse, TableSpec
 from resources.settings import Settings
 
@@ -205,28 +206,29 @@ def _tell_months(
     made = context.instance.get_latest_storage_id_by_partition(
         spec.asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION, {str(m) for m in months}
     )
-    for month in months:
-        context.op_execution_context.log_event(
-            dg.AssetCheckEvaluation(  # type: ignore[arg-type]
-                asset_key=spec.asset_key,
-                check_name=spec.name,
-                passed=month not in found,
-                metadata={"months": str(month)},
-                severity=severity,
-                description="; ".join(found.get(month, ())) or None,
-                blocking=spec.blocking,
-                partition=str(month),
-                target_materialization_data=(
-                    AssetCheckEvaluationTargetMaterializationData(
-                        storage_id=made[str(month)],
-                        run_id=context.run.run_id,
-                        timestamp=time.time(),
-                    )
-                    if str(month) in made
-                    else None
-                ),
+    with together(context.instance.event_log_storage):
+        for month in months:
+            context.op_execution_context.log_event(
+                dg.AssetCheckEvaluation(  # type: ignore[arg-type]
+                    asset_key=spec.asset_key,
+                    check_name=spec.name,
+                    passed=month not in found,
+                    metadata={"months": str(month)},
+                    severity=severity,
+                    description="; ".join(found.get(month, ())) or None,
+                    blocking=spec.blocking,
+                    partition=str(month),
+                    target_materialization_data=(
+                        AssetCheckEvaluationTargetMaterializationData(
+                            storage_id=made[str(month)],
+                            run_id=context.run.run_id,
+                            timestamp=time.time(),
+                        )
+                        if str(month) in made
+                        else None
+                    ),
+                )
             )
-        )
 
 
 def _span(months: Sequence[int] | None) -> str:

@@ -1,5 +1,6 @@
 """Dagster's records with kept engines are those of Dagster's own storage."""
 
+import contextlib
 from pathlib import Path
 
 import dagster as dg
@@ -7,7 +8,7 @@ import pytest
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 
 from medallion_assets import environment
-from resources.dagster_storage import KeptEngines
+from resources.dagster_storage import KeptEngines, together
 from resources.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -57,3 +58,41 @@ def test_a_file_that_somebody_wrote_stays(
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     environment.prepare_dagster_home(settings)
     assert (tmp_path / "dagster.yaml").read_text() == "telemetry:\n  enabled: false\n"
+
+
+def test_events_stored_together_are_there_after_it_and_none_after_an_error(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verdicts of two months are one transaction: both are there, or neither."""
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    environment.prepare_dagster_home(settings)
+
+    @dg.asset_check(asset=counted)
+    def looks(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        for fails, months in ((True, ("202401", "202402")), (False, ("202403", "202404"))):
+            with (
+                contextlib.suppress(ZeroDivisionError),
+                together(context.instance.event_log_storage),
+            ):
+                for month in months:
+                    context.op_execution_context.log_event(
+                        dg.AssetCheckEvaluation(
+                            asset_key=counted.key,
+                            check_name="looks",
+                            passed=True,
+                            partition=month,
+                        )
+                    )
+                if fails:
+                    1 / 0  # noqa: B018
+        return dg.AssetCheckResult(passed=True)
+
+    with dg.DagsterInstance.get() as instance:
+        run = dg.materialize([counted, looks], instance=instance, partition_key="202405")
+        told = [
+            event.dagster_event.asset_check_evaluation_data.partition
+            for event in instance.all_logs(run.run_id)
+            if event.dagster_event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        ]
+    assert run.success
+    assert [month for month in told if month] == ["202403", "202404"]
