@@ -7,8 +7,8 @@ Which assets a job holds lies in definitions.py.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
+import multiprocessing
 import threading
 import time
 import warnings
@@ -88,6 +88,11 @@ def _end_killed(instance: dg.DagsterInstance) -> None:
             )
 
 
+def _make_file(settings: Settings) -> None:
+    with contextlib.suppress(Exception):
+        ensure_file(settings)
+
+
 def reader(settings: Settings) -> DeltaLakehouse:
     """The tables of a configuration for reading without an engine."""
 
@@ -148,19 +153,22 @@ class Session:
                 return False
         # What models need is ready by the time that they are fitted.
         threading.Thread(target=workers.start, args=(cores(),), daemon=True).start()
-        mlflow = threading.Thread(target=self._prepare_mlflow)
-        mlflow.start()
-        is_changed |= self._everything_from_orders(mlflow.join)
+        is_changed |= self._everything_from_orders(self._begin_mlflow_file())
         self._note_how_it_is_left()
         return is_changed
 
-    def _prepare_mlflow(self) -> None:
-        """Import MLflow and make its file, where it has one and there is none yet; whoever uses it
-        next tells what is wrong.
+    def _begin_mlflow_file(self) -> Callable[[], object]:
+        """Have another process make MLflow's file, where there is none yet; gives what waits for
+        it. Whoever uses the file next makes it, or tells what is wrong.
         """
-        with contextlib.suppress(Exception):
-            ensure_file(self.settings)
-            importlib.import_module("mlflow")
+        file = file_of(self.settings.tracking_uri)
+        if file is None or file.exists():
+            return lambda: None
+        making = multiprocessing.get_context("forkserver").Process(
+            target=_make_file, args=(self.settings,)
+        )
+        making.start()
+        return making.join
 
     def _everything_from_orders(self, wait_for_mlflow: Callable[[], object]) -> bool:
         is_changed = False
