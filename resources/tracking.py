@@ -1005,14 +1005,23 @@ def file_of(uri: str) -> Path | None:
 
 
 def _is_unfinished(file: Path) -> bool:
-    """Whether the making of MLflow's file was ended half-way, so that nothing is in it: the table
-    of experiments comes first, and the last step fills it.
+    """Whether the making of MLflow's file was ended half-way: its last step stores the first
+    experiment. False for a file that can't be read now; MLflow tells why.
     """
     with contextlib.closing(sqlite3.connect(file)) as database:
         try:
-            return database.execute("SELECT count(*) FROM experiments").fetchone()[0] == 0
-        except sqlite3.OperationalError:
-            return True
+            if _has_rows(database, "experiments"):
+                return False
+            return not _has_rows(database, "registered_models")
+        except sqlite3.DatabaseError:
+            return False
+
+
+def _has_rows(database: sqlite3.Connection, table: str) -> bool:
+    named = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    if database.execute(named, (table,)).fetchone() is None:
+        return False
+    return database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is not None
 
 
 def _files(content: RunContent) -> Iterator[tuple[str, Callable[[Path], object]]]:

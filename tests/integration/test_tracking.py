@@ -490,3 +490,19 @@ def test_a_file_of_mlflow_that_was_left_half_made_is_made_again(tmp_path: Path, 
         tmp_path / "c.yaml",
     )
     assert MlflowTracking(settings, "", lambda: None).alias() is None
+
+
+@pytest.mark.integration
+def test_a_file_of_mlflow_that_another_process_writes_is_never_replaced(tmp_path: Path) -> None:
+    """While it is locked nobody can see whether it is whole, so it stays as it is."""
+    settings = parse_settings(
+        {"sources": [SOURCE], "first_month": 202201, "lakehouse_root": str(tmp_path)},
+        tmp_path / "c.yaml",
+    )
+    file = tmp_path / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(file)) as writer:
+        writer.execute("CREATE TABLE experiments (experiment_id INT)")
+        writer.execute("BEGIN EXCLUSIVE")
+        before = file.stat().st_ino
+        tracking.ensure_file(settings)
+        assert file.stat().st_ino == before
