@@ -14,7 +14,6 @@ import logging
 import os
 import platform
 import re
-import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,8 +24,9 @@ from urllib.parse import urlparse
 
 from resources import place
 from resources.errors import Refused, without_credentials
+from resources.mlflow_file import TRAININGS, ensure_file
 from resources.place import NamesCollide
-from resources.processes import identity, is_gone, is_here, is_leftover, own_name
+from resources.processes import identity, is_gone, is_here
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ FITS_SHA256 = "medallion.fits_sha256"
 DESCRIPTION_LENGTH = 5000  # characters that every registry keeps
 # An experiment without a kind is asked about; with this one its page opens on the runs. The view,
 # which an address names, shows the trainings, newest first, with what was decided.
-TRAININGS = "trainings"
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     f"mlflow.sharedViewState.{TRAININGS}": json.dumps(
@@ -732,26 +731,6 @@ def describe_experiment(client: MlflowClient, experiment: str) -> None:
             client.set_experiment_tag(experiment, key, value)
 
 
-def trainings_page(settings: Settings, server: str) -> str | None:
-    """Address of the experiment's trainings at a server that shows the lakehouse's own file; None
-    before the first run.
-    """
-    file = Path(settings.tracking_uri.removeprefix("sqlite:///"))
-    if not file.is_file():
-        return None
-    with contextlib.closing(sqlite3.connect(file)) as store:
-        try:
-            found = store.execute(
-                "SELECT experiment_id FROM experiments WHERE name = ?",
-                (settings.mlflow.experiment,),
-            ).fetchone()
-        except sqlite3.DatabaseError:
-            return None
-    if not found:
-        return None
-    return f"{server}/#/experiments/{found[0]}/runs?viewStateShareKey={TRAININGS}"
-
-
 def claim_names(client: MlflowClient, settings: Settings, experiment: str) -> None:
     """Tag the experiment and the registered model of a server as this lakehouse's. Raises
     NamesCollide, before anything is logged, where they are another's, or where a copy of this
@@ -971,57 +950,6 @@ def _is_databricks(uri: str) -> bool:
 
 def _first_line(error: Exception) -> str:
     return without_credentials((str(error).splitlines() or [type(error).__name__])[0])
-
-
-def ensure_file(settings: Settings) -> None:
-    """Make the SQLite file of runs and versions, where they are kept in one and it is missing. It
-    appears under its name when it is whole: MLflow can't go on with a file whose making was ended
-    half-way.
-    """
-    file = file_of(settings.tracking_uri)
-    if file is None or (file.exists() and not _is_unfinished(file)):
-        return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{file.name}."
-    for left in file.parent.glob(f"{prefix}*"):
-        if is_leftover(left.name.removeprefix(prefix).removesuffix("-journal")):
-            left.unlink()
-    unfinished = file.with_name(f"{prefix}{own_name()}")
-    try:
-        store = SqlAlchemyStore(f"sqlite:///{unfinished}", f"{settings.lakehouse_root}/mlartifacts")
-        store._dispose_engine()
-        if not file.exists() or _is_unfinished(file):
-            unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def file_of(uri: str) -> Path | None:
-    """The file of an address of SQLite; None for other addresses."""
-    is_file = uri.startswith("sqlite:///")
-    return Path(uri.removeprefix("sqlite:///")) if is_file else None
-
-
-def _is_unfinished(file: Path) -> bool:
-    """Whether the making of MLflow's file was ended half-way: its last step stores the first
-    experiment. False for a file that can't be read now; MLflow tells why.
-    """
-    with contextlib.closing(sqlite3.connect(file)) as database:
-        try:
-            if _has_rows(database, "experiments"):
-                return False
-            return not _has_rows(database, "registered_models")
-        except sqlite3.DatabaseError:
-            return False
-
-
-def _has_rows(database: sqlite3.Connection, table: str) -> bool:
-    named = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
-    if database.execute(named, (table,)).fetchone() is None:
-        return False
-    return database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is not None
 
 
 def _files(content: RunContent) -> Iterator[tuple[str, Callable[[Path], object]]]:

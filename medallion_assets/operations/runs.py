@@ -43,10 +43,11 @@ from resources import place, workers
 from resources.engines import Engine, cores, spark_resource
 from resources.errors import Refused
 from resources.lakehouse import LEDGER, DeltaLakehouse, TableSpec
+from resources.mlflow_file import ensure_file, file_of
 from resources.orders import LocalOrderFiles
 from resources.processes import identity, is_gone
 from resources.settings import Settings
-from resources.tracking import MlflowTracking, ensure_file, file_of
+from resources.tracking import MlflowTracking
 
 PROCESS_TAG = "medallion/process"
 STATE_TAG = "medallion/state"  # of the run that ended a run of everything: what it left

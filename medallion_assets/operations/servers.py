@@ -13,8 +13,8 @@ import time
 from rich.console import Console
 
 from resources.errors import Refused, without_credentials
+from resources.mlflow_file import ensure_file, trainings_page
 from resources.settings import Settings
-from resources.tracking import ensure_file, trainings_page
 
 LOOPBACK = "127.0.0.1"
 

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 
 from resources import place, tracking
+from resources.mlflow_file import TRAININGS, ensure_file, trainings_page
 from resources.place import NamesCollide
 from resources.processes import identity
 from resources.settings import Settings, parse_settings
@@ -27,14 +28,12 @@ from resources.tracking import (
     FITS_SHA256,
     INSTANCE,
     PROCESS,
-    TRAININGS,
     InputTable,
     MlflowTracking,
     ModelColumn,
     RunContent,
     StoredModel,
     mlflow_tracking,
-    trainings_page,
 )
 from tests.conftest import SOURCE
 from tests.faults.scenario import free_port, mlflow_server, wait_until
@@ -462,7 +461,7 @@ def test_a_first_run_killed_while_it_makes_mlflows_file_leaves_nothing_in_the_wa
     )
     code = (
         "import sys\nfrom resources.settings import load_settings\n"
-        "from resources.tracking import ensure_file\nensure_file(load_settings(sys.argv[1], {}))"
+        "from resources.mlflow_file import ensure_file\nensure_file(load_settings(sys.argv[1], {}))"
     )
     config = tmp_path / "c.yaml"
     config.write_text(
@@ -474,7 +473,7 @@ def test_a_first_run_killed_while_it_makes_mlflows_file_leaves_nothing_in_the_wa
     process.wait()
     assert not (tmp_path / "mlflow.db").exists()
     assert list(tmp_path.glob(".mlflow.db.*"))
-    tracking.ensure_file(settings)
+    ensure_file(settings)
     assert not list(tmp_path.glob(".mlflow.db.*"))
     assert MlflowTracking(settings, "", lambda: None).alias() is None
 
@@ -504,5 +503,5 @@ def test_a_file_of_mlflow_that_another_process_writes_is_never_replaced(tmp_path
         writer.execute("CREATE TABLE experiments (experiment_id INT)")
         writer.execute("BEGIN EXCLUSIVE")
         before = file.stat().st_ino
-        tracking.ensure_file(settings)
+        ensure_file(settings)
         assert file.stat().st_ino == before
