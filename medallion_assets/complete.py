@@ -117,8 +117,8 @@ def _complete(source: Source, last_days: dict[int, int], settings: Settings) -> 
 def evidence_of(
     month: int, settings: Settings, complete: Container[int] | None = None
 ) -> list[int]:
-    """Origins on which a decision in ``month`` rests, ascending; of ``complete`` months only, where
-    those are given.
+    """Origins that a decision in ``month`` rests on, ascending. If ``complete`` is given, only
+    these months count.
     """
     f = settings.forecast
     origins = evidence_origins(month, f.horizon, f.origins, settings.first_month, f.min_history)

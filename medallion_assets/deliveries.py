@@ -13,7 +13,7 @@ import pandas as pd
 
 
 def standing(records: pd.DataFrame) -> pd.DataFrame:
-    """Of rows of bronze.deliveries the newest of each delivery, in order of registration.
+    """The newest row of each delivery in bronze.deliveries, in order of registration.
 
     records: with at least delivery_id, sequence and, unless an older release made the table,
     record_number.

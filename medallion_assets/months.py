@@ -14,5 +14,5 @@ def from_index(index: int) -> int:
 
 
 def add_months(yyyymm: int, months: int) -> int:
-    """The month so many months later (earlier, if negative)."""
+    """The month that lies the given number of months later, or earlier if it is negative."""
     return from_index(month_index(yyyymm) + months)

@@ -676,8 +676,8 @@ def rendered(figure: Figure, description: str = "") -> Picture:
 
 
 def svg(figure: Figure, width: float = 5.0) -> str:
-    """The figure as an SVG document so many inches wide, its height kept, for a page that writes
-    the title itself; text stays text.
+    """The figure as an SVG document of the given width in inches and its own height. The page
+    writes the title; text stays text.
 
     Equal figures give equal documents. The figure is changed for it.
     """
@@ -848,7 +848,7 @@ def _dates(months: Sequence[int] | pd.Series) -> pd.DatetimeIndex:
 
 
 def _month_axis(axes: Axes, dates: pd.DatetimeIndex, most: int = 12) -> None:
-    """Ticks of at most so many months, the newest among them."""
+    """Ticks for at most the given number of months, including the newest."""
     step = next((months for months in (1, 2, 3, 6, 12, 24, 60) if len(dates) <= most * months), 120)
     shown = dates[::-1][::step][::-1]
     axes.set_xticks(

@@ -36,13 +36,13 @@ ATTEMPTS_ON_CONFLICT = 3
 
 @dataclass(frozen=True)
 class Input:
-    """A table that an asset reads, which of its months for a month of the asset (none: the table as
-    a whole), of which writers.
+    """An input table, the months of it that one month of the asset needs (None: the whole table),
+    and the writers whose slices are read.
 
-    Slices of an ``is_open`` input that were not there when a month was made do not make it stale: a
-    younger origin that is fitted for a later decision leaves the evidence of the earlier one as it
-    was decided upon. ``slices`` gives the slices of a table whose own rows tell them, not the
-    ledger; a month that is made from none of these is made as if the input were not there.
+    A slice added to an ``is_open`` input after a month was made does not make that month stale:
+    fitting a newer origin for a later decision must not change the evidence of an earlier one.
+    ``slices`` gives the slices of a table whose own rows tell them, not the ledger; a month that is
+    made from none of these is made as if the input were not there.
     """
 
     spec: TableSpec
@@ -69,7 +69,7 @@ class Input:
 
     @staticmethod
     def through(months_back: int) -> Callable[[int, Settings], list[int]]:
-        """The month and so many before it."""
+        """The month and the given number of months before it."""
         return lambda month, settings: month_range(
             max(settings.first_month, add_months(month, -months_back)), month
         )
@@ -171,8 +171,8 @@ def registered(lakehouse: Lakehouse) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an examination of months did: what is stored for each now, what was written, and which
-    were left as they were.
+    """The result of bringing months up to date: the slice each month has now, what was written, and
+    which months stayed as they were.
     """
 
     slices: Mapping[int, Slice]
@@ -361,8 +361,9 @@ class TableRecipe:
         outside: object,
         seen: Mapping[str, Sequence[Sequence[Any]]] | None = None,
     ) -> str:
-        """Hash of everything a month's slice is made from, ``outside`` being what the lakehouse
-        does not hold; of open inputs only the slices in ``seen``, where that is given.
+        """Hash of everything a month's slice is made from. ``outside`` stands for what the
+        lakehouse does not hold. If ``seen`` is given, open inputs count only the slices it
+        lists.
         """
         read = [
             [

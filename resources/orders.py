@@ -232,8 +232,8 @@ class LocalOrderFiles:
         return Landed([path for path in paths if path not in waiting], waiting)
 
     def describe(self, source: Source, path: str, known: Container[str] = ()) -> OrderFile:
-        """Size, time, content hash and columns of a file; of ``known`` deliveries without columns,
-        which would have to be read. Raises UnreadableFile.
+        """Size, time, content hash and columns of a file. Columns are left out for ``known``
+        deliveries, because they would have to be read. Raises UnreadableFile.
         """
         try:
             facts = Path(path).stat()

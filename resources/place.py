@@ -125,8 +125,8 @@ def note_model(settings: Settings) -> None:
 
 
 def _unnoted(settings: Settings) -> Place:
-    """A lakehouse without a note: a new one, or one of a former release, of which MLflow's file
-    knows where it lay.
+    """A lakehouse without a note: a new one, or one of a former release, whose old place MLflow's
+    file knows.
     """
     root = _root_in_mlflow(settings) or settings.lakehouse_root
     return Place(uuid.uuid4().hex, root, (), settings.schemas.model_dump(), ())

@@ -16,8 +16,8 @@ def identity() -> str:
 
 
 def is_gone(process: str) -> bool:
-    """Whether the process of an identity has ended; False for one of another machine or no
-    identity, of which nothing can be known.
+    """Whether the process of an identity has ended; False for a process of another machine or for
+    no identity, since nothing can be known of it.
     """
     if not is_here(process):
         return False

@@ -618,8 +618,8 @@ class Source(_Section):
         return None if asked == "off" else asked
 
     def candidates(self, canonical: str) -> tuple[str, ...]:
-        """Source columns that may hold a canonical column; of alternatives the first that a file
-        has is read.
+        """Source columns that may hold a canonical column. The first alternative that a file has is
+        read.
         """
         named = self.columns.get(canonical, ())
         if isinstance(named, ConstantColumn):

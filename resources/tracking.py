@@ -995,8 +995,8 @@ def _model_of(run: Any) -> str | None:
 
 
 def _address_of_model(run: Any) -> str:
-    """Where the model of a run lies. By the id, as MLflow would read the list of all models to find
-    it by the run; a former release kept it among the run's artifacts.
+    """The address of a run's model, by its id: to find it by the run, MLflow would read the list of
+    all models. A former release kept it among the run's artifacts.
     """
     model_id = _model_of(run)
     return f"models:/{model_id}" if model_id else f"{run.info.artifact_uri}/model"

@@ -59,14 +59,14 @@ class Begun(Generic[Result]):
 
 
 def begin(work: Callable[[], Result], processes: int) -> Begun[Result]:
-    """Have one of so many processes do the work, a function without arguments."""
+    """Have one of ``processes`` processes call ``work``."""
     with _ends_told(processes):
         return Begun(_pool(processes).submit(_done, cloudpickle.dumps(work)), processes)
 
 
 def in_pool(body: Body, processes: int, folder: Path) -> Body:
-    """``body``, a function of one frame, run by one of so many processes. ``folder`` holds what
-    they load.
+    """``body``, a function of one frame, run in one of ``processes`` processes. ``folder`` holds
+    what they load.
     """
     pickled = cloudpickle.dumps(body)
     path = folder / f"{hashlib.sha256(pickled).hexdigest()[:32]}.body"

@@ -85,7 +85,7 @@ def replay(
 def served_by_policy(
     origins: Sequence[int], every: Sequence[int], drift: pd.DataFrame, settings: Settings
 ) -> dict[str, Served]:
-    """Of each policy the month that each origin's version was trained in. drift: rows of
+    """For each policy, the month in which each origin's version was trained. drift: rows of
     gold.demand_drift.
     """
     policies: dict[str, Served] = {

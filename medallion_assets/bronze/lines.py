@@ -247,8 +247,8 @@ class LineStore:
 def month_contents(
     deliveries: pd.DataFrame, month: int, adopted: Sequence[str] = ()
 ) -> list[tuple[str, int, str]]:
-    """What holds lines of a month, by registration: (delivery_id, lines, content version); of an
-    adopted source its newest state.
+    """The deliveries that hold lines of a month, in order of registration: (delivery_id, lines,
+    content version). An adopted source counts by its newest state.
     """
     is_adopted = deliveries["source"].isin(list(adopted))
     current = pd.concat(

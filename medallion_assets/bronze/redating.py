@@ -49,7 +49,7 @@ class Redated:
     plan_id: str = ""
 
     def by_month(self) -> dict[int, dict[str, Any]]:
-        """Of each month that is concerned the plan, the lines that left it and those that came."""
+        """For each month involved: the plan, the lines that left it, and the lines that came."""
         moved = [move for move in self.moves if move[0] != move[1]]
         return {
             month: {

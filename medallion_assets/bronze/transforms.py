@@ -273,8 +273,8 @@ def sales_orders(dated: DataFrame, source_name: str, ingested_at: Mapping[str, A
 def superseded_months(
     deliveries: pd.DataFrame, sources: Sequence[Source]
 ) -> dict[tuple[str, int], str]:
-    """Which (delivery_id, yyyymm) is replaced by which newer delivery_id: in snapshot sources, and
-    where a file grew.
+    """Map each replaced (delivery_id, yyyymm) to the newer delivery_id: in snapshot sources, and
+    for files that grew.
 
     deliveries: delivery_id, sequence, source, file_name, months (a sequence of mappings with yyyymm
     and line_count), and grown_from where it has it.

@@ -98,7 +98,7 @@ def comparisons(
 
 
 def month_totals(pairs: DataFrame) -> pd.DataFrame:
-    """Of the cells one month ahead, by target month: actual_qty, given_qty, our_qty, units."""
+    """Totals one month ahead by target month: actual_qty, given_qty, our_qty, units."""
 
     def of(model: str, value: str) -> Column:
         return F.sum(F.when(F.col("model") == model, F.col(value)))

@@ -162,9 +162,9 @@ def decide(  # noqa: PLR0913, PLR0917 - a month's evidence, and who may serve
     better than seasonal_naive, and there is no incumbent, or one with 20 % more loss; the model
     with the least expected regret serves. refreshed: the incumbent stays and takes the new fit.
     denied: nobody is promoted for lack of origins, or seasonal_naive has the least expected regret
-    and serves for want of an incumbent. kept: promotion is off, or the incumbent stays with its
-    former fit, because this training has none of it, or one that lacks many cells, or because a
-    person holds the class. proposed: what would serve waits for approval, and what served goes on
+    and serves because there is no incumbent. kept: promotion is off, or the incumbent stays with
+    its former fit, because this training has none of it, or one that lacks many cells, or because
+    a person holds the class. proposed: what would serve waits for approval, and what served goes on
     serving.
 
     A class with fewer parts or cells than the settings ask for, or without demand in its cells,
@@ -540,9 +540,9 @@ def _chosen(
     instead: str,
     contest: _Contest,
 ) -> tuple[str | None, str]:
-    """Of the candidates that pass the guards that with the least expected regret, or one that a
-    guard refuses and that has far less loss than it, or than what serves ``instead``; None without
-    one. With it what is said where a guard yields.
+    """The candidate with the least expected regret among those that pass the guards; or one that a
+    guard refuses, if its loss is far below that candidate's, or below what serves ``instead``;
+    None without one. With it what is said where a guard yields.
     """
     passing = _passing(candidates, standings)
     found = contest.least_regret(passing)

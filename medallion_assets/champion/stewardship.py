@@ -1,8 +1,8 @@
 """The record of champions: what the decisions say serves, one registered version for each change,
 and what people decide.
 
-Order of every change: register, append the decisions, move the alias. The rows are the truth; who
-comes next mends the alias. Who wins a contest lies in promotion.py, what the rows say in
+Order of every change: register, append the decisions, move the alias. The rows are the truth; the
+next run repairs the alias. Who wins a contest lies in promotion.py, what the rows say in
 decisions.py.
 """
 
@@ -37,9 +37,7 @@ WAITING, APPROVED, OVERTAKEN = "waiting", "approved", "overtaken"
 
 
 def approval_tag(demand_class: str) -> str:
-    """Name of the tag of a candidate version by which a class's proposal is approved in the
-    registry.
-    """
+    """The tag on a candidate version that approves a class's proposal in the registry."""
     return f"approval_{demand_class}"
 
 
@@ -78,8 +76,8 @@ def append_decisions(
 
 
 def rows_behind(lakehouse: Lakehouse, former: pd.DataFrame, count: int) -> str:
-    """Where the decisions on a version stand that is registered before they are appended, for the
-    version's page.
+    """For a version's page: where its decisions will stand. A version is registered before its
+    decisions are appended.
     """
     first = next_number(former)
     numbers = f"decision {first}" if count == 1 else f"decisions {first} to {first + count - 1}"

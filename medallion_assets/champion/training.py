@@ -125,8 +125,8 @@ class EvaluationLog:
                 run.result()
 
     def _drawn_cells(self, result: DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-        """The results table, or the cells of so many whole parts that RESULT_ROWS rows are read,
-        for the runs' artifacts.
+        """The results table for the runs' artifacts, cut to whole parts with at most RESULT_ROWS
+        rows together.
         """
         by_class = rows[(rows["segment_kind"] == "demand_class") & (rows["horizon"] == 0)]
         count = float(by_class["cell_count"].sum())
@@ -205,7 +205,7 @@ def leader_table(rows: pd.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class Training:
-    """Decides the classes of a month on its evidence, and makes the decision good."""
+    """Decide each class for a month on its evidence, then carry the decision out."""
 
     specs: Sequence[ModelSpec]
     work: Work
@@ -318,7 +318,8 @@ class Training:
         return len(made)
 
     def _incumbents(self, decisions: pd.DataFrame) -> dict[str, str | None]:
-        """The model that serves each class, None where the baseline does for want of one.
+        """The model that serves each class, None where the baseline serves because there is no
+        champion.
 
         A given forecast that the configuration has serve a class does so until a decision says
         otherwise; one that the configuration no longer names is served by the baseline.

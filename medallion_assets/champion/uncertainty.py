@@ -157,7 +157,7 @@ def _ratio(numerators: Floats, denominators: Floats) -> float:
 
 
 def _residuals(numerators: Floats, denominators: Floats) -> Floats:
-    """By unit and column: what it adds to the ratio of sums; each column sums to zero."""
+    """What each unit adds to each column's ratio of sums. Every column sums to zero."""
     total = denominators.sum()
     if not total > 0:
         return np.full(numerators.shape, np.nan)

@@ -99,7 +99,7 @@ def contradictions(cells: DataFrame) -> DataFrame:
 
 
 def target_months(given: GivenForecasts, column_names: Sequence[str]) -> dict[str, str]:
-    """Of a wide file's columns those whose header is a month: name as stored -> header."""
+    """Columns of a wide file whose header is a month: name as stored -> header."""
     mapped = {name.lower() for name in given.columns.values()}
     return {
         stored: header

@@ -295,7 +295,7 @@ def _lines(lakehouse: DeltaLakehouse, part: str, origin: int, console: Console) 
 
 
 def _mappings(records: pd.DataFrame, delivery_ids: Collection[str], console: Console) -> None:
-    """Print by which mapping the lines of deliveries were read, and by which before."""
+    """Print the mapping that read each delivery's lines, and the one before it."""
     shown: dict[tuple[str, ...], list[str]] = {}
     for delivery_id in delivery_ids:
         own = records[records["delivery_id"] == delivery_id]

@@ -150,7 +150,7 @@ def export(
 def pieces(
     lakehouse: Lakehouse, edition: Edition, before: Edition | None, parts: list[str]
 ) -> Iterator[pd.DataFrame]:
-    """The rows of the file for so many parts at a time, in order of part and target month."""
+    """Rows of the file, a batch of parts at a time, ordered by part and target month."""
     beside = ("year_before_qty", "change_qty", *CHANGE_PARTS, "vintage")
     stored = [name for name in COLUMNS if name not in beside]
     targets = lakehouse.totals(DEMAND_FORECAST, ["target_yyyymm"], ["horizon"], [edition.origin])[

@@ -202,7 +202,7 @@ class PipesReports:
 
 
 def _metadata(months: Sequence[dg.AssetMaterialization]) -> Mapping[str, Any]:
-    """What a single month says of itself; of several what they share, and the rows of each."""
+    """The metadata of one month, or of several: what they share, and the rows of each."""
     plain = [
         {
             name: value.value

@@ -185,8 +185,7 @@ class Table(NamedTuple):
 
 
 def watchlists(data: ReportData) -> list[Watchlist]:
-    """The parts to look at first, by reason; of each reason the first SHOWN_PARTS. Lists without
-    parts are left out.
+    """The parts to look at first: up to SHOWN_PARTS for each reason. Empty lists are left out.
 
     Money is units times the price known at the origin, in the source's currency; parts without a
     price come last.

@@ -269,7 +269,7 @@ def _segment() -> Column:
 
 
 def judged_totals(totals: pd.DataFrame) -> pd.DataFrame:
-    """Of sums over parts by vintage those of the vintage that forecast_accuracy judges.
+    """Keep the sums of the vintage that forecast_accuracy judges.
 
     totals: yyyymm (origin), vintage, target_yyyymm, published_at and what was summed up, by
     whatever else.

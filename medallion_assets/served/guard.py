@@ -49,7 +49,7 @@ def guarded(
 
 
 def not_borne_out(rows: pd.DataFrame, packed: pd.DataFrame, largest: float) -> dict[str, str]:
-    """By part why its history does not bear out its path; arguments as for ``guarded``.
+    """For each part, why its history does not support its path. Arguments as for ``guarded``.
 
     A month is too high above FACTOR times the largest month of the last three years and the growth
     of the last year; q90 above DECILE_FACTOR times that month. All months together are too high
@@ -111,8 +111,8 @@ def _refusal(path: np.ndarray, sold: np.ndarray, largest: float) -> str | None:
 
 
 def _growth(sold: np.ndarray) -> float:
-    """Demand of the last year over that of the year before, within limits; of a shorter history
-    nothing is known, so it may grow as much as any, and need not fall.
+    """Demand of the last year over the year before, within limits. A shorter history says nothing:
+    the part may grow as much as any, and need not fall.
     """
     if len(sold) < YEARS:
         return LARGEST_GROWTH

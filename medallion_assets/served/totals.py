@@ -162,8 +162,8 @@ def deciles(totals: pd.DataFrame, dependent: Dependence) -> NDArray[np.float64]:
 
 
 def decision_months(stored: Collection[int], origin: int, origins: int) -> list[int]:
-    """Of the stored decision months those in which an origin finds its evidence: the newest, then
-    the earliest within ``origins`` months before it, and so on.
+    """The stored decision months that give an origin its evidence: the newest, then the earliest
+    within ``origins`` months before it, and so on.
 
     A decision lists ``origins`` past months, so those that are passed over hold nothing else.
     """

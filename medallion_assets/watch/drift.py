@@ -384,7 +384,7 @@ def _error_values(accuracy: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _year_before(by_month: pd.Series) -> pd.Series:
-    """Of each month what stands for the same month a year before."""
+    """For each month, the value that stands for the same month a year before."""
     before = by_month.reindex([add_months(month, -MONTHS_A_YEAR) for month in by_month.index])
     return pd.Series(before.to_numpy(), by_month.index)
 
@@ -411,8 +411,8 @@ def _distance(mix: object, other: object) -> float:
 
 
 def _tests(past: pd.DataFrame, now: pd.Series, rate: float) -> dict[str, tuple[Ranked, int, float]]:
-    """Of each figure that can be tested in a month: the test of its family, its place there, and
-    the rate.
+    """For each figure that can be tested in a month: its family's test, its place in it, and the
+    rate.
 
     past: changes by month and figure; now: the month's.
     """

@@ -505,8 +505,8 @@ def _training_requested(
     evidence: str,
     tags: Mapping[str, str],
 ) -> dg.SensorResult | dg.SkipReason:
-    """The request of a month's training: once while it runs or has succeeded, anew after a failure,
-    so many times in all.
+    """Request a month's training: once while it runs or has succeeded, again after a failure, up to
+    the given number of times.
     """
     retraining = settings.retraining
     if retraining.mode != "act":

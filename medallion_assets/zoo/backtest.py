@@ -94,7 +94,7 @@ class Backtest:
         """Fit the months and the origins of their evidence that are missing or stale, ascending;
         each sees those before it.
 
-        Where it is forced the months are fitted again, their evidence is not.
+        A forced run refits the requested months, not their evidence origins.
 
         Fits are stored together, in one commit, as soon as fitting them took UNSAVED_SECONDS: that
         is what a killed process loses.

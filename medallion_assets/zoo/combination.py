@@ -237,8 +237,8 @@ def _are_counts(deciles: Floats) -> Flags:
 
 
 def _spread_out(deciles: Floats, below: float | Floats, above: float | Floats) -> Floats:
-    """Deciles [cell, decile] whose distance below and above the median is so many times as large;
-    none below zero.
+    """Deciles [cell, decile] with their distances below and above the median scaled; none below
+    zero.
     """
     distance = deciles - deciles[:, MEDIAN, None]
     factor = np.where(

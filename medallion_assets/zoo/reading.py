@@ -126,9 +126,9 @@ class ZooReader:
         )
 
     def sample(self, origin: int) -> Known:
-        """Demand and features that a fit sees: whole parts, at most max_fit_rows part-months; of a
-        local model, which learns nothing from other parts' demand, only the origin's features.
-        What is past is not among it: ``with_past`` adds that.
+        """Demand and features that a fit sees: whole parts, at most max_fit_rows part-months. A
+        local model learns nothing from other parts' demand, so it gets only the origin's features.
+        ``with_past`` adds the past.
         """
         demand, features = self._sample(origin)
         f = self.settings.forecast

@@ -59,8 +59,8 @@ def columns(path: str, source: Source) -> Columns:
 
 
 def lines(path: str, source: Source, byte_count: int | None = None) -> Iterator[Batch]:
-    """The lines of a file in batches, numbered from where it begins; of an archive the members one
-    below the other.
+    """The lines of a file in batches, numbered from its start. Members of an archive follow one
+    another.
 
     No more than ``byte_count`` bytes are read where given: what was written to the file since
     belongs to another delivery. Raises UnreadableFile.

@@ -73,7 +73,7 @@ def proposed(paths: Sequence[Path], folder: Path) -> tuple[Proposal, str]:
 
 
 def _files(given: Sequence[Path]) -> list[Path]:
-    """The files themselves; of folders those below them, of tables their folder."""
+    """The files: those named, those below named folders, and for a table its folder."""
     found: dict[Path, None] = {}
     for path in given:
         if not path.exists():

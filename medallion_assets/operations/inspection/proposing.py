@@ -569,7 +569,7 @@ def ambiguity(ways: Sequence[Reading]) -> str:
 
 
 def _hint(one: Reading, two: Reading) -> str:
-    """In which reading all dates are of one day of the month, if in one only."""
+    """The reading in which all dates fall on one day of the month, if exactly one does."""
     steady = [
         order_said(way.pattern)
         for way in (one, two)

@@ -164,7 +164,8 @@ def _content(path: Path, start: bytes) -> tuple[bytes, bool]:
 
 
 def _pieces(stream: IO[bytes], size: int | None) -> tuple[bytes, bool]:
-    """All bytes up to WHOLE_BYTES; of a larger file its beginning, middle and end, cut at lines.
+    """All bytes of a file up to WHOLE_BYTES; beginning, middle and end of a larger one, cut at
+    lines.
 
     A packed stream whose size nobody knows gives its beginning only.
     """
@@ -206,8 +207,8 @@ def _decoded(content: bytes, is_whole: bool) -> tuple[Encoding, str]:
 
 
 def _other_encoding(content: bytes) -> tuple[Encoding, str]:
-    """The encoding that reads the bytes best; of those that read them as well, what they make of
-    the first words that differ.
+    """The encoding that reads the bytes best, and how its equals read the first words that
+    differ.
     """
     import charset_normalizer
 
