@@ -27,7 +27,7 @@ from medallion_assets.tables import (
     SILVER_SALES_ORDERS,
 )
 from medallion_assets.watch import drift, quality
-from medallion_assets.watch.decision_record import RetrainingPolicy, months_of_tables
+from medallion_assets.watch.decision_record import RetrainingPolicy
 from medallion_assets.watch.freshness import freshness_table, listed
 from resources.lakehouse import Lakehouse
 from resources.settings import Settings
@@ -47,7 +47,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         requested = [int(key) for key in context.partition_keys]
         policy = RetrainingPolicy(work_of(context, lakehouse, settings))
         outcome = retry_on_conflict(lambda: policy.run(requested))
-        fresh = months_of_tables(lakehouse, settings)
+        fresh = policy.freshness()
         for spec, months in fresh.items():
             told = {
                 f"{name}_months": listed(found) or "none"

@@ -116,6 +116,10 @@ class RetrainingPolicy:
         slices.note({month: written}, {month: version}, delta_version, {month: told})
         return slices.outcome()
 
+    def freshness(self) -> dict[TableSpec, TableMonths]:
+        """How each table that is made by month stands."""
+        return months_of_tables(self.work.lakehouse, self.work.settings)
+
     def _complete(self) -> list[int]:
         return complete_months_of(self.work.lakehouse.rows(DELIVERIES), self.work.settings)
 
