@@ -332,9 +332,11 @@ def test_one_nested_run_holds_its_evidence(way: Way) -> None:
     assert named[way.lakehouse.name(tables.MONTHLY_DEMAND)] == way.lakehouse.version(
         tables.MONTHLY_DEMAND
     )
-    assert {"model", "plots", "evaluation", "feature_importance.csv"} <= {
+    assert {"plots", "evaluation", "feature_importance.csv"} <= {
         a.path for a in client.list_artifacts(run_id)
     }
+    [logged] = run.outputs.model_outputs
+    assert client.get_logged_model(logged.model_id).status == "READY"
 
 
 def test_a_run_is_made_again_and_says_what_its_input_had_been(
