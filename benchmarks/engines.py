@@ -27,7 +27,7 @@ import yaml
 from medallion_assets.environment import settings_of
 from medallion_assets.operations import runs
 from medallion_assets.simulation import Simulation, write
-from resources.ledger import LEDGER
+from resources.ledger import LEDGER, newest
 
 SAMPLE = Path(__file__).resolve().parent.parent / "config" / "sample.yaml"
 COLUMNS = {
@@ -470,11 +470,8 @@ def _compare(
 
 def _data_versions(config: Path) -> pd.Series:
     """The newest data version of each slice, by table, month and writer."""
-    ledger = runs.reader(settings_of(config)).rows(LEDGER)
-    newest = ledger.sort_values("recorded_at", kind="stable").drop_duplicates(
-        ["table_id", "yyyymm", "writer"], keep="last"
-    )
-    return newest.set_index(["table_id", "yyyymm", "writer"])["data_version"].sort_index()
+    records = newest(runs.reader(settings_of(config)).rows(LEDGER))
+    return records.set_index(["table_id", "yyyymm", "writer"])["data_version"].sort_index()
 
 
 def _equal(versions: pd.DataFrame, engines: Sequence[str]) -> dict[str, int]:

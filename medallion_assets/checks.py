@@ -38,6 +38,8 @@ from resources.lakehouse import Lakehouse, TableSpec
 from resources.settings import Settings
 
 RULES_OF_A_TABLE = 63  # bits of a BIGINT without its sign
+# Metadata of a verdict on a month that has one on all months of the run beside it.
+ONE_OF_SEVERAL = "one_of_several_months"
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def _tell_months(
                     asset_key=spec.asset_key,
                     check_name=spec.name,
                     passed=month not in found,
-                    metadata={"months": str(month)},
+                    metadata={"months": str(month), ONE_OF_SEVERAL: True},
                     severity=severity,
                     description="; ".join(found.get(month, ())) or None,
                     blocking=spec.blocking,
@@ -229,6 +231,13 @@ def _tell_months(
                     ),
                 )
             )
+
+
+def is_on_one_of_several(verdict: dg.AssetCheckEvaluation) -> bool:
+    """Whether a verdict is on one month beside that on all months of the run, which names it too
+    where it failed.
+    """
+    return ONE_OF_SEVERAL in verdict.metadata
 
 
 def _span(months: Sequence[int] | None) -> str:

@@ -55,9 +55,12 @@ class Counted:
 
 @dataclass(frozen=True)
 class Held:
-    """A sum or count that the evaluation makes itself, because it is not one over cells."""
+    """A sum or count that the evaluation makes itself, because it is not one over a cell's
+    columns.
+    """
 
     name: str
+    is_count: bool = False
 
 
 Amount = Summed | Counted | Held
@@ -77,7 +80,7 @@ class Figure:
     is_metric: bool = True
 
 
-CELLS = Held("cells")
+CELLS = Held("cells", is_count=True)
 DEMAND = Summed("actual_qty", lambda cell: cell.demand)
 HAS_DEMAND = Counted("has_demand", lambda cell: cell.demand > 0)
 ABSOLUTE_ERROR = Summed("abs_error", lambda cell: cell.absolute_error)
@@ -109,7 +112,7 @@ FIGURES = (
         "rmsse",
         "root mean squared scaled error per part of forecast_qty, mean over parts",
         Held("part_rmsse"),
-        Held("scaled_parts"),
+        Held("scaled_parts", is_count=True),
     ),
     Figure(
         "wql",

@@ -171,12 +171,16 @@ class Ledger:
         rows: pd.DataFrame = self._tables.rows(self._path, names, {}, {}, None)
         for table_id, version in self._pins.items():
             rows = rows[(rows["table_id"] != table_id) | (rows["delta_version"] <= version)]
-        ordered = rows.sort_values("recorded_at", kind="stable")
-        newest = ordered.drop_duplicates(["table_id", "writer", "yyyymm"], keep="last")
         found: dict[tuple[str, str], dict[int, Slice]] = {}
-        for row in newest.to_dict("records"):
+        for row in newest(rows).to_dict("records"):
             found.setdefault((row["table_id"], row["writer"]), {})[int(row["yyyymm"])] = _slice(row)
         return found
+
+
+def newest(records: pd.DataFrame) -> pd.DataFrame:
+    """The newest record of each slice. records: rows of the ledger."""
+    ordered = records.sort_values("recorded_at", kind="stable")
+    return ordered.drop_duplicates(["table_id", "writer", "yyyymm"], keep="last")
 
 
 def _slice(row: Mapping[str, Any]) -> Slice:

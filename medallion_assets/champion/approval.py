@@ -22,6 +22,7 @@ from medallion_assets.champion.stewardship import (
     sync_alias,
 )
 from medallion_assets.tables import CHAMPION
+from medallion_assets.work import Work
 from resources.errors import Refused
 from resources.tracking import Tracking, TrackingUnavailable
 
@@ -72,28 +73,31 @@ def approved_in_registry(decisions: pd.DataFrame, tracking: Tracking) -> list[Pr
     ]
 
 
-def take_approvals(steward: Stewardship, log: Callable[[str], None]) -> pd.DataFrame:
+def take_approvals(work: Work, tracking: Tracking) -> pd.DataFrame:
     """Set the alias to what the last decision says, then approve what a person approved in the
     registry, and let the tags there say how proposals stand; returns all decisions.
 
     A candidate that is refused, for instance since its files were changed, goes on waiting; its tag
     says why.
     """
-    decisions = sync_alias(steward.lakehouse, steward.tracking)
-    for proposal in approved_in_registry(decisions, steward.tracking):
+    steward = Stewardship(work.settings, work.lakehouse, tracking, REGISTRY)
+    decisions = sync_alias(work.lakehouse, tracking)
+    for proposal in approved_in_registry(decisions, tracking):
         where = f"{proposal.tag} of version {proposal.version}"
         try:
             steward.approve(proposal.number, f"the tag {where} says {APPROVED}")
         except TrackingUnavailable:
             raise
         except Refused as error:
-            log(f"decision {proposal.number} was approved by the tag {where}, and refused: {error}")
+            work.log(
+                f"decision {proposal.number} was approved by the tag {where}, and refused: {error}"
+            )
             told = f"refused: {error}"[:TAG_LENGTH]
-            steward.tracking.tag_version(proposal.version, {proposal.tag: told})
+            tracking.tag_version(proposal.version, {proposal.tag: told})
         else:
-            log(f"decision {proposal.number} was approved in the registry, by the tag {where}")
-    decisions = steward.lakehouse.rows(CHAMPION)
-    _mirror(decisions, steward.tracking)
+            work.log(f"decision {proposal.number} was approved in the registry, by the tag {where}")
+    decisions = work.lakehouse.rows(CHAMPION)
+    _mirror(decisions, tracking)
     return decisions
 
 

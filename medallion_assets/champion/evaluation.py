@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from medallion_assets import figures
 from medallion_assets.exact import exact_sums, exact_sums_again, ratio, total
-from medallion_assets.figures import DEMAND, FIGURES, Amount, Cell, Counted, Figure
+from medallion_assets.figures import DEMAND, FIGURES, Amount, Cell, Counted, Figure, Held
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.tables import DECILES, LEVELS, MODEL_EVALUATION, ZOO_RESULT
 from resources.settings import PromotionSettings
@@ -548,8 +548,8 @@ def _figure(figure: Figure) -> Column:
 
 
 def _amount(amount: Amount) -> Column:
-    is_whole = isinstance(amount, Counted) or amount.name in ("cells", "scaled_parts")
-    return F.col(amount.name) if is_whole else total(amount.name)
+    is_count = isinstance(amount, Counted) or (isinstance(amount, Held) and amount.is_count)
+    return F.col(amount.name) if is_count else total(amount.name)
 
 
 def _quantile_loss() -> Column:

@@ -19,11 +19,10 @@ from pyspark.sql import DataFrame
 
 from medallion_assets import plots
 from medallion_assets.champion import evaluation, promotion
-from medallion_assets.champion.approval import REGISTRY, take_approvals
+from medallion_assets.champion.approval import take_approvals
 from medallion_assets.champion.decisions import held_classes, last_decisions, next_number
 from medallion_assets.champion.stewardship import (
     WAITING,
-    Stewardship,
     append_decisions,
     approval_tag,
     rows_behind,
@@ -218,9 +217,8 @@ class Training:
         complete = complete_months_of(self.work.lakehouse.rows(DELIVERIES), self.work.settings)
         slices = Slices(self.work, CHAMPION)
         told: dict[int, dict[str, Any]] = {}
-        steward = Stewardship(self.work.settings, self.work.lakehouse, self.tracking, REGISTRY)
         for month in sorted(months):
-            decisions = take_approvals(steward, self.work.log)
+            decisions = take_approvals(self.work, self.tracking)
             if month not in complete:
                 self.work.log(f"champion: {month} is not complete, nothing decided")
                 continue

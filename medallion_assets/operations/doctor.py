@@ -26,7 +26,7 @@ from rich.text import Text
 from medallion_assets.operations.runs import reader
 from resources.engines import Engine, leftovers, machine_memory, spark_resource
 from resources.errors import Refused, without_credentials, without_stack
-from resources.ledger import LEDGER
+from resources.ledger import LEDGER, newest
 from resources.settings import Settings
 from resources.spark import JAR_SETTINGS, delta_jars, find_java
 from resources.tracking import MlflowTracking
@@ -400,12 +400,9 @@ def _slices(settings: Settings) -> Finding:
     lakehouse = reader(settings)
     if lakehouse.version(LEDGER) < 0:
         return Finding("slices", "ok", "none yet")
-    rows = lakehouse.rows(LEDGER)
-    newest = rows.sort_values("recorded_at", kind="stable").drop_duplicates(
-        ["table_id", "writer", "yyyymm"], keep="last"
-    )
-    by = newest["engine"].fillna("not noted") if "engine" in newest else ["not noted"] * len(newest)
-    counts = newest.assign(engine=by).groupby("engine").size().sort_values(ascending=False)
+    rows = newest(lakehouse.rows(LEDGER))
+    by = rows["engine"].fillna("not noted") if "engine" in rows else ["not noted"] * len(rows)
+    counts = rows.assign(engine=by).groupby("engine").size().sort_values(ascending=False)
     return Finding(
         "slices",
         "ok",

@@ -7,8 +7,8 @@ Which assets a job holds lies in definitions.py.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
-import multiprocessing
 import threading
 import time
 import warnings
@@ -25,6 +25,7 @@ from medallion_assets import definitions
 from medallion_assets.champion.approval import approved_in_registry
 from medallion_assets.champion.promotion import Decision
 from medallion_assets.champion.stewardship import Stewardship, sync_alias
+from medallion_assets.checks import is_on_one_of_several
 from medallion_assets.complete import complete_months_of
 from medallion_assets.environment import prepare_dagster_home
 from medallion_assets.given.assets import contents, found
@@ -89,11 +90,6 @@ def _end_killed(instance: dg.DagsterInstance) -> None:
             )
 
 
-def _make_file(settings: Settings) -> None:
-    with contextlib.suppress(Exception):
-        ensure_file(settings)
-
-
 def reader(settings: Settings) -> DeltaLakehouse:
     """The tables of a configuration for reading without an engine."""
 
@@ -132,7 +128,6 @@ class Session:
     listener: Callable[[dg.EventLogEntry], None] | None = None
     _started: dict[str, float] = field(default_factory=dict)
     _last_run: str = ""
-    _has_several_months: bool = False
 
     def everything(self) -> bool:
         """From landed files to the served forecast of the newest complete month; whether anything
@@ -159,20 +154,22 @@ class Session:
         self._note_how_it_is_left()
         return is_changed
 
-    def _begin_mlflow_file(self) -> Callable[[], object]:
-        """Have another process make MLflow's file, where there is none yet; gives what waits for
-        it. Whoever uses the file next makes it, or tells what is wrong.
+    def _begin_mlflow_file(self) -> Callable[[], None]:
+        """Have a process of the pool make MLflow's file, where there is none yet; gives what waits
+        for it. Whoever uses the file next makes it, or tells what is wrong.
         """
         file = file_of(self.settings.tracking_uri)
         if file is None or file.exists():
             return lambda: None
-        making = multiprocessing.get_context("forkserver").Process(
-            target=_make_file, args=(self.settings,)
-        )
-        making.start()
-        return making.join
+        making = workers.begin(functools.partial(ensure_file, self.settings), cores())
 
-    def _everything_from_orders(self, wait_for_mlflow: Callable[[], object]) -> bool:
+        def wait() -> None:
+            with contextlib.suppress(Exception):
+                making.result()
+
+        return wait
+
+    def _everything_from_orders(self, wait_for_mlflow: Callable[[], None]) -> bool:
         is_changed = False
         months, complete = self.months()
         if not months:
@@ -289,7 +286,6 @@ class Session:
         self, job: dg.JobDefinition, name: str, months: Sequence[int], tags: Mapping[str, str]
     ) -> bool:
         first, last = str(months[0]), str(months[-1])
-        self._has_several_months = first != last
         span = {
             "dagster/asset_partition_range_start": first,
             "dagster/asset_partition_range_end": last,
@@ -390,8 +386,7 @@ class Session:
             self._started[str(event.step_key)] = time.monotonic()
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
-            # Of several months the verdict on all names those that failed.
-            if not check.passed and not (check.partition and self._has_several_months):
+            if not check.passed and not is_on_one_of_several(check):
                 severity = (
                     "[red]failed[/red]"
                     if check.severity == dg.AssetCheckSeverity.ERROR

@@ -29,6 +29,7 @@ from dagster_pipes import (
 from rich.console import Console
 
 from medallion_assets import definitions
+from medallion_assets.checks import is_on_one_of_several
 from medallion_assets.operations import runs
 from medallion_assets.plans import TRIGGER_TAG
 from medallion_assets.policies import step_message
@@ -157,7 +158,6 @@ class PipesReports:
 
     pipes: PipesContext
     _made: dict[str, list[dg.AssetMaterialization]] = field(default_factory=dict)
-    _checked: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def event(self, entry: dg.EventLogEntry) -> None:
         """Called for every event of the run, in its process."""
@@ -168,14 +168,12 @@ class PipesReports:
         elif event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
             self._made.setdefault(str(event.step_key), []).append(event.materialization)
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            found = event.asset_check_evaluation_data
-            # Of several months the verdict on all comes last; Pipes takes one of a check.
-            self._checked[_key(found.asset_key), found.check_name] = found
+            # Pipes takes one verdict of a check.
+            if not is_on_one_of_several(found := event.asset_check_evaluation_data):
+                self._check(found)
         elif event.is_step_success:
-            self._tell_checks()
             self._materialized(self._made.pop(str(event.step_key), []))
         elif event.is_step_failure:
-            self._tell_checks()
             self.pipes.log.error(f"{event.step_key}: {step_message(event)}")
 
     def _materialized(self, made: Sequence[dg.AssetMaterialization]) -> None:
@@ -192,19 +190,18 @@ class PipesReports:
             else:
                 self.pipes.log.info(f"{key} was made for {len(months)} month(s)")
 
-    def _tell_checks(self) -> None:
-        for (key, name), found in self._checked.items():
-            if f"{key}:{name}" in self.pipes.extras.get(CHECKS, ()):
-                self.pipes.report_asset_check(
-                    check_name=name,
-                    passed=found.passed,
-                    severity=found.severity.value,
-                    metadata={"description": found.description or ""},
-                    asset_key=key,
-                )
-            elif not found.passed:
-                self.pipes.log.warning(f"check {key} {name} failed: {found.description or ''}")
-        self._checked.clear()
+    def _check(self, found: dg.AssetCheckEvaluation) -> None:
+        key, name = _key(found.asset_key), found.check_name
+        if f"{key}:{name}" in self.pipes.extras.get(CHECKS, ()):
+            self.pipes.report_asset_check(
+                check_name=name,
+                passed=found.passed,
+                severity=found.severity.value,
+                metadata={"description": found.description or ""},
+                asset_key=key,
+            )
+        elif not found.passed:
+            self.pipes.log.warning(f"check {key} {name} failed: {found.description or ''}")
 
 
 def _metadata(months: Sequence[dg.AssetMaterialization]) -> Mapping[str, Any]:

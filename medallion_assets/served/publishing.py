@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pyspark.sql import functions as F
 
-from medallion_assets.champion.approval import REGISTRY, take_approvals
+from medallion_assets.champion.approval import take_approvals
 from medallion_assets.champion.decisions import champions_of, serving_version
-from medallion_assets.champion.stewardship import Stewardship
 from medallion_assets.complete import complete_months_of
 from medallion_assets.served import guard, transforms
 from medallion_assets.slices import Outcome, Slices, version_of
@@ -121,8 +120,7 @@ class Publication:
         decisions = self.work.lakehouse.rows(CHAMPION)
         if len(decisions):
             self.tracking.check()
-            steward = Stewardship(self.work.settings, self.work.lakehouse, self.tracking, REGISTRY)
-            return take_approvals(steward, self.work.log)
+            return take_approvals(self.work, self.tracking)
         return decisions
 
     def _publish(

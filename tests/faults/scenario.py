@@ -29,6 +29,7 @@ from medallion_assets.operations import runs
 from medallion_assets.simulation import Simulation, write
 from medallion_assets.zoo.packaged import ZooModels
 from resources.lakehouse import LEDGER, TableSpec
+from resources.ledger import newest
 from resources.settings import Settings, load_settings
 from resources.tracking import COMMITTED, MlflowTracking
 
@@ -87,24 +88,12 @@ class Scenario:
         ``point`` is where it meets its fault (victim.py).
         """
         command = [sys.executable, "-m", "tests.faults.victim", point, *job]
-        environment = {
-            **os.environ,
-            "MEDALLION_CONFIG": str(self.config),
-            "PYTHONPATH": str(REPOSITORY),
-            "PYTHONUNBUFFERED": "1",
-        }
-        for name in [
-            n
-            for n in environment
-            if n.startswith(("SAIL_", "SPARK_")) or n in ("DAGSTER_HOME", "MEDALLION_ENGINE")
-        ]:
-            del environment[name]
         log = log or self.folder / "run.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env=environment,
+                env=self._environment(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -115,19 +104,31 @@ class Scenario:
         """A command of `medallion` to its end; returns what it printed. Raises AssertionError where
         it fails.
         """
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        environment.pop("MEDALLION_ENGINE", None)
-        environment.pop("DAGSTER_HOME", None)
-        call = "from medallion_assets.cli import main\nmain()"
+        call = "from medallion_assets.cli import main; main()"
         ended = subprocess.run(
-            [sys.executable, "-c", call, "--config", str(self.config), *arguments],
+            [sys.executable, "-c", call, *arguments],
             cwd=self.folder,
-            env=environment,
+            env=self._environment(),
             capture_output=True,
             text=True,
         )
         assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr[-3000:]}"
         return ended.stdout
+
+    def _environment(self) -> dict[str, str]:
+        """The environment of its processes: its own configuration, and no other engine or home."""
+        environment = {
+            **os.environ,
+            "MEDALLION_CONFIG": str(self.config),
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONUNBUFFERED": "1",
+        }
+        return {
+            name: value
+            for name, value in environment.items()
+            if not name.startswith(("SAIL_", "SPARK_"))
+            and name not in ("DAGSTER_HOME", "MEDALLION_ENGINE")
+        }
 
     def run(self, seconds: float = 600) -> str:
         """`medallion run` to its end; returns what it printed. Raises AssertionError where it
@@ -364,14 +365,12 @@ def _newest(ledger: pd.DataFrame) -> pd.DataFrame:
     """The last record of each slice; of slices that hold nothing none, since it depends on the way
     whether one was noted.
     """
-    newest = ledger.sort_values("recorded_at").drop_duplicates(
-        ["table_id", "yyyymm", "writer"], keep="last"
-    )
-    by_version = newest["table_id"].isin([tables.CHAMPION.id, tables.DEMAND_FORECAST.id])
+    records = newest(ledger)
+    by_version = records["table_id"].isin([tables.CHAMPION.id, tables.DEMAND_FORECAST.id])
     # A kill between registry and decision leaves a version that nobody serves, and the next one a
     # higher number.
-    newest = newest.assign(data_version=newest["data_version"].mask(by_version, ""))
-    return newest[newest["row_count"] > 0]
+    records = records.assign(data_version=records["data_version"].mask(by_version, ""))
+    return records[records["row_count"] > 0]
 
 
 def _text(value: Any) -> str:

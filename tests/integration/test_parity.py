@@ -16,7 +16,7 @@ import yaml
 
 from medallion_assets.operations import runs
 from medallion_assets.tables import CHAMPION, DEMAND_FORECAST, MONTHLY_DEMAND
-from resources.ledger import LEDGER
+from resources.ledger import LEDGER, newest
 from tests.conftest import slow
 from tests.faults.scenario import FIRST, LAST, Scenario, content, differences
 from tests.servers import WORKER_PYTHON, connect_server, standalone_cluster
@@ -37,12 +37,9 @@ OF_THE_RUN = (CHAMPION.id, DEMAND_FORECAST.id)
 
 def data_versions(scenario: Scenario) -> pd.Series:
     """The newest data version of every slice: table, month and writer."""
-    ledger = runs.reader(scenario.settings).rows(LEDGER)
-    newest = ledger.sort_values("recorded_at", kind="stable").drop_duplicates(
-        ["table_id", "yyyymm", "writer"], keep="last"
-    )
-    newest = newest[~newest["table_id"].isin(OF_THE_RUN)]
-    return newest.set_index(["table_id", "yyyymm", "writer"])["data_version"].sort_index()
+    records = newest(runs.reader(scenario.settings).rows(LEDGER))
+    records = records[~records["table_id"].isin(OF_THE_RUN)]
+    return records.set_index(["table_id", "yyyymm", "writer"])["data_version"].sort_index()
 
 
 def apart(one: Scenario, other: Scenario) -> list[str]:
