@@ -25,12 +25,13 @@ from medallion_assets.watch.sensors import build_sensors
 from medallion_assets.zoo import assets as zoo_assets
 from medallion_assets.zoo.packaged import ZooModels
 from medallion_assets.zoo.registry import enabled
+from resources.dagster_tracking import mlflow_tracking
 from resources.engines import SparkResource, spark_resource
 from resources.lakehouse import LEDGER, DeltaLakehouse
 from resources.orders import LocalOrderFiles
 from resources.reports import LocalReportFiles
 from resources.settings import Settings
-from resources.tracking import MlflowTracking, mlflow_tracking
+from resources.tracking import MlflowTracking
 
 
 @dg.definitions
@@ -68,7 +69,7 @@ class LakehouseResource(dg.ConfigurableResource):
         try:
             yield lakehouse
         finally:
-            lakehouse.forget()
+            lakehouse.kept.forget()
 
 
 def build_resources(settings: Settings) -> dict[str, Any]:

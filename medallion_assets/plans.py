@@ -227,7 +227,7 @@ class Plans:
         """Plan to compute stored months again, or (``removal``) to let them lose rows. Raises
         Refused where none is stored.
         """
-        slices = self.lakehouse.slices(table, writer)
+        slices = self.lakehouse.ledger.slices(table, writer)
         stored = [month for month in sorted(months) if month in slices]
         if not stored:
             raise Refused(
@@ -259,7 +259,7 @@ class Plans:
     def vacuum(self, table: TableSpec) -> Plan:
         """Plan to remove files that no version of the retention needs."""
         days = self.retention_months * 31
-        files = self.lakehouse.unneeded_files(table, days * 24)
+        files = self.lakehouse.upkeep.unneeded_files(table, days * 24)
         sizes = len(files), sum(files.values())
         return self._planned(
             "vacuum", table, "", [], 0, {"retention_days": days, "files": sorted(files)}, sizes
@@ -304,16 +304,18 @@ class Plans:
         self.check(plan)
         if plan.kind == "vacuum":
             now = sorted(
-                self.lakehouse.unneeded_files(plan.table, int(plan.details["retention_days"]) * 24)
+                self.lakehouse.upkeep.unneeded_files(
+                    plan.table, int(plan.details["retention_days"]) * 24
+                )
             )
             if now != plan.details["files"]:
                 raise Refused(
                     f"plan {plan.plan_id}: {len(now):,} files would be removed now, not the"
                     f" {plan.file_count:,} it shows; make a new one"
                 )
-            self.lakehouse.vacuum(plan.table, int(plan.details["retention_days"]) * 24)
+            self.lakehouse.upkeep.vacuum(plan.table, int(plan.details["retention_days"]) * 24)
         elif plan.kind == "restore":
-            self.lakehouse.restore(plan.table, int(plan.details["to_version"]), self.run_id)
+            self.lakehouse.upkeep.restore(plan.table, int(plan.details["to_version"]), self.run_id)
         else:
             writing = DELIVERIES if plan.kind == "redating" else plan.table
             raise Refused(
@@ -347,7 +349,7 @@ class Plans:
                 f"plan {plan.plan_id} changed nothing in {self.lakehouse.name(plan.table)}, so"
                 " there is nothing to undo"
             )
-        self.lakehouse.restore(plan.table, plan.table_version, self.run_id)
+        self.lakehouse.upkeep.restore(plan.table, plan.table_version, self.run_id)
         return self.done(plan, "undone")
 
     def done(self, plan: Plan, event: str) -> Plan:
@@ -378,7 +380,7 @@ class Plans:
         if own:
             plan = self.check(own[-1])
             if outside := sorted(
-                set(months) & set(self.lakehouse.slices(table, writer)) - set(plan.months)
+                set(months) & set(self.lakehouse.ledger.slices(table, writer)) - set(plan.months)
             ):
                 raise Refused(
                     f"plan {plan.plan_id} covers {plan.months[0]} to {plan.months[-1]}, not"
@@ -388,7 +390,7 @@ class Plans:
         is_forced = tags.get(FORCE_TAG, "").lower() in ("true", "1", "yes")
         if not is_forced and not needs_plan:
             return Permission()
-        stored = sorted(set(months) & set(self.lakehouse.slices(table, writer)) - {NO_MONTH})
+        stored = sorted(set(months) & set(self.lakehouse.ledger.slices(table, writer)) - {NO_MONTH})
         if len(stored) <= 1:
             return Permission(is_forced=is_forced)
         plan = self.backfill(table, stored, writer)
@@ -419,7 +421,9 @@ class Plans:
         sizes: tuple[int, int] | None = None,
     ) -> Plan:
         files, size = (
-            sizes if sizes is not None else self.lakehouse.storage(table, months or None, writer)
+            sizes
+            if sizes is not None
+            else self.lakehouse.upkeep.storage(table, months or None, writer)
         )
         number = self._next_number()
         plan_id = f"{kind}-{table.name}-{number}"

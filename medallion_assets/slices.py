@@ -55,7 +55,11 @@ class Input:
         """The slices as they stand."""
         if self.slices:
             return self.slices(lakehouse)
-        return [s for writer in self.writers for s in lakehouse.slices(self.spec, writer).values()]
+        return [
+            s
+            for writer in self.writers
+            for s in lakehouse.ledger.slices(self.spec, writer).values()
+        ]
 
     @staticmethod
     def same_month(month: int, settings: Settings) -> list[int]:
@@ -139,13 +143,13 @@ class Reader:
         """
         name = version_of(key, sorted(self._versions.items()))
         if is_first:
-            return self._lakehouse.kept((name,), build)
-        held = self._lakehouse.held((name,))
-        return self._lakehouse.kept((name, uuid.uuid4().hex), build) if held is None else held
+            return self._lakehouse.kept.frame((name,), build)
+        held = self._lakehouse.kept.held((name,))
+        return self._lakehouse.kept.frame((name, uuid.uuid4().hex), build) if held is None else held
 
     def held(self, rows: DataFrame) -> DataFrame:
         """The rows, worked out once, while they are among the newest that the run holds."""
-        return self._lakehouse.kept((uuid.uuid4().hex,), lambda: rows)
+        return self._lakehouse.kept.frame((uuid.uuid4().hex,), lambda: rows)
 
     def external(self, table: str) -> DataFrame:
         """A table that is not ours."""
@@ -195,7 +199,7 @@ class Slices:
         self._started = time.monotonic()
         self._now: dict[int, Slice] = {}
         self._written: dict[int, MonthWritten] = {}
-        self.stored = work.lakehouse.slices(spec, writer)
+        self.stored = work.lakehouse.ledger.slices(spec, writer)
 
     def is_current(self, month: int, input_version: str) -> bool:
         """Whether the stored slice of a month was made from this."""
@@ -220,7 +224,7 @@ class Slices:
         that dies in between leaves them due.
         """
         made = self.note(written, input_versions, delta_version, details)
-        self._work.lakehouse.record(self._spec, made, self._work.run_id)
+        self._work.lakehouse.ledger.record(self._spec, made, self._work.run_id)
 
     def note(
         self,

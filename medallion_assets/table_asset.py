@@ -147,7 +147,7 @@ def _reached_back(lakehouse: Lakehouse, spec: TableSpec, requested: Sequence[int
     """Stored months just before the requested ones: lines of a later month may have completed
     them.
     """
-    stored = lakehouse.slices(spec)
+    stored = lakehouse.ledger.slices(spec)
     before = {add_months(month, -back) for month in requested for back in range(1, REACH_BACK + 1)}
     return [
         month

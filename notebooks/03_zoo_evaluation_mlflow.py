@@ -25,7 +25,7 @@ from medallion_assets.zoo.registry import BASELINE, enabled
 
 bench = Workbench.open()
 lakehouse, settings = bench.lakehouse, bench.settings
-trained = max(lakehouse.slices(MODEL_EVALUATION))
+trained = max(lakehouse.ledger.slices(MODEL_EVALUATION))
 print(f"Newest training: {trained}")
 
 # COMMAND ----------
@@ -147,7 +147,7 @@ for name in ("plots/calibration.png", "plots/forecast_against_actual.png"):
 
 # COMMAND ----------
 
-baseline = lakehouse.slices(ZOO_FORECAST, BASELINE)[trained].details["run_id"]
+baseline = lakehouse.ledger.slices(ZOO_FORECAST, BASELINE)[trained].details["run_id"]
 told = reproduce(settings, lakehouse, bench.tracking, baseline, print)
 print(f"{told.cells:,} forecasts with their deciles, equal: {told.is_equal}")
 for change in told.changed:

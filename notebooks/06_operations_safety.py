@@ -33,7 +33,7 @@ print(bench.state_of(DEMAND_DRIFT))
 
 # COMMAND ----------
 
-stored = sorted(lakehouse.slices(MONTHLY_DEMAND))[-3:]
+stored = sorted(lakehouse.ledger.slices(MONTHLY_DEMAND))[-3:]
 before = lakehouse.version(MONTHLY_DEMAND)
 with bench.session() as session:
     try:

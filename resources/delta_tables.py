@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 MAX_FILES = 50  # of a table without partitions: every reader opens all of them
+FILE_COLUMNS = ["size_bytes", "num_records"]
 
 
 class ConcurrentWrite(Exception):
@@ -180,11 +181,13 @@ class DeltaTables:
         writers: Sequence[str] | None = None,
         version: int | None = None,
     ) -> pa.Table:
-        """Files of a table as its log lists them, of some months and writers where it is
-        partitioned by them.
+        """FILE_COLUMNS of a table's files as its log lists them, of some months and writers where
+        it is partitioned by them; none where there is no table.
         """
         import pyarrow.compute as pc
 
+        if not self.exists(path):
+            return pa.table({name: pa.array([], pa.int64()) for name in FILE_COLUMNS})
         files = pa.table(self.open(path, version).get_add_actions(flatten=True))
         if months is not None and spec.month_column in spec.partition_by:
             wanted = pa.array([int(m) for m in months], pa.int64())
@@ -194,7 +197,7 @@ class DeltaTables:
         if writers is not None and spec.writer_column in spec.partition_by:
             own = files[f"partition.{spec.writer_column}"].cast(pa.string())
             files = files.filter(pc.is_in(own, pa.array(list(writers), pa.string())))
-        return files
+        return files.select(FILE_COLUMNS)
 
     def file_count(self, path: str) -> int:
         return len(self.open(path).file_uris())

@@ -1,7 +1,8 @@
 """Slices of Delta tables: how months are read, compared and written (Lakehouse).
 
 The rules that keep other months untouched live here and nowhere else. What a table is lies in
-table_spec.py, what is known of a slice in ledger.py, how bytes reach a table in writers.py.
+table_spec.py, what is known of a slice in ledger.py, what a run shares in kept.py, what plans do
+with whole tables in upkeep.py, and how bytes reach a table in writers.py.
 Contents of the tables do not belong here.
 """
 
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from resources.delta_tables import MAX_FILES, ConcurrentWrite, DeltaTables
 from resources.errors import Refused
+from resources.kept import Kept
 from resources.ledger import LEDGER, Ledger, Slice
 from resources.table_spec import Column, Constraint, Layer, TableSpec
+from resources.upkeep import Upkeep
 from resources.writers import Scope, Writer
 
 if TYPE_CHECKING:
@@ -28,9 +31,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from resources.engines import Engine
-
-KEPT_FRAMES = 8
-KEPT_VALUES = 10_000_000  # of all samples that are remembered
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,15 @@ class RemovalRefused(Refused):
 
 
 class Lakehouse(Protocol):
-    """Reads and writes of tables by month. Implementations: DeltaLakehouse, and a fake in tests."""
+    """Reads and writes of tables by month. Implementations: DeltaLakehouse, and a fake in tests.
+
+    ``ledger`` knows what slices were made from, ``kept`` keeps what a run shares, ``upkeep`` is for
+    plans.
+    """
+
+    ledger: Ledger
+    kept: Kept
+    upkeep: Upkeep
 
     @property
     def spark(self) -> SparkSession: ...
@@ -124,36 +132,12 @@ class Lakehouse(Protocol):
         self, spec: TableSpec, by: Sequence[str], columns: Sequence[str], months: Sequence[int]
     ) -> pd.DataFrame: ...
 
-    def share_of_parts(self, spec: TableSpec, months: Sequence[int], max_rows: int) -> float: ...
-
-    def sample(
+    def files(
         self,
         spec: TableSpec,
-        columns: Sequence[str],
-        months: Sequence[int],
-        share: float,
+        months: Sequence[int] | None = None,
         writers: Sequence[str] | None = None,
-    ) -> pd.DataFrame: ...
-
-    def drawn(self, rows: DataFrame, share: float) -> DataFrame: ...
-
-    def kept(self, key: tuple[Any, ...], build: Callable[[], DataFrame]) -> DataFrame: ...
-
-    def held(self, key: tuple[Any, ...]) -> DataFrame | None: ...
-
-    def slices(self, spec: TableSpec, writer: str = "") -> dict[int, Slice]: ...
-
-    def record(self, spec: TableSpec, slices: Sequence[Slice], run_id: str) -> None: ...
-
-    def storage(
-        self, spec: TableSpec, months: Sequence[int] | None, writer: str = ""
-    ) -> tuple[int, int]: ...
-
-    def unneeded_files(self, spec: TableSpec, retention_hours: int) -> dict[str, int]: ...
-
-    def vacuum(self, spec: TableSpec, retention_hours: int) -> None: ...
-
-    def restore(self, spec: TableSpec, version: int, run_id: str) -> None: ...
+    ) -> pa.Table: ...
 
 
 class DeltaLakehouse:
@@ -176,11 +160,11 @@ class DeltaLakehouse:
         self._root, self._catalog, self._schemas = root, catalog, dict(schemas)
         self._max_removed_share = max_removed_share
         self._tables = DeltaTables(retention_months * 31)
-        self._ledger = Ledger(self._tables, self.path(LEDGER), lambda: engine().label)
+        self.ledger = Ledger(self._tables, self.path(LEDGER), lambda: engine().label)
+        self.kept = Kept(engine)
+        self.upkeep = Upkeep(self._tables, self.ledger, self.path)
         self._ensured: set[str] = set()
         self._ensuring = threading.Lock()
-        self._kept: dict[tuple[Any, ...], DataFrame] = {}
-        self._samples: dict[tuple[Any, ...], pd.DataFrame] = {}
         self._pins: Mapping[str, int] = {}
 
     def at(self, versions: Mapping[str, int]) -> DeltaLakehouse:
@@ -188,8 +172,9 @@ class DeltaLakehouse:
         recorded by then.
         """
         pinned = copy.copy(self)
-        pinned._pins, pinned._kept, pinned._samples = {**self._pins, **versions}, {}, {}
-        pinned._ledger = self._ledger.at(versions)
+        pinned._pins, pinned.kept = {**self._pins, **versions}, Kept(self._engine)
+        pinned.ledger = self.ledger.at(versions)
+        pinned.upkeep = Upkeep(self._tables, pinned.ledger, self.path)
         return pinned
 
     @property
@@ -423,152 +408,16 @@ class DeltaLakehouse:
             )
         return sums
 
-    def content_versions(self, spec: TableSpec, months: Sequence[int]) -> dict[int, str]:
-        """Version of the rows that slices hold, as the ledger records it when they are written;
-        nothing for a month without rows.
-        """
-        return {
-            month: version
-            for month, (_, version) in _slice_versions(spec, self.read(spec, months)).items()
-        }
-
-    def share_of_parts(self, spec: TableSpec, months: Sequence[int], max_rows: int) -> float:
-        """Share of the parts whose rows in these months stay within ``max_rows``, told from the
-        log; 1 where all do.
-        """
-        import pyarrow.compute as pc
-
-        exists = self._tables.exists(self.path(spec))
-        stored = pc.sum(self._stored_files(spec, months)["num_records"]).as_py() if exists else None
-        return min(1.0, max_rows / stored) if stored else 1.0
-
-    def sample(
+    def files(
         self,
         spec: TableSpec,
-        columns: Sequence[str],
-        months: Sequence[int],
-        share: float,
+        months: Sequence[int] | None = None,
         writers: Sequence[str] | None = None,
-    ) -> pd.DataFrame:
-        """Slices of a table with part_number as pandas: a ``share`` of whole parts, drawn by a hash
-        of their number; all for 1.
-
-        The newest small ones are remembered, since all models of a run ask for the same.
+    ) -> pa.Table:
+        """Files that hold slices, as the log lists them: ``size_bytes`` and ``num_records`` of
+        each. None where the table does not exist.
         """
-        exists = self._tables.exists(self.path(spec))
-        if not exists or (share < 1 and not self._stored_files(spec, months, writers).num_rows):
-            return self.rows(spec, columns, months, writers)
-        key = (spec.id, self.version(spec), *columns, *months, share, *(writers or ()))
-        if key in self._samples:
-            return self._samples[key].copy()
-        if share >= 1:
-            sample = self.rows(spec, columns, months, writers)
-        else:
-            kept = self.drawn(self.read(spec, months), share)
-            if writers is not None:
-                from pyspark.sql import functions as F
-
-                kept = kept.where(F.col(str(spec.writer_column)).isin(list(writers)))
-            sample = kept.select(*columns).toPandas()
-        if sample.size <= KEPT_VALUES / 10:
-            self._samples[key] = sample.copy()
-            while sum(frame.size for frame in self._samples.values()) > KEPT_VALUES:
-                self._samples.pop(next(iter(self._samples)))
-        return sample
-
-    def drawn(self, rows: DataFrame, share: float) -> DataFrame:
-        """Rows of a ``share`` of whole parts, the same parts whatever the rows."""
-        return (
-            rows
-            if share >= 1
-            else rows.where(f"pmod(xxhash64(part_number), 1000000) < {int(1_000_000 * share)}")
-        )
-
-    def kept(self, key: tuple[Any, ...], build: Callable[[], DataFrame]) -> DataFrame:
-        """A frame that several assets of a run read: made once, and held while it is among the
-        newest KEPT_FRAMES.
-        """
-        if key not in self._kept:
-            self._kept[key] = self.engine.hold(build())
-            while len(self._kept) > KEPT_FRAMES:
-                self.engine.release(self._kept.pop(next(iter(self._kept))))
-        return self._kept[key]
-
-    def held(self, key: tuple[Any, ...]) -> DataFrame | None:
-        """A kept frame, or None where it is not held any more."""
-        return self._kept.get(key)
-
-    def forget(self) -> None:
-        """Give back the storage of all kept frames and samples."""
-        self._samples.clear()
-        while self._kept:
-            self.engine.release(self._kept.popitem()[1])
-
-    def slices(self, spec: TableSpec, writer: str = "") -> dict[int, Slice]:
-        """Newest ledger row of each stored month of the table (and writer)."""
-        return self._ledger.slices(spec, writer)
-
-    def record(self, spec: TableSpec, slices: Sequence[Slice], run_id: str) -> None:
-        """Append to the ledger what the slices were made from; done after their write, so a crash
-        in between only costs a repeat.
-        """
-        self._ledger.record(spec, slices, run_id)
-
-    def storage(
-        self, spec: TableSpec, months: Sequence[int] | None, writer: str = ""
-    ) -> tuple[int, int]:
-        """Files and bytes that hold the slices of ``months`` (none named: all), told from the
-        log.
-        """
-        import pyarrow.compute as pc
-
-        if not self._tables.exists(self.path(spec)):
-            return 0, 0
-        files = self._stored_files(spec, months, [writer] if writer else None)
-        return files.num_rows, int(pc.sum(files["size_bytes"]).as_py() or 0)
-
-    def unneeded_files(self, spec: TableSpec, retention_hours: int) -> dict[str, int]:
-        """Files, with their bytes, that no version younger than the retention needs."""
-        return self._tables.unneeded_files(self.path(spec), retention_hours)
-
-    def vacuum(self, spec: TableSpec, retention_hours: int) -> None:
-        """Remove the files that ``unneeded_files`` names. Raises ValueError for less than the
-        retention of the configuration.
-        """
-        self._refuse_pinned(spec)
-        self._tables.vacuum(self.path(spec), retention_hours)
-
-    def restore(self, spec: TableSpec, version: int, run_id: str) -> None:
-        """Make a table what it was at a version, in a new commit, and let the ledger say so: later
-        slices are due again.
-
-        Recorded first: a process that dies in between leaves months due whose rows are still the
-        newer ones.
-        """
-        self._refuse_pinned(spec)
-        pinned, after = self.at({spec.id: version}), self.version(spec) + 1
-        writers = self._ledger.writers(spec)
-        pairs = [
-            (pinned.slices(spec, writer).get(month), s)
-            for writer in writers
-            for month, s in self.slices(spec, writer).items()
-        ]
-        moved = [(then, now) for then, now in pairs if then != now]
-        due = [
-            replace(now, data_version="0-0", input_version="", row_count=0, delta_version=after)
-            for _, now in moved
-        ]
-        self.record(spec, due, run_id)
-        self._tables.restore(self.path(spec), version)
-        self.record(
-            spec,
-            [
-                replace(then, delta_version=self.version(spec))
-                for then, _ in moved
-                if then is not None
-            ],
-            run_id,
-        )
+        return self._tables.files(spec, self.path(spec), months, writers, self._pins.get(spec.id))
 
     def _change(
         self,
@@ -585,11 +434,6 @@ class DeltaLakehouse:
         return self.engine.writer(
             self._tables, lambda spec: self.engine.identifier(self.name(spec), self.path(spec))
         )
-
-    def _stored_files(
-        self, spec: TableSpec, months: Sequence[int] | None, writers: Sequence[str] | None = None
-    ) -> pa.Table:
-        return self._tables.files(spec, self.path(spec), months, writers, self._pins.get(spec.id))
 
     def _refuse_pinned(self, spec: TableSpec) -> None:
         if self._pins:
@@ -672,6 +516,16 @@ class DeltaLakehouse:
         if table.file_uris(file_pruning_predicate=filters):
             return 0
         return int(table.transaction_version(f"{writer}/{months[0]}") or 0) + 1
+
+
+def content_versions(
+    lakehouse: Lakehouse, spec: TableSpec, months: Sequence[int]
+) -> dict[int, str]:
+    """Version of the rows that slices hold, as the ledger records it when they are written;
+    nothing for a month without rows.
+    """
+    found = _slice_versions(spec, lakehouse.read(spec, months))
+    return {month: version for month, (_, version) in found.items()}
 
 
 def _by_month_and_action(

@@ -128,8 +128,12 @@ class Ledger:
 
     def record(self, table: TableSpec, slices: Sequence[Slice], run_id: str) -> None:
         """Append what slices were made from; after their write, so that a crash in between only
-        costs a repeat.
+        costs a repeat. Raises ValueError for a ledger of past versions.
         """
+        if self._pins:
+            raise ValueError(
+                f"{table.id}: a lakehouse that is read at past versions is not written"
+            )
         if not slices:
             return
         now = datetime.now(UTC)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # As resources/spark.py does for runs: several test processes share the cores, and threads that spin
 # take them from each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# As resources/tracking.py does, for tests that import mlflow first.
+# As resources/mlflow_connection.py does, for tests that import mlflow first.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 SOURCE = {

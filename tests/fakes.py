@@ -22,14 +22,16 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from resources.kept import Kept
 from resources.lakehouse import (
     ConcurrentWrite,
     MonthWritten,
@@ -38,9 +40,10 @@ from resources.lakehouse import (
     TableSpec,
     WriteResult,
 )
+from resources.mlflow_connection import TrackingUnavailable
 from resources.orders import Landed, OrderFile, UnreadableFile
 from resources.settings import Source
-from resources.tracking import COMMITTED, RunContent, StoredRun, TrackingUnavailable
+from resources.tracking import COMMITTED, RunContent, StoredRun
 from resources.workers import Begun
 
 Record = dict[str, Any]
@@ -387,6 +390,50 @@ class FakeEngine:
         return Begun(done, 1)
 
 
+class FakeLedger:
+    """The newest slice of each table, writer and month."""
+
+    def __init__(self) -> None:
+        self._newest: dict[tuple[str, str], dict[int, Slice]] = {}
+
+    def slices(self, table: TableSpec, writer: str = "") -> dict[int, Slice]:
+        return dict(self._newest.get((table.id, writer), {}))
+
+    def record(self, table: TableSpec, slices: Sequence[Slice], run_id: str) -> None:
+        for s in slices:
+            as_stored = json.loads(json.dumps(dict(s.details), default=str))
+            newest = self._newest.setdefault((table.id, s.writer), {})
+            newest[s.yyyymm] = replace(s, details=as_stored)
+
+    def forget(self, spec: TableSpec, *months: int, writer: str = "") -> None:
+        """Take months out, as if the process had ended before they were recorded."""
+        for month in months or list(self._newest[spec.id, writer]):
+            del self._newest[spec.id, writer][month]
+
+
+class FakeUpkeep:
+    """One file that nobody needs, until it is removed; former versions come back."""
+
+    def __init__(self, journal: Journal, versions: dict[str, list[list[Record]]]):
+        self.vacuumed = False
+        self._journal, self._versions = journal, versions
+
+    def storage(
+        self, spec: TableSpec, months: Sequence[int] | None, writer: str = ""
+    ) -> tuple[int, int]:
+        return len(months or ()), 100
+
+    def unneeded_files(self, spec: TableSpec, retention_hours: int) -> dict[str, int]:
+        return {} if self.vacuumed else {"old.parquet": 100}
+
+    def vacuum(self, spec: TableSpec, retention_hours: int) -> None:
+        self.vacuumed = True
+
+    def restore(self, spec: TableSpec, version: int, run_id: str) -> None:
+        self._journal.note(f"restore {spec.id} {version}")
+        self._versions[spec.id].append(list(self._versions[spec.id][version]))
+
+
 class FakeLakehouse:
     """Tables in memory with every version kept. ``conflicts`` makes so many merges lose against
     another writer first.
@@ -398,11 +445,12 @@ class FakeLakehouse:
         self.spark = self.engine.session
         self.external: dict[str, FakeFrame] = {}
         self.conflicts = 0
-        self.vacuumed = False
         self._max_removed_share = max_removed_share
         self._versions: dict[str, list[list[Record]]] = {}
         self._appended: dict[str, int] = {}
-        self._ledger: dict[tuple[str, str], dict[int, Slice]] = {}
+        self.ledger = FakeLedger()
+        self.kept = Kept(lambda: self.engine)
+        self.upkeep = FakeUpkeep(self.journal, self._versions)
 
     def name(self, spec: TableSpec) -> str:
         return f"my_catalog.my_{spec.layer}.{spec.name}"
@@ -523,70 +571,14 @@ class FakeLakehouse:
             .sum()
         )
 
-    def share_of_parts(self, spec: TableSpec, months: Sequence[int], max_rows: int) -> float:
-        return min(1.0, max_rows / (len(self.rows(spec, months=months)) or 1))
-
-    def sample(
+    def files(
         self,
         spec: TableSpec,
-        columns: Sequence[str],
-        months: Sequence[int],
-        share: float,
+        months: Sequence[int] | None = None,
         writers: Sequence[str] | None = None,
-    ) -> pd.DataFrame:
-        rows = self.rows(spec, None, months, writers)
-        return rows.loc[
-            rows["part_number"]
-            .map(lambda part: zlib.crc32(str(part).encode()) % 1000 < share * 1000)
-            .astype(bool),
-            list(columns),
-        ]
-
-    def drawn(self, rows: FakeFrame, share: float) -> FakeFrame:
-        return rows
-
-    def kept(self, key: tuple[Any, ...], build: Callable[[], FakeFrame]) -> FakeFrame:
-        return build()
-
-    def held(self, key: tuple[Any, ...]) -> FakeFrame | None:
-        return None
-
-    def slices(self, spec: TableSpec, writer: str = "") -> dict[int, Slice]:
-        return dict(self._ledger.get((spec.id, writer), {}))
-
-    def record(self, spec: TableSpec, slices: Sequence[Slice], run_id: str) -> None:
-        for s in slices:
-            details = json.loads(json.dumps(dict(s.details), default=str))
-            made = Slice(
-                s.yyyymm,
-                s.writer,
-                s.data_version,
-                s.input_version,
-                s.row_count,
-                s.delta_version,
-                details,
-            )
-            self._ledger.setdefault((spec.id, s.writer), {})[s.yyyymm] = made
-
-    def storage(
-        self, spec: TableSpec, months: Sequence[int] | None, writer: str = ""
-    ) -> tuple[int, int]:
-        return len(months or ()), 100
-
-    def unneeded_files(self, spec: TableSpec, retention_hours: int) -> dict[str, int]:
-        return {} if self.vacuumed else {"old.parquet": 100}
-
-    def vacuum(self, spec: TableSpec, retention_hours: int) -> None:
-        self.vacuumed = True
-
-    def restore(self, spec: TableSpec, version: int, run_id: str) -> None:
-        self.journal.note(f"restore {spec.id} {version}")
-        self._versions[spec.id].append(list(self._versions[spec.id][version]))
-
-    def forget(self, spec: TableSpec, *months: int, writer: str = "") -> None:
-        """Take months out of the ledger, as if the process had ended before they were recorded."""
-        for month in months or list(self._ledger[spec.id, writer]):
-            del self._ledger[spec.id, writer][month]
+    ) -> pa.Table:
+        counts = [count] if (count := len(self.rows(spec, None, months, writers))) else []
+        return pa.table({"size_bytes": counts, "num_records": counts})
 
     def _table(self, spec: TableSpec) -> list[list[Record]]:
         return self._versions.setdefault(spec.id, [[]])
@@ -699,8 +691,51 @@ class FakeRun:
     model: Any = None
 
 
+class FakeRegistry:
+    """Model versions of a FakeTracking's runs, and the alias."""
+
+    def __init__(self, tracking: FakeTracking):
+        self.versions: dict[int, FakeRun] = {}
+        self.tags: dict[int, dict[str, str]] = {}  # by version
+        self._tracking = tracking
+        self._alias: int | None = None
+
+    def register(self, run_id: str, tags: Mapping[str, str], description: str = "") -> int:
+        run = self._tracking.run_of(run_id)
+        _model_of(run)
+        version = len(self.versions) + 1
+        self._tracking.journal.note(f"register {version}")
+        self.versions[version] = run
+        self.tags[version] = dict(tags)
+        return version
+
+    def version_tags(self, version: int) -> Mapping[str, str]:
+        self._tracking.check()
+        return dict(self.tags[version])
+
+    def tag_version(self, version: int, tags: Mapping[str, str]) -> None:
+        self._tracking.check()
+        self.tags[version] |= tags
+
+    def load_version(self, version: int) -> Any:
+        self._tracking.check()
+        return _model_of(self.versions[version])
+
+    def alias(self) -> int | None:
+        self._tracking.check()
+        return self._alias
+
+    def set_alias(self, version: int) -> None:
+        self._tracking.check()
+        if version not in self.versions:
+            raise KeyError(f"no version {version}")
+        if self._alias != version:
+            self._tracking.journal.note(f"alias {version}")
+            self._alias = version
+
+
 class FakeTracking:
-    """Runs, model versions and the alias in memory. ``unreachable`` makes every call fail as a
+    """Runs in memory, and their registry. ``unreachable`` makes every call fail as a
     server that is not there does.
     """
 
@@ -708,9 +743,7 @@ class FakeTracking:
         self.journal = Journal() if journal is None else journal
         self.unreachable = unreachable
         self.runs: dict[str, FakeRun] = {}
-        self.versions: dict[int, FakeRun] = {}
-        self.tags: dict[int, dict[str, str]] = {}  # by version
-        self._alias: int | None = None
+        self.registry = FakeRegistry(self)
 
     def check(self) -> None:
         if self.unreachable:
@@ -727,7 +760,7 @@ class FakeTracking:
         return run_id
 
     def log(self, run_id: str, content: RunContent) -> None:
-        run = self._run(run_id)
+        run = self.run_of(run_id)
         if changed := [
             key
             for key in content.parameters
@@ -746,16 +779,16 @@ class FakeTracking:
         run.model = copy.deepcopy(content.model) if content.model is not None else run.model
 
     def commit(self, run_id: str, tags: Mapping[str, str] | None = None) -> None:
-        run = self._run(run_id)
+        run = self.run_of(run_id)
         self.journal.note(f"commit {run.name}")
         run.tags |= {**(tags or {}), COMMITTED: "true"}
         run.status = "FINISHED"
 
     def fail(self, run_id: str) -> None:
-        self._run(run_id).status = "FAILED"
+        self.run_of(run_id).status = "FAILED"
 
     def run(self, run_id: str) -> StoredRun:
-        run = self._run(run_id)
+        run = self.run_of(run_id)
         parameters = {k: str(v) for k, v in run.parameters.items()}
         versions, digests = (
             {t.name: t.delta_version for t in run.inputs},
@@ -775,46 +808,14 @@ class FakeTracking:
         return killed
 
     def load(self, run_id: str) -> Any:
-        return _model_of(self._run(run_id))
-
-    def register(self, run_id: str, tags: Mapping[str, str], description: str = "") -> int:
-        run = self._run(run_id)
-        _model_of(run)
-        version = len(self.versions) + 1
-        self.journal.note(f"register {version}")
-        self.versions[version] = run
-        self.tags[version] = dict(tags)
-        return version
-
-    def version_tags(self, version: int) -> Mapping[str, str]:
-        self.check()
-        return dict(self.tags[version])
-
-    def tag_version(self, version: int, tags: Mapping[str, str]) -> None:
-        self.check()
-        self.tags[version] |= tags
-
-    def load_version(self, version: int) -> Any:
-        self.check()
-        return _model_of(self.versions[version])
-
-    def alias(self) -> int | None:
-        self.check()
-        return self._alias
-
-    def set_alias(self, version: int) -> None:
-        self.check()
-        if version not in self.versions:
-            raise KeyError(f"no version {version}")
-        if self._alias != version:
-            self.journal.note(f"alias {version}")
-            self._alias = version
+        return _model_of(self.run_of(run_id))
 
     def url(self, run_id: str) -> str:
         self.check()
         return f"http://mlflow.invalid/runs/{run_id}"
 
-    def _run(self, run_id: str) -> FakeRun:
+    def run_of(self, run_id: str) -> FakeRun:
+        """A run as it was logged."""
         self.check()
         return self.runs[run_id]
 

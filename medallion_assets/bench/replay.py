@@ -162,7 +162,7 @@ def _forecast(
         features, on=["part_number", "yyyymm"], how="left"
     )
     active = features.loc[features["is_active"].astype(bool), "part_number"]
-    rows = tracking.load_version(version).forecast(
+    rows = tracking.registry.load_version(version).forecast(
         history.loc[history["part_number"].isin(active), list(HISTORY_COLUMNS)], origin
     )
     cells = {"month": rows["target_yyyymm"].map(month_index), "origin": month_index(origin)}
@@ -216,6 +216,6 @@ def _fit_seconds(lakehouse: DeltaLakehouse, settings: Settings) -> dict[int, flo
     """Seconds that the fits of each origin took, all models together."""
     seconds: dict[int, float] = {}
     for spec in enabled(settings):
-        for origin, stored in lakehouse.slices(ZOO_FORECAST, spec.name).items():
+        for origin, stored in lakehouse.ledger.slices(ZOO_FORECAST, spec.name).items():
             seconds[origin] = seconds.get(origin, 0.0) + float(stored.details["fit_seconds"])
     return seconds

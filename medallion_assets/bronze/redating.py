@@ -102,7 +102,7 @@ class Redating:
         registered but not stored are in a file that is gone.
         """
         records = self.lakehouse.rows(DELIVERIES)
-        slices = self.lakehouse.slices(BRONZE_SALES_ORDERS)
+        slices = self.lakehouse.ledger.slices(BRONZE_SALES_ORDERS)
         begun = {m: str(s.details[BEGUN]) for m, s in slices.items() if BEGUN in s.details}
         now = {
             source.name: SourceMapping.of(source, self.settings)
@@ -289,7 +289,7 @@ class Redating:
             )
             for month in sorted(months)
         ]
-        self.lakehouse.record(BRONZE_SALES_ORDERS, begun, self.plans.run_id)
+        self.lakehouse.ledger.record(BRONZE_SALES_ORDERS, begun, self.plans.run_id)
 
     def _moved(
         self,
@@ -415,7 +415,7 @@ class Redating:
                     details,
                 )
             )
-        self.lakehouse.record(BRONZE_SALES_ORDERS, made, self.plans.run_id)
+        self.lakehouse.ledger.record(BRONZE_SALES_ORDERS, made, self.plans.run_id)
 
 
 def _of(source: Source, rows: Sequence[Mapping[str, Any]]) -> Any:

@@ -24,7 +24,8 @@ from medallion_assets.champion.stewardship import (
 from medallion_assets.tables import CHAMPION
 from medallion_assets.work import Work
 from resources.errors import Refused
-from resources.tracking import Tracking, TrackingUnavailable
+from resources.mlflow_connection import TrackingUnavailable
+from resources.tracking import Tracking
 
 REGISTRY = "registry"  # actor of what was approved there: a tag does not say who set it
 LAST_PROPOSALS = 2  # of a class: the one that stands, and the one that it overtook
@@ -93,7 +94,7 @@ def take_approvals(work: Work, tracking: Tracking) -> pd.DataFrame:
                 f"decision {proposal.number} was approved by the tag {where}, and refused: {error}"
             )
             told = f"refused: {error}"[:TAG_LENGTH]
-            tracking.tag_version(proposal.version, {proposal.tag: told})
+            tracking.registry.tag_version(proposal.version, {proposal.tag: told})
         else:
             work.log(f"decision {proposal.number} was approved in the registry, by the tag {where}")
     decisions = work.lakehouse.rows(CHAMPION)
@@ -109,7 +110,7 @@ def _mirror(decisions: pd.DataFrame, tracking: Tracking) -> None:
     for proposal in proposals(decisions):
         told = tags(proposal.version).get(proposal.tag)
         if told is None or (proposal.state not in (WAITING, told)):
-            tracking.tag_version(proposal.version, {proposal.tag: proposal.state})
+            tracking.registry.tag_version(proposal.version, {proposal.tag: proposal.state})
 
 
 def _tags_of(tracking: Tracking) -> Callable[[int], Mapping[str, str]]:
@@ -118,7 +119,7 @@ def _tags_of(tracking: Tracking) -> Callable[[int], Mapping[str, str]]:
 
     def tags(version: int) -> Mapping[str, str]:
         if version not in known:
-            known[version] = tracking.version_tags(version)
+            known[version] = tracking.registry.version_tags(version)
         return known[version]
 
     return tags

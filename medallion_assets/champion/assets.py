@@ -121,7 +121,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         # Marked after logging: a process that dies in between logs the figures again, which changes
         # nothing.
         marked = [with_details(s, is_logged=True) for s in unlogged]
-        lakehouse.record(MODEL_EVALUATION, marked, work.run_id)
+        lakehouse.ledger.record(MODEL_EVALUATION, marked, work.run_id)
         return report(context, MODEL_EVALUATION, requested, outcome, by_month=told)
 
     @dg.asset(

@@ -50,7 +50,7 @@ def sync_alias(lakehouse: Lakehouse, tracking: Tracking) -> pd.DataFrame:
     """Set the alias to what the last decision says; returns all decisions."""
     decisions = lakehouse.rows(CHAMPION)
     if len(decisions):
-        tracking.set_alias(
+        tracking.registry.set_alias(
             int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
         )
     return decisions
@@ -118,7 +118,7 @@ class Stewardship:
                 f"decision {number} on {row['demand_class']} was overtaken by"
                 f" {newest['decision_number']:.0f} ({newest['decision']}); nothing was changed"
             )
-        entry = self.tracking.load_version(int(row["candidate_version"])).entries[
+        entry = self.tracking.registry.load_version(int(row["candidate_version"])).entries[
             row["demand_class"]
         ]
         reason = f"{approval_begins(number)}{self.actor}: {why}. Its evidence: {row['reason']}"
@@ -134,7 +134,7 @@ class Stewardship:
             decisions,
             {row["demand_class"]: figures},
         )
-        self.tracking.tag_version(
+        self.tracking.registry.tag_version(
             int(row["candidate_version"]), {approval_tag(row["demand_class"]): APPROVED}
         )
         return made
@@ -152,7 +152,7 @@ class Stewardship:
         if version not in set(decisions["registry_version"].astype(int)):
             served = ", ".join(map(str, sorted(decisions["registry_version"].astype(int).unique())))
             raise Refused(f"version {version} never served; versions that did: {served}")
-        entries = self.tracking.load_version(version).entries
+        entries = self.tracking.registry.load_version(version).entries
         newest = int(decisions["yyyymm"].max())
         until = HELD_UNTIL_RELEASED if months is None else add_months(newest, months)
         reason = f"rolled back to version {version} by {self.actor}: {why}"
@@ -208,7 +208,7 @@ class Stewardship:
         # Where every class is replaced the version that serves is not needed, and may be one that
         # can't be loaded.
         if set(DEMAND_CLASSES) - set(entries):
-            serving = self.tracking.load_version(
+            serving = self.tracking.registry.load_version(
                 int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
             )
         manifest = DemandForecaster({**serving.entries, **entries}, serving.horizon)
@@ -218,7 +218,7 @@ class Stewardship:
         )
         try:
             self.tracking.log(run_id, RunContent(texts={"why.md": reason}, model=manifest))
-            version = self.tracking.register(
+            version = self.tracking.registry.register(
                 run_id,
                 {"month": month, **{name: e.model for name, e in manifest.entries.items()}},
                 f"{', '.join(entries)}: {reason}\n\n"
@@ -252,7 +252,7 @@ class Stewardship:
         except BaseException:
             self.tracking.fail(run_id)
             raise
-        self.tracking.set_alias(version)
+        self.tracking.registry.set_alias(version)
         return made
 
     def _following(self, row: pd.Series, demand_class: str) -> Decision:

@@ -40,6 +40,7 @@ from medallion_assets.tables import (
 )
 from medallion_assets.work import Work
 from medallion_assets.zoo.registry import BASELINE
+from medallion_assets.zoo.sampling import draw
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
 from medallion_assets.zoo.spec import ModelSpec
 from resources.lakehouse import Lakehouse, MonthWritten, TableSpec
@@ -102,7 +103,7 @@ class EvaluationLog:
                 pictures, content = self._content(
                     model, rows, *(frame[frame["model"] == model] for frame in frames)
                 )
-                if stored := self.lakehouse.slices(ZOO_FORECAST, model).get(month):
+                if stored := self.lakehouse.ledger.slices(ZOO_FORECAST, model).get(month):
                     content = dataclasses.replace(content, inputs=inputs)
                     logged.append(
                         logger.submit(self.tracking.log, stored.details["run_id"], content)
@@ -129,7 +130,7 @@ class EvaluationLog:
         """
         by_class = rows[(rows["segment_kind"] == "demand_class") & (rows["horizon"] == 0)]
         count = float(by_class["cell_count"].sum())
-        return self.lakehouse.drawn(result, min(1.0, RESULT_ROWS / max(count, 1.0))).toPandas()
+        return draw(result, min(1.0, RESULT_ROWS / max(count, 1.0))).toPandas()
 
     def _content(
         self,
@@ -170,7 +171,7 @@ def evidence_tables(lakehouse: Lakehouse, month: int) -> list[InputTable]:
     """
 
     def described(table: TableSpec) -> InputTable:
-        stored = lakehouse.slices(table).get(month)
+        stored = lakehouse.ledger.slices(table).get(month)
         version = stored.delta_version if stored else lakehouse.version(table)
         return InputTable(
             lakehouse.name(table),
@@ -238,11 +239,11 @@ class Training:
         return slices.outcome(), told
 
     def _evidence_version(self, month: int) -> str:
-        evidence = self.work.lakehouse.slices(MODEL_EVALUATION).get(month)
+        evidence = self.work.lakehouse.ledger.slices(MODEL_EVALUATION).get(month)
         fits = {
             spec.name: s.data_version
             for spec in self.specs
-            if (s := self.work.lakehouse.slices(ZOO_FORECAST, spec.name).get(month))
+            if (s := self.work.lakehouse.ledger.slices(ZOO_FORECAST, spec.name).get(month))
         }
         return version_of(
             CHAMPION.code_version,
@@ -310,7 +311,7 @@ class Training:
         except BaseException:
             self.tracking.fail(run_id)
             raise
-        self.tracking.set_alias(version)
+        self.tracking.registry.set_alias(version)
         for verdict in made:
             self.work.log(f"{month} {verdict.demand_class}: {verdict.decision}. {verdict.reason}")
         return len(made)
@@ -339,7 +340,7 @@ class Training:
         unknown = set(serving.values()) - {spec.name for spec in self.specs}
         if unknown:
             version = int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
-            entries = self.tracking.load_version(version).entries.values()
+            entries = self.tracking.registry.load_version(version).entries.values()
             unknown -= {entry.model for entry in entries}
         nobody = {BASELINE, *unknown}
         champions = {name: serving.get(name, BASELINE) for name in DEMAND_CLASSES}
@@ -382,7 +383,7 @@ class Training:
             if waiting:
                 tags |= {approval_tag(name): WAITING for name in waiting}
                 waits = f"{_how_to_approve(waiting)}\n\n"
-            version = self.tracking.register(
+            version = self.tracking.registry.register(
                 run_id,
                 {"month": str(month), "kind": kind, **tags},
                 f"{waits}On the evidence of {month}."
@@ -437,7 +438,7 @@ class Training:
         former: Mapping[str, ServedModel] = {}
         # Asked only where a class keeps its fit: what serves may be a version that can't be loaded.
         if len(decisions) and any(v.champion_trained_yyyymm != month for v in verdicts):
-            former = self.tracking.load_version(
+            former = self.tracking.registry.load_version(
                 int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
             ).entries
         loaded: dict[str, DemandForecaster] = {}
@@ -445,7 +446,7 @@ class Training:
         def fit_of(model: str) -> ServedModel:
             if model not in loaded:
                 loaded[model] = self.tracking.load(
-                    self.work.lakehouse.slices(ZOO_FORECAST, model)[month].details["run_id"]
+                    self.work.lakehouse.ledger.slices(ZOO_FORECAST, model)[month].details["run_id"]
                 )
             return next(iter(loaded[model].entries.values()))
 

@@ -379,7 +379,7 @@ def _told(error: Exception) -> str:
 
 
 def _mlflow(settings: Settings) -> Finding:
-    if away := MlflowTracking(settings, "", lambda: None).unreachable():
+    if away := MlflowTracking(settings, "", lambda: None).connection.unreachable():
         what, address, error = away
         return Finding(
             "MLflow",

@@ -71,7 +71,9 @@ class Workbench:
     def state_of(self, table: TableSpec) -> str:
         """Version, rows and months of a table that is small, in a line."""
         rows = len(self.lakehouse.rows(table, [table.month_column]))
-        months = sum(stored.row_count > 0 for stored in self.lakehouse.slices(table).values())
+        months = sum(
+            stored.row_count > 0 for stored in self.lakehouse.ledger.slices(table).values()
+        )
         version = self.lakehouse.version(table)
         return f"{table.id}: version {version}, {rows:,} rows in {months} months"
 

@@ -20,9 +20,10 @@ from medallion_assets.zoo.fitting import input_table
 from medallion_assets.zoo.registry import model
 from medallion_assets.zoo.spec import ModelSpec, Parameters
 from resources.errors import Refused
-from resources.lakehouse import DeltaLakehouse
+from resources.lakehouse import DeltaLakehouse, content_versions
+from resources.provenance import git_commit, library_versions
 from resources.settings import Settings
-from resources.tracking import COMMITTED, MlflowTracking, StoredRun, git_commit, library_versions
+from resources.tracking import COMMITTED, MlflowTracking, StoredRun
 
 EQUAL = 1e-9  # relative to the larger number: sums over threads may differ in the last digits
 NUMBERS = ("forecast_qty", *DECILES)
@@ -114,7 +115,7 @@ def _stored(
         )
         pinned.rows(MONTHLY_DEMAND, ["yyyymm"], [origin])
     except Refused as error:
-        newest = lakehouse.slices(ZOO_FORECAST, spec.name)
+        newest = lakehouse.ledger.slices(ZOO_FORECAST, spec.name)
         near = min(newest, key=lambda month: abs(month - origin), default=None)
         hint = (
             f"; the nearest fit that can be is {newest[near].details['run_id']} of {near}"
@@ -160,10 +161,12 @@ def _other_rows(pinned: DeltaLakehouse, run: StoredRun) -> list[str]:
     told = []
     for table in (MONTHLY_DEMAND, DEMAND_FEATURES):
         recorded = {
-            m: s.data_version for m, s in sorted(pinned.slices(table).items()) if first <= m <= last
+            m: s.data_version
+            for m, s in sorted(pinned.ledger.slices(table).items())
+            if first <= m <= last
         }
-        found = dict.fromkeys(recorded, "0-0") | pinned.content_versions(
-            table, month_range(first, last)
+        found = dict.fromkeys(recorded, "0-0") | content_versions(
+            pinned, table, month_range(first, last)
         )
         if (
             input_table(pinned, table, pinned.version(table), dict(sorted(found.items()))).digest

@@ -191,7 +191,7 @@ class Session:
         if self.settings.run.replay_months and enough:
             is_changed |= self.execute("retraining", [earlier])
             # What was published on the day stays: another version would only supersede it.
-            published = reader(self.settings).slices(DEMAND_FORECAST)
+            published = reader(self.settings).ledger.slices(DEMAND_FORECAST)
             if waiting := [
                 m
                 for m in month_range(add_months(earlier, 1), add_months(newest, -1))
@@ -363,7 +363,7 @@ class Session:
 
     def newest_published(self) -> int | None:
         """The newest origin with a published forecast."""
-        return max(reader(self.settings).slices(DEMAND_FORECAST), default=None)
+        return max(reader(self.settings).ledger.slices(DEMAND_FORECAST), default=None)
 
     def months(self) -> tuple[list[int], list[int]]:
         """Months that have lines, and those that are complete, both in order."""

@@ -141,7 +141,7 @@ class Reporting:
         }
         read = []
         for table, wanted in months.items():
-            stored = self.work.lakehouse.slices(table)
+            stored = self.work.lakehouse.ledger.slices(table)
             read += [
                 [table.id, month, stored[month].data_version] for month in wanted if month in stored
             ]
@@ -256,7 +256,7 @@ class Reporting:
 
     def _evaluated(self, decisions: pd.DataFrame) -> list[int]:
         """The newest month whose decisions rest on an evaluation."""
-        stored = self.work.lakehouse.slices(MODEL_EVALUATION)
+        stored = self.work.lakehouse.ledger.slices(MODEL_EVALUATION)
         months = [
             month
             for month in decisions["yyyymm"].unique()

@@ -44,7 +44,7 @@ class Changes:
         change is left as it is. The first published origin has no rows.
         """
         slices = Slices(self.work, FORECAST_CHANGE)
-        published = self.work.lakehouse.slices(DEMAND_FORECAST)
+        published = self.work.lakehouse.ledger.slices(DEMAND_FORECAST)
         for origin in sorted(months):
             if origin not in published or not published[origin].row_count:
                 continue
@@ -112,7 +112,7 @@ class Changes:
         """Whether demand through the origin is not what the edition was made from. An edition that
         another one superseded was.
         """
-        stored = self.work.lakehouse.slices(DEMAND_FORECAST)[edition.origin]
+        stored = self.work.lakehouse.ledger.slices(DEMAND_FORECAST)[edition.origin]
         if stored.details["vintage"] != edition.vintage:
             return True
         return bool(stored.details["seen"] != version_of(known_at(self.work, edition.origin)))

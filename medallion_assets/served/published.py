@@ -28,7 +28,9 @@ class Edition(NamedTuple):
 def published_origins(lakehouse: Lakehouse) -> list[int]:
     """Origins with a published forecast, in order."""
     return sorted(
-        month for month, stored in lakehouse.slices(DEMAND_FORECAST).items() if stored.row_count
+        month
+        for month, stored in lakehouse.ledger.slices(DEMAND_FORECAST).items()
+        if stored.row_count
     )
 
 

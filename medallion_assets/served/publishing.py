@@ -85,7 +85,7 @@ class Publication:
             beside = [
                 [name, s.data_version]
                 for name in sorted(set(given.values()))
-                if (s := self.work.lakehouse.slices(ZOO_FORECAST, name).get(origin))
+                if (s := self.work.lakehouse.ledger.slices(ZOO_FORECAST, name).get(origin))
             ]
             made_from = version_of(
                 *(DEMAND_FORECAST.code_version, version, known, horizon),
@@ -221,7 +221,7 @@ class Publication:
         """A given forecast as it serves an origin: its stored rows, and the baseline where there
         are none.
         """
-        stored = self.work.lakehouse.slices(ZOO_FORECAST, name).get(origin)
+        stored = self.work.lakehouse.ledger.slices(ZOO_FORECAST, name).get(origin)
         run_id = stored.details["run_id"] if stored else ""
         return ServedModel(name, Given(), Calibration(), origin, run_id)
 
@@ -235,7 +235,7 @@ class Publication:
         }
         runs = []
         for _, entry in model_.models():
-            stored = self.work.lakehouse.slices(ZOO_FORECAST, entry.model).get(origin)
+            stored = self.work.lakehouse.ledger.slices(ZOO_FORECAST, entry.model).get(origin)
             is_given = entry.model in self.work.settings.given_forecasts
             if (
                 stored
@@ -253,7 +253,7 @@ class Publication:
         if version is None:
             return self._baseline(origin)
         if version not in self._models:
-            self._models[version] = self.tracking.load_version(version)
+            self._models[version] = self.tracking.registry.load_version(version)
         return self._models[version]
 
     def _baseline(self, origin: int) -> DemandForecaster:
@@ -269,8 +269,8 @@ class Publication:
 
 def known_at(work: Work, origin: int) -> list[list[object]]:
     """What is known of the demand through an origin and of its features, as data versions."""
-    demand = work.lakehouse.slices(MONTHLY_DEMAND)
-    features = work.lakehouse.slices(DEMAND_FEATURES)
+    demand = work.lakehouse.ledger.slices(MONTHLY_DEMAND)
+    features = work.lakehouse.ledger.slices(DEMAND_FEATURES)
     return [
         [m, s.data_version]
         for m in window(work.settings, origin)

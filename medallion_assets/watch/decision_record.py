@@ -128,10 +128,10 @@ def months_of_tables(lakehouse: Lakehouse, settings: Settings) -> dict[TableSpec
     """How each table that is made by month stands."""
     deliveries = lakehouse.rows(DELIVERIES)
     complete = complete_months_of(deliveries, settings)
-    bronze = lakehouse.slices(BRONZE_SALES_ORDERS)
+    bronze = lakehouse.ledger.slices(BRONZE_SALES_ORDERS)
     held = {month: stored.details["deliveries"] for month, stored in bronze.items()}
     unread = unread_months(deliveries, held, settings)
-    stored = {spec: lakehouse.slices(spec) for spec in MONTHLY}
+    stored = {spec: lakehouse.ledger.slices(spec) for spec in MONTHLY}
     return {
         spec: table_months(
             {m: s.details.get("is_complete", True) for m, s in slices.items()},

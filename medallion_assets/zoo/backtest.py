@@ -30,6 +30,7 @@ from medallion_assets.tables import (
 from medallion_assets.work import Work
 from medallion_assets.zoo.fitting import Due, Fitting, Prepared, learn_apart
 from medallion_assets.zoo.reading import Inputs, ZooReader, window
+from medallion_assets.zoo.sampling import draw
 from medallion_assets.zoo.spec import LearnsApart, ModelSpec
 from resources.lakehouse import Lakehouse, Slice
 from resources.settings import Settings
@@ -68,7 +69,7 @@ class Fit:
     def drawn(self, lakehouse: Lakehouse, share: float, columns: Sequence[str]) -> pd.DataFrame:
         """Its rows of a share of the parts, collected once for all later origins."""
         if share not in self._drawn:
-            self._drawn[share] = lakehouse.drawn(self.rows, share).select(*columns).toPandas()
+            self._drawn[share] = draw(self.rows, share).select(*columns).toPandas()
         return self._drawn[share]
 
 

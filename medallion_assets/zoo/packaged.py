@@ -1,7 +1,7 @@
 """What a registered model holds beside its fits: code that runs without this package, what that
 code needs installed, the columns it takes and gives, and an example.
 
-How MLflow stores it lies in resources/tracking.py.
+How MLflow stores it lies in resources/stored_models.py.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from medallion_assets.zoo.serving import (
     DemandForecaster,
 )
 from medallion_assets.zoo.stored import FITS, KNOWN, digest
-from resources.tracking import ModelColumn, StoredModel
+from resources.stored_models import ModelColumn, StoredModel
 
 PACKAGE = "medallion_assets"
 ROOT = Path(medallion_assets.__file__).parent

@@ -22,9 +22,8 @@ from medallion_assets.tables import (
     ZOO_FORECAST,
 )
 from medallion_assets.zoo.calibration import ORIGIN_FEATURES
-from medallion_assets.zoo.serving import (
-    TEXT_FEATURES,
-)
+from medallion_assets.zoo.sampling import sample, share_of_parts
+from medallion_assets.zoo.serving import TEXT_FEATURES
 from medallion_assets.zoo.spec import (
     Fitted,
     Forecaster,
@@ -118,10 +117,10 @@ class ZooReader:
         """What a run reads of the ledger: demand, features, members, and further tables."""
         tables = (MONTHLY_DEMAND, DEMAND_FEATURES)
         return Inputs(
-            self.lakehouse.slices(MONTHLY_DEMAND),
-            self.lakehouse.slices(DEMAND_FEATURES),
-            {name: self.lakehouse.slices(ZOO_FORECAST, name) for name in self.spec.members},
-            {table.id: self.lakehouse.slices(table) for table in further},
+            self.lakehouse.ledger.slices(MONTHLY_DEMAND),
+            self.lakehouse.ledger.slices(DEMAND_FEATURES),
+            {name: self.lakehouse.ledger.slices(ZOO_FORECAST, name) for name in self.spec.members},
+            {table.id: self.lakehouse.ledger.slices(table) for table in further},
             {table.id: self.lakehouse.version(table) for table in tables},
         )
 
@@ -154,17 +153,17 @@ class ZooReader:
         order = ["part_number", "yyyymm"]
         limit = self.settings.zoo.max_fit_rows
         months = window(self.settings, origin) if self.spec.is_global else [origin]
-        share = self.lakehouse.share_of_parts(DEMAND_FEATURES, months, limit)
-        features = self.lakehouse.sample(
-            DEMAND_FEATURES, DEMAND_FEATURES.column_names, months, share
+        share = share_of_parts(self.lakehouse, DEMAND_FEATURES, months, limit)
+        features = sample(
+            self.lakehouse, DEMAND_FEATURES, DEMAND_FEATURES.column_names, months, share
         ).sort_values(order, ignore_index=True)
         if not self.spec.is_global:
             return (
                 pd.DataFrame({"part_number": [], "yyyymm": [], "demand_qty": []}),
                 features[features["is_active"]],
             )
-        demand = self.lakehouse.sample(
-            MONTHLY_DEMAND, [*order, "demand_qty", "is_complete"], months, share
+        demand = sample(
+            self.lakehouse, MONTHLY_DEMAND, [*order, "demand_qty", "is_complete"], months, share
         )
         demand = demand[demand["is_complete"]].drop(columns="is_complete")
         return demand.sort_values(order, ignore_index=True), features
@@ -185,8 +184,8 @@ class ZooReader:
         if not earlier:
             return nothing
         limit = self.settings.zoo.max_fit_rows * (len(names) + 1)
-        share = self.lakehouse.share_of_parts(
-            DEMAND_FEATURES, months, limit // self.settings.forecast.horizon
+        share = share_of_parts(
+            self.lakehouse, DEMAND_FEATURES, months, limit // self.settings.forecast.horizon
         )
         columns = [
             "model",
@@ -198,7 +197,7 @@ class ZooReader:
             *DECILES,
             "is_fallback",
         ]
-        stored = self.lakehouse.sample(ZOO_FORECAST, columns, earlier, share, names)
+        stored = sample(self.lakehouse, ZOO_FORECAST, columns, earlier, share, names)
         stored = stored[~stored["yyyymm"].isin(set(unsaved)) | (stored["model"] != self.spec.name)]
         fresh = [draw(share, columns) for made, draw in unsaved.items() if made in earlier]
         held = [rows for rows in (stored, *fresh) if len(rows)]
@@ -206,11 +205,16 @@ class ZooReader:
             return nothing
         rows = pd.concat(held, ignore_index=True).rename(columns={"yyyymm": "origin"})
         rows = rows[rows["target_yyyymm"] <= origin]
-        actual = self.lakehouse.sample(
-            MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty", "is_complete"], months, share
+        actual = sample(
+            self.lakehouse,
+            MONTHLY_DEMAND,
+            ["part_number", "yyyymm", "demand_qty", "is_complete"],
+            months,
+            share,
         )
         actual = actual.loc[actual["is_complete"], ["part_number", "yyyymm", "demand_qty"]]
-        facts = self.lakehouse.sample(
+        facts = sample(
+            self.lakehouse,
             DEMAND_FEATURES,
             list(dict.fromkeys(("part_number", "yyyymm", "demand_class", *ORIGIN_FEATURES))),
             earlier,

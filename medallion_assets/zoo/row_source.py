@@ -76,7 +76,7 @@ class FromHistories(RowSource):
 
         # All models of a run read the same histories.
         key = ("history", origin, buckets, *inputs.versions.values())
-        histories = self.lakehouse.kept(
+        histories = self.lakehouse.kept.frame(
             key,
             lambda: with_bucket(
                 packed_history(self.lakehouse, self.settings, origin), buckets

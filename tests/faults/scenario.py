@@ -203,7 +203,10 @@ def content(settings: Settings) -> Content:
         if len(decisions)
         else pd.Series(dtype=int)
     )
-    loaded = {version: tracking.load_version(version).entries for version in sorted(set(versions))}
+    loaded = {
+        version: tracking.registry.load_version(version).entries
+        for version in sorted(set(versions))
+    }
     manifests = {
         int(number): {
             name: (entry.model, entry.trained_yyyymm) for name, entry in loaded[version].items()
@@ -264,10 +267,10 @@ def standing_faults(settings: Settings) -> list[str]:
         MlflowTracking(settings, "", lambda: None, models=ZooModels()),
     )
     decisions = lakehouse.rows(tables.CHAMPION)
-    if len(decisions) and tracking.alias() != (
+    if len(decisions) and tracking.registry.alias() != (
         last := int(decisions.sort_values("decision_number")["registry_version"].iloc[-1])
     ):
-        told.append(f"the alias is {tracking.alias()}, the last decision says {last}")
+        told.append(f"the alias is {tracking.registry.alias()}, the last decision says {last}")
     client = mlflow.MlflowClient(settings.tracking_uri, settings.registry_uri)
     experiment = client.get_experiment_by_name(settings.mlflow.experiment)
     running = (

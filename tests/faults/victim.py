@@ -38,10 +38,16 @@ def befall(when: str, method: str, table: str = "", act: str = "kill") -> None:
     """Make the first call of a method, for a table where one is named, meet the fault before or
     after it is done.
     """
-    from resources import lakehouse, tracking
+    from resources.lakehouse import DeltaLakehouse
+    from resources.ledger import Ledger
+    from resources.registry import MlflowRegistry
+    from resources.tracking import MlflowTracking
 
+    owners = {
+        owner.__name__: owner for owner in (DeltaLakehouse, Ledger, MlflowRegistry, MlflowTracking)
+    }
     owner_name, name = method.split(".")
-    owner = getattr(lakehouse if owner_name == "DeltaLakehouse" else tracking, owner_name)
+    owner = owners[owner_name]
     original: Callable[..., Any] = getattr(owner, name)
     met: list[str] = []
 

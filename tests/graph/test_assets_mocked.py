@@ -60,7 +60,7 @@ from medallion_assets.tables import (
 )
 from medallion_assets.watch import assets as watch_assets
 from medallion_assets.zoo import assets as zoo_assets
-from medallion_assets.zoo import backtest, buckets, fitting, reading, row_source
+from medallion_assets.zoo import backtest, buckets, fitting, reading, row_source, sampling
 from medallion_assets.zoo.serving import HISTORY_COLUMNS, SERVED_COLUMNS, split
 from resources.errors import Refused
 from resources.settings import RetrainingSettings, Settings, Source
@@ -409,6 +409,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
             fitting,
             reading,
             row_source,
+            sampling,
             buckets,
             checks,
         ):
@@ -600,7 +601,7 @@ def test_a_single_month_is_told_with_its_figures(past: Past, key: dg.AssetKey) -
     else:
         assert (
             told["data_version"]
-            == past.world.lakehouse.slices(spec, NAIVE if spec is ZOO_FORECAST else "")[
+            == past.world.lakehouse.ledger.slices(spec, NAIVE if spec is ZOO_FORECAST else "")[
                 month
             ].data_version
         )
@@ -655,7 +656,7 @@ def test_a_training_is_registered_decided_and_served(past: Past) -> None:
     assert lakehouse.rows(CHAMPION).groupby("yyyymm")["registry_version"].agg(list).to_dict() == {
         month: [number] * len(DEMAND_CLASSES) for number, month in enumerate((*TRAINED, LAST), 1)
     }
-    assert tracking.alias() == len(tracking.versions) == len(TRAINED) + 1
+    assert tracking.registry.alias() == len(tracking.registry.versions) == len(TRAINED) + 1
     served = lakehouse.rows(DEMAND_FORECAST)
     assert set(
         zip(served["yyyymm"], served["registry_version"], served["vintage"], strict=True)
@@ -726,8 +727,8 @@ def test_each_table_is_told_its_fresh_months(past: Past) -> None:
     own page.
     """
     world = past.world.copied()
-    world.lakehouse.forget(MONTHLY_DEMAND, FIRST)
-    world.lakehouse.forget(DATA_QUALITY, FIRST + 1)
+    world.lakehouse.ledger.forget(MONTHLY_DEMAND, FIRST)
+    world.lakehouse.ledger.forget(DATA_QUALITY, FIRST + 1)
     execution = world.run("monthly_forecast", LAST)
     observed = {
         event.asset_key: {
@@ -879,7 +880,11 @@ def test_a_label_makes_what_reads_it_due_and_nothing_else(past: Past) -> None:
     def made_from() -> dict[TableSpec, dict[int, str]]:
         assert world.run("monthly_data", FIRST, LAST).success
         return {
-            spec: {m: s.input_version for m, s in world.lakehouse.slices(spec).items() if m <= LAST}
+            spec: {
+                m: s.input_version
+                for m, s in world.lakehouse.ledger.slices(spec).items()
+                if m <= LAST
+            }
             for spec in concerned
         }
 
@@ -922,7 +927,7 @@ def test_a_refusal_fails_with_its_message_and_is_not_tried_again(
 ) -> None:
     """The message is the failure's, there is no retry, and no table has changed."""
     world = past.world.copied()
-    world.lakehouse.forget(SILVER_SALES_ORDERS, LAST)
+    world.lakehouse.ledger.forget(SILVER_SALES_ORDERS, LAST)
 
     def refuse(lines: FakeFrame) -> FakeFrame:
         raise Refused("the mapping names no such column")
@@ -943,7 +948,7 @@ def test_a_short_loss_is_tried_once_more(
     with its message.
     """
     world = past.world.copied()
-    world.lakehouse.forget(SILVER_SALES_ORDERS, LAST)
+    world.lakehouse.ledger.forget(SILVER_SALES_ORDERS, LAST)
     whole, left = silver_assets.transforms.sales_orders, [OSError("the disk is away")] * failures
 
     def away(lines: FakeFrame) -> FakeFrame:
@@ -966,7 +971,7 @@ def test_an_interrupt_ends_the_run_and_is_not_tried_again(
     is started after.
     """
     world = past.world.copied()
-    world.lakehouse.forget(SILVER_SALES_ORDERS, LAST)
+    world.lakehouse.ledger.forget(SILVER_SALES_ORDERS, LAST)
 
     def interrupted(lines: FakeFrame) -> FakeFrame:
         raise KeyboardInterrupt
@@ -1062,7 +1067,7 @@ def test_a_run_that_was_never_committed_is_ended_as_killed(past: Past) -> None:
     fits again, and the rows name its run.
     """
     world = past.world.copied()
-    world.lakehouse.forget(ZOO_FORECAST, LAST, writer=NAIVE)
+    world.lakehouse.ledger.forget(ZOO_FORECAST, LAST, writer=NAIVE)
     world.journal.crash_before = f"commit {NAIVE} {LAST}"
     assert world.run("retraining", LAST).success
     runs = [
@@ -1108,8 +1113,8 @@ def test_an_origin_fitted_again_knows_nothing_of_later_ones(past: Past, later: s
         else:
             rows[:] = [row for row in rows if row["yyyymm"] <= origin]
             if spec is ZOO_FORECAST:
-                world.lakehouse.forget(spec, *{row["yyyymm"] for row in own}, writer=NAIVE)
-    world.lakehouse.forget(ZOO_FORECAST, origin, writer=NAIVE)
+                world.lakehouse.ledger.forget(spec, *{row["yyyymm"] for row in own}, writer=NAIVE)
+    world.lakehouse.ledger.forget(ZOO_FORECAST, origin, writer=NAIVE)
     world.run("retraining", origin)
     assert f"commit {NAIVE} {origin}" in world.journal
     pd.testing.assert_frame_equal(world.lakehouse.rows(ZOO_FORECAST, numbers, [origin]), before)
@@ -1126,18 +1131,20 @@ def test_superseding_published_months_needs_a_plan_of_a_person(
     with its plan, a sensor's is not.
     """
     world = past.world.copied()
-    published = world.lakehouse.slices(DEMAND_FORECAST)
+    published = world.lakehouse.ledger.slices(DEMAND_FORECAST)
     moved = [
         replace(s, input_version="other", details={**s.details, "registry_version": 99})
         for s in published.values()
     ]
-    world.lakehouse.record(DEMAND_FORECAST, moved, "")
+    world.lakehouse.ledger.record(DEMAND_FORECAST, moved, "")
     if "medallion/plan" in tags:
         assert not world.run("publish", TRAINED[0], LAST).success
     execution = world.run("publish", TRAINED[0], LAST, tags)
     assert execution.success == bool(tags)
     if tags:
-        assert world.lakehouse.slices(DEMAND_FORECAST)[LAST].details["registry_version"] != 99
+        assert (
+            world.lakehouse.ledger.slices(DEMAND_FORECAST)[LAST].details["registry_version"] != 99
+        )
     else:
         assert "anew by the version that serves now" in execution.failure()
         assert "medallion/plan: backfill-demand_forecast-1" in execution.failure()
@@ -1186,7 +1193,7 @@ def test_an_old_month_made_again_does_not_make_a_table_fresh(past: Past) -> None
     whatever was made last.
     """
     world = past.world.copied()
-    world.lakehouse.forget(DEMAND_FEATURES, LAST)
+    world.lakehouse.ledger.forget(DEMAND_FEATURES, LAST)
     warned = checked_on(world.run("monthly_data", FIRST), DEMAND_FEATURES)
     assert (warned.passed, warned.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert warned.description == f"missing: {LAST}"

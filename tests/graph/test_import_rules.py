@@ -22,6 +22,7 @@ ZOO_WIRING = {
     "backtest",
     "fitting",
     "reading",
+    "sampling",
     "row_source",
     "packaged",
     "registry",
@@ -208,7 +209,8 @@ def test_wiring_knows_protocols_and_not_what_is_behind_them(file: str) -> None:
         "resources.orders.LocalOrderFiles",
         "resources.reports.LocalReportFiles",
         "resources.tracking.MlflowTracking",
-        "resources.tracking.mlflow_tracking",
+        "resources.registry.MlflowRegistry",
+        "resources.dagster_tracking",
         "resources.spark",
         f"{ASSETS}.definitions",
         f"{ASSETS}.operations",
@@ -235,14 +237,14 @@ def test_nothing_depends_on_the_commands(file: str) -> None:
 
 
 def test_the_environment_is_read_in_one_place() -> None:
-    """environment.py reads it; the session tells Spark its Python, tracking tells MLflow to send
-    no telemetry, and the servers hand it to their children.
+    """environment.py reads it; the session tells Spark its Python, the connection tells MLflow to
+    send no telemetry, and the servers hand it to their children.
     """
     reading = {file for file in sources(ASSETS, "resources") if reads_environment(file)}
     assert reading <= {
         f"{ASSETS}/environment.py",
         f"{ASSETS}/operations/servers.py",
-        "resources/tracking.py",
+        "resources/mlflow_connection.py",
         SPARK_HOME,
     }
     names = {

@@ -35,9 +35,9 @@ pytestmark = [pytest.mark.spark, pytest.mark.integration]
 long = pytest.mark.skipif("FAULTS" not in os.environ, reason="minutes each: make faults runs them")
 
 FIVE = (
-    "before:DeltaLakehouse.record:silver.monthly_demand",
+    "before:Ledger.record:silver.monthly_demand",
     "after:DeltaLakehouse.merge:gold.zoo_forecast",
-    "after:MlflowTracking.register:",
+    "after:MlflowRegistry.register:",
     "after:DeltaLakehouse.append:gold.champion",
     "after:DeltaLakehouse.append:gold.demand_forecast",
 )

@@ -181,7 +181,7 @@ def test_dropped_files_become_a_served_forecast(tmp_path: Path) -> None:
             tables.DATA_QUALITY,
             tables.DEMAND_DRIFT,
         ):
-            assert 202210 in lakehouse.slices(table), table.id
+            assert 202210 in lakehouse.ledger.slices(table), table.id
         decided = lakehouse.rows(tables.RETRAINING_DECISION, months=[202210]).iloc[-1]
         assert (decided["decision"], decided["cause"]) == ("retrain", "training_lag")
 
@@ -238,6 +238,8 @@ def served(scenario: Scenario) -> tuple[int, int]:
     newest = newest[newest["vintage"] == newest["vintage"].max()]
     [version] = set(newest["registry_version"].dropna().astype(int))
     tracking = MlflowTracking(scenario.settings, "", lambda: None, models=ZooModels())
-    assert tracking.alias() == version
-    trained = {entry.trained_yyyymm for entry in tracking.load_version(version).entries.values()}
+    assert tracking.registry.alias() == version
+    trained = {
+        entry.trained_yyyymm for entry in tracking.registry.load_version(version).entries.values()
+    }
     return int(newest["yyyymm"].iloc[0]), max(trained)

@@ -18,7 +18,8 @@ from medallion_assets.tables import DECILES
 from medallion_assets.zoo.packaged import ZooModels
 from medallion_assets.zoo.serving import SERVED_COLUMNS, DemandForecaster
 from resources.settings import Settings, parse_settings
-from resources.tracking import FITS_SHA256, MlflowTracking, ModelRefused, RunContent
+from resources.stored_models import FITS_SHA256, ModelRefused
+from resources.tracking import MlflowTracking, RunContent
 from tests.conftest import SOURCE
 from tests.models import as_json, as_rows, demand, history, manifest, outside, served
 
@@ -68,7 +69,7 @@ def registered(folder: Path, model: DemandForecaster) -> Registered:
     tracking.check()
     run = tracking.start("champion", {})
     tracking.log(run, RunContent(model=model))
-    version = tracking.register(run, {"month": "202306"})
+    version = tracking.registry.register(run, {"month": "202306"})
     tracking.commit(run)
     return Registered(settings, tracking, run, version, model, model.predict(None, HISTORY))
 
@@ -92,7 +93,7 @@ def test_what_is_registered_is_read_by_its_fits(made: Registered) -> None:
     with the digest.
     """
     again = opened(made.settings)
-    for read in (again.load(made.run), again.load_version(made.version)):
+    for read in (again.load(made.run), again.registry.load_version(made.version)):
         assert_frame_equal(read.predict(None, HISTORY), made.expected, check_exact=True)
     client = mlflow.MlflowClient(made.settings.tracking_uri)
     version = client.get_model_version(made.settings.registered_model, str(made.version))
@@ -164,7 +165,7 @@ def test_a_changed_fit_is_refused_by_us_and_by_mlflow(tmp_path: Path) -> None:
     with pytest.raises(
         ModelRefused, match=r"version 1 of my_catalog\..* is not what was logged.*rollback all --to"
     ):
-        again.load_version(made.version)
+        again.registry.load_version(made.version)
     with pytest.raises(ModelRefused, match=rf"run {made.run} \(champion\).*plan backfill gold"):
         again.load(made.run)
     mlflow.set_tracking_uri(made.settings.tracking_uri)
@@ -179,7 +180,7 @@ def test_code_in_the_artifact_is_not_run_by_us(tmp_path: Path) -> None:
     assert len(code) > 3
     for path in code:
         path.write_text("raise SystemExit('ran')")
-    read = opened(made.settings).load_version(made.version)
+    read = opened(made.settings).registry.load_version(made.version)
     assert_frame_equal(read.predict(None, HISTORY), made.expected, check_exact=True)
 
 
@@ -194,7 +195,7 @@ def pickled(made: Registered, folder: Path) -> int:
     mlflow.pyfunc.save_model(str(folder / "former"), python_model=former, pip_requirements=[])
     client = mlflow.MlflowClient(made.settings.tracking_uri)
     client.log_artifacts(run, str(folder / "former"), "model")
-    return made.tracking.register(run, {})
+    return made.tracking.registry.register(run, {})
 
 
 def test_a_version_of_a_former_release_is_read_and_stored_as_data_from_then_on(
@@ -208,16 +209,16 @@ def test_a_version_of_a_former_release_is_read_and_stored_as_data_from_then_on(
     for entry in made.model.entries.values():
         entry.forecaster.__dict__["name"] = entry.model  # as forecasters had it
     version = pickled(made, tmp_path)
-    read = opened(made.settings).load_version(version)
+    read = opened(made.settings).registry.load_version(version)
     assert_frame_equal(read.predict(None, HISTORY), made.expected, check_exact=True)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     with pytest.raises(
         ModelRefused, match=r"version 2 of .* as a pickle, and MLFLOW_ALLOW.*Train the month again"
     ):
-        opened(made.settings).load_version(version)
+        opened(made.settings).registry.load_version(version)
     run = tracking.start("next", {})
     tracking.log(run, RunContent(model=DemandForecaster(read.entries, read.horizon)))
-    read = opened(made.settings).load_version(tracking.register(run, {}))
+    read = opened(made.settings).registry.load_version(tracking.registry.register(run, {}))
     assert_frame_equal(read.predict(None, HISTORY), made.expected, check_exact=True)
 
 
@@ -229,4 +230,4 @@ def test_a_pickle_that_lacks_what_is_learned_now_is_refused(tmp_path: Path) -> N
     with pytest.raises(
         ModelRefused, match=r"version 2 of .*BoosterFit of a former release has no medians.*newer"
     ):
-        opened(made.settings).load_version(version)
+        opened(made.settings).registry.load_version(version)

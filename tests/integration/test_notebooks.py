@@ -89,7 +89,7 @@ def test_a_destructive_act_goes_from_plan_to_undo(config: Path, lakehouse: Delta
     answers = asked_for(run(source, config))
     assert answers["confirm"] == answers["undo"]
     before = versions(lakehouse)
-    rows, slices = lakehouse.rows(DEMAND_DRIFT), lakehouse.slices(DEMAND_DRIFT)
+    rows, slices = lakehouse.rows(DEMAND_DRIFT), lakehouse.ledger.slices(DEMAND_DRIFT)
     other = run(source, config, {"confirm": "restore-demand_drift-99"})
     assert (versions(lakehouse), asked_for(other)) == (before, answers)
     told = outputs(run(source, config, answers))
@@ -100,7 +100,7 @@ def test_a_destructive_act_goes_from_plan_to_undo(config: Path, lakehouse: Delta
     key = list(DEMAND_DRIFT.key)
     again = lakehouse.rows(DEMAND_DRIFT).sort_values(key, ignore_index=True)
     assert again.equals(rows.sort_values(key, ignore_index=True))
-    assert {m: s.data_version for m, s in lakehouse.slices(DEMAND_DRIFT).items()} == {
+    assert {m: s.data_version for m, s in lakehouse.ledger.slices(DEMAND_DRIFT).items()} == {
         m: s.data_version for m, s in slices.items()
     }
     assert plans.find(lakehouse, answers["confirm"]).state == "undone"

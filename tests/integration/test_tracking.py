@@ -19,22 +19,15 @@ import mlflow
 import pandas as pd
 import pytest
 
-from resources import place, tracking
+from resources import dagster_tracking, mlflow_connection, place
+from resources.dagster_tracking import mlflow_tracking
 from resources.mlflow_file import TRAININGS, ensure_file, trainings_page
 from resources.place import NamesCollide
 from resources.processes import identity
+from resources.provenance import INSTANCE, PROCESS
 from resources.settings import Settings, parse_settings
-from resources.tracking import (
-    FITS_SHA256,
-    INSTANCE,
-    PROCESS,
-    InputTable,
-    MlflowTracking,
-    ModelColumn,
-    RunContent,
-    StoredModel,
-    mlflow_tracking,
-)
+from resources.stored_models import FITS_SHA256, ModelColumn, StoredModel
+from resources.tracking import InputTable, MlflowTracking, RunContent
 from tests.conftest import SOURCE
 from tests.faults.scenario import free_port, mlflow_server, wait_until
 
@@ -87,7 +80,7 @@ def test_loading_models_leaves_no_files(
         run = tracking.start("constant", {})
         tracking.log(run, RunContent(model=42))
         tracking.commit(run)
-        version = tracking.register(run, {}, "smooth: **promoted** constant. because")
+        version = tracking.registry.register(run, {}, "smooth: **promoted** constant. because")
         client = mlflow.MlflowClient(url)
         stored = client.get_model_version(served.registered_model, str(version))
         assert stored.description == "smooth: **promoted** constant. because"
@@ -97,7 +90,7 @@ def test_loading_models_leaves_no_files(
         scratch = tmp_path / "scratch"
         scratch.mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-        loaded = [tracking.load(run), tracking.load_version(version)]
+        loaded = [tracking.load(run), tracking.registry.load_version(version)]
         assert loaded == [42, 42]
         assert not list(scratch.iterdir())
 
@@ -116,12 +109,12 @@ def test_a_fit_is_a_logged_model_with_its_evidence(tmp_path: Path) -> None:
     fit = RunContent({"alpha": 1}, {"fit_seconds": 2.0}, {}, [DEMAND], model=42, model_name="theta")
     made.log(run, fit)
     made.commit(run)
-    version = made.register(run, {})
+    version = made.registry.register(run, {})
     evidence = {"wql": 0.3, "wql_smooth": 0.2, "mape": None}
     company(tmp_path).log(run, RunContent(metrics=evidence, inputs=[CELLS, DEMAND]))
 
-    client, name = made._connected(), made._settings.registered_model
-    (found,) = client.search_logged_models([made._experiment])
+    client, name = made.connection.client(), made.connection.settings.registered_model
+    (found,) = client.search_logged_models([made.connection.experiment])
     assert (found.name, str(found.status), found.source_run_id) == ("theta", "READY", run)
     assert found.params == {"alpha": "1"}
     assert len(found.tags[FITS_SHA256]) == 64
@@ -139,7 +132,7 @@ def test_a_fit_is_a_logged_model_with_its_evidence(tmp_path: Path) -> None:
     assert client.get_model_version(name, str(version)).source == f"models:/{found.model_id}"
     on_cells = [{"dataset_name": CELLS.name}]
     by_evidence = client.search_logged_models(
-        [made._experiment], "metrics.wql < 0.4", datasets=on_cells
+        [made.connection.experiment], "metrics.wql < 0.4", datasets=on_cells
     )
     assert [model.model_id for model in by_evidence] == [found.model_id]
 
@@ -158,7 +151,7 @@ def test_a_model_whose_files_are_not_all_there_is_failed(
         raise OSError("no space left on device")
 
     run = made.start("cut off", {"month": "202512"})
-    client = made._connected()
+    client = made.connection.client()
     with monkeypatch.context() as patched:
         patched.setattr(client, "log_model_artifacts", full)
         with pytest.raises(OSError, match="no space"):
@@ -170,7 +163,7 @@ def test_a_model_whose_files_are_not_all_there_is_failed(
         assert set(company(tmp_path).end_killed({"month": "202512"})) == {whole, run}
     status = {
         model.source_run_id: str(model.status)
-        for model in client.search_logged_models([made._experiment])
+        for model in client.search_logged_models([made.connection.experiment])
     }
     assert status == {whole: "READY", run: "FAILED"}
 
@@ -236,10 +229,10 @@ def test_only_a_fit_whose_process_is_gone_is_ended_as_killed(
     runs = {
         name: made.start(name, {**fit, PROCESS: process}) for name, process in processes.items()
     }
-    made._connected().delete_tag(runs["former"], PROCESS)
+    made.connection.client().delete_tag(runs["former"], PROCESS)
     assert set(made.end_killed(fit)) == {runs["gone"], runs["failed attempt"]}
     assert made.end_killed(fit) == []
-    status = {name: made._connected().get_run(run).info.status for name, run in runs.items()}
+    status = {name: made.connection.client().get_run(run).info.status for name, run in runs.items()}
     assert {name for name, state in status.items() if state == "RUNNING"} == {
         "other",
         "elsewhere",
@@ -280,8 +273,8 @@ def test_only_a_dagster_run_that_is_over_is_ended_as_killed(
         }
         context: Any = SimpleNamespace(instance=instance, log=logging.getLogger("dagster run"))
         with caplog.at_level(logging.INFO, "dagster run"):
-            tracking._end_abandoned(settings, context)
-    status = {name: made._connected().get_run(run).info.status for name, run in runs.items()}
+            dagster_tracking._end_abandoned(settings, context)
+    status = {name: made.connection.client().get_run(run).info.status for name, run in runs.items()}
     assert {name for name, state in status.items() if state == "KILLED"} == {"gone", "over"}
     (told,) = [record.getMessage() for record in caplog.records]
     assert {name for name, run in runs.items() if run in told} == {"elsewhere", "former"}
@@ -336,8 +329,8 @@ def registered(made: MlflowTracking) -> int:
     run = made.start("constant", {})
     made.log(run, RunContent(model=42, texts={"why.md": "because"}))
     made.commit(run)
-    version = made.register(run, {})
-    made.set_alias(version)
+    version = made.registry.register(run, {})
+    made.registry.set_alias(version)
     return version
 
 
@@ -359,12 +352,12 @@ def test_models_of_a_moved_lakehouse_are_found_again(
     shutil.move(old, new)
     moved = company(new)
     with caplog.at_level(logging.WARNING, "medallion"):
-        assert moved.load_version(1) == 42
+        assert moved.registry.load_version(1) == 42
     (told,) = [record.getMessage() for record in caplog.records if record.name == "medallion"]
     assert told.startswith(f"This lakehouse was moved here from {old}/lakehouse; ")
     assert registered(moved) == 2
-    assert moved.load_version(2) == 42
-    assert moved.alias() == 2
+    assert moved.registry.load_version(2) == 42
+    assert moved.registry.alias() == 2
     assert not old.exists()
     stored = texts(new / "lakehouse" / "mlflow.db")
     assert f"{new}/lakehouse/mlartifacts" in stored
@@ -427,7 +420,7 @@ def test_a_lakehouse_that_moves_again_and_again_keeps_its_model(tmp_path: Path) 
     server = {"tracking_uri": f"sqlite:///{tmp_path}/server.db"}
     registered(company(tmp_path / "a", mlflow=server))
     shutil.move(tmp_path / "a", tmp_path / "b")
-    place.settle(company(tmp_path / "b", mlflow=server)._settings)
+    place.settle(company(tmp_path / "b", mlflow=server).connection.settings)
     shutil.move(tmp_path / "b", tmp_path / "c")
     assert registered(company(tmp_path / "c", mlflow=server)) == 2
 
@@ -438,14 +431,14 @@ def test_a_lakehouse_of_a_former_release_claims_its_names(tmp_path: Path) -> Non
     server = {"tracking_uri": f"sqlite:///{tmp_path}/server.db"}
     made = company(tmp_path / "a", mlflow=server)
     registered(made)
-    client, name = made._connected(), made._settings.registered_model
-    for tag in (tracking.LAKEHOUSE, tracking.PLACE):
-        client.delete_experiment_tag(made._experiment, tag)
+    client, name = made.connection.client(), made.connection.settings.registered_model
+    for tag in (mlflow_connection.LAKEHOUSE, mlflow_connection.PLACE):
+        client.delete_experiment_tag(made.connection.experiment, tag)
         client.delete_registered_model_tag(name, tag)
     company(tmp_path / "a", mlflow=server).check()
     noted = place.known(f"{tmp_path}/a/lakehouse")
     assert noted is not None
-    assert client.get_registered_model(name).tags[tracking.LAKEHOUSE] == noted.id
+    assert client.get_registered_model(name).tags[mlflow_connection.LAKEHOUSE] == noted.id
     with pytest.raises(NamesCollide):
         company(tmp_path / "b", mlflow=server).check()
 
@@ -475,7 +468,7 @@ def test_a_first_run_killed_while_it_makes_mlflows_file_leaves_nothing_in_the_wa
     assert list(tmp_path.glob(".mlflow.db.*"))
     ensure_file(settings)
     assert not list(tmp_path.glob(".mlflow.db.*"))
-    assert MlflowTracking(settings, "", lambda: None).alias() is None
+    assert MlflowTracking(settings, "", lambda: None).registry.alias() is None
 
 
 @pytest.mark.integration
@@ -488,7 +481,7 @@ def test_a_file_of_mlflow_that_was_left_half_made_is_made_again(tmp_path: Path, 
         {"sources": [SOURCE], "first_month": 202201, "lakehouse_root": str(tmp_path)},
         tmp_path / "c.yaml",
     )
-    assert MlflowTracking(settings, "", lambda: None).alias() is None
+    assert MlflowTracking(settings, "", lambda: None).registry.alias() is None
 
 
 @pytest.mark.integration

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from resources.settings import Settings
-from resources.tracking import FITS_SHA256, MlflowTracking, ModelRefused, RunContent
+from resources.stored_models import FITS_SHA256, ModelRefused
+from resources.tracking import MlflowTracking, RunContent
 from tests.integration.test_tracking import Numbers
 from tests.unity_catalog import TOKEN, UnityCatalog, unity_catalog
 
@@ -51,13 +52,13 @@ def test_a_version_is_registered_served_and_read(
     moves to it, and what is loaded is what was logged.
     """
     tracking.check()
-    assert tracking.alias() is None
-    first = tracking.register(logged(tracking, 41), {"month": "202512"})
-    second = tracking.register(logged(tracking, 42), {"month": "202601"})
-    tracking.set_alias(second)
-    tracking.set_alias(second)
-    assert (first, second, tracking.alias()) == (1, 2, 2)
-    assert [tracking.load_version(version) for version in (1, 2)] == [41, 42]
+    assert tracking.registry.alias() is None
+    first = tracking.registry.register(logged(tracking, 41), {"month": "202512"})
+    second = tracking.registry.register(logged(tracking, 42), {"month": "202601"})
+    tracking.registry.set_alias(second)
+    tracking.registry.set_alias(second)
+    assert (first, second, tracking.registry.alias()) == (1, 2, 2)
+    assert [tracking.registry.load_version(version) for version in (1, 2)] == [41, 42]
 
     name = "my_catalog.my_gold.demand_forecaster"
     assert set(catalog.models) == {name}
@@ -69,10 +70,10 @@ def test_a_version_is_registered_served_and_read(
     files = {path.split("/2/", 1)[1] for path in catalog.files if "/2/" in path}
     assert {"MLmodel", "model.py", "artifacts/fits/number.json"} <= files
     assert not any(path.endswith(".pkl") for path in files)
-    tracking.tag_version(2, {"approval_lumpy": "waiting"})
-    tracking.tag_version(2, {"approval_lumpy": "approved"})
-    assert tracking.version_tags(2)["approval_lumpy"] == "approved"
-    assert tracking.version_tags(1).keys() == {"month", FITS_SHA256}
+    tracking.registry.tag_version(2, {"approval_lumpy": "waiting"})
+    tracking.registry.tag_version(2, {"approval_lumpy": "approved"})
+    assert tracking.registry.version_tags(2)["approval_lumpy"] == "approved"
+    assert tracking.registry.version_tags(1).keys() == {"month", FITS_SHA256}
     assert catalog.calls.count("POST /registered-models/create") == 1
     assert catalog.calls.count("POST /registered-models/alias") == 1
     assert catalog.tokens == {f"Bearer {TOKEN}"}
@@ -82,8 +83,8 @@ def test_changed_files_of_a_version_are_refused(
     tracking: MlflowTracking, catalog: UnityCatalog
 ) -> None:
     """The digest is held against the tag of the version, wherever its files lie."""
-    version = tracking.register(logged(tracking, 41), {})
+    version = tracking.registry.register(logged(tracking, 41), {})
     (fits,) = [path for path in catalog.files if path.endswith("number.json")]
     catalog.files[fits] = json.dumps(43).encode()
     with pytest.raises(ModelRefused, match="is not what was logged"):
-        tracking.load_version(version)
+        tracking.registry.load_version(version)

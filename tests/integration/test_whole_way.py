@@ -298,7 +298,9 @@ def test_one_nested_run_holds_its_evidence(way: Way) -> None:
     import mlflow
 
     client = mlflow.MlflowClient(way.settings.tracking_uri)
-    run_id = way.lakehouse.slices(tables.ZOO_FORECAST, "xgboost_global")[LAST].details["run_id"]
+    run_id = way.lakehouse.ledger.slices(tables.ZOO_FORECAST, "xgboost_global")[LAST].details[
+        "run_id"
+    ]
     run = client.get_run(run_id)
     parent = client.get_run(run.data.tags["mlflow.parentRunId"])
     assert parent.data.tags["dagster_run_id"] == run.data.tags["dagster_run_id"]
@@ -346,7 +348,9 @@ def test_a_run_is_made_again_and_says_what_its_input_had_been(
     than it read is named.
     """
     tracking = MlflowTracking(way.settings, "", lambda: None, models=ZooModels())
-    run_id = way.lakehouse.slices(tables.ZOO_FORECAST, "xgboost_global")[LAST].details["run_id"]
+    run_id = way.lakehouse.ledger.slices(tables.ZOO_FORECAST, "xgboost_global")[LAST].details[
+        "run_id"
+    ]
     again = reproduce(way.settings, way.lakehouse, tracking, run_id, lambda _: None)
     assert (again.is_equal, again.changed) == (True, [])
     assert again.cells == len(
@@ -393,13 +397,13 @@ def test_a_range_is_one_run_and_equals_single_months(way: Way) -> None:
     assert {str(month) for month in months} <= partitions
     ranged = {
         month: s.data_version
-        for month, s in way.lakehouse.slices(tables.ZOO_FORECAST, "ses").items()
+        for month, s in way.lakehouse.ledger.slices(tables.ZOO_FORECAST, "ses").items()
     }
     forget_model(way, "ses")
     assert all(way.run_model("ses", month).success for month in months)
     assert {
         month: s.data_version
-        for month, s in way.lakehouse.slices(tables.ZOO_FORECAST, "ses").items()
+        for month, s in way.lakehouse.ledger.slices(tables.ZOO_FORECAST, "ses").items()
     } == ranged
 
 
@@ -407,7 +411,7 @@ def test_a_late_file_restates_exactly_its_months(way: Way) -> None:
     """A file for a month long past changes that month's demand, adds a vintage where the forecast
     changed, and keeps the old one.
     """
-    before = way.lakehouse.slices(tables.MONTHLY_DEMAND)
+    before = way.lakehouse.ledger.slices(tables.MONTHLY_DEMAND)
     lines = pd.read_csv(
         Path(way.settings.sources[0].files or "").parent / "simulated_orders_202309.csv", dtype=str
     )
@@ -422,7 +426,7 @@ def test_a_late_file_restates_exactly_its_months(way: Way) -> None:
         "register_deliveries", int(str(definitions.newest_partition(way.settings)))
     ).success
     assert way.run("monthly_forecast", 202309, LAST).success
-    after = way.lakehouse.slices(tables.MONTHLY_DEMAND)
+    after = way.lakehouse.ledger.slices(tables.MONTHLY_DEMAND)
     changed = {month for month in after if after[month].data_version != before[month].data_version}
     assert changed == {202309}
     vintages = way.lakehouse.rows(tables.DEMAND_FORECAST, ["yyyymm", "vintage", "reason"], [LAST])

@@ -450,7 +450,9 @@ def test_a_month_without_a_line_is_a_month_all_the_same(
     lakehouse = opened(settings)
     take_in(settings, lakehouse)
     stored = {
-        month: s.row_count for month, s in lakehouse.slices(BRONZE_SALES_ORDERS).items() if month
+        month: s.row_count
+        for month, s in lakehouse.ledger.slices(BRONZE_SALES_ORDERS).items()
+        if month
     }
     assert stored == {202201: 1, 202202: 0, 202402: 1}
     version = lakehouse.version(BRONZE_SALES_ORDERS)

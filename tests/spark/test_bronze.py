@@ -435,7 +435,7 @@ def test_a_snapshot_touches_the_months_of_the_file_that_it_replaces(
     assert by_month(new) == {202201: (1, 5), 202202: (0, 0)}
     assert landing.store() == {202201: 1}
     assert len(landing.lines()) == 3
-    slices = landing.lakehouse.slices(BRONZE_SALES_ORDERS)
+    slices = landing.lakehouse.ledger.slices(BRONZE_SALES_ORDERS)
     assert slices[202202].details["deliveries"] == [old["delivery_id"], new["delivery_id"]]
     known = landing.lakehouse.rows(DELIVERIES)
     assert superseded_months(known, landing.settings.sources) == {

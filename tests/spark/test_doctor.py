@@ -39,10 +39,12 @@ def test_slices_are_counted_by_who_made_the_newest(
     monkeypatch.setattr(
         "medallion_assets.operations.doctor._engine", lambda settings, folder: iter(())
     )
-    lakehouse.record(PARTS, [Slice(month, "", "d", "i", 1, 0) for month in (202201, 202202)], "run")
-    lakehouse.record(MONTHLY_DEMAND, [Slice(202201, "", "d", "i", 1, 0)], "run")
+    lakehouse.ledger.record(
+        PARTS, [Slice(month, "", "d", "i", 1, 0) for month in (202201, 202202)], "run"
+    )
+    lakehouse.ledger.record(MONTHLY_DEMAND, [Slice(202201, "", "d", "i", 1, 0)], "run")
     other = SparkEngine(lambda: engine.session, "spark (pyspark 4.2.0)")
-    open_lakehouse(other, settings).record(PARTS, [Slice(202202, "", "d", "i", 1, 0)], "run")
+    open_lakehouse(other, settings).ledger.record(PARTS, [Slice(202202, "", "d", "i", 1, 0)], "run")
     (told,) = (
         finding
         for finding in examine(lambda: settings, Path("test.yaml"))

@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DECILES, ZOO_FORECAST
+from medallion_assets.zoo.sampling import sample
 from resources import lakehouse, writers
 from resources.engines import Engine, SparkEngine
 from resources.errors import Refused
@@ -235,30 +236,32 @@ def test_many_rows_of_a_month_make_several_files(
     monkeypatch.setattr(writers, "ROWS_PER_FILE", 10)
     spec = units_table("large")
     lake.merge(spec, frame(lake, spec, {JANUARY: {f"P{i}": 1.0 for i in range(50)}}), [JANUARY])
-    assert 3 <= lake.storage(spec, [JANUARY])[0] <= 5
+    assert 3 <= lake.upkeep.storage(spec, [JANUARY])[0] <= 5
     lake.merge(spec, frame(lake, spec, {FEBRUARY: {f"P{i}": 1.0 for i in range(9)}}), [FEBRUARY])
-    assert lake.storage(spec, [FEBRUARY])[0] == 1
+    assert lake.upkeep.storage(spec, [FEBRUARY])[0] == 1
 
 
 def test_a_restored_table_is_what_it_was_and_so_is_its_record(lake: DeltaLakehouse) -> None:
     """Rows and ledger go back together, and forth again; a month that was not there then is due."""
     spec = units_table("restored")
     first = lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": 1.0}}), [JANUARY])
-    lake.record(spec, [Slice(JANUARY, "", "old", "in 1", 1, first.delta_version)], "run 1")
+    lake.ledger.record(spec, [Slice(JANUARY, "", "old", "in 1", 1, first.delta_version)], "run 1")
     second = lake.merge(
         spec, frame(lake, spec, {JANUARY: {"P1": 9.0}, FEBRUARY: {"P1": 2.0}}), [JANUARY, FEBRUARY]
     )
     newer = [
         Slice(month, "", "new", "in 2", 1, second.delta_version) for month in (JANUARY, FEBRUARY)
     ]
-    lake.record(spec, newer, "run 2")
-    lake.restore(spec, first.delta_version, "run 3")
+    lake.ledger.record(spec, newer, "run 2")
+    lake.upkeep.restore(spec, first.delta_version, "run 3")
     assert contents(lake, spec) == {JANUARY: {"P1": 1.0}}
-    told = {month: (s.data_version, s.input_version) for month, s in lake.slices(spec).items()}
+    told = {
+        month: (s.data_version, s.input_version) for month, s in lake.ledger.slices(spec).items()
+    }
     assert told == {JANUARY: ("old", "in 1"), FEBRUARY: ("0-0", "")}
-    lake.restore(spec, second.delta_version, "run 4")
+    lake.upkeep.restore(spec, second.delta_version, "run 4")
     assert contents(lake, spec) == {JANUARY: {"P1": 9.0}, FEBRUARY: {"P1": 2.0}}
-    assert {month: s.data_version for month, s in lake.slices(spec).items()} == {
+    assert {month: s.data_version for month, s in lake.ledger.slices(spec).items()} == {
         JANUARY: "new",
         FEBRUARY: "new",
     }
@@ -285,10 +288,10 @@ def test_vacuum_leaves_what_the_retention_promises(lake: DeltaLakehouse) -> None
     spec = units_table("vacuumed")
     for value in (1.0, 2.0):
         lake.merge(spec, frame(lake, spec, {JANUARY: {"P1": value}}), [JANUARY])
-    assert lake.unneeded_files(spec, 13 * 31 * 24) == {}
+    assert lake.upkeep.unneeded_files(spec, 13 * 31 * 24) == {}
     with pytest.raises(ValueError, match="less than the 403 days that stay readable"):
-        lake.vacuum(spec, 1)
-    lake.vacuum(spec, 13 * 31 * 24)
+        lake.upkeep.vacuum(spec, 1)
+    lake.upkeep.vacuum(spec, 13 * 31 * 24)
     assert contents(lake.at({spec.id: 1}), spec) == {JANUARY: {"P1": 1.0}}
 
 
@@ -421,15 +424,17 @@ def test_years_of_records_lie_in_few_files(
     """
     spec = replace(units_table("appended"), partition_by=())
     for n in range(MAX_FILES + 1):
-        lake.record(spec, [Slice(JANUARY + n % 12, "", f"version {n}", "in", n, n)], f"run {n}")
+        lake.ledger.record(
+            spec, [Slice(JANUARY + n % 12, "", f"version {n}", "in", n, n)], f"run {n}"
+        )
     assert len(DeltaTable(lake.path(LEDGER)).file_uris()) < MAX_FILES
-    assert {month: s.data_version for month, s in lake.slices(spec).items()} == {
+    assert {month: s.data_version for month, s in lake.ledger.slices(spec).items()} == {
         JANUARY + n % 12: f"version {n}" for n in range(MAX_FILES - 11, MAX_FILES + 1)
     }
     monkeypatch.setattr(lakehouse, "MAX_FILES", 2)
     for number in range(1, 4):
         lake.append(spec, frame(lake, spec, {JANUARY: {f"P{number}": 1.0}}).coalesce(1), number)
-    assert lake.storage(spec, None)[0] == 1
+    assert lake.upkeep.storage(spec, None)[0] == 1
     assert sorted(lake.rows(spec)["part_number"]) == ["P1", "P2", "P3"]
     assert [
         row["n"] for row in lake.read(spec).groupBy().agg(F.count("*").alias("n")).collect()
@@ -468,12 +473,12 @@ def test_the_ledger_keeps_the_newest_of_every_month_and_writer(lake: DeltaLakeho
         Slice(FEBRUARY, "", "c", "in 1", 1, 1),
         Slice(JANUARY, "naive", "d", "in 1", 2, 2),
     )
-    lake.record(spec, [Slice(JANUARY, "", "a", "in 1", 5, 1), february], "run 1")
-    lake.record(spec, [newest], "run 2")
-    lake.record(spec, [other], "run 3")
-    assert lake.slices(spec) == {JANUARY: newest, FEBRUARY: february}
-    assert lake.slices(spec, "naive") == {JANUARY: other}
-    assert lake.slices(units_table("another")) == {}
+    lake.ledger.record(spec, [Slice(JANUARY, "", "a", "in 1", 5, 1), february], "run 1")
+    lake.ledger.record(spec, [newest], "run 2")
+    lake.ledger.record(spec, [other], "run 3")
+    assert lake.ledger.slices(spec) == {JANUARY: newest, FEBRUARY: february}
+    assert lake.ledger.slices(spec, "naive") == {JANUARY: other}
+    assert lake.ledger.slices(units_table("another")) == {}
 
 
 def test_two_months_are_created_at_once(lake: DeltaLakehouse) -> None:
@@ -536,14 +541,14 @@ def test_a_remembered_sample_is_that_of_the_version(lake: DeltaLakehouse) -> Non
     parts = {f"P{i}": float(i) for i in range(40)}
     lake.merge(spec, frame(lake, spec, {JANUARY: parts}), [JANUARY])
     wanted = ["part_number", "units"]
-    first = lake.sample(spec, wanted, [JANUARY], 0.5)
+    first = sample(lake, spec, wanted, [JANUARY], 0.5)
     assert 0 < len(first) < 40
     first["units"] = -1.0
-    assert (lake.sample(spec, wanted, [JANUARY], 0.5)["units"] >= 0).all()
+    assert (sample(lake, spec, wanted, [JANUARY], 0.5)["units"] >= 0).all()
     lake.merge(
         spec,
         frame(lake, spec, {JANUARY: {part: units + 1 for part, units in parts.items()}}),
         [JANUARY],
     )
-    assert (lake.sample(spec, wanted, [JANUARY], 0.5)["units"] >= 1).all()
-    assert lake.sample(spec, wanted, [FEBRUARY], 0.5).empty
+    assert (sample(lake, spec, wanted, [JANUARY], 0.5)["units"] >= 1).all()
+    assert sample(lake, spec, wanted, [FEBRUARY], 0.5).empty

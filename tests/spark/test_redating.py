@@ -101,7 +101,7 @@ class Corrected(Landing):
     def ledger_agrees(self) -> bool:
         """Whether the ledger says of each month just what the register of deliveries says."""
         known = registered(self.lakehouse)
-        slices = self.lakehouse.slices(BRONZE_SALES_ORDERS)
+        slices = self.lakehouse.ledger.slices(BRONZE_SALES_ORDERS)
         return all(
             s.input_version == version_of(month_contents(known, month)) and BEGUN not in s.details
             for month, s in slices.items()
@@ -421,7 +421,7 @@ def test_a_run_that_ends_in_between_is_gone_on_with(
     assert events.loc[events["plan_id"] == plan, "event"].tolist() == ["planned", "applied"]
     assert landing.ledger_agrees()
     assert all(
-        plan in landing.lakehouse.slices(BRONZE_SALES_ORDERS)[month].details["plans"]
+        plan in landing.lakehouse.ledger.slices(BRONZE_SALES_ORDERS)[month].details["plans"]
         for month in (0, 202201, 202202, 202204, 202205)
     )
     assert (landing.redate(), landing.store(YEAR)) == (Redated(), {})

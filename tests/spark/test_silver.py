@@ -430,7 +430,7 @@ def test_parts_are_made_as_a_whole_and_future_ones_wait(
     months = [202201, 202202]
     sold = sales(lakehouse.spark, line("1"), line("2", "2022-02-01", Part="P2"))
     written = lakehouse.merge(SILVER_SALES_ORDERS, sold, months)
-    lakehouse.record(
+    lakehouse.ledger.record(
         SILVER_SALES_ORDERS,
         [Slice(m, "", w.data_version, "i", 1, 1) for m, w in written.months.items()],
         "run",

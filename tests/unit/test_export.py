@@ -86,7 +86,7 @@ def lakehouse(*rows: dict[str, Any]) -> FakeLakehouse:
     )
     made.append(DEMAND_FORECAST, FakeFrame(list(rows), DEMAND_FORECAST.column_names))
     for origin in {row["yyyymm"] for row in rows}:
-        made.record(DEMAND_FORECAST, [Slice(origin, "", "v", "v", 1, 1)], "run")
+        made.ledger.record(DEMAND_FORECAST, [Slice(origin, "", "v", "v", 1, 1)], "run")
     demand = [
         filled(MONTHLY_DEMAND, part_number=part, yyyymm=month, demand_qty=qty, is_complete=True)
         for part, month, qty in (("P1", 202303, 7.0), ("P1", 202304, 8.0), ("P3", 202302, 5.0))

@@ -12,13 +12,18 @@ from resources.lakehouse import (
     Column,
     ConcurrentWrite,
     DeltaLakehouse,
+    Lakehouse,
     RemovalRefused,
     Slice,
     TableSpec,
 )
-from resources.orders import LocalOrderFiles, UnreadableFile
+from resources.ledger import Ledger
+from resources.mlflow_connection import TrackingUnavailable
+from resources.orders import LocalOrderFiles, OrderFiles, UnreadableFile
+from resources.registry import MlflowRegistry, Registry
 from resources.settings import Settings
-from resources.tracking import COMMITTED, MlflowTracking, RunContent, TrackingUnavailable
+from resources.tracking import COMMITTED, MlflowTracking, RunContent, Tracking
+from resources.upkeep import Upkeep
 from tests import fakes
 from tests.fakes import (
     Crash,
@@ -65,23 +70,22 @@ TWO = ((202401, "a", 1.0), (202402, "a", 2.0))
 
 
 @pytest.mark.parametrize(
-    ("fake", "real"),
+    ("fake", "real", "promised"),
     [
-        (FakeLakehouse, DeltaLakehouse),
-        (FakeTracking, MlflowTracking),
-        (FakeOrderFiles, LocalOrderFiles),
+        (FakeLakehouse, DeltaLakehouse, Lakehouse),
+        (fakes.FakeLedger, Ledger, {"slices", "record"}),
+        (fakes.FakeUpkeep, Upkeep, Upkeep),
+        (FakeTracking, MlflowTracking, Tracking),
+        (fakes.FakeRegistry, MlflowRegistry, Registry),
+        (FakeOrderFiles, LocalOrderFiles, OrderFiles),
     ],
 )
-def test_fakes_have_the_methods_of_the_real_ones(fake: type, real: type) -> None:
-    """Every public method that the protocol names takes the same arguments."""
-    protocol = {
-        "DeltaLakehouse": "Lakehouse",
-        "MlflowTracking": "Tracking",
-        "LocalOrderFiles": "OrderFiles",
-    }[real.__name__]
-    for name in (
-        n for n in vars(getattr(inspect.getmodule(real), protocol)) if not n.startswith("_")
-    ):
+def test_fakes_have_the_methods_of_the_real_ones(
+    fake: type, real: type, promised: type | set[str]
+) -> None:
+    """Every public method that is promised takes the same arguments."""
+    names = promised if isinstance(promised, set) else vars(promised)
+    for name in (n for n in names if not n.startswith("_")):
         if isinstance(getattr(real, name), property):
             assert hasattr(fake(), name), name
             continue
@@ -172,7 +176,7 @@ def test_versions_can_be_read_again() -> None:
 
 def test_rows_are_typed_and_cut() -> None:
     """An empty table has its types, one that does not exist has none; months and writers are
-    filters; a sample keeps whole parts.
+    filters, and the log counts rows.
     """
     lakehouse = FakeLakehouse()
     assert lakehouse.rows(PRICES)["yyyymm"].dtype == object
@@ -184,19 +188,17 @@ def test_rows_are_typed_and_cut() -> None:
     for model in ("m", "n"):
         lakehouse.append(PRICES, prices(*TWO, model=model))
     assert lakehouse.rows(PRICES, ["model"], [202401], ["n"]).to_dict("list") == {"model": ["n"]}
-    assert lakehouse.share_of_parts(PARTS, [202401], 1) == 1
+    assert not lakehouse.files(PARTS).num_rows
     lakehouse.append(
         PARTS, FakeFrame([fakes.filled(PARTS, part_number=f"P{n}") for n in range(200)])
     )
-    share = lakehouse.share_of_parts(PARTS, [1], 100)
-    assert share == 0.5
-    assert 60 < len(lakehouse.sample(PARTS, ["part_number"], [1], share)) < 140
+    assert lakehouse.files(PARTS, [1])["num_records"].to_pylist() == [200]
 
 
 def test_the_ledger_keeps_the_newest_slice_of_a_writer() -> None:
     """Details come back as JSON gives them; another writer's slices are not seen."""
     lakehouse = FakeLakehouse()
-    lakehouse.record(
+    lakehouse.ledger.record(
         PRICES,
         [
             Slice(202401, "m", "d1", "i1", 1, 1),
@@ -204,8 +206,8 @@ def test_the_ledger_keeps_the_newest_slice_of_a_writer() -> None:
         ],
         "run",
     )
-    assert lakehouse.slices(PRICES) == {}
-    assert lakehouse.slices(PRICES, "m")[202401] == Slice(
+    assert lakehouse.ledger.slices(PRICES) == {}
+    assert lakehouse.ledger.slices(PRICES, "m")[202401] == Slice(
         202401, "m", "d2", "i2", 1, 2, {"by": [1, 2]}
     )
 
@@ -281,17 +283,25 @@ def test_versions_rise_and_the_alias_follows() -> None:
     tracking = FakeTracking()
     run_id = tracking.start("m", {})
     with pytest.raises(ValueError, match="no model"):
-        tracking.register(run_id, {})
+        tracking.registry.register(run_id, {})
     tracking.log(run_id, RunContent(model={"smooth": "naive"}))
-    assert (tracking.alias(), tracking.register(run_id, {}), tracking.register(run_id, {})) == (
+    assert (
+        tracking.registry.alias(),
+        tracking.registry.register(run_id, {}),
+        tracking.registry.register(run_id, {}),
+    ) == (
         None,
         1,
         2,
     )
-    tracking.set_alias(2)
+    tracking.registry.set_alias(2)
     with pytest.raises(KeyError):
-        tracking.set_alias(3)
-    assert (tracking.alias(), tracking.load_version(2), tracking.load(run_id)) == (
+        tracking.registry.set_alias(3)
+    assert (
+        tracking.registry.alias(),
+        tracking.registry.load_version(2),
+        tracking.load(run_id),
+    ) == (
         2,
         {"smooth": "naive"},
         {"smooth": "naive"},
@@ -303,9 +313,9 @@ def test_an_unreachable_server_answers_nothing() -> None:
     tracking = FakeTracking(unreachable=True)
     for call in (
         tracking.check,
-        tracking.alias,
+        tracking.registry.alias,
         lambda: tracking.start("m", {}),
-        lambda: tracking.load_version(1),
+        lambda: tracking.registry.load_version(1),
     ):
         with pytest.raises(TrackingUnavailable, match="does not answer"):
             call()

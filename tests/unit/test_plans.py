@@ -23,7 +23,7 @@ def lakehouse() -> FakeLakehouse:
         MONTHLY_DEMAND.column_names,
     )
     made.merge(MONTHLY_DEMAND, rows, MONTHS)
-    made.record(MONTHLY_DEMAND, [Slice(month, "", "1", "1", 1, 1) for month in MONTHS], "r")
+    made.ledger.record(MONTHLY_DEMAND, [Slice(month, "", "1", "1", 1, 1) for month in MONTHS], "r")
     return made
 
 

@@ -61,7 +61,7 @@ def reader(settings: Settings) -> ZooReader:
         entry = ServedModel(name, forecaster, name, ORIGIN, run_id)
         tracking.log(run_id, RunContent(model=DemandForecaster({"smooth": entry}, 2)))
         slice_ = Slice(ORIGIN, name, "1", "1", 1, 1, {"run_id": run_id})
-        lakehouse.record(ZOO_FORECAST, [slice_], run_id)
+        lakehouse.ledger.record(ZOO_FORECAST, [slice_], run_id)
     f = settings.forecast.model_copy(update={"horizon": 2, "origins": 2})
     configured = settings.model_copy(update={"forecast": f, "first_month": MONTHS[0]})
     return ZooReader(SPEC, configured, lakehouse, tracking)
@@ -116,7 +116,9 @@ def test_the_first_month_has_no_past(reader: ZooReader) -> None:
 
 
 def slices(reader: ZooReader) -> dict[str, Slice]:
-    return {name: reader.lakehouse.slices(ZOO_FORECAST, name)[ORIGIN] for name in SPEC.members}
+    return {
+        name: reader.lakehouse.ledger.slices(ZOO_FORECAST, name)[ORIGIN] for name in SPEC.members
+    }
 
 
 def test_a_member_without_a_forecast_is_named(reader: ZooReader) -> None:

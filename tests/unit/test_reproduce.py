@@ -14,8 +14,9 @@ from medallion_assets.operations.reproduce import NUMBERS
 from medallion_assets.zoo.backtest import EVIDENCE_VERSION
 from medallion_assets.zoo.registry import model
 from resources.errors import Refused
+from resources.provenance import git_commit, library_versions
 from resources.settings import GivenForecasts, Settings
-from resources.tracking import COMMITTED, StoredRun, git_commit, library_versions
+from resources.tracking import COMMITTED, StoredRun
 
 SPEC = model("xgboost_global")
 RUN = StoredRun(

@@ -38,9 +38,9 @@ def forecast(origin: int, data_version: str) -> Slice:
 def test_a_slice_that_came_later(settings: Settings, is_open: bool, stale: list[int]) -> None:
     """An open input may get more slices; of any other input a new slice makes the month stale."""
     lakehouse = FakeLakehouse()
-    lakehouse.record(ZOO_FORECAST, [forecast(ORIGIN, "1")], "run")
+    lakehouse.ledger.record(ZOO_FORECAST, [forecast(ORIGIN, "1")], "run")
     assert examined(lakehouse, settings, is_open=is_open) == [MONTH]
-    lakehouse.record(ZOO_FORECAST, [forecast(YOUNGER, "1")], "run")
+    lakehouse.ledger.record(ZOO_FORECAST, [forecast(YOUNGER, "1")], "run")
     assert examined(lakehouse, settings, is_open=is_open) == stale
 
 
@@ -49,9 +49,9 @@ def test_a_slice_that_changed(settings: Settings) -> None:
     count.
     """
     lakehouse = FakeLakehouse()
-    lakehouse.record(ZOO_FORECAST, [forecast(ORIGIN, "1")], "run")
+    lakehouse.ledger.record(ZOO_FORECAST, [forecast(ORIGIN, "1")], "run")
     examined(lakehouse, settings, is_open=True)
-    lakehouse.record(ZOO_FORECAST, [forecast(ORIGIN, "2"), forecast(YOUNGER, "1")], "run")
+    lakehouse.ledger.record(ZOO_FORECAST, [forecast(ORIGIN, "2"), forecast(YOUNGER, "1")], "run")
     assert examined(lakehouse, settings, is_open=True) == [MONTH]
-    lakehouse.record(ZOO_FORECAST, [forecast(YOUNGER, "2")], "run")
+    lakehouse.ledger.record(ZOO_FORECAST, [forecast(YOUNGER, "2")], "run")
     assert examined(lakehouse, settings, is_open=True) == [MONTH]

@@ -22,8 +22,11 @@ from mlflow.protos.databricks_pb2 import (
 )
 
 from resources import tracking
+from resources.mlflow_connection import TrackingUnavailable
+from resources.processes import identity
+from resources.provenance import INSTANCE, PROCESS, library_versions, origin_tags
 from resources.settings import Settings
-from resources.tracking import MlflowTracking, RunContent, TrackingUnavailable, library_versions
+from resources.tracking import MlflowTracking, RunContent
 
 
 def connected(settings: Settings, error: Exception | None = None, **uris: str) -> MlflowTracking:
@@ -36,8 +39,10 @@ def connected(settings: Settings, error: Exception | None = None, **uris: str) -
 
     changed = settings.model_copy(update={"mlflow": settings.mlflow.model_copy(update=uris)})
     made = MlflowTracking(changed, "dagster-run", parent=lambda: None)
-    made._client = SimpleNamespace(get_model_version_by_alias=refuse, get_registered_model=refuse)
-    made._experiment = "7"
+    made.connection._client = SimpleNamespace(
+        get_model_version_by_alias=refuse, get_registered_model=refuse
+    )
+    made.connection._experiment = "7"
     return made
 
 
@@ -53,7 +58,7 @@ def test_a_registry_without_the_alias_says_none(settings: Settings, error: Excep
     fit may begin.
     """
     made = connected(settings, error)
-    assert made.alias() is None
+    assert made.registry.alias() is None
     made.check()
 
 
@@ -72,9 +77,9 @@ def test_a_registry_that_can_not_be_asked_is_not_one_without_the_alias(
     """Neither the alias nor the model counts as missing, and check says so before a fit."""
     made = connected(settings, error)
     with pytest.raises(MlflowException, match=str(error)[:20]):
-        made.alias()
+        made.registry.alias()
     with pytest.raises(MlflowException, match=str(error)[:20]):
-        made.register("run", {})
+        made.registry.register("run", {})
     with pytest.raises(TrackingUnavailable, match=r"registry at .* refuses: .* Nothing was fitted"):
         made.check()
 
@@ -82,7 +87,7 @@ def test_a_registry_that_can_not_be_asked_is_not_one_without_the_alias(
 def test_a_registry_that_keeps_no_aliases_is_refused_before_a_fit(settings: Settings) -> None:
     """The message names the registry and the key to set."""
     made = connected(settings, NotImplementedError("Method not implemented"))
-    for call in (made.check, made.alias, lambda: made.set_alias(2)):
+    for call in (made.check, made.registry.alias, lambda: made.registry.set_alias(2)):
         with pytest.raises(
             TrackingUnavailable, match=r"keeps no aliases.* set mlflow\.registry_uri"
         ):
@@ -93,8 +98,7 @@ def test_the_registry_is_tried_once(settings: Settings) -> None:
     """A registry that has answered is not asked again at each fit."""
     made = connected(settings)
     made.check()
-    made._client = None
-    made._connected = lambda: None  # type: ignore[method-assign, assignment, return-value]
+    made.connection.client = lambda: None  # type: ignore[method-assign, assignment, return-value]
     made.check()
 
 
@@ -106,7 +110,7 @@ def test_an_error_shows_no_credentials(settings: Settings) -> None:
         settings, MlflowException("no route to http://me:hush@host/api", PERMISSION_DENIED)
     )
     with pytest.raises(TrackingUnavailable, match=r"http://\*\*\*@host/api") as told:
-        made.alias()
+        made.registry.alias()
     assert told.value.__cause__ is None
     assert told.value.__suppress_context__
 
@@ -140,7 +144,7 @@ def test_a_workspace_is_asked_whether_it_is_there(
     asked: list[str] = []
     monkeypatch.setattr(requests, "get", answering(asked))
     made = connected(settings, tracking_uri="databricks", registry_uri="uc:http://127.0.0.1:8080")
-    assert made.unreachable() is None
+    assert made.connection.unreachable() is None
     assert asked == ["https://shop.cloud.databricks.com", "http://127.0.0.1:8080"]
     monkeypatch.setattr(requests, "get", answering(asked, requests.ConnectionError()))
     with pytest.raises(TrackingUnavailable, match="tracking server at databricks does not answer"):
@@ -197,10 +201,7 @@ def test_libraries_under_another_name_or_missing_do_not_stop_a_run(
 
 def test_every_run_names_its_process_and_instance() -> None:
     """By these tags another process knows whether the run was left behind."""
-    assert tracking.origin_tags("one") == {
-        tracking.PROCESS: tracking.identity(),
-        tracking.INSTANCE: "one",
-    }
+    assert origin_tags("one") == {PROCESS: identity(), INSTANCE: "one"}
 
 
 def test_what_a_query_left_on_a_frame_does_not_keep_it_from_a_file(tmp_path: Path) -> None:

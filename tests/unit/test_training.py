@@ -34,7 +34,7 @@ from medallion_assets.zoo.spec import FORECAST_COLUMNS
 from resources.errors import Refused
 from resources.lakehouse import ConcurrentWrite, Slice
 from resources.settings import GivenForecasts, Settings, ZooSettings
-from resources.tracking import ModelRefused
+from resources.stored_models import ModelRefused
 from tests.fakes import Crash, FakeFrame, FakeLakehouse, FakeTracking, filled
 from tests.frames import demand_frame, feature_frame
 
@@ -197,7 +197,9 @@ class Decided:
 
     def evaluate(self, month: int, version: str = "1") -> None:
         """Let the month be fitted by all models and evaluated."""
-        self.lakehouse.record(MODEL_EVALUATION, [Slice(month, "", version, version, 1, 1)], "r")
+        self.lakehouse.ledger.record(
+            MODEL_EVALUATION, [Slice(month, "", version, version, 1, 1)], "r"
+        )
         for number, model in enumerate((NAIVE, RICH)):
             run_id = self.tracking.start(f"{model} {month}", {})
             entry = served(model, number + month % 100, month, run_id)
@@ -207,7 +209,7 @@ class Decided:
                     model=DemandForecaster(dict.fromkeys(DEMAND_CLASSES, entry), 2)
                 ),
             )
-            self.lakehouse.record(
+            self.lakehouse.ledger.record(
                 ZOO_FORECAST, [Slice(month, model, "1", "1", 1, 1, {"run_id": run_id})], "r"
             )
         self.journal.clear()
@@ -278,7 +280,7 @@ def test_a_training_registers_then_decides_then_moves_the_alias(decided: Decided
     assert decided.rows["decision_number"].tolist() == [1, 2, 3, 4, 5]
     assert set(decided.rows["registry_version"]) == set(decided.rows["candidate_version"]) == {1}
     assert set(decided.rows["champion_trained_yyyymm"]) == {FIRST}
-    assert decided.tracking.versions[1].name == "champion 202401"
+    assert decided.tracking.registry.versions[1].name == "champion 202401"
 
 
 def test_a_given_forecast_is_champion_and_in_no_version(decided: Decided) -> None:
@@ -293,7 +295,7 @@ def test_a_given_forecast_is_champion_and_in_no_version(decided: Decided) -> Non
     rows = decided.rows.set_index("demand_class")
     assert rows.loc["smooth", "champion"] == "old"
     assert rows.loc["smooth", "champion_trained_yyyymm"] == FIRST
-    entries = decided.tracking.load_version(1).entries
+    entries = decided.tracking.registry.load_version(1).entries
     registered = {name: entry.model for name, entry in entries.items()}
     assert registered == {**dict.fromkeys(DEMAND_CLASSES, RICH), "smooth": NAIVE}
 
@@ -330,7 +332,11 @@ def test_a_crash_before_the_decisions_leaves_the_alias(decided: Decided) -> None
     decided.journal.crash_before = "append gold.champion"
     with pytest.raises(Crash):
         decided.train(SECOND)
-    assert (decided.tracking.alias(), len(decided.rows), len(decided.tracking.versions)) == (
+    assert (
+        decided.tracking.registry.alias(),
+        len(decided.rows),
+        len(decided.tracking.registry.versions),
+    ) == (
         1,
         5,
         2,
@@ -339,7 +345,7 @@ def test_a_crash_before_the_decisions_leaves_the_alias(decided: Decided) -> None
         run.status for run in decided.tracking.runs.values() if run.name == f"champion {SECOND}"
     ] == ["FAILED"]
     decided.train(SECOND)
-    assert decided.tracking.alias() == 3
+    assert decided.tracking.registry.alias() == 3
     assert decided.rows.groupby("yyyymm")["registry_version"].unique().map(list).to_dict() == {
         FIRST: [1],
         SECOND: [3],
@@ -356,7 +362,7 @@ def test_a_crash_before_the_alias_is_mended_by_the_rows(decided: Decided, mended
     decided.journal.crash_before = "alias 2"
     with pytest.raises(Crash):
         decided.train(SECOND)
-    assert decided.tracking.alias() == 1
+    assert decided.tracking.registry.alias() == 1
     decided.journal.clear()
     if mended_by == "sync_alias":
         sync_alias(decided.lakehouse, decided.tracking)
@@ -368,7 +374,7 @@ def test_a_crash_before_the_alias_is_mended_by_the_rows(decided: Decided, mended
 def test_without_decisions_no_alias_is_set(decided: Decided) -> None:
     """Before the first training there is nothing to follow."""
     assert sync_alias(decided.lakehouse, decided.tracking).empty
-    assert decided.tracking.alias() is None
+    assert decided.tracking.registry.alias() is None
 
 
 def test_a_kept_class_is_copied_into_the_new_version(decided: Decided) -> None:
@@ -385,7 +391,7 @@ def test_a_kept_class_is_copied_into_the_new_version(decided: Decided) -> None:
         "lumpy": FIRST
     }
     assert newest["champion"].to_dict() == dict.fromkeys(DEMAND_CLASSES, RICH) | {"smooth": NAIVE}
-    before, after = (decided.tracking.load_version(version).entries for version in (1, 2))
+    before, after = (decided.tracking.registry.load_version(version).entries for version in (1, 2))
     assert after["lumpy"] == before["lumpy"]
     assert after["erratic"].trained_yyyymm == SECOND
     assert serving_version(decided.rows, SECOND) == 2
@@ -411,7 +417,7 @@ def test_a_past_month_computed_again_moves_nothing(decided: Decided) -> None:
     ) == ({2}, {RICH}, {NAIVE})
     assert restated["reason"].str.contains("what is served stays").all()
     assert (
-        decided.tracking.alias(),
+        decided.tracking.registry.alias(),
         serving_version(decided.rows, FIRST),
         serving_version(decided.rows, SECOND),
     ) == (2, 1, 2)
@@ -441,11 +447,11 @@ def test_a_proposal_serves_nobody(decided: Decided) -> None:
         row["champion_trained_yyyymm"],
     ) == ("proposed", RICH, NAIVE, FIRST)
     versions = (
-        decided.tracking.load_version(row["candidate_version"]).entries,
-        decided.tracking.load_version(row["registry_version"]).entries,
+        decided.tracking.registry.load_version(row["candidate_version"]).entries,
+        decided.tracking.registry.load_version(row["registry_version"]).entries,
     )
     assert [entries["lumpy"].model for entries in versions] == [NAIVE, RICH]
-    assert decided.tracking.alias() == row["registry_version"] != row["candidate_version"]
+    assert decided.tracking.registry.alias() == row["registry_version"] != row["candidate_version"]
 
 
 def test_approval_serves_the_fit_that_was_proposed(decided: Decided) -> None:
@@ -459,7 +465,7 @@ def test_approval_serves_the_fit_that_was_proposed(decided: Decided) -> None:
         SECOND,
     )
     assert "seen the plots" in made.reason
-    entries = decided.tracking.load_version(decided.tracking.alias()).entries
+    entries = decided.tracking.registry.load_version(decided.tracking.registry.alias()).entries
     assert {name: entry.model for name, entry in entries.items()} == dict.fromkeys(
         DEMAND_CLASSES, RICH
     ) | {"lumpy": NAIVE}
@@ -485,7 +491,7 @@ def test_a_proposal_that_was_overtaken_is_refused(decided: Decided) -> None:
 def in_registry(decided: Decided, number: int) -> dict[str, str]:
     """Tags of the version that a decision proposes; what is put there a person set."""
     rows = decided.rows.set_index("decision_number")
-    return decided.tracking.tags[int(rows.loc[number, "candidate_version"])]
+    return decided.tracking.registry.tags[int(rows.loc[number, "candidate_version"])]
 
 
 def test_a_proposal_is_approved_by_its_tag_in_the_registry(decided: Decided) -> None:
@@ -501,7 +507,7 @@ def test_a_proposal_is_approved_by_its_tag_in_the_registry(decided: Decided) -> 
     assert row["reason"].startswith(
         f"decision {number} approved by registry: the tag approval_lumpy of version 2 says approved"
     )
-    assert decided.tracking.alias() == row["registry_version"] == 4
+    assert decided.tracking.registry.alias() == row["registry_version"] == 4
     assert tags["approval_lumpy"] == "approved"
     decided.journal.clear()
     decided.train(SECOND)
@@ -533,7 +539,7 @@ def test_the_tag_of_another_version_approves_nothing(decided: Decided) -> None:
     told so.
     """
     number = proposed(decided)
-    decided.tracking.tags[3]["approval_lumpy"] = "approved"
+    decided.tracking.registry.tags[3]["approval_lumpy"] = "approved"
     decided.evaluate(SECOND, version="2")
     decided.train(SECOND)
     newest = int(last_decisions(decided.rows).loc["lumpy", "decision_number"])
@@ -577,14 +583,14 @@ def test_a_candidate_that_is_refused_goes_on_waiting(
     number = proposed(decided)
     tags = in_registry(decided, number)
     tags["approval_lumpy"] = "approved"
-    load = decided.tracking.load_version
+    load = decided.tracking.registry.load_version
 
     def changed(version: int) -> Any:
         if version == 2:
             raise ModelRefused("version 2 is not what was logged")
         return load(version)
 
-    monkeypatch.setattr(decided.tracking, "load_version", changed)
+    monkeypatch.setattr(decided.tracking.registry, "load_version", changed)
     decided.train(SECOND)
     assert last_decisions(decided.rows).loc["lumpy", "decision"] == "proposed"
     assert tags["approval_lumpy"] == "refused: version 2 is not what was logged"
@@ -598,7 +604,7 @@ def test_a_rollback_brings_back_the_former_fit_and_holds_the_class(decided: Deci
     decided.evaluate(SECOND)
     decided.train(SECOND)
     (made,) = steward(decided).rollback(["lumpy"], 1, "too high", None)
-    entries = decided.tracking.load_version(decided.tracking.alias()).entries
+    entries = decided.tracking.registry.load_version(decided.tracking.registry.alias()).entries
     assert {name: entry.trained_yyyymm for name, entry in entries.items()} == dict.fromkeys(
         DEMAND_CLASSES, SECOND
     ) | {"lumpy": FIRST}
@@ -619,14 +625,14 @@ def test_a_version_that_can_not_be_loaded_is_left_by_a_rollback_of_all(
     decided.train(FIRST)
     decided.evaluate(SECOND)
     decided.train(SECOND)
-    load = decided.tracking.load_version
+    load = decided.tracking.registry.load_version
 
     def refused(version: int) -> Any:
         if version != 1:
             raise Refused("its fits were changed")
         return load(version)
 
-    monkeypatch.setattr(decided.tracking, "load_version", refused)
+    monkeypatch.setattr(decided.tracking.registry, "load_version", refused)
     made = steward(decided).rollback(list(DEMAND_CLASSES), 1, "fits were changed", None)
     assert {row.champion_trained_yyyymm for row in made} == {FIRST}
     decided.train(SECOND)
@@ -646,7 +652,7 @@ def test_a_version_that_can_not_be_loaded_is_left_by_the_next_training(
     def refused(version: int) -> Any:
         raise Refused(f"version {version} can't be read")
 
-    monkeypatch.setattr(decided.tracking, "load_version", refused)
+    monkeypatch.setattr(decided.tracking.registry, "load_version", refused)
     decided.held = ("lumpy",)
     with pytest.raises(Refused, match="version 1 can't be read"):
         decided.train(SECOND)
@@ -679,9 +685,9 @@ def test_a_crash_between_a_rollback_and_its_alias_is_mended_by_the_next(decided:
     decided.journal.crash_before = "alias 2"
     with pytest.raises(Crash):
         steward(decided).rollback(["lumpy"], 1, "x", None)
-    assert decided.tracking.alias() == 1
+    assert decided.tracking.registry.alias() == 1
     decided.train(FIRST)
-    assert decided.tracking.alias() == 2
+    assert decided.tracking.registry.alias() == 2
 
 
 def test_of_two_who_decide_at_once_one_is_told(decided: Decided) -> None:
