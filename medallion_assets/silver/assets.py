@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pyspark.sql import functions as F
@@ -44,12 +44,7 @@ READ_BY = frozenset({"delivery", "excel", "header", "json_path"})
 
 def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """The silver assets, in the order of the data."""
-    sources = {
-        "sources": [
-            source.model_dump(exclude={"files", "closed_through", *READ_BY})
-            for source in settings.sources
-        ]
-    }
+    sources = {"sources": _meanings(settings)}
     master = settings.parts_master.model_dump(exclude={"files"}) if settings.parts_master else None
 
     recipes = [
@@ -100,6 +95,12 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     return [table_asset(recipe, settings, plots_of.get(recipe.spec.id)) for recipe in recipes]
 
 
+def _meanings(settings: Settings) -> list[dict[str, Any]]:
+    """What each source says of the meaning of its lines, which silver is made from."""
+    read_by = {"files", "closed_through", *READ_BY}
+    return [source.model_dump(exclude=read_by) for source in settings.sources]
+
+
 def with_past(month: int, settings: Settings) -> list[int]:
     """The month and those before it that say which quantities and prices are plausible in it."""
     reach = [bounds.months for s in settings.sources if (bounds := s.plausibility)]
@@ -113,7 +114,7 @@ def _disposed(read: Reader, months: Months, settings: Settings) -> DataFrame:
     wanted = [month for month in months.wanted if month]
     made_from = (
         record_numbers(read.deliveries).max(),
-        [source.model_dump() for source in settings.sources],
+        _meanings(settings),
         sorted(new_numbers(settings).items()),
     )
     # Adopted tables may change between the two.

@@ -86,6 +86,8 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 _demand_drift,
                 watched.model_dump(include={"drift_false_alarm_rate", "drift_window_months"}),
                 only_complete=True,
+                # Labels of former numbers are those of the part.
+                outside_version=lambda settings: sorted(new_numbers(settings).items()) or None,
             ),
             settings,
         ),

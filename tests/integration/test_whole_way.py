@@ -7,10 +7,10 @@ One lakehouse is built once; the tests look at it, then change it in the order i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
@@ -22,8 +22,11 @@ from medallion_assets import definitions, tables
 from medallion_assets.definitions import build_defs, build_resources
 from medallion_assets.operations.reproduce import reproduce
 from medallion_assets.partitions import month_range
+from medallion_assets.silver import assets as silver_assets
 from medallion_assets.simulation import Simulation, write
+from medallion_assets.slices import Months, Outcome, Reader, TableRecipe
 from medallion_assets.tables import DECILES
+from medallion_assets.work import Work
 from medallion_assets.zoo.assets import model_key
 from medallion_assets.zoo.packaged import ZooModels
 from medallion_assets.zoo.reading import packed_history, window
@@ -32,9 +35,10 @@ from resources.settings import Settings, parse_settings
 from resources.tracking import MlflowTracking
 from tests.conftest import forget_tables, open_lakehouse
 from tests.models import as_json, outside, served
+from tests.watched import keys_of, watched
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from resources.engines import Engine
     from resources.lakehouse import DeltaLakehouse
@@ -122,8 +126,46 @@ def configuration(folder: Path) -> Settings:
     return parse_settings(content, folder / "whole_way.yaml")
 
 
+# Read by transforms to find which slices of their inputs they need, and those are in the version.
+VERSIONED_BY_INPUTS = {
+    tables.DATA_QUALITY.id: {"mode"},
+    tables.ZOO_RESULT.id: {"first_month"},
+    tables.MODEL_EVALUATION.id: {"first_month", "horizon", "origins", "min_history"},
+    tables.DEMAND_ANOMALY.id: {"first_month", "horizon"},
+}
+
+
 @pytest.fixture(scope="module")
-def way(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+def unversioned() -> Iterator[dict[str, set[str]]]:
+    """By table, the settings that its transform read and no version of its months knows."""
+    found: dict[str, set[str]] = {}
+    run = TableRecipe.run
+
+    def noting(recipe: TableRecipe, work: Work, asked: Sequence[int], *permission: Any) -> Outcome:
+        read: set[str] = set()
+        known = keys_of(recipe.configuration) | VERSIONED_BY_INPUTS.get(recipe.spec.id, set())
+        recipe.outside_version(watched(work.settings, known))
+
+        def transform(reader: Reader, months: Months, settings: Settings) -> DataFrame:
+            return recipe.transform(reader, months, watched(settings, read))
+
+        outcome = run(replace(recipe, transform=transform), work, asked, *permission)
+        found.setdefault(recipe.spec.id, set()).update(read - known)
+        return outcome
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TableRecipe, "run", noting)
+        # It reads the mapping of dates and makes no row of it.
+        patch.setattr(silver_assets, "refuse_undated", lambda *arguments: None)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def way(
+    engine: Engine,
+    tmp_path_factory: pytest.TempPathFactory,
+    unversioned: dict[str, set[str]],
+) -> Iterator[Way]:
     """Files written, registered, brought to features, trained for the newest month and
     published.
     """
@@ -164,6 +206,17 @@ def test_every_line_read_is_accounted_for(way: Way) -> None:
         accepted.add(put_aside, fill_value=0).astype("int64").sort_index(),
         check_names=False,
     )
+
+
+def test_a_transform_reads_the_settings_that_version_its_months(
+    way: Way, unversioned: dict[str, set[str]]
+) -> None:
+    """A setting that changes rows and no version would leave months as they were made before."""
+    assert len(unversioned) >= 10
+    told = sorted(
+        f"{table} {' '.join(sorted(read))}" for table, read in unversioned.items() if read
+    )
+    assert told == []
 
 
 def test_every_active_part_has_every_horizon(way: Way) -> None:
