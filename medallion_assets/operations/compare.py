@@ -14,7 +14,8 @@ from medallion_assets import plots
 from medallion_assets.champion import comparison
 from medallion_assets.champion.decisions import last_decisions
 from medallion_assets.operations.runs import writer
-from medallion_assets.report.page import image, template
+from medallion_assets.report.cells import image
+from medallion_assets.report.page import template
 from medallion_assets.tables import CHAMPION, MODEL_EVALUATION, ZOO_RESULT
 from resources.errors import Refused
 

@@ -33,7 +33,7 @@ from medallion_assets.labels import Labelling
 from medallion_assets.partitions import NO_MONTH, add_months, month_index, month_range
 from medallion_assets.plans import ACTOR_TAG, PLAN_TAG, TRIGGER_TAG, Plan, Plans
 from medallion_assets.policies import step_message
-from medallion_assets.report.page import CODE_VERSION as REPORT_VERSION
+from medallion_assets.report.data import CODE_VERSION as REPORT_VERSION
 from medallion_assets.silver.assets import master_version, new_numbers
 from medallion_assets.slices import registered, version_of
 from medallion_assets.table_asset import asset_key

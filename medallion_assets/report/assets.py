@@ -3,7 +3,7 @@
 import dagster as dg
 
 from medallion_assets.policies import retry_transient
-from medallion_assets.report import page as pages
+from medallion_assets.report.data import CODE_VERSION
 from medallion_assets.report.reporting import Reporting
 from medallion_assets.slices import version_of
 from medallion_assets.table_asset import asset_key, monthly_options, work_of
@@ -52,7 +52,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         **monthly_options(settings, "gold", MODEL_OWNER),
         key=REPORT_KEY,
         description=f"{_REPORT}\n\nGrain: one page per published origin.",
-        code_version=pages.CODE_VERSION,
+        code_version=CODE_VERSION,
         kinds={"html", "mlflow"},
         deps=list(map(asset_key, _REPORTED)),
     )

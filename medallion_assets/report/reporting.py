@@ -1,7 +1,7 @@
 """Reporting: reads what a monthly report shows, keeps the page beside the lakehouse and in MLflow.
 Nothing is computed by Spark.
 
-What the page says lies in report.py.
+What the page says lies in page.py, of what in data.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,19 @@ import pandas as pd
 
 from medallion_assets import plots
 from medallion_assets.partitions import add_months, month_range
-from medallion_assets.report import page as report
+from medallion_assets.report.data import (
+    ACCURACY_MONTHS,
+    CODE_VERSION,
+    FORECAST_COLUMNS,
+    FORMER_COLUMNS,
+    HISTORY_MONTHS,
+    SHOWN_PARTS,
+    ReportData,
+    vintage_reason,
+)
+from medallion_assets.report.page import largest_errors, monthly_report
+from medallion_assets.report.sections import tested_sentence
+from medallion_assets.report.watchlists import shown_parts, watchlists
 from medallion_assets.served.accuracy import judged_totals, pooled
 from medallion_assets.served.published import (
     Edition,
@@ -82,12 +94,12 @@ class Reporting:
         if f'content="{made_from}"' in (self.files.read(name) or ""):
             return {**told, "result": "unchanged", "files_written": 0}
         data = self._data(edition, before, decisions, retraining)
-        lists = report.watchlists(data)
-        shown = {*report.shown_parts(lists), *data.anomalies["part_number"]}
+        lists = watchlists(data)
+        shown = {*shown_parts(lists), *data.anomalies["part_number"]}
         history, descriptions = self._shown(origin, sorted(shown))
-        page = report.monthly_report(data, lists, history, descriptions, made_from)
+        page = monthly_report(data, lists, history, descriptions, made_from)
         self.files.write(name, page)
-        drawn = plots.rendered(report.largest_errors(data, history, lists))
+        drawn = plots.rendered(largest_errors(data, history, lists))
         return {
             **told,
             "result": "written",
@@ -156,7 +168,7 @@ class Reporting:
             settings.monitoring.anomaly_rate,
             settings.is_simulated,
         ]
-        return version_of(report.CODE_VERSION, edition, before, read, numbers, configured)
+        return version_of(CODE_VERSION, edition, before, read, numbers, configured)
 
     def _data(
         self,
@@ -164,7 +176,7 @@ class Reporting:
         before: Edition | None,
         decisions: pd.DataFrame,
         retraining: pd.DataFrame,
-    ) -> report.ReportData:
+    ) -> ReportData:
         origin, lakehouse = edition.origin, self.work.lakehouse
         demand = lakehouse.totals(
             MONTHLY_DEMAND,
@@ -174,15 +186,15 @@ class Reporting:
         )
         accuracy = accuracy_through(lakehouse, origin)
         anomalies = anomalies_through(lakehouse, origin)
-        return report.ReportData(
+        return ReportData(
             origin=origin,
             vintage=edition.vintage,
             before=before.origin if before else None,
-            forecast=forecast_rows(lakehouse, edition, report.FORECAST_COLUMNS),
+            forecast=forecast_rows(lakehouse, edition, FORECAST_COLUMNS),
             former=(
-                forecast_rows(lakehouse, before, report.FORMER_COLUMNS)
+                forecast_rows(lakehouse, before, FORMER_COLUMNS)
                 if before
-                else pd.DataFrame(columns=list(report.FORMER_COLUMNS))
+                else pd.DataFrame(columns=list(FORMER_COLUMNS))
             ),
             changes=self._changes(edition),
             vintages=self._vintages(edition),
@@ -223,7 +235,7 @@ class Reporting:
                 (
                     vintage,
                     f"{own['published_at'].iloc[0]:%Y-%m-%d}",
-                    report.vintage_reason(own["reason"].dropna(), int(vintage)),
+                    vintage_reason(own["reason"].dropna(), int(vintage)),
                 )
                 for vintage, own in rows.groupby("vintage")
             ],
@@ -232,7 +244,7 @@ class Reporting:
 
     def _shown(self, origin: int, parts: Sequence[str]) -> tuple[pd.DataFrame, dict[str, str]]:
         """Demand and descriptions of the parts on the page, and of no other."""
-        months = month_range(add_months(origin, 1 - report.HISTORY_MONTHS), origin)
+        months = month_range(add_months(origin, 1 - HISTORY_MONTHS), origin)
         history = self.work.lakehouse.rows(
             MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty"], months, parts=parts
         )
@@ -285,7 +297,7 @@ def anomalies_through(lakehouse: Lakehouse, month: int) -> pd.DataFrame:
         ascending=[False, False, True],
         na_position="last",
         ignore_index=True,
-    ).head(report.SHOWN_PARTS)
+    ).head(SHOWN_PARTS)
 
 
 def served_ahead(lakehouse: Lakehouse, anomalies: pd.DataFrame, month: int) -> pd.DataFrame:
@@ -312,14 +324,14 @@ def anomaly_pictures(
     accuracy = accuracy_through(lakehouse, newest)
     found = anomalies_through(lakehouse, newest)
     parts = sorted(set(found["part_number"]))
-    drawn = month_range(add_months(newest, 1 - report.HISTORY_MONTHS), newest)
+    drawn = month_range(add_months(newest, 1 - HISTORY_MONTHS), newest)
     history = lakehouse.rows(
         MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty"], drawn, parts=parts
     )
     served = served_ahead(lakehouse, found, newest)
     figure = plots.anomalies(found, history, served, settings.is_simulated)
     return {
-        "what_was_tested": report.tested_sentence(
+        "what_was_tested": tested_sentence(
             accuracy, found, newest, settings.monitoring.anomaly_rate
         ),
         "anomalies": dg.MetadataValue.md(plots.rendered(figure).markdown),
@@ -401,7 +413,7 @@ def accuracy_pictures(
 
 
 def _accuracy_months(month: int) -> list[int]:
-    return month_range(add_months(month, 1 - report.ACCURACY_MONTHS), month)
+    return month_range(add_months(month, 1 - ACCURACY_MONTHS), month)
 
 
 def _judged_origins(month: int) -> list[int]:

@@ -124,8 +124,9 @@ PURE = [
     *ZOO_PURE,
     *(
         f"{ASSETS}/{name}.py"
-        for name in ("tables", "figures", "months", "exact", "repeats", "plots", "report/page")
+        for name in ("tables", "figures", "months", "exact", "repeats", "plots")
     ),
+    *(f"{ASSETS}/report/{name}.py" for name in ("data", "watchlists", "cells", "sections", "page")),
 ]
 WIRING = [
     file

@@ -13,9 +13,19 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from medallion_assets import plots
 from medallion_assets.partitions import add_months
-from medallion_assets.report import page as report
-from medallion_assets.report.page import FORECAST_COLUMNS, FORMER_COLUMNS, ReportData
+from medallion_assets.report.cells import qty
+from medallion_assets.report.data import (
+    FORECAST_COLUMNS,
+    FORMER_COLUMNS,
+    SHOWN_PARTS,
+    ReportData,
+    expected_costs,
+    vintage_reason,
+)
+from medallion_assets.report.page import monthly_report
+from medallion_assets.report.watchlists import WRONG, watchlists
 from medallion_assets.tables import (
     CHAMPION,
     DECILES,
@@ -144,13 +154,13 @@ def page(
         for place, qty in enumerate(values)
     ]
     demand = pd.DataFrame(rows, columns=["part_number", "yyyymm", "demand_qty"])
-    return report.monthly_report(data, report.watchlists(data), demand, descriptions or {}, "abc")
+    return monthly_report(data, watchlists(data), demand, descriptions or {}, "abc")
 
 
 def listed(data: ReportData, title: str) -> list[str]:
     return [
         part
-        for found in report.watchlists(data)
+        for found in watchlists(data)
         if found.title == title
         for part in found.rows["part_number"]
     ]
@@ -183,8 +193,8 @@ class Elements(HTMLParser):
 def plain_pictures() -> Any:
     """Pictures are tested beside their code; here one drawing serves all pages."""
     with pytest.MonkeyPatch.context() as patch:
-        drawn = report.plots.svg(Figure(figsize=(1, 1)))
-        patch.setattr(report.plots, "svg", lambda figure: drawn)
+        drawn = plots.svg(Figure(figsize=(1, 1)))
+        patch.setattr(plots, "svg", lambda figure: drawn)
         yield
 
 
@@ -248,7 +258,7 @@ def test_the_first_origin_says_that_there_is_nothing_to_compare() -> None:
     """Without an earlier forecast there are no changes, and no list that needs one."""
     data = report_data(forecast("P1", 5.0, spread=1.0))
     assert "This is the first forecast that was published" in page(data)
-    assert [found.title for found in report.watchlists(data)] == ["Largest expected cost of error"]
+    assert [found.title for found in watchlists(data)] == ["Largest expected cost of error"]
 
 
 def test_a_month_without_forecasts_is_a_page_too() -> None:
@@ -272,7 +282,7 @@ def test_the_expected_cost_of_error_by_hand() -> None:
     two months.
     """
     rows = pd.DataFrame(forecast("P1", 10.0, spread=4.0))
-    cost = report.expected_costs(rows, pd.Series({"P1": 2.0}), COSTS)
+    cost = expected_costs(rows, pd.Series({"P1": 2.0}), COSTS)
     assert cost["P1"] == pytest.approx(2 * 2.0 * (0.1 * 10 + 0.5 * 10) / 9)
 
 
@@ -306,7 +316,7 @@ def test_a_jump_is_more_than_half_of_the_former_interval() -> None:
     )
     assert listed(data, "Forecasts that jumped") == ["P1"]
     told = next(
-        found for found in report.watchlists(data) if found.title == "Forecasts that jumped"
+        found for found in watchlists(data) if found.title == "Forecasts that jumped"
     ).rows.iloc[0]
     assert (told["told"], told["figure"]) == (
         "13.0 in the 1 month that both forecast, 10.0 said before",
@@ -347,7 +357,7 @@ def test_the_largest_error_is_that_of_the_origin_month() -> None:
         forecast("P1", 5.0),
         [*forecast("P1", 4.0, BEFORE), *forecast("P2", 9.0, BEFORE), *forecast("P3", 10.0, BEFORE)],
     )
-    assert listed(data, report.WRONG) == ["P1", "P2"]
+    assert listed(data, WRONG) == ["P1", "P2"]
     assert "sold 10.0, forecast 4.0 (4.0 to 4.0)" in page(data)
 
 
@@ -356,13 +366,13 @@ def test_long_lists_are_cut_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     data = report_data(
         [row for n in range(30) for row in forecast(f"P{n:02}", 10.0, spread=1.0 + n)]
     )
-    found = report.watchlists(data)[0]
+    found = watchlists(data)[0]
     assert (found.count, len(found.rows), found.rows["part_number"].iloc[0]) == (
         30,
-        report.SHOWN_PARTS,
+        SHOWN_PARTS,
         "P29",
     )
-    assert f"The first {report.SHOWN_PARTS} of 30 parts." in page(data)
+    assert f"The first {SHOWN_PARTS} of 30 parts." in page(data)
     assert "P05" not in page(data)
 
 
@@ -383,8 +393,8 @@ def test_why_a_vintage_came_is_what_its_reasons_share() -> None:
         "vintage 2: version 3 serves instead of 2; 12 cells changed",
         "vintage 2: version 3 serves instead of 2; 12 cells changed; no sale",
     ]
-    assert report.vintage_reason(reasons, 2) == "version 3 serves instead of 2; 12 cells changed"
-    assert report.vintage_reason([], 1) == ""
+    assert vintage_reason(reasons, 2) == "version 3 serves instead of 2; 12 cells changed"
+    assert vintage_reason([], 1) == ""
 
 
 def decision(number: int, month: int, demand_class: str, what: str, reason: str) -> dict[str, Any]:
@@ -517,7 +527,7 @@ def test_the_serving_model_is_judged_on_its_evidence() -> None:
 )
 def test_quantities_have_the_digits_they_need(value: float | None, text: str) -> None:
     """Thousands without, units with one, less than one with two."""
-    assert report.qty(value) == text
+    assert qty(value) == text
 
 
 def test_totals_have_intervals_of_their_own() -> None:
