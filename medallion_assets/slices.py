@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -150,6 +150,10 @@ class Reader:
     def held(self, rows: DataFrame) -> DataFrame:
         """The rows, worked out once, while they are among the newest that the run holds."""
         return self._lakehouse.kept.frame((uuid.uuid4().hex,), lambda: rows)
+
+    def frame(self, spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> DataFrame:
+        """A frame with a table's columns from a few rows on the driver."""
+        return self._lakehouse.create_frame(spec, rows)
 
     def external(self, table: str) -> DataFrame:
         """A table that is not ours."""
@@ -369,21 +373,14 @@ class TableRecipe:
         lakehouse does not hold. If ``seen`` is given, open inputs count only the slices it
         lists.
         """
-        read = [
-            [
-                i.spec.id,
-                sorted(
-                    [s.yyyymm, s.writer, s.data_version]
-                    for s in upstream[i.spec.id]
-                    if self._is_read(i, s.yyyymm, month, settings)
-                    and (seen is None or not i.is_open or [s.yyyymm, s.writer] in seen[i.spec.id])
-                ),
-            ]
-            for i in self.inputs
-        ]
-        read = [
-            found for i, found in zip(self.inputs, read, strict=True) if found[1] or not i.slices
-        ]
+        read = []
+        for i in self.inputs:
+            slices = self._read_slices(i, upstream, settings, month)
+            if seen is not None and i.is_open:
+                slices = [s for s in slices if [s.yyyymm, s.writer] in seen[i.spec.id]]
+            if slices or not i.slices:
+                found = sorted([s.yyyymm, s.writer, s.data_version] for s in slices)
+                read.append([i.spec.id, found])
         return version_of(
             self.spec.code_version,
             self.configuration,
@@ -397,28 +394,27 @@ class TableRecipe:
     ) -> list[str]:
         """Plans that let something lose rows from which a month is made."""
         return plans_behind(
-            s
-            for i in self.inputs
-            for s in upstream[i.spec.id]
-            if self._is_read(i, s.yyyymm, month, settings)
+            s for i in self.inputs for s in self._read_slices(i, upstream, settings, month)
         )
 
     def _seen(
         self, upstream: Mapping[str, Sequence[Slice]], settings: Settings, month: int
     ) -> dict[str, list[list[Any]]]:
         """Month and writer of the slices of open inputs that a month is made from."""
-        return {
-            i.spec.id: [
-                [s.yyyymm, s.writer]
-                for s in upstream[i.spec.id]
-                if self._is_read(i, s.yyyymm, month, settings)
-            ]
-            for i in self.inputs
-            if i.is_open
-        }
+        found = {}
+        for i in (i for i in self.inputs if i.is_open):
+            slices = self._read_slices(i, upstream, settings, month)
+            found[i.spec.id] = [[s.yyyymm, s.writer] for s in slices]
+        return found
 
-    def _is_read(self, table: Input, candidate: int, month: int, settings: Settings) -> bool:
-        return table.months is None or candidate in table.months(month, settings)
+    def _read_slices(
+        self, table: Input, upstream: Mapping[str, Sequence[Slice]], settings: Settings, month: int
+    ) -> list[Slice]:
+        """The slices of an input that a month is made from."""
+        if table.months is None:
+            return list(upstream[table.spec.id])
+        wanted = set(table.months(month, settings))
+        return [s for s in upstream[table.spec.id] if s.yyyymm in wanted]
 
 
 def _months_of(slices: Mapping[str, Sequence[Slice]]) -> set[int]:

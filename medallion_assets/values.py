@@ -276,11 +276,11 @@ def scaled(number: Column) -> Column:
 def timestamp(text: Column, formats: Sequence[str], time_zone: str | None = None) -> Column:
     """A date text as ``moment`` reads it; NULL for any other."""
     read = partial(moment, formats=tuple(formats), time_zone=time_zone)
-    usual = [
-        pattern
-        for pattern, examples in _USUAL_DATES.items()
-        if all((read(example) or "").startswith(example) for example in examples)
-    ]
+
+    def is_read(examples: Sequence[str]) -> bool:
+        return all((read(example) or "").startswith(example) for example in examples)
+
+    usual = [pattern for pattern, examples in _USUAL_DATES.items() if is_read(examples)]
     if not usual:
         return _read_by(read, text).try_cast("timestamp")
     is_usual = text.rlike(f"^(?:{'|'.join(usual)})$")

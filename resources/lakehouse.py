@@ -235,9 +235,7 @@ class DeltaLakehouse:
         NULL.
         """
         schema = ", ".join(f"`{column.name}` {column.type}" for column in spec.columns)
-        return self.spark.createDataFrame(
-            [tuple(row.get(name) for name in spec.column_names) for row in rows], schema
-        )
+        return self.spark.createDataFrame([spec.values(row) for row in rows], schema)
 
     def merge(
         self,
@@ -470,14 +468,13 @@ class DeltaLakehouse:
             counted |= _by_month_and_action(
                 compared.where(has_come), F.col("_former"), F.lit("leave")
             )
-        actions = ("insert", "update", "delete", "leave")
-        return {
-            month: MonthWritten(
-                *written.get(month, (0, "0-0")),
-                *(counted.get((month, action), 0) for action in actions),
+        found = {}
+        for at in months:
+            counts = (
+                counted.get((at, name), 0) for name in ("insert", "update", "delete", "leave")
             )
-            for month in months
-        }
+            found[at] = MonthWritten(*written.get(at, (0, "0-0")), *counts)
+        return found
 
     def _refuse_outside(
         self, spec: TableSpec, written: Mapping[int, Any], months: Sequence[int]

@@ -158,11 +158,14 @@ def order_paths(source: Source) -> list[str]:
     besides = [
         re.compile(_beside(pattern, ".+", ".+", re.escape)) for pattern in _beside_patterns(source)
     ]
+
+    def is_beside(path: str) -> bool:
+        return any(pattern.fullmatch(Path(path).name) for pattern in besides)
+
     return [
         path
         for path in matching(str(source.files))
-        if not unfinished_name(source, path)
-        and not any(pattern.fullmatch(Path(path).name) for pattern in besides)
+        if not unfinished_name(source, path) and not is_beside(path)
     ]
 
 

@@ -8,8 +8,9 @@ medallion_assets/tables.py.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from deltalake import Schema
@@ -82,6 +83,10 @@ class TableSpec:
     @property
     def column_names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
+
+    def values(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The row's values in the order of the columns; None for those it lacks."""
+        return tuple(row.get(name) for name in self.column_names)
 
     @property
     def compared_columns(self) -> tuple[str, ...]:

@@ -322,14 +322,10 @@ def of_cut_orders(content: Mapping[str, Any], orders: Path, out: Path) -> dict[s
     """The keys of a configuration that read what ``cut_orders`` writes, in a lakehouse of its own
     below ``out``.
     """
-    cut = [
-        {
-            **{key: value for key, value in source.items() if key not in FILE_KEYS},
-            "files": f"{orders}/{source['name']}/*/*/*.parquet",
-            "format": "parquet",
-        }
-        for source in content["sources"]
-    ]
+    cut = []
+    for source in content["sources"]:
+        files = {"files": f"{orders}/{source['name']}/*/*/*.parquet", "format": "parquet"}
+        cut.append({key: source[key] for key in source if key not in FILE_KEYS} | files)
     return {"sources": cut, "lakehouse_root": str((out / "lakehouse").absolute())}
 
 

@@ -91,21 +91,12 @@ class LineStore:
         appended = self._store(
             deliveries, contents, slices.stored, [month for month in stale if month != NO_MONTH]
         )
-        written = {
-            month: MonthWritten(
-                sum(lines for _, lines, _ in contents[month]),
-                versions[month],
-                appended.get(month, 0),
-            )
-            for month in stale
-        }
-        details = {
-            month: {
-                **slices.details(month),
-                "deliveries": [delivery_id for delivery_id, _, _ in contents[month]],
-            }
-            for month in stale
-        }
+        written, details = {}, {}
+        for month in stale:
+            count = sum(lines for _, lines, _ in contents[month])
+            written[month] = MonthWritten(count, versions[month], appended.get(month, 0))
+            read = [delivery_id for delivery_id, _, _ in contents[month]]
+            details[month] = {**slices.details(month), "deliveries": read}
         delta_version = self.lakehouse.version(BRONZE_SALES_ORDERS)
         slices.record(written, versions, delta_version, details)
         return slices.outcome()

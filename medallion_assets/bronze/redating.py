@@ -50,14 +50,17 @@ class Redated:
 
     def by_month(self) -> dict[int, dict[str, Any]]:
         """For each month involved: the plan, the lines that left it, and the lines that came."""
-        moved = [move for move in self.moves if move[0] != move[1]]
+        left, come = Counter[int](), Counter[int]()
+        for former, to, lines in self.moves:
+            left[former] += lines if former != to else 0
+            come[to] += lines if former != to else 0
         return {
             month: {
                 "plan": self.plan_id,
-                "lines_left": sum(lines for former, _, lines in moved if former == month),
-                "lines_come": sum(lines for _, to, lines in moved if to == month),
+                "lines_left": left[month],
+                "lines_come": come[month],
             }
-            for month in sorted({month for former, to, _ in self.moves for month in (former, to)})
+            for month in sorted({*left, *come})
         }
 
     @property
@@ -126,11 +129,11 @@ class Redating:
         _refuse_earlier(undated, self.settings.first_month)
         version = self.lakehouse.version(BRONZE_SALES_ORDERS)
         examined = _Examined()
-        by_source = [
-            (source, found)
-            for source in self.settings.sources
-            if (found := [row for row in undated if row["source"] == source.name])
-        ]
+
+        def of(source: Source) -> list[dict[str, Any]]:
+            return [row for row in undated if row["source"] == source.name]
+
+        by_source = [(source, rows) for source in self.settings.sources if (rows := of(source))]
         for source, rows in by_source:
             self.log(f"{source.name}: dating the stored lines of {len(rows)} deliveries anew")
             self._examine(source, rows, version, examined)

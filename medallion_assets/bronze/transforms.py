@@ -75,14 +75,12 @@ def source_columns(source: Source, available: Sequence[str]) -> dict[str, list[s
     compared ignoring case.
     """
     found = {name.lower(): name for name in available}
-    return {
-        canonical: [
-            found[name.lower()]
-            for name in valid_names_of(source, canonical)
-            if name.lower() in found
-        ]
-        for canonical in source.columns
-    }
+
+    def held(canonical: str) -> list[str]:
+        wanted = (name.lower() for name in valid_names_of(source, canonical))
+        return [found[name] for name in wanted if name in found]
+
+    return {canonical: held(canonical) for canonical in source.columns}
 
 
 def valid_names_of(source: Source, canonical: str) -> list[str]:

@@ -108,10 +108,11 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             for s in outcome.slices.values()
             if s.yyyymm in requested and not s.details.get("is_logged")
         ]
+        is_new = {s.yyyymm for s in unlogged}
         told = {
             month: log.run(
                 month,
-                month in {s.yyyymm for s in unlogged},
+                month in is_new,
                 lambda model, figures, month=month: context.log_event(  # type: ignore[misc]
                     dg.AssetObservation(model_key(model), partition=str(month), metadata=figures)
                 ),

@@ -211,10 +211,8 @@ def _compared(
         made, on=["part_number", "horizon"], how="outer", suffixes=("_then", "_now"), indicator=True
     )
     matched = both[both["_merge"] == "both"]
-    then, now = (
-        matched[[f"{name}_{when}" for name in NUMBERS]].to_numpy(dtype=float)
-        for when in ("then", "now")
-    )
+    then = matched[[f"{name}_then" for name in NUMBERS]].to_numpy(dtype=float)
+    now = matched[[f"{name}_now" for name in NUMBERS]].to_numpy(dtype=float)
     largest = np.maximum(np.maximum(np.abs(then), np.abs(now)), 1e-12)
     difference = (np.abs(then - now) / largest).max(axis=1) if len(matched) else np.zeros(0)
     counts = len(matched), len(both) - len(matched)

@@ -8,7 +8,9 @@ shown lies in runs.py.
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
+import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -206,14 +208,7 @@ class PipesReports:
 
 def _metadata(months: Sequence[dg.AssetMaterialization]) -> Mapping[str, Any]:
     """The metadata of one month, or of several: what they share, and the rows of each."""
-    plain = [
-        {
-            name: value.value
-            for name, value in month.metadata.items()
-            if isinstance(value.value, str | int | float | bool)
-        }
-        for month in months
-    ]
+    plain = [_plain(month.metadata) for month in months]
     if len(plain) == 1:
         return plain[0]
     rows = {
@@ -221,15 +216,21 @@ def _metadata(months: Sequence[dg.AssetMaterialization]) -> Mapping[str, Any]:
         for month, said in zip(months, plain, strict=True)
         if "dagster/partition_row_count" in said
     }
-    shared = {
-        name: value
-        for name, value in plain[0].items()
-        if all(said.get(name) == value for said in plain)
-    }
+    said_by_all = functools.reduce(operator.and_, (said.items() for said in plain))
+    shared = {name: value for name, value in plain[0].items() if (name, value) in said_by_all}
     return {
         **shared,
         "months": len(months),
         "rows_by_month": {"raw_value": rows, "type": "json"},
+    }
+
+
+def _plain(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, str | int | float | bool]:
+    """The entries that are one value."""
+    return {
+        name: entry.value
+        for name, entry in metadata.items()
+        if isinstance(entry.value, str | int | float | bool)
     }
 
 

@@ -249,14 +249,11 @@ def change_table(data: ReportData) -> Table:
 
 def cause_table(data: ReportData) -> Table:
     """What the change of each month comes of, on the parts that both forecasts have."""
-    rows = [
-        [
-            month_cell(month),
-            qty_cell(own["forecast_qty"].sum() - own["former_qty"].sum(), True),
-            *(qty_cell(own[name].sum(), True) for name in CHANGE_PARTS),
-        ]
-        for month, own in data.changes.groupby("target_yyyymm")
-    ]
+    rows = []
+    for month, own in data.changes.groupby("target_yyyymm"):
+        change = own["forecast_qty"].sum() - own["former_qty"].sum()
+        amounts = (change, *(own[name].sum() for name in CHANGE_PARTS))
+        rows.append([month_cell(month), *(qty_cell(amount, True) for amount in amounts)])
     heads = (
         *("month", "change", "by late or corrected lines", "by new sales"),
         *("by new fits", "by other models"),
@@ -531,10 +528,9 @@ def retraining_table(data: ReportData) -> Table:
         for name in ("yyyymm", "decision", "cause", "reason", "mode")
         if name in data.retraining
     ]
-    rows = [
-        [month_cell(r[n]) if n == "yyyymm" else text_cell(r[n]) for n in names]
-        for r in data.retraining.to_dict("records")
-    ]
+    cells = [month_cell if name == "yyyymm" else text_cell for name in names]
+    columns = [map(cell, data.retraining[name]) for cell, name in zip(cells, names, strict=True)]
+    rows = list(zip(*columns, strict=True))
     return Table(
         "Whether to train again", ["month" if name == "yyyymm" else name for name in names], rows
     )

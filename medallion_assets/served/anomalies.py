@@ -136,10 +136,11 @@ def anomaly_rows(
     )
     missed = (rows["demand_qty"] - rows["forecast_qty"].fillna(0.0)).abs()
     rows = rows.assign(money_at_stake=missed * rows["unit_price"].astype(float))
-    return [
-        {name: None if pd.isna(value) else _plain(value) for name, value in row.items()}
-        for row in rows.to_dict("records")
-    ]
+    return [_plain_row(row) for row in rows.to_dict("records")]
+
+
+def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if pd.isna(value) else _plain(value) for name, value in row.items()}
 
 
 def pit(deciles: Floats, expected: Floats, sold: Floats, lots: Floats) -> Chances:
@@ -206,7 +207,8 @@ def _beyond_all(published: pd.DataFrame, sold: Floats, lots: Floats) -> Floats:
         qty: chances(deciles, expected, np.full(len(expected), qty)).more.mean()
         for qty in {0.0, *map(float, sold), *map(float, before)}
     }
-    at, earlier = (np.array([known[float(qty)] for qty in asked]) for asked in (sold, before))
+    at = np.array([known[float(qty)] for qty in sold])
+    earlier = np.array([known[float(qty)] for qty in before])
     return np.minimum(1.0, (at + (1 - lots) * (earlier - at)) / known[0.0])
 
 

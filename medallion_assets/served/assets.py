@@ -214,10 +214,7 @@ def _demand_anomaly(read: Reader, months: Months, settings: Settings) -> DataFra
                 month, published, demand, settings.monitoring.anomaly_rate
             )
             rows += anomalies.anomaly_rows(found, features, said[said["yyyymm"] == month])
-    schema = ", ".join(f"{c.name} {c.type}" for c in DEMAND_ANOMALY.columns)
-    return read.spark.createDataFrame(
-        [tuple(row[name] for name in DEMAND_ANOMALY.column_names) for row in rows], schema
-    )
+    return read.frame(DEMAND_ANOMALY, rows)
 
 
 def _demand_forecast_total(read: Reader, months: Months, settings: Settings) -> DataFrame:
@@ -231,7 +228,4 @@ def _demand_forecast_total(read: Reader, months: Months, settings: Settings) -> 
     past = totals.past_parts(read(ZOO_RESULT, evidence or months.wanted)).toPandas()
     stored = read.as_it_stands(DEMAND_FORECAST_TOTAL).collect()
     rows = totals.demand_forecast_total(coming, past, stored)
-    schema = ", ".join(f"{c.name} {c.type}" for c in DEMAND_FORECAST_TOTAL.columns)
-    return read.spark.createDataFrame(
-        [tuple(row[name] for name in DEMAND_FORECAST_TOTAL.column_names) for row in rows], schema
-    )
+    return read.frame(DEMAND_FORECAST_TOTAL, rows)

@@ -54,17 +54,12 @@ def all_renames(settings: Settings, master_files: Sequence[str]) -> list[Rename]
 
 def numbers_of(renames: Sequence[Rename], settings: Settings) -> dict[str, str]:
     """Number -> the last number of its part, as lines of the configured sources spell them."""
-    spellings = [
-        str.upper if is_upper else str
-        for is_upper in {source.upper_case_parts for source in settings.sources}
-    ]
-    return {
-        part: successor
-        for spelled in spellings
-        for part, successor in last_numbers(
-            {spelled(rename.part): spelled(rename.successor) for rename in renames}
-        ).items()
-    }
+    numbers: dict[str, str] = {}
+    for is_upper in {source.upper_case_parts for source in settings.sources}:
+        spelled = str.upper if is_upper else str
+        named = {spelled(rename.part): spelled(rename.successor) for rename in renames}
+        numbers |= last_numbers(named)
+    return numbers
 
 
 def former_numbers(numbers: Mapping[str, str]) -> dict[str, str]:

@@ -116,10 +116,7 @@ def _demand_drift(read: Reader, months: Months, settings: Settings) -> DataFrame
     by_class = F.col("segment_kind").isin(["demand_class", UNLABELLED_CLASS])
     served = read(FORECAST_ACCURACY).where((F.col("lag") == 1) & by_class).toPandas()
     rows = drift.demand_drift(figures, drift.usual_errors(served, unusual), months.wanted, settings)
-    schema = ", ".join(f"{c.name} {c.type}" for c in DEMAND_DRIFT.columns)
-    return read.spark.createDataFrame(
-        [tuple(row[name] for name in DEMAND_DRIFT.column_names) for row in rows], schema
-    )
+    return read.frame(DEMAND_DRIFT, rows)
 
 
 def _data_quality(read: Reader, months: Months, settings: Settings) -> DataFrame:

@@ -131,13 +131,9 @@ def months_of_tables(lakehouse: Lakehouse, settings: Settings) -> dict[TableSpec
     bronze = lakehouse.ledger.slices(BRONZE_SALES_ORDERS)
     held = {month: stored.details["deliveries"] for month, stored in bronze.items()}
     unread = unread_months(deliveries, held, settings)
-    stored = {spec: lakehouse.ledger.slices(spec) for spec in MONTHLY}
-    return {
-        spec: table_months(
-            {m: s.details.get("is_complete", True) for m, s in slices.items()},
-            complete,
-            unread,
-            spec in SERVED,
-        )
-        for spec, slices in stored.items()
-    }
+    found = {}
+    for spec in MONTHLY:
+        slices = lakehouse.ledger.slices(spec)
+        made = {month: s.details.get("is_complete", True) for month, s in slices.items()}
+        found[spec] = table_months(made, complete, unread, spec in SERVED)
+    return found

@@ -286,14 +286,13 @@ def _against_the_year_before(sold: DataFrame, totals: DataFrame) -> DataFrame:
         F.when(F.col("revenue") > 0, ratio("revenue", "demand_qty")).alias("price"),
         ratio("demand_qty", "total_demand_qty").alias("share"),
     )
-    one, two = (
-        parts.select(
-            "part_number",
-            (F.col("yyyymm") + years * A_YEAR).alias("yyyymm"),
-            *(F.col(name).alias(f"{name}_{years}") for name in ("qty", "price", "share")),
-        )
-        for years in (1, 2)
-    )
+
+    def years_before(years: int) -> DataFrame:
+        named = (F.col(name).alias(f"{name}_{years}") for name in ("qty", "price", "share"))
+        month = (F.col("yyyymm") + years * A_YEAR).alias("yyyymm")
+        return parts.select("part_number", month, *named)
+
+    one, two = years_before(1), years_before(2)
     # Engines agree to the last digit on roots and quotients, not on logarithms.
     past = F.coalesce(F.sqrt("qty_1") * F.sqrt("qty_2"), F.col("qty_1"))
     compared = parts.join(one, ["part_number", "yyyymm"]).join(
@@ -374,10 +373,8 @@ def _error_values(accuracy: pd.DataFrame) -> dict[str, pd.Series]:
             excess.index.map(lambda month, n=n: add_months(month, -n))
             for n in range(TRACKED_MONTHS)
         ]
-        errors, actuals = (
-            sum(series.reindex(months).to_numpy() for months in back)
-            for series in (excess, own["actual_qty"])
-        )
+        errors = sum(excess.reindex(months).to_numpy() for months in back)
+        actuals = sum(own["actual_qty"].reindex(months).to_numpy() for months in back)
         values[f"wql:{name}"] = own["wql"] / own["evidence_wql"]
         values[f"bias:{name}"] = pd.Series(errors / actuals, own.index, dtype=float)
     return values
@@ -420,11 +417,10 @@ def _tests(past: pd.DataFrame, now: pd.Series, rate: float) -> dict[str, tuple[R
 
     def families(at: float) -> dict[str, list[Figure]]:
         fit = [f for f in FIGURES if np.isfinite(now[f.name]) and counts[f.name] >= needed(at)]
-        return {
-            name: members
-            for name in (DEMAND, FORECAST)
-            if (members := [f for f in fit if f.family == name])
-        }
+        found: dict[str, list[Figure]] = {DEMAND: [], FORECAST: []}
+        for figure in fit:
+            found[figure.family].append(figure)
+        return {name: members for name, members in found.items() if members}
 
     tested = families(rate / 2)
     if len(tested) < 2:

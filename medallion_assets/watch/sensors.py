@@ -560,7 +560,4 @@ def _runs(context: dg.SensorEvaluationContext, job: Job, month: int) -> list[dg.
         for run in context.instance.get_run_records(dg.RunsFilter(job_name=job.name, tags=tags))
     ]
     newest_first = sorted(found, key=lambda record: record.create_timestamp, reverse=True)
-    return [
-        record.dagster_run
-        for record in {record.dagster_run.run_id: record for record in newest_first}.values()
-    ]
+    return list({record.dagster_run.run_id: record.dagster_run for record in newest_first}.values())

@@ -149,13 +149,9 @@ class Combination:
         facts = cells[cells["model"] == teacher].set_index(CELL)
         if facts.empty:
             return {}
-        pools = {
-            name: _thinned(rows)
-            for name, rows in [
-                ("", facts),
-                *((str(name), rows) for name, rows in facts.groupby("demand_class")),
-            ]
-        }
+        pools = {"": _thinned(facts)}
+        for name, rows in facts.groupby("demand_class"):
+            pools[str(name)] = _thinned(rows)
         read = pd.MultiIndex.from_frame(cells[CELL]).isin(
             functools.reduce(pd.MultiIndex.union, (rows.index for rows in pools.values()))
         )

@@ -6,6 +6,7 @@ What a fit's files look like lies in stored.py, what else a registered model hol
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
@@ -25,12 +26,11 @@ def files_of(model: DemandForecaster) -> dict[str, bytes]:
     """
     entries = {id(entry): entry for entry in model.entries.values()}
     places = {key: place for place, key in enumerate(entries)}
+    of_entry = attrgetter(*ENTRY)
     return stored(
         {
             "horizon": model.horizon,
-            "models": [
-                {name: getattr(entry, name) for name in ENTRY} for entry in entries.values()
-            ],
+            "models": [dict(zip(ENTRY, of_entry(e), strict=True)) for e in entries.values()],
             "classes": {name: places[id(entry)] for name, entry in model.entries.items()},
         }
     )

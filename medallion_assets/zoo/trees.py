@@ -52,10 +52,8 @@ def gradient_trees(learner: Any) -> GradientTrees:
     trees = [tree.nodes for trees in learner._predictors for tree in trees]
     if any(nodes["is_categorical"].any() for nodes in trees):
         raise ValueError("trees that split by categories can't be stored")
-    columns: dict[str, Any] = {
-        name: np.concatenate([nodes[field] for nodes in trees])
-        for name, field in NODE_FIELDS.items()
-    }
+    together = np.concatenate(trees)
+    columns: dict[str, Any] = {name: together[field] for name, field in NODE_FIELDS.items()}
     number = np.repeat(np.arange(len(trees)), [len(nodes) for nodes in trees])
     return GradientTrees(
         pd.DataFrame({"tree": number, **columns}),

@@ -102,10 +102,9 @@ def lines(content: Content, source: Source) -> Batches:
         numbers, problems, raws, rows = (list(column) for column in zip(*chunk, strict=True))
         # Of the whole file so far: a name must not mean another column in a later batch.
         names.update(dict.fromkeys(itertools.chain.from_iterable(rows)))
-        values = {
-            new: [_json_text(row.get(old)) for row in rows]
-            for new, old in zip(valid_names(list(names)), names, strict=True)
-        }
+        values = {}
+        for new, old in zip(valid_names(list(names)), names, strict=True):
+            values[new] = [_json_text(row.get(old)) for row in rows]
         number = numbers[-1]
         yield numbers, problems, raws, values
     return number

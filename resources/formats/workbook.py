@@ -146,12 +146,12 @@ def _used(sheet: _Sheet) -> list[int]:
     """Positions of columns that have a name or a value below the header."""
     width = max(len(row) for row in sheet.cells)
     sheet.names.extend([""] * (width - len(sheet.names)))
-    return [
-        at
-        for at in range(width)
-        if sheet.names[at]
-        or any(row[at] not in (None, "") for row in sheet.cells[sheet.header :] if at < len(row))
-    ]
+    below = sheet.cells[sheet.header :]
+
+    def holds_values(at: int) -> bool:
+        return any(row[at] not in (None, "") for row in below if at < len(row))
+
+    return [at for at in range(width) if sheet.names[at] or holds_values(at)]
 
 
 def lines(content: Content, source: Source) -> Batches:

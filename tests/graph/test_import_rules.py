@@ -326,3 +326,14 @@ def test_no_file_names_a_package_registry() -> None:
         re.IGNORECASE,
     )
     assert {name: found.group() for name, text in texts() if (found := address.search(text))} == {}
+
+
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+@pytest.mark.parametrize("file", sources(ASSETS, "resources"))
+def test_no_comprehension_lies_inside_another(file: str) -> None:
+    """One loop is read at a glance, two are not: the inner one has a name."""
+    outer = [node for node in ast.walk(tree(file)) if isinstance(node, COMPREHENSIONS)]
+    within = [below for node in outer for below in ast.walk(node) if below is not node]
+    assert not [node.lineno for node in within if isinstance(node, COMPREHENSIONS)]

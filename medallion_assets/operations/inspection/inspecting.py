@@ -84,13 +84,16 @@ def _files(given: Sequence[Path]) -> list[Path]:
         below = [
             file
             for file in sorted(path.rglob("*"))
-            if file.is_file()
-            and not any(part.startswith(IGNORED) for part in file.relative_to(path).parts)
+            if file.is_file() and not _is_ignored(file.relative_to(path))
         ]
         if not below:
             raise Refused(f"{path}: no file lies in this folder")
         found.update(dict.fromkeys(below))
     return list(found)
+
+
+def _is_ignored(path: Path) -> bool:
+    return any(part.startswith(IGNORED) for part in path.parts)
 
 
 def _count(proposal: Proposal, text: str, out: Path | None, console: Console) -> None:

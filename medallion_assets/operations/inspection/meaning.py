@@ -271,14 +271,10 @@ def meaning(columns: Sequence[Column]) -> Meaning:
         if score > 0 and canonical not in chosen and name not in taken:
             chosen[canonical] = Match(name, score, True)
             taken.add(name)
-    others = {
-        canonical: tuple(
-            Match(name, score, True)
-            for score, other, name in scored
-            if other == canonical and score >= 0.3 and name not in taken
-        )
-        for canonical in NAMES
-    }
+    others: dict[str, tuple[Match, ...]] = dict.fromkeys(NAMES, ())
+    for score, canonical, name in scored:
+        if score >= 0.3 and name not in taken:
+            others[canonical] += (Match(name, score, True),)
     line_total = next(
         (
             c.name

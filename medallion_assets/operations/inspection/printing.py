@@ -6,6 +6,7 @@ Plain lines and one table a source, readable in a pipe as well.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -144,10 +145,7 @@ def _sign_lines(source: SourceProposal) -> list[str]:
             )
         lines.append(f"returns: {told}")
     if signs.types:
-        told = "; ".join(
-            f"{kind}: {', '.join(short(text, 30) or 'none' for text in texts)}"
-            for kind, texts in signs.types.items()
-        )
+        told = "; ".join(f"{kind}: {_listed(texts)}" for kind, texts in signs.types.items())
         lines.append(f"types of line: {told}")
     if signs.positive_refunds:
         lines.append(
@@ -223,3 +221,7 @@ def questions(proposal: Proposal, console: Console) -> None:
         place = f"{question.source}.{question.key}" if question.source else question.key
         state = "[red]open[/red] " if question.is_open else ""
         console.print(f"  {state}{escape(place)}: {escape(question.text)}")
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return ", ".join(short(text, 30) or "none" for text in texts)

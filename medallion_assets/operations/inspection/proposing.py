@@ -193,6 +193,15 @@ def _profiled(table: Table, today: date) -> Profile:
     return Profile(table, columns, meaning(list(columns.values())))
 
 
+def _is_typed(members: Sequence[Profile], canonical: str) -> bool:
+    """Whether all files that hold a canonical column hold typed values in it."""
+    return all(
+        member.columns[member.meaning.chosen[canonical].column].is_typed
+        for member in members
+        if canonical in member.meaning.chosen
+    )
+
+
 def _source(
     name: str, members: Sequence[Profile], given: Sequence[Path], folder: Path, today: date
 ) -> SourceProposal:
@@ -208,14 +217,7 @@ def _source(
         # One unit a part is the part's own unit: nothing to convert.
         del columns["unit"]
         lines = lines.drop(columns="unit")
-    is_typed = {
-        canonical: all(
-            member.columns[member.meaning.chosen[canonical].column].is_typed
-            for member in members
-            if canonical in member.meaning.chosen
-        )
-        for canonical in columns
-    }
+    is_typed = {canonical: _is_typed(members, canonical) for canonical in columns}
     profiles = {
         canonical: described(
             columns[canonical][0] if canonical in columns else "date",
@@ -570,11 +572,11 @@ def ambiguity(ways: Sequence[Reading]) -> str:
 
 def _hint(one: Reading, two: Reading) -> str:
     """The reading in which all dates fall on one day of the month, if exactly one does."""
-    steady = [
-        order_said(way.pattern)
-        for way in (one, two)
-        if len({day.day for day in way.days.values()}) == 1 and len(way.days) > 2
-    ]
+
+    def is_steady(way: Reading) -> bool:
+        return len({day.day for day in way.days.values()}) == 1 and len(way.days) > 2
+
+    steady = [order_said(way.pattern) for way in (one, two) if is_steady(way)]
     return f"; with {steady[0]} all are of one day of the month" if len(steady) == 1 else ""
 
 

@@ -348,13 +348,16 @@ def _width(records: Sequence[tuple[int, list[str]]]) -> int:
     """The commonest number of fields of records with more than one filled field, at least two
     where any has two.
     """
-    widths = Counter(
-        len(fields) for _, fields in records if sum(1 for field in fields if field.strip()) > 1
-    )
+    widths = Counter(len(fields) for _, fields in records if _filled(fields) > 1)
     if not widths:
         return max((len(fields) for _, fields in records), default=0)
     most = widths.most_common(1)[0][1]
     return max(width for width, count in widths.items() if count == most)
+
+
+def _filled(fields: Sequence[str]) -> int:
+    """How many fields hold something."""
+    return sum(1 for field in fields if field.strip())
 
 
 def _layout(
@@ -365,9 +368,7 @@ def _layout(
     at = _header_at(records, width)
     header = records[at][1] if at is not None else []
     above = [
-        (number, delimiter.join(fields))
-        for number, fields in records[: at or 0]
-        if any(field.strip() for field in fields)
+        (number, delimiter.join(fields)) for number, fields in records[: at or 0] if _filled(fields)
     ]
     comment_sign = _comment_sign(records, width)
     body: list[tuple[int, list[str]]] = []
@@ -504,22 +505,22 @@ def _with_levels(names: list[str], place: str) -> list[str]:
     """Names of fields; one that an outer level has too is called by its own level."""
     levels = [step.removesuffix("[]") or "root" for step in place.split(".")] or ["root"]
     outer = {f"{level}.{name}" for level in ["root", *levels[:-1]] for name in names}
-    return [
-        f"{levels[-1]}.{name}"
-        if any(other.endswith(f".{name}") and other in outer for other in names)
-        else name
-        for name in names
-    ]
+
+    def is_above_too(name: str) -> bool:
+        return any(other.endswith(f".{name}") and other in outer for other in names)
+
+    return [f"{levels[-1]}.{name}" if is_above_too(name) else name for name in names]
 
 
 def _count_of_needed(rows: pd.DataFrame) -> int:
     """Whether the columns could be a date, a quantity and a part, by their names."""
     from medallion_assets.operations.inspection.meaning import named_score
 
-    return sum(
-        any(named_score(str(name), canonical) > 0 for name in rows.columns)
-        for canonical in ("order_date", "quantity", "part_number", "order_id", "unit_price")
-    )
+    def is_named(canonical: str) -> bool:
+        return any(named_score(str(name), canonical) > 0 for name in rows.columns)
+
+    needed = ("order_date", "quantity", "part_number", "order_id", "unit_price")
+    return sum(map(is_named, needed))
 
 
 def json_arrays(document: object) -> list[str]:
@@ -567,10 +568,7 @@ def _workbook(path: Path) -> Table:
         raise Refused(f"{path}: not a readable workbook ({error})") from error
     found: dict[str, tuple[int, int]] = {}
     for name, cells in sheets.items():
-        records = [
-            (number, [cell_text(value) or "" for value in row])
-            for number, row in enumerate(cells, 1)
-        ]
+        records = [(number, _texts(row)) for number, row in enumerate(cells, 1)]
         at = _header_at(records, _width(records))
         if at is not None:
             header = pd.DataFrame(columns=[cell for cell in records[at][1] if cell])
@@ -583,16 +581,18 @@ def _workbook(path: Path) -> Table:
         keys = {"sheet": sheet, **keys}
     rows = _read(path, {"format": "excel", "excel": keys})
     others = [name for name in found if name != sheet and found[name][0] >= found[sheet][0] - 1]
-    above = [
-        " | ".join(text for value in row if (text := cell_text(value)))
-        for row in sheets[sheet][: found[sheet][1] - 1]
-    ]
+    above = [" | ".join(filter(None, _texts(row))) for row in sheets[sheet][: found[sheet][1] - 1]]
     details: dict[str, object] = {
         "keys": keys,
         "other_sheets": others,
         "above": [text for text in above if text],
     }
     return Table(path, "excel", rows, path.stat().st_size, True, details=details)
+
+
+def _texts(row: Sequence[object]) -> list[str]:
+    """The cells of a row as texts."""
+    return [cell_text(value) or "" for value in row]
 
 
 def _parquet(path: Path) -> Table:
