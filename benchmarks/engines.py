@@ -96,11 +96,13 @@ def measured(config: Path, engine: str, jobs: Sequence[tuple[str, int, int]]) ->
 
 @contextmanager
 def _peak_of(group: int) -> Iterator[list[int]]:
-    """The largest sum of resident bytes of a process group, looked at five times a second."""
+    """The largest sum of resident bytes of a process group, looked at once a second: to look takes
+    a part of a core itself.
+    """
     peak, ended = [0], threading.Event()
 
     def watch() -> None:
-        while not ended.wait(0.2):
+        while not ended.wait(1.0):
             peak[0] = max(peak[0], _resident(group))
 
     watcher = threading.Thread(target=watch, daemon=True)

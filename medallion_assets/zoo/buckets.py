@@ -51,7 +51,9 @@ def apply_by_bucket(
         return function(_side(rows[is_left], sides[0]), _side(rows[~is_left], sides[1]))
 
     both = completed(left, True).unionByName(completed(right, False))
-    return with_bucket(both, buckets).groupBy("bucket").applyInPandas(in_engine(call), schema)
+    # Each bucket in a partition of its own: an engine that can not spill them holds one at a time.
+    apart = with_bucket(both, buckets).repartition(buckets, "bucket")
+    return apart.groupBy("bucket").applyInPandas(in_engine(call), schema)
 
 
 def _side(rows: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:

@@ -66,13 +66,17 @@ class Scenario:
         return self.folder / "faults.yaml"
 
     @property
+    def landing(self) -> Path:
+        return self.folder / "landing"
+
+    @property
     def settings(self) -> Settings:
         return load_settings(self.config, {})
 
     def create(self, closed_through: int | None = LAST, **changes: Any) -> Scenario:
         """Write files and configuration; ``changes`` replace its keys."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        write(Simulation(parts=20, months=9, first_month=FIRST, seed=3), self.folder / "landing")
+        write(Simulation(parts=20, months=9, first_month=FIRST, seed=3), self.landing)
         self.config.write_text(
             yaml.safe_dump({**_configuration(closed_through), **changes}), encoding="utf-8"
         )
@@ -80,7 +84,7 @@ class Scenario:
 
     def deliver_late(self) -> None:
         """A second delivery: two lines of known months and one without a date."""
-        (self.folder / "landing" / "late.csv").write_text(LATE_LINES, encoding="utf-8")
+        (self.landing / "late.csv").write_text(LATE_LINES, encoding="utf-8")
 
     def start(self, point: str = "", log: Path | None = None, job: Sequence[str] = ()) -> Run:
         """Begin `medallion run`, or a job with its months, in a process group of its own.
@@ -104,9 +108,15 @@ class Scenario:
         """A command of `medallion` to its end; returns what it printed. Raises AssertionError where
         it fails.
         """
-        call = "from medallion_assets.cli import main; main()"
+        return self._ended("-c", "from medallion_assets.cli import main; main()", *arguments)
+
+    def python(self, module: str, *arguments: str) -> str:
+        """A module of the tests, run to its end. Raises AssertionError where it fails."""
+        return self._ended("-m", module, *arguments)
+
+    def _ended(self, *arguments: str) -> str:
         ended = subprocess.run(
-            [sys.executable, "-c", call, *arguments],
+            [sys.executable, *arguments],
             cwd=self.folder,
             env=self._environment(),
             capture_output=True,

@@ -211,6 +211,53 @@ def test_a_query_beyond_the_memory_limit_fails_with_what_to_do(
     assert "embedded.memory_gb" in without_stack(ended.stderr)
 
 
+BUCKETS = """
+import sys
+from pathlib import Path
+import pandas as pd
+from pyspark.sql import functions as F
+from medallion_assets.zoo.buckets import apply_by_bucket
+from resources.engines import EmbeddedEngine
+
+def counted(left, right):
+    return pd.DataFrame({"left": [len(left)], "right": [len(right)]})
+
+engine = EmbeddedEngine(Path(sys.argv[1]), 256 * 2**20, 2)
+ids = engine.session.range(20_000)
+months = F.sequence(F.lit(1), F.lit(60)).cast("array<double>")
+histories = ids.select(F.col("id").cast("string").alias("part_number"), months.alias("sold"))
+cells = engine.session.range(120_000).select(
+    F.floor(F.col("id") / 6).cast("string").alias("part_number"),
+    *(F.col("id").cast("double").alias(f"q{n}") for n in range(14)),
+)
+made = apply_by_bucket(
+    engine.hold(histories), cells, 20, counted, "left bigint, right bigint", engine.python
+)
+print(made.agg(F.sum("left"), F.sum("right"), F.count("*")).collect()[0][:])
+"""
+
+
+def test_buckets_of_many_parts_keep_within_the_memory_limit(
+    embedded: EmbeddedEngine, tmp_path: Path
+) -> None:
+    """The engine can't spill what it groups: all buckets at once were counted as several times the
+    limit, and 100,000 parts could not be published.
+    """
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("SAIL_")},
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", BUCKETS, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "(20000, 120000, 20)" in ended.stdout, ended.stderr[-3000:]
+
+
 STILL = """
 import sys, time
 from pathlib import Path
