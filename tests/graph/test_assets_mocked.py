@@ -485,7 +485,8 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
             },
             **{module: {"packed_history": packed} for module in (row_source, publishing)},
             checks: {"findings": repeated_keys},
-            reporting.report: {
+            reporting: {
+                "plots": drawn,
                 "monthly_report": lambda data, lists, history, descriptions, made_from: (
                     f'origin {data.origin} content="{made_from}"'
                 ),
@@ -493,7 +494,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
             },
             **{
                 module: {"plots": drawn}
-                for module in (training, silver_assets, served_assets, reporting)
+                for module in (training, silver_assets, served_assets)
             },
         }
         for module, by_name in replacements.items():

@@ -29,6 +29,7 @@ from medallion_assets.slices import retry_on_conflict
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.engines import Engine
 from resources.lakehouse import DeltaLakehouse
+from resources.ledger import Ledger
 from resources.orders import LocalOrderFiles, OrderFile, UnreadableFile
 from resources.settings import Settings, Source, parse_settings
 from tests.conftest import SOURCE, forget_tables
@@ -272,9 +273,7 @@ def test_lines_left_by_a_run_that_ended_early_are_not_stored_again(
     landing.deliver("a.csv", "O1,P1,C1,North,2022-01-05,2,1.5", "O2,P1,C1,North,2022-02-05,2,1.5")
     landing.register()
     with monkeypatch.context() as crash:
-        crash.setattr(
-            DeltaLakehouse, "record", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+        crash.setattr(Ledger, "record", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             landing.store()
     assert landing.store() == {}

@@ -24,6 +24,7 @@ from medallion_assets.slices import registered, version_of
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.errors import Refused
 from resources.lakehouse import ConcurrentWrite, DeltaLakehouse
+from resources.ledger import Ledger
 from resources.orders import LocalOrderFiles, UnreadableFile
 from resources.settings import Settings, parse_settings
 from tests.conftest import SOURCE
@@ -397,9 +398,10 @@ def test_a_run_that_ends_in_between_is_gone_on_with(
     landing.configure(**RIGHT)
     plan = landing.asked()
     calls: list[int] = []
-    original = getattr(DeltaLakehouse, method)
+    owner = Ledger if method == "record" else DeltaLakehouse
+    original = getattr(owner, method)
 
-    def ending(self: DeltaLakehouse, *arguments: Any, **named: Any) -> Any:
+    def ending(self: Any, *arguments: Any, **named: Any) -> Any:
         calls.append(1)
         if when == "before" and len(calls) == call:
             raise KeyboardInterrupt
@@ -409,7 +411,7 @@ def test_a_run_that_ends_in_between_is_gone_on_with(
         return result
 
     with monkeypatch.context() as crash:
-        crash.setattr(DeltaLakehouse, method, ending)
+        crash.setattr(owner, method, ending)
         with pytest.raises(KeyboardInterrupt):
             landing.redate(plan)
     assert sorted(landing.lines()["Order"]) == ["O1", "O2", "O3", "O7"]
