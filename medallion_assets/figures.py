@@ -34,6 +34,10 @@ class Cell:
     pit: Column  # randomised PIT, 0 to 1
     price: Column  # currency per unit
     cost: Column  # units too many and too few, each by its rate
+    revision: (
+        Column  # absolute change of the mean since the origin before, where that has the month
+    )
+    revised_demand: Column  # demand, where there is such a change
     is_fallback: Column
 
 
@@ -143,6 +147,13 @@ FIGURES = (
         "absolute error of q50 valued at price, over demand valued at price",
         Summed("priced_error", lambda cell: cell.absolute_error * cell.price),
         Summed("priced_actual", lambda cell: cell.demand * cell.price),
+    ),
+    Figure(
+        "revision_share",
+        "sum of absolute changes of forecast_qty since the origin before over sum of demand, where"
+        " both origins forecast the month",
+        Summed("revised_qty", lambda cell: cell.revision),
+        Summed("revised_of_qty", lambda cell: cell.revised_demand),
     ),
     Figure(
         "stock_cost",

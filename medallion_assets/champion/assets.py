@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from medallion_assets.champion import evaluation
 from medallion_assets.champion.training import EvaluationLog, Training
 from medallion_assets.complete import evidence_of
+from medallion_assets.figures import FIGURES
 from medallion_assets.partitions import add_months, month_range
 from medallion_assets.policies import retry_transient
 from medallion_assets.slices import Input, Months, Reader, TableRecipe, with_details
@@ -78,7 +79,11 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         MODEL_EVALUATION,
         [Input(ZOO_RESULT, Input.same_month), Input(ZOO_FORECAST, _origins, writers, is_open=True)],
         model_evaluation,
-        {"classes": classes, **settings.promotion.model_dump(include={"over_rate", "under_rate"})},
+        {
+            "classes": classes,
+            "figures": [figure.name for figure in FIGURES],
+            **settings.promotion.model_dump(include={"over_rate", "under_rate"}),
+        },
         only_complete=True,
     )
 

@@ -459,6 +459,10 @@ def _cell_figures(counted: DataFrame, settings: PromotionSettings) -> DataFrame:
     cost = settings.over_rate * F.greatest(mean - y, F.lit(0.0)) + settings.under_rate * F.greatest(
         y - mean, F.lit(0.0)
     )
+    of_month = Window.partitionBy("yyyymm", "model", "part_number", "target_yyyymm")
+    by_origin = of_month.orderBy("origin", F.col("horizon").desc())
+    is_next = F.lag("horizon").over(by_origin) == F.col("horizon") + 1
+    revision = F.when(is_next, F.abs(mean - F.lag("forecast_qty").over(by_origin)))
     cell = Cell(
         demand=y,
         mean=mean,
@@ -474,6 +478,8 @@ def _cell_figures(counted: DataFrame, settings: PromotionSettings) -> DataFrame:
         price=price,
         cost=cost,
         is_fallback=F.col("is_fallback"),
+        revision=revision,
+        revised_demand=F.when(is_next, y),
     )
     return counted.select(
         *("yyyymm", "model", "part_number", "horizon", "demand_class", "abc_class", "region"),

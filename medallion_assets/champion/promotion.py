@@ -154,7 +154,8 @@ def decide(  # noqa: PLR0913, PLR0917 - a month's evidence, and who may serve
 
     Of the eligible models, and where nobody is, that with the least expected regret is taken: what
     it is expected to lose to any other of them, at most. So the luckiest figure does not win, and a
-    mean of models that cannot be told apart mostly does. The cheapest equivalent one is taken
+    mean of models that cannot be told apart mostly does; of equal ones that with the forecasts
+    that change least from one origin to the next. The cheapest equivalent one is taken
     instead: its interval against the winner lies within .5 % of the winner's WQL, and that of its
     squared error does not lie above the winner's.
 
@@ -220,12 +221,13 @@ def decide(  # noqa: PLR0913, PLR0917 - a month's evidence, and who may serve
 
 @dataclass(frozen=True)
 class _Figures:
-    """What gold.model_evaluation says of one model in one segment; wql, bias and rmse None where
-    they are no finite numbers.
+    """What gold.model_evaluation says of one model in one segment; wql, bias, revision_share and
+    rmse None where they are no finite numbers.
     """
 
     wql: float | None
     bias: float | None
+    revision_share: float | None
     rmse: float | None
     actual_qty: float
     cell_count: int
@@ -283,25 +285,33 @@ class _Contest:
         return self.figures[model].missing_cell_count if model in self.figures else 0
 
     def best(self, models: Iterable[str]) -> str | None:
-        """The model with the lowest WQL, of equal ones that with the lowest RMSE, then the
-        cheapest, as where none has a WQL.
+        """The model with the lowest WQL, of equal ones as ``_tie`` says, also where none has a
+        WQL.
         """
 
-        def figures(model: str) -> tuple[float, float]:
-            f = self.figures[model]
-            return (np.inf if f.wql is None else f.wql), (np.inf if f.rmse is None else f.rmse)
+        def figures(model: str) -> tuple[float, ...]:
+            wql = self.figures[model].wql
+            return (np.inf if wql is None else wql, *self._tie(model))
 
         return min(models, key=figures, default=None)
 
+    def _tie(self, model: str) -> tuple[float, float]:
+        """What decides between equal models, before their cost: how much a forecast changes from
+        one origin to the next, then RMSE.
+        """
+        found = self.figures[model]
+        ties = (found.revision_share, found.rmse)
+        revised, rmse = (np.inf if value is None else value for value in ties)
+        return revised, rmse
+
     def least_regret(self, models: Iterable[str]) -> str | None:
-        """The model that is expected to lose least to any other of them, of equal ones that with
-        the lowest RMSE, then the cheapest.
+        """The model that is expected to lose least to any other of them, of equal ones as ``_tie``
+        says.
         """
         asked = tuple(models)
 
-        def figures(model: str) -> tuple[float, float]:
-            rmse = self.figures[model].rmse
-            return self.regret(model, asked), (np.inf if rmse is None else rmse)
+        def figures(model: str) -> tuple[float, ...]:
+            return (self.regret(model, asked), *self._tie(model))
 
         return min(asked, key=figures, default=None)
 
@@ -410,7 +420,7 @@ def _decide_class(demand_class: str, incumbent: str | None, rules: _Rules) -> De
         undecided, contest, champion, contest.best(m for m in contest.own if m != champion)
     )
     if rules.settings.mode == "off":
-        how = "stays as it was trained" if incumbent else "serves for want of a champion"
+        how = "stays as it was trained" if incumbent else "serves because there is no champion yet"
         trained = None if incumbent else rules.month
         return replace(
             undecided,
@@ -903,9 +913,12 @@ def _too_few(
 
 
 def _figures(row: Mapping[Hashable, Any]) -> _Figures:
-    wql, bias, rmse = (
-        float(row[name]) if pd.notna(row[name]) and np.isfinite(row[name]) else None
-        for name in ("wql", "bias", "rmse")
-    )
+
+    def finite(name: str) -> float | None:
+        # Evidence of a former release has no revision_share.
+        value = float(row.get(name, np.nan))
+        return value if np.isfinite(value) else None
+
+    wql, bias, revised, rmse = map(finite, ("wql", "bias", "revision_share", "rmse"))
     counts = (int(row[name]) for name in ("cell_count", "part_count", "missing_cell_count"))
-    return _Figures(wql, bias, rmse, float(row["actual_qty"]), *counts)
+    return _Figures(wql, bias, revised, rmse, float(row["actual_qty"]), *counts)

@@ -380,6 +380,7 @@ def evidence_tables(data: ReportData) -> list[Table]:
             ratio_cell(own["wql"]),
             value_cell(gain),
             bias_cell(own["bias"]),
+            pct_cell(own.get("revision_share")),
         )
         by_class.append(
             [
@@ -397,6 +398,7 @@ def evidence_tables(data: ReportData) -> list[Table]:
         "WQL",
         "better than the baseline by",
         "bias",
+        "changed from one month's forecast to the next",
         "within q10 to q90",
         "calibration (80% is right)",
     )
@@ -407,13 +409,13 @@ def evidence_tables(data: ReportData) -> list[Table]:
         for segment in ("A", "B", "C"):
             row = found.get((model, "abc_class", segment, 0))
             if row and is_known(row["wql"]):
-                cells = (
+                of_segment = (
                     count_cell(row["cell_count"]),
                     ratio_cell(row["wql"]),
                     bias_cell(row["bias"]),
                     coverage_cell(row["calibration_80"]),
                 )
-                by_abc.append([text_cell(model), text_cell(segment), *cells])
+                by_abc.append([text_cell(model), text_cell(segment), *of_segment])
     tables.append(
         Table(
             f"The same by ABC class, over all demand classes ({month})",

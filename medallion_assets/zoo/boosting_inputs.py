@@ -261,7 +261,7 @@ def _ratio_design(
     """History as multiples of the mean level; the target is a ratio, so its base is zero."""
     level = part_level(cells.rows, unit)
     inputs = plain_inputs(cells, groups, level).assign(level=np.log(level))
-    # Of a part selling few units a month a ratio says little: variance of a negative binomial, in
+    # For slow movers a ratio carries little information: the variance of a negative binomial, in
     # units of the level.
     return inputs, np.zeros(len(level)), level, level / (level + unit)
 

@@ -66,7 +66,7 @@ def cell(
 FIGURES, PART_MEANS, COUNTS, SEGMENTS, HALF, GAP, NAN, INFINITE, NULL, GONE, RESTRICTED, REGIONS = (
     range(202401, 202413)
 )
-RIGGED_HALF, RIGGED_NAN, RIGGED_ZERO = range(202501, 202504)
+RIGGED_HALF, RIGGED_NAN, RIGGED_ZERO, REVISED = range(202501, 202505)
 UNIFORM_0_TO_4 = dict(zip(DECILES, (0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0), strict=True))
 SPARSE = {f"P{i}": 3.0 if i % 4 == 0 else 0.0 for i in range(40)}
 
@@ -90,6 +90,11 @@ CASES: list[dict[str, Any]] = [
     cell(PART_MEANS, "naive", "P1", 0.0, 0.0, horizon=2),
     cell(PART_MEANS, "naive", "P2", 8.0, 0.0),
     *(cell(COUNTS, "naive", f"P{i}", 2.0, float(i % 5), **UNIFORM_0_TO_4) for i in range(400)),
+    *(
+        cell(REVISED, "naive", "P1", forecast, 5.0, origin=origin, horizon=horizon)
+        for origin, horizon, forecast in ((202304, 4, 9.0), (202306, 2, 8.0), (202307, 1, 6.0))
+    ),
+    cell(REVISED, "naive", "P2", 3.0, 7.0),
     cell(SEGMENTS, "naive", "P1", 4.0, 5.0),
     cell(SEGMENTS, "naive", "P1", 1.0, 5.0, horizon=6, origin=202306),
     cell(SEGMENTS, "naive", "P2", 6.0, 0.0, abc_class="B", region=None),
@@ -318,6 +323,14 @@ def test_each_figure_is_as_defined(evaluation: pd.DataFrame) -> None:
         "fit_seconds": 3.0,
     }
     assert {name: row[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_revision_is_a_change_since_the_origin_before(evaluation: pd.DataFrame) -> None:
+    """From 8 to 6 at neighbouring origins, over the demand of 5; a month that the origin before did
+    not forecast, and a part of one origin, say nothing.
+    """
+    assert figures(evaluation, REVISED)["naive"]["revision_share"] == pytest.approx(2 / 5)
+    assert pd.isna(figures(evaluation, FIGURES)["naive"]["revision_share"])
 
 
 def test_rmsse_is_a_mean_over_parts_and_not_over_cells(evaluation: pd.DataFrame) -> None:

@@ -112,6 +112,7 @@ def decided(
     months: pd.DataFrame | None = None,
     k_min: int = 3,
     horizon: int = 1,
+    revised: Mapping[str, float] | None = None,
 ) -> Decision:
     """The decision about the one class in question."""
     rows = (
@@ -120,6 +121,8 @@ def decided(
         else part_loss_rows(losses, "lumpy", "A", bias or {})
     )
     evaluation = evaluation_rows(rows, missing or {})
+    if revised is not None:
+        evaluation["revision_share"] = evaluation["model"].map(revised)
     asked = incumbents or {"lumpy": None}
     return decide(
         MONTH,
@@ -611,6 +614,20 @@ def test_a_guard_makes_what_serves_no_worse(loss: float, champion: str) -> None:
     alone = {BASELINE: [170.0] * 40, RICH: [93.0] * 40}
     only = decided(part_loss_rows(alone, "lumpy", "A", {RICH: -0.42}))
     assert (only.decision, only.champion) == ("promoted", RICH)
+
+
+def test_of_equal_models_that_which_changes_its_forecasts_least_serves() -> None:
+    """Both lose the same on every part; the forecasts of one move less from one origin to the next,
+    be it the cheaper one or not.
+    """
+    equal = [60, 60, 20, 60]
+    for steady in ("first", "second"):
+        decision = decided(
+            {BASELINE: [80, 40, 80, 40], "first": equal, "second": equal},
+            contestants=tuple(map(Contestant, (BASELINE, "first", "second"))),
+            revised={BASELINE: 0.2, "first": 0.3, "second": 0.3, steady: 0.1},
+        )
+        assert (decision.decision, decision.champion) == ("provisional", steady)
 
 
 def test_of_equivalent_models_the_cheaper_is_promoted() -> None:
