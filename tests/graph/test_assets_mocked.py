@@ -492,10 +492,7 @@ def replaced_transforms() -> Iterator[pytest.MonkeyPatch]:
                 ),
                 "largest_errors": lambda data, history, lists: "a figure",
             },
-            **{
-                module: {"plots": drawn}
-                for module in (training, silver_assets, served_assets)
-            },
+            **{module: {"plots": drawn} for module in (training, silver_assets, served_assets)},
         }
         for module, by_name in replacements.items():
             for name, replacement in by_name.items():

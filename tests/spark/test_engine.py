@@ -177,6 +177,19 @@ def _group(leader: int) -> list[int]:
     return found
 
 
+def run_apart(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A script over a folder in a process of its own, with an engine that it configures itself."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SAIL_")}
+    return subprocess.run(
+        [sys.executable, "-c", script, str(folder)],
+        env={**kept, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
 MEMORY = """
 import sys
 from pathlib import Path
@@ -198,14 +211,7 @@ def test_a_query_beyond_the_memory_limit_fails_with_what_to_do(
     """What can spill is finished; what can't is an error that names the setting, and the process
     lives to tell it.
     """
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("SAIL_")},
-        "PYTHONPATH": str(REPOSITORY),
-    }
-    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
-    ended = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    ended = run_apart(MEMORY, tmp_path)
     assert "sorted 4000000" in ended.stdout
     assert ended.returncode == 1
     assert "embedded.memory_gb" in without_stack(ended.stderr)
@@ -243,18 +249,7 @@ def test_buckets_of_many_parts_keep_within_the_memory_limit(
     """The engine can't spill what it groups: all buckets at once were counted as several times the
     limit, and 100,000 parts could not be published.
     """
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("SAIL_")},
-        "PYTHONPATH": str(REPOSITORY),
-    }
-    ended = subprocess.run(
-        [sys.executable, "-c", BUCKETS, str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    ended = run_apart(BUCKETS, tmp_path)
     assert "(20000, 120000, 20)" in ended.stdout, ended.stderr[-3000:]
 
 
@@ -287,18 +282,7 @@ def test_a_query_that_stands_still_is_ended(embedded: EmbeddedEngine, tmp_path: 
     """A query for which nobody works is ended with what to do and leaves nothing; one that waits
     for the pool is not; the next runs.
     """
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("SAIL_")},
-        "PYTHONPATH": str(REPOSITORY),
-    }
-    ended = subprocess.run(
-        [sys.executable, "-c", STILL, str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    ended = run_apart(STILL, tmp_path)
     said = ended.stdout.splitlines()
     assert said[:1] == ["of the pool 1"], ended.stderr
     assert said[1].startswith("ended: a query stood still for 3 s")
