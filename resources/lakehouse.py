@@ -256,7 +256,7 @@ class DeltaLakehouse:
         ConcurrentWrite when another writer was faster, ValueError when a row lies outside the
         months.
         """
-        self._refuse_pinned(spec)
+        self.ledger.refuse_pinned(spec)
         self._ensure(spec)
         path, engine = self.path(spec), self.engine
         months = sorted(set(months))
@@ -313,7 +313,7 @@ class DeltaLakehouse:
         columns stay, and so do the files of all other months. Raises ConcurrentWrite when another
         writer came in between.
         """
-        self._refuse_pinned(spec)
+        self.ledger.refuse_pinned(spec)
         path = self.path(spec)
         if self._tables.version(path) != version:
             raise ConcurrentWrite(f"{spec.id}: another writer changed it after version {version}")
@@ -332,7 +332,7 @@ class DeltaLakehouse:
 
         Files of a table without partitions are put together when there are more than MAX_FILES.
         """
-        self._refuse_pinned(spec)
+        self.ledger.refuse_pinned(spec)
         self._ensure(spec)
         path = self.path(spec)
         table = self._tables.open(path)
@@ -432,10 +432,6 @@ class DeltaLakehouse:
         return self.engine.writer(
             self._tables, lambda spec: self.engine.identifier(self.name(spec), self.path(spec))
         )
-
-    def _refuse_pinned(self, spec: TableSpec) -> None:
-        if self._pins:
-            raise ValueError(f"{spec.id}: a lakehouse that is read at past versions is not written")
 
     def _ensure(self, spec: TableSpec) -> None:
         """Create the table, or add what one of an older release lacks, when it is first used in

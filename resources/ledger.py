@@ -121,6 +121,13 @@ class Ledger:
                 self._newest, self._version = self._read(), version
             return dict(self._newest.get((table.id, writer), {}))
 
+    def refuse_pinned(self, table: TableSpec) -> None:
+        """Raise ValueError before a write of what is read as it was at past versions."""
+        if self._pins:
+            raise ValueError(
+                f"{table.id}: a lakehouse that is read at past versions is not written"
+            )
+
     def writers(self, table: TableSpec) -> list[str]:
         """Writers of whom the ledger knows a slice of the table."""
         self.slices(table)
@@ -130,10 +137,7 @@ class Ledger:
         """Append what slices were made from; after their write, so that a crash in between only
         costs a repeat. Raises ValueError for a ledger of past versions.
         """
-        if self._pins:
-            raise ValueError(
-                f"{table.id}: a lakehouse that is read at past versions is not written"
-            )
+        self.refuse_pinned(table)
         if not slices:
             return
         now = datetime.now(UTC)

@@ -39,6 +39,7 @@ class Upkeep:
         """Remove the files that ``unneeded_files`` names. Raises ValueError for less than the
         retention of the configuration.
         """
+        self._ledger.refuse_pinned(spec)
         self._tables.vacuum(self._path(spec), retention_hours)
 
     def restore(self, spec: TableSpec, version: int, run_id: str) -> None:
@@ -48,6 +49,7 @@ class Upkeep:
         The ledger is written first: a process that dies in between leaves months due whose rows
         are still the newer ones.
         """
+        self._ledger.refuse_pinned(spec)
         path = self._path(spec)
         then_of, after = self._ledger.at({spec.id: version}), self._tables.version(path) + 1
         pairs = [

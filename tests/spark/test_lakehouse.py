@@ -277,6 +277,13 @@ def test_a_pinned_lakehouse_reads_the_past_and_writes_nothing(lake: DeltaLakehou
     assert [row["units"] for row in then.read(spec, [JANUARY]).collect()] == [1.0]
     with pytest.raises(ValueError, match="read at past versions is not written"):
         then.merge(spec, frame(lake, spec, {JANUARY: {"P1": 2.0}}), [JANUARY])
+    for write in (
+        lambda: then.upkeep.restore(spec, first, "run"),
+        lambda: then.upkeep.vacuum(spec, 13 * 31 * 24),
+        lambda: then.ledger.record(spec, [], "run"),
+    ):
+        with pytest.raises(ValueError, match="read at past versions is not written"):
+            write()
     with pytest.raises(Refused, match="version 99 is no longer readable"):
         lake.rows(spec, version=99)
 
