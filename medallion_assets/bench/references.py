@@ -5,7 +5,6 @@ published figures is held against.
 from __future__ import annotations
 
 import warnings
-from operator import itemgetter
 
 import numpy as np
 import pandas as pd
@@ -64,8 +63,8 @@ def reference_scores(
     rows["forecast"] = rows["forecast"].fillna(0.0).clip(lower=0.0)
     rows = rows.assign(origin=origin, **dict.fromkeys(DECILES, rows["forecast"]))
     scored = scoring.scores(demand, rows)
-    of_metrics = itemgetter(*SCORED)
-    return {
-        f"StatsForecast: {name}": dict(zip(SCORED, of_metrics(figures), strict=True))
-        for name, figures in scored.items()
-    }
+
+    def shown(name: str) -> dict[str, float]:
+        return {metric: scored[name][metric] for metric in SCORED}
+
+    return {f"StatsForecast: {name}": shown(name) for name in scored}

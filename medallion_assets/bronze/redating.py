@@ -52,8 +52,9 @@ class Redated:
         """For each month involved: the plan, the lines that left it, and the lines that came."""
         left, come = Counter[int](), Counter[int]()
         for former, to, lines in self.moves:
-            left[former] += lines if former != to else 0
-            come[to] += lines if former != to else 0
+            moved = lines if former != to else 0
+            left[former] += moved
+            come[to] += moved
         return {
             month: {
                 "plan": self.plan_id,

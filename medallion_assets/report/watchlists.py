@@ -126,13 +126,7 @@ def _newly_rare(data: ReportData) -> Watchlist | None:
         return None
     was = then["demand_class"].reindex(now.index)
     changed = now[now["demand_class"].isin(RARE) & was.isin(STEADY) & (now["status"] != "excluded")]
-    value = valued(
-        with_numbers(data.forecast)
-        .groupby("part_number")["forecast_qty"]
-        .sum()
-        .reindex(changed.index),
-        data,
-    )
+    value = valued(_expected(data.forecast).reindex(changed.index), data)
     told = {
         part: f"{was[part]} until the forecast before, {changed.at[part, 'demand_class']} now"
         for part in _largest(value)
@@ -150,9 +144,7 @@ def _newly_dead(data: ReportData) -> Watchlist | None:
         return None
     was = then["status"].reindex(now.index)
     dead = now[(now["status"] == "excluded") & was.notna() & (was != "excluded")]
-    expected = (
-        with_numbers(data.former).groupby("part_number")["forecast_qty"].sum().reindex(dead.index)
-    )
+    expected = _expected(data.former).reindex(dead.index)
     value = valued(expected.fillna(0.0), data)
     told = {
         part: (
@@ -163,6 +155,11 @@ def _newly_dead(data: ReportData) -> Watchlist | None:
     return _watchlist(
         data, "Newly dead", "Forecast until now, and not any more.", "forecast before", value, told
     )
+
+
+def _expected(forecast: pd.DataFrame) -> pd.Series:
+    """Units that a forecast expects of all its months, by part_number."""
+    return with_numbers(forecast).groupby("part_number")["forecast_qty"].sum()
 
 
 def _watchlist(

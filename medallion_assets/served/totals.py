@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import reduce
-from operator import add, and_, itemgetter
+from operator import add, and_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -96,13 +96,11 @@ def demand_forecast_total(
     have got at its own origin.
     """
     newest = coming.groupby("yyyymm")["vintage"].max().to_dict()
-    names = DEMAND_FORECAST_TOTAL.column_names
-    of_table = itemgetter(*names)
-    made: list[dict[str, Any]] = [
-        dict(zip(names, of_table(row), strict=True))
-        for row in stored
-        if row["vintage"] < newest.get(row["yyyymm"], 0)
-    ]
+
+    def of_table(row: Row | Mapping[str, Any]) -> dict[str, Any]:
+        return {name: row[name] for name in DEMAND_FORECAST_TOTAL.column_names}
+
+    made = [of_table(row) for row in stored if row["vintage"] < newest.get(row["yyyymm"], 0)]
     kept = {(row["yyyymm"], row["vintage"]) for row in made}
     for (origin, vintage), own in coming.groupby(["yyyymm", "vintage"]):
         if (origin, vintage) not in kept:

@@ -32,7 +32,7 @@ from medallion_assets.zoo.fitting import Due, Fitting, Prepared, learn_apart
 from medallion_assets.zoo.reading import Inputs, ZooReader, window
 from medallion_assets.zoo.sampling import draw
 from medallion_assets.zoo.spec import LearnsApart, ModelSpec
-from resources.lakehouse import Lakehouse, Slice
+from resources.lakehouse import Slice
 from resources.settings import Settings
 from resources.tracking import Tracking
 
@@ -66,7 +66,7 @@ class Fit:
     logged: Future[None]
     _drawn: dict[float, pd.DataFrame] = field(default_factory=dict)
 
-    def drawn(self, lakehouse: Lakehouse, share: float, columns: Sequence[str]) -> pd.DataFrame:
+    def drawn(self, share: float, columns: Sequence[str]) -> pd.DataFrame:
         """Its rows of a share of the parts, collected once for all later origins."""
         if share not in self._drawn:
             self._drawn[share] = draw(self.rows, share).select(*columns).toPandas()
@@ -237,7 +237,7 @@ class Backtest:
             known = self.reader.with_past(
                 ready.sample,
                 inputs,
-                {fit.origin: functools.partial(fit.drawn, self.work.lakehouse) for fit in unsaved},
+                {fit.origin: fit.drawn for fit in unsaved},
             )
             fitted, elsewhere = ready.fit(known)
             rows = self.work.lakehouse.engine.hold(

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 NUMPY_TYPES = {"int": "int32", "bigint": "int64", "boolean": "bool"}
 
 
-def with_bucket(rows: DataFrame, buckets: int) -> DataFrame:
-    """Rows with the bucket of their part_number."""
-    return rows.withColumn("bucket", F.pmod(F.xxhash64("part_number"), F.lit(buckets)))
+def in_buckets(rows: DataFrame, buckets: int) -> DataFrame:
+    """Rows with the bucket of their part_number, each bucket in a partition of its own: an engine
+    that can't spill what it groups holds one at a time.
+    """
+    bucket = F.pmod(F.xxhash64("part_number"), F.lit(buckets))
+    return rows.withColumn("bucket", bucket).repartition(buckets, "bucket")
 
 
 def apply_by_bucket(
@@ -51,9 +54,7 @@ def apply_by_bucket(
         return function(_side(rows[is_left], sides[0]), _side(rows[~is_left], sides[1]))
 
     both = completed(left, True).unionByName(completed(right, False))
-    # Each bucket in a partition of its own: an engine that can not spill them holds one at a time.
-    apart = with_bucket(both, buckets).repartition(buckets, "bucket")
-    return apart.groupBy("bucket").applyInPandas(in_engine(call), schema)
+    return in_buckets(both, buckets).groupBy("bucket").applyInPandas(in_engine(call), schema)
 
 
 def _side(rows: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:

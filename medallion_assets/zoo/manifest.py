@@ -6,7 +6,6 @@ What a fit's files look like lies in stored.py, what else a registered model hol
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import attrgetter
 from typing import Any
 
 from medallion_assets.zoo.serving import DemandForecaster, ServedModel
@@ -26,14 +25,17 @@ def files_of(model: DemandForecaster) -> dict[str, bytes]:
     """
     entries = {id(entry): entry for entry in model.entries.values()}
     places = {key: place for place, key in enumerate(entries)}
-    of_entry = attrgetter(*ENTRY)
     return stored(
         {
             "horizon": model.horizon,
-            "models": [dict(zip(ENTRY, of_entry(e), strict=True)) for e in entries.values()],
+            "models": [_plain(entry) for entry in entries.values()],
             "classes": {name: places[id(entry)] for name, entry in model.entries.items()},
         }
     )
+
+
+def _plain(entry: ServedModel) -> dict[str, Any]:
+    return {name: getattr(entry, name) for name in ENTRY}
 
 
 def model_of(files: Mapping[str, bytes], sha256: str | None = None) -> DemandForecaster:

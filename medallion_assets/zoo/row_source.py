@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from medallion_assets.slices import version_of
 from medallion_assets.tables import DECILES, GIVEN_FORECAST, ZOO_FORECAST
-from medallion_assets.zoo.buckets import apply_by_bucket, with_bucket
+from medallion_assets.zoo.buckets import apply_by_bucket, in_buckets
 from medallion_assets.zoo.given import Given
 from medallion_assets.zoo.reading import Inputs, active_parts, packed_history
 from medallion_assets.zoo.serving import unpacked
@@ -78,9 +78,7 @@ class FromHistories(RowSource):
         key = ("history", origin, buckets, *inputs.versions.values())
         histories = self.lakehouse.kept.frame(
             key,
-            lambda: with_bucket(
-                packed_history(self.lakehouse, self.settings, origin), buckets
-            ).repartition(buckets, "bucket"),
+            lambda: in_buckets(packed_history(self.lakehouse, self.settings, origin), buckets),
         )
         asked = histories.where(F.col("demand_class").isin(list(self.spec.classes)))
         return asked.groupBy("bucket").applyInPandas(

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from medallion_assets.tables import PARTS
+from medallion_assets.zoo.sampling import share_of_parts
 from resources.lakehouse import (
     Column,
     ConcurrentWrite,
@@ -189,10 +190,12 @@ def test_rows_are_typed_and_cut() -> None:
         lakehouse.append(PRICES, prices(*TWO, model=model))
     assert lakehouse.rows(PRICES, ["model"], [202401], ["n"]).to_dict("list") == {"model": ["n"]}
     assert not lakehouse.files(PARTS).num_rows
+    assert share_of_parts(lakehouse, PARTS, [202401], 1) == 1
     lakehouse.append(
         PARTS, FakeFrame([fakes.filled(PARTS, part_number=f"P{n}") for n in range(200)])
     )
     assert lakehouse.files(PARTS, [1])["num_records"].to_pylist() == [200]
+    assert share_of_parts(lakehouse, PARTS, [1], 100) == 0.5
 
 
 def test_the_ledger_keeps_the_newest_slice_of_a_writer() -> None:
