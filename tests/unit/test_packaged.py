@@ -68,7 +68,8 @@ def test_rows_are_answered_one_by_one(model) -> None:
         keys = ["part_number", "horizon"]
         assert found[keys].to_numpy().tolist() == asked[keys].to_numpy().tolist()
     found = pd.concat(answered).set_index(["part_number", "horizon"]).loc[expected.index]
-    assert_frame_equal(found, expected, check_exact=True)
+    # The last digits of a sum may depend on how many parts are added up side by side.
+    assert_frame_equal(found, expected, rtol=1e-12, atol=0)
 
 
 def test_a_row_knows_nothing_after_its_origin(model) -> None:
