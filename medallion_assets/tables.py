@@ -784,6 +784,12 @@ DEMAND_FORECAST_TOTAL = TableSpec(
         _key("horizon", "INT", "months after the origin"),
         _key("target_yyyymm", "INT", "month forecast"),
         _key("part_count", "BIGINT", "parts added up"),
+        Column(
+            "guarded_part_count",
+            "BIGINT",
+            "of these, parts that the baseline serves because their history does not bear out the"
+            " model's path; NULL in vintages of a former release",
+        ),
         _key(
             "forecast_qty",
             "DOUBLE",
@@ -817,7 +823,7 @@ DEMAND_FORECAST_TOTAL = TableSpec(
         _key("origin_month_count", "INT", "past totals (origin x target month) it is a share of"),
     ),
     write="merge",
-    code_version="1",
+    code_version="2",
     owner=MODEL_OWNER,
     partition_by=("yyyymm",),
     partition_reason=BY_MONTH,

@@ -175,7 +175,7 @@ def model_evaluation(
     keys = ["yyyymm", "model", "segment_kind", "segment", "horizon"]
     general = _general(zoo_result, classes)
     counts = _cell_counts(_cells(_usable(_asked(zoo_result, classes))))
-    counted = _cell_figures(compared_cells(zoo_result, classes), settings)
+    counted = compared_cells(zoo_result, classes)
     availability = (
         _by_segment(_availability(counts, classes), general)
         .groupBy(*keys)
@@ -183,7 +183,7 @@ def model_evaluation(
     )
     joined = (
         _largest_regions(availability)
-        .join(_sums_by_segment(counted, general), keys, "left")
+        .join(_sums_by_segment(_cell_figures(counted, settings), general), keys, "left")
         .join(_parts_by_segment(counted, general), keys, "left")
         .join(fit_seconds, ["yyyymm", "model"], "left")
     )
@@ -447,22 +447,35 @@ def _largest_regions(rows: DataFrame) -> DataFrame:
     )
 
 
+def _with_former(counted: DataFrame) -> DataFrame:
+    """``counted`` with former_qty, the expected demand of the same model, part and month at the
+    origin before, NULL where that did not forecast it.
+
+    A join, since a window would sort all rows with all columns.
+    """
+    of_month = ["yyyymm", "model", "part_number", "target_yyyymm"]
+    former = counted.select(
+        *of_month,
+        (F.col("horizon") - 1).alias("horizon"),
+        F.col("forecast_qty").alias("former_qty"),
+    )
+    return counted.join(former, [*of_month, "horizon"], "left")
+
+
+def _scale(name: str) -> Column:
+    """A scale of the part, NULL where it is none."""
+    return F.when((F.col(name) > 0) & (F.col(name) < float("inf")), F.col(name))
+
+
 def _cell_figures(counted: DataFrame, settings: PromotionSettings) -> DataFrame:
     """What each cell adds to the sums; NULL where it does not count for a figure."""
     y, mean, median = F.col("actual_qty"), F.col("forecast_qty"), F.col("q50")
     error = F.abs(y - median)
     price = F.when(F.abs("unit_price") < float("inf"), F.col("unit_price"))
-    mae_scale, rmse_scale = (
-        F.when((F.col(n) > 0) & (F.col(n) < float("inf")), F.col(n))
-        for n in ("seasonal_mae_scale", "naive_rmse_scale")
-    )
     cost = settings.over_rate * F.greatest(mean - y, F.lit(0.0)) + settings.under_rate * F.greatest(
         y - mean, F.lit(0.0)
     )
-    of_month = Window.partitionBy("yyyymm", "model", "part_number", "target_yyyymm")
-    by_origin = of_month.orderBy("origin", F.col("horizon").desc())
-    is_next = F.lag("horizon").over(by_origin) == F.col("horizon") + 1
-    revision = F.when(is_next, F.abs(mean - F.lag("forecast_qty").over(by_origin)))
+    former = F.col("former_qty")
     cell = Cell(
         demand=y,
         mean=mean,
@@ -472,22 +485,21 @@ def _cell_figures(counted: DataFrame, settings: PromotionSettings) -> DataFrame:
         absolute_error=error,
         squared_error=(y - mean) * (y - mean),
         relative_error=F.when(y > 0, ratio(error, y)),
-        scaled_error=ratio(error, mae_scale),
+        scaled_error=ratio(error, _scale("seasonal_mae_scale")),
         quantile_loss=_quantile_loss(),
         pit=_pit(),
         price=price,
         cost=cost,
         is_fallback=F.col("is_fallback"),
-        revision=revision,
-        revised_demand=F.when(is_next, y),
+        revision=F.abs(mean - former),
+        revised_demand=F.when(former.isNotNull(), y),
     )
-    return counted.select(
-        *("yyyymm", "model", "part_number", "horizon", "demand_class", "abc_class", "region"),
+    return _with_former(counted).select(
+        *("yyyymm", "model", "horizon", "demand_class", "abc_class", "region"),
         # Evidence spans H + K - 1 months, 59 at most: a bit per origin counts them without a set.
         F.expr(f"shiftleft(1L, pmod(origin div 100 * 12 + origin % 100, {_MAX_BITS}))").alias(
             "origin_bit"
         ),
-        ratio(cell.squared_error, rmse_scale * rmse_scale).alias("scaled_squared_error"),
         *(amount.of(cell).alias(amount.name) for amount in figures.summed()),
         *(amount.where(cell).alias(amount.name) for amount in figures.counted()),
     )
@@ -516,11 +528,12 @@ def _sums_by_segment(cells: DataFrame, general: DataFrame) -> DataFrame:
     )
 
 
-def _parts_by_segment(cells: DataFrame, general: DataFrame) -> DataFrame:
+def _parts_by_segment(counted: DataFrame, general: DataFrame) -> DataFrame:
     """Figures that are means over parts: the number of parts and the sum of their RMSSE."""
     keys = ("yyyymm", "model", "segment_kind", "segment", "horizon")
-    scaled = F.col("scaled_squared_error")
-    finest = cells.groupBy(
+    error, scale = F.col("actual_qty") - F.col("forecast_qty"), _scale("naive_rmse_scale")
+    scaled = ratio(error * error, scale * scale)
+    finest = counted.groupBy(
         "yyyymm", "model", "part_number", "demand_class", "abc_class", "region", "horizon"
     ).agg(*exact_sums("scaled", scaled), F.count(scaled).alias("scaled_cells"))
     by_part = (

@@ -49,13 +49,16 @@ def coming_parts(demand_forecast: DataFrame, demand_features: DataFrame) -> Data
 
     demand_forecast: gold.demand_forecast; demand_features: silver.demand_features of its origins.
     Columns: yyyymm, vintage, horizon, target_yyyymm, demand_class, abc_class, model, part_count,
-    and the halves of exact sums of forecast_qty, variance and spread (standard deviation).
+    guarded_part_count, and the halves of exact sums of forecast_qty, variance and spread (standard
+    deviation).
     """
     classes = demand_features.select("yyyymm", "part_number", "abc_class")
     served = demand_forecast.where("horizon > 0").join(classes, ["yyyymm", "part_number"], "left")
     return served.groupBy(
         *("yyyymm", "vintage", "horizon", "target_yyyymm", "demand_class", "abc_class", "model")
-    ).agg(*_sums())
+    ).agg(
+        F.sum((F.col("status") == "guarded").cast("bigint")).alias("guarded_part_count"), *_sums()
+    )
 
 
 def past_parts(zoo_result: DataFrame) -> DataFrame:
@@ -98,7 +101,9 @@ def demand_forecast_total(
     newest = coming.groupby("yyyymm")["vintage"].max().to_dict()
 
     def of_table(row: Row | Mapping[str, Any]) -> dict[str, Any]:
-        return {name: row[name] for name in DEMAND_FORECAST_TOTAL.column_names}
+        # What a former release stored has fewer columns.
+        names = DEMAND_FORECAST_TOTAL.column_names
+        return {name: row[name] if name in row else None for name in names}
 
     made = [of_table(row) for row in stored if row["vintage"] < newest.get(row["yyyymm"], 0)]
     kept = {(row["yyyymm"], row["vintage"]) for row in made}
@@ -197,7 +202,8 @@ def _rows(
     serving = dict(by_parts.index)  # of several models of a class the one with most parts
     known = past[(past["yyyymm"] <= origin) & (past["target_yyyymm"] <= origin)]
     evidence = _past_totals(known, serving)
-    totals = _by_segment(coming, ["horizon", "target_yyyymm"], _SUMS)
+    counts = ["part_count", "guarded_part_count"]
+    totals = _by_segment(coming, ["horizon", "target_yyyymm"], _SUMS, counts)
     for (kind, segment), own in totals.groupby(["segment_kind", "segment"], sort=True):
         behind = evidence[(evidence["segment_kind"] == kind) & (evidence["segment"] == segment)]
         dependent = dependence(behind)
@@ -211,7 +217,7 @@ def _rows(
                 "segment": segment,
                 "horizon": int(row["horizon"]),
                 "target_yyyymm": int(row["target_yyyymm"]),
-                "part_count": int(row["part_count"]),
+                **{name: int(row[name]) for name in counts},
                 "forecast_qty": float(row["forecast_qty"]),
                 **dict(zip(DECILES, map(float, numbers), strict=True)),
                 "method": JOINT_ERRORS if dependent.target_months else FULL_DEPENDENCE,
@@ -252,9 +258,14 @@ def _past_totals(known: pd.DataFrame, serving: Mapping[str, str]) -> pd.DataFram
     return pd.concat([whole, by_abc], ignore_index=True)
 
 
-def _by_segment(parts: pd.DataFrame, keys: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    """Sums of sums for each segment, exact as those were: segment_kind, segment, keys, part_count
-    and the totals.
+def _by_segment(
+    parts: pd.DataFrame,
+    keys: Sequence[str],
+    names: Sequence[str],
+    counts: Sequence[str] = ("part_count",),
+) -> pd.DataFrame:
+    """Sums of sums for each segment, exact as those were: segment_kind, segment, keys, counts and
+    the totals.
     """
     halves = [f"{name}_{half}" for name in names for half in ("whole", "rest")]
     made = []
@@ -262,7 +273,7 @@ def _by_segment(parts: pd.DataFrame, keys: Sequence[str], names: Sequence[str]) 
         named = parts.assign(segment="all" if kind == "all" else parts[kind], segment_kind=kind)
         made.append(
             named.dropna(subset=["segment"])
-            .groupby(["segment_kind", "segment", *keys], as_index=False)[["part_count", *halves]]
+            .groupby(["segment_kind", "segment", *keys], as_index=False)[[*counts, *halves]]
             .sum()
         )
     sums = pd.concat(made, ignore_index=True)

@@ -253,6 +253,58 @@ def test_buckets_of_many_parts_keep_within_the_memory_limit(
     assert "(20000, 120000, 20)" in ended.stdout, ended.stderr[-3000:]
 
 
+EVALUATED = """
+import sys
+from pathlib import Path
+from pyspark.sql import functions as F
+from medallion_assets.champion.evaluation import model_evaluation
+from medallion_assets.tables import DECILES, DEMAND_CLASSES, ZOO_RESULT
+from resources.engines import EmbeddedEngine
+from resources.settings import PromotionSettings
+
+engine = EmbeddedEngine(Path(sys.argv[1]), 256 * 2**20, 2)
+MODELS, PARTS, HORIZON = 8, 2_000, 6
+n = F.col("id")
+model, part = n % MODELS, F.floor(n / MODELS) % PARTS
+horizon = F.floor(n / (MODELS * PARTS)) % HORIZON
+origin = F.floor(n / (MODELS * PARTS * HORIZON))
+known = {
+    "yyyymm": F.lit(202406),
+    "origin": 202301 + origin,
+    "horizon": 1 + horizon,
+    "target_yyyymm": 202302 + origin + horizon,
+    "model": F.concat(F.lit("model_"), model.cast("string")),
+    "part_number": F.concat(F.lit("part_"), part.cast("string")),
+    "demand_class": F.lit("smooth"),
+    "abc_class": F.lit("A"),
+    "region": F.lit("North"),
+    "is_fallback": F.lit(False),
+    **dict.fromkeys(("actual_qty", "naive_rmse_scale", "seasonal_mae_scale"), 1 + part % 7),
+}
+cells = engine.session.range(MODELS * PARTS * HORIZON * 6).select(
+    *(known.get(c.name, 1 + n % 7).cast(c.type).alias(c.name) for c in ZOO_RESULT.columns)
+)
+folder = Path(sys.argv[1]) / "cells"
+cells.write.parquet(str(folder))
+seconds = engine.session.createDataFrame([], "yyyymm int, model string, fit_seconds double")
+classes = {f"model_{number}": DEMAND_CLASSES for number in range(MODELS)}
+stored = engine.session.read.parquet(str(folder))
+made = model_evaluation(stored, seconds, classes, PromotionSettings())
+rows = made.where("segment_kind = 'all' AND horizon = 0 AND revision_share > 0").collect()
+print(len(rows), {row["cell_count"] for row in rows})
+"""
+
+
+def test_an_evaluation_keeps_within_the_memory_limit(
+    embedded: EmbeddedEngine, tmp_path: Path
+) -> None:
+    """Half a million cells of eight models are evaluated in 256 MB: a window over whole rows was
+    refused there, and 2,509 parts with all models were refused at 12 GB.
+    """
+    ended = run_apart(EVALUATED, tmp_path)
+    assert "8 {72000}" in ended.stdout, ended.stderr[-3000:]
+
+
 STILL = """
 import sys, time
 from pathlib import Path

@@ -29,12 +29,13 @@ def numbers(mean: float, deciles: tuple[float, ...]) -> dict[str, float]:
 def served(part: str, horizon: int = 1, **others: Any) -> dict[str, Any]:
     row = {"yyyymm": 202401, "vintage": 1, "part_number": part, "horizon": horizon}
     row |= {"target_yyyymm": 202401 + horizon, "demand_class": "smooth", "model": "theta"}
+    row |= {"status": "forecast"}
     return row | numbers(10.0, NORMAL) | others
 
 
 def test_served_parts_are_added_up(spark: SparkSession) -> None:
-    """Two parts of deviation 1 and one that rarely sells; the excluded one does not count, and the
-    ABC class is that of the origin.
+    """Two parts of deviation 1, of which one is guarded, and one that rarely sells; the excluded
+    one does not count, and the ABC class is that of the origin.
     """
     rare = numbers(0.2, (0.0,) * 9) | {"demand_class": "lumpy"}
     excluded = dict.fromkeys(("forecast_qty", *DECILES, "model")) | {"target_yyyymm": 202401}
@@ -42,7 +43,7 @@ def test_served_parts_are_added_up(spark: SparkSession) -> None:
         spark,
         DEMAND_FORECAST,
         served("P1"),
-        served("P2"),
+        served("P2", status="guarded"),
         served("P3", **rare),
         served("P4", 0, **excluded),
     )
@@ -53,9 +54,10 @@ def test_served_parts_are_added_up(spark: SparkSession) -> None:
     ]
     sums = coming_parts(forecasts, table(spark, DEMAND_FEATURES, *known)).toPandas()
     sums = sums.sort_values("abc_class", ignore_index=True)
-    assert sums[["abc_class", "demand_class", "part_count"]].values.tolist() == [
-        ["A", "smooth", 2],
-        ["C", "lumpy", 1],
+    counts = ["part_count", "guarded_part_count"]
+    assert sums[["abc_class", "demand_class", *counts]].values.tolist() == [
+        ["A", "smooth", 2, 1],
+        ["C", "lumpy", 1, 0],
     ]
     assert joined(sums, "forecast_qty").tolist() == [20.0, 0.2]
     assert joined(sums, "variance").tolist() == pytest.approx([2.0, 0.16], abs=1e-3)

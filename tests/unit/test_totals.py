@@ -54,6 +54,7 @@ def evidence(
 def summed(rows: list[dict[str, Any]], keys: list[str], names: tuple[str, ...]) -> pd.DataFrame:
     """Rows of parts added up as the engine does it: in halves, whole and rest."""
     parts = pd.DataFrame(rows, columns=[*keys, *{*names, "spread"}])
+    parts["guarded"] = [row.get("guarded", 0) for row in rows]
     parts["variance"] = parts["spread"].astype(float) ** 2
     halves = {}
     for name in names:
@@ -62,7 +63,8 @@ def summed(rows: list[dict[str, Any]], keys: list[str], names: tuple[str, ...]) 
         halves[f"{name}_whole"] = whole.astype("int64")
         rest = np.floor((value - whole * BASE) * MANY_ROWS.resolution + 0.5)
         halves[f"{name}_rest"] = rest.astype("int64")
-    return parts[keys].assign(part_count=1, **halves).groupby(keys, as_index=False).sum()
+    counts = {"part_count": 1, "guarded_part_count": parts["guarded"]}
+    return parts[keys].assign(**counts, **halves).groupby(keys, as_index=False).sum()
 
 
 def totals(
@@ -125,9 +127,9 @@ def test_intervals_hold_whatever_parts_have_in_common(shared: float) -> None:
 
 
 def test_a_total_is_the_sum_of_its_parts() -> None:
-    """All parts, and the classes of each kind, add up to what is served."""
+    """All parts, and the classes of each kind, add up to what is served; so do guarded parts."""
     coming = [
-        part(ORIGIN, 1, forecast_qty=0.1, spread=0.3),
+        part(ORIGIN, 1, forecast_qty=0.1, spread=0.3, guarded=1),
         part(ORIGIN, 1, forecast_qty=0.2, spread=0.4, demand_class="lumpy", model="ses"),
         part(ORIGIN, 1, forecast_qty=2048.7, abc_class="C"),
     ]
@@ -141,6 +143,8 @@ def test_a_total_is_the_sum_of_its_parts() -> None:
         "abc_class": 3,
         "demand_class": 3,
     }
+    guarded = rows.set_index("segment")["guarded_part_count"].to_dict()
+    assert guarded == {"all": 1, "smooth": 1, "lumpy": 0, "A": 1, "C": 0}
 
 
 def test_without_past_totals_parts_count_as_going_together() -> None:
@@ -235,13 +239,16 @@ def test_restated_evidence_takes_the_place_of_former() -> None:
 
 
 def test_earlier_vintages_stay() -> None:
-    """What was published of a vintage is given back as it is; the newest is made."""
-    first = totals([part(ORIGIN, 1)]).to_dict("records")
+    """What was published of a vintage is given back as it is, though a former release stored no
+    guarded parts; the newest is made.
+    """
+    first = totals([part(ORIGIN, 1)]).drop(columns="guarded_part_count").to_dict("records")
     published = [row | {"q90": 777.0} for row in first]
     rows = totals(
         [part(ORIGIN, 1), part(ORIGIN, 1, vintage=2, forecast_qty=50.0)], stored=published
     )
     assert set(rows.loc[rows["vintage"] == 1, "q90"]) == {777.0}
+    assert rows.loc[rows["vintage"] == 1, "guarded_part_count"].isna().all()
     assert set(rows.loc[rows["vintage"] == 2, "forecast_qty"]) == {50.0}
 
 
