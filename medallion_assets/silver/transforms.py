@@ -661,6 +661,18 @@ def demand_features(
     Nothing after the origin is in a window.
     """
     known = demand.where("is_complete").withColumn("month_number", month_number(F.col("yyyymm")))
+    totals = _windows_over_demand(known, settings)
+    wanted = _means_and_scales(totals.where(F.col("yyyymm").isin(list(months))))
+    classified = _with_ages(wanted, parts).withColumns(
+        {"demand_class": _demand_class(settings), "is_active": _is_active(settings)}
+    )
+    return _with_abc(classified).select(*DEMAND_FEATURES.column_names)
+
+
+def _windows_over_demand(known: DataFrame, settings: ForecastSettings) -> DataFrame:
+    """Complete months of demand with their lags, and the sums, counts and last values over the
+    months through each, of a part. ``known`` has month_number.
+    """
     by_part = Window.partitionBy("part_number").orderBy("month_number")
 
     def last(n: int) -> WindowSpec:
@@ -688,7 +700,7 @@ def demand_features(
         "yearly_error": F.abs("yearly_change"),
     }
     halves = [split(name, value, FEW_ROWS) for name, value in summed.items()]
-    totals = changed.withColumns(
+    return changed.withColumns(
         {name: column for pair in halves for name, column in pair.items()}
     ).withColumns(
         {
@@ -719,13 +731,17 @@ def demand_features(
             "yearly_count": F.count("yearly_change").over(recent),
         }
     )
+
+
+def _means_and_scales(totals: DataFrame) -> DataFrame:
+    """Means, deviations, shares and scales from the sums and counts of ``_windows_over_demand``."""
     # Months without demand add nothing to sums and squares: over the months with demand they are
     # the same.
     nonzero_mean, nonzero_std = (
         ratio("quantity_24", "demand_count"),
         deviation("square_24", "quantity_24", "demand_count"),
     )
-    windowed = totals.where(F.col("yyyymm").isin(list(months))).withColumns(
+    return totals.withColumns(
         {
             **{f"demand_mean_{n}": ratio(f"quantity_{n}", f"months_{n}") for n in (3, 6, 12, 24)},
             **{
@@ -741,6 +757,13 @@ def demand_features(
             "seasonal_mae_scale": ratio("yearly_errors", "yearly_count"),
         }
     )
+
+
+def _with_ages(windowed: DataFrame, parts: DataFrame) -> DataFrame:
+    """What depends on how old a part and its last sale are, and its last price and region.
+
+    parts: silver.parts. A part that was announced and never sold has an age and no first sale.
+    """
     joined = windowed.drop("region", "unit_price").join(
         parts.select(
             "part_number", F.col("yyyymm").alias("since"), "first_sale_month", "announced_month"
@@ -751,7 +774,7 @@ def demand_features(
     first_sale = F.when(
         F.col("first_sale_month") <= F.col("yyyymm"), month_number(F.col("first_sale_month"))
     )
-    featured = joined.withColumns(
+    return joined.withColumns(
         {
             "history_months": (number - month_number(F.col("since")) + 1).cast("int"),
             "months_since_first_sale": (number - first_sale).cast("int"),
@@ -766,10 +789,6 @@ def demand_features(
             "month_of_year": F.col("yyyymm") % 100,
         }
     )
-    classified = featured.withColumns(
-        {"demand_class": _demand_class(settings), "is_active": _is_active(settings)}
-    )
-    return _with_abc(classified).select(*DEMAND_FEATURES.column_names)
 
 
 def month_number(yyyymm: Column) -> Column:
