@@ -102,8 +102,7 @@ def demand_forecast_total(
 
     def of_table(row: Row | Mapping[str, Any]) -> dict[str, Any]:
         # What a former release stored has fewer columns.
-        names = DEMAND_FORECAST_TOTAL.column_names
-        return {name: row[name] if name in row else None for name in names}
+        return {name: row[name] for name in DEMAND_FORECAST_TOTAL.column_names if name in row}
 
     made = [of_table(row) for row in stored if row["vintage"] < newest.get(row["yyyymm"], 0)]
     kept = {(row["yyyymm"], row["vintage"]) for row in made}
