@@ -6,21 +6,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
-class Changed:
-    """The functions of Spark with some in another's place."""
-
-    def __init__(self, **changed: Callable[..., Any]) -> None:
-        self.__dict__.update(changed)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(F, name)
+    from resources.table_spec import TableSpec
 
 
 def sums_over_windows() -> None:
@@ -46,15 +41,22 @@ def sums_in_groups() -> None:
     )
 
 
-def logarithms() -> None:
-    """The geometric mean of two months is worked out by logarithms, not by roots."""
-    from medallion_assets.watch import drift
+def decimals_as_text() -> None:
+    """Decimals of many digits are hashed as they are, not as text."""
+    from resources import lakehouse
 
-    _replace(drift, F=Changed(sqrt=lambda value: F.exp(F.ln(value) / 2)))
+    slice_versions = lakehouse._slice_versions
+
+    def of_bytes(spec: TableSpec, rows: DataFrame) -> dict[int, tuple[int, str]]:
+        columns = (replace(c, type=c.type.replace("DECIMAL", "NUMERIC")) for c in spec.columns)
+        return slice_versions(replace(spec, columns=tuple(columns)), rows)
+
+    _replace(lakehouse, _slice_versions=of_bytes)
 
 
 REWRITES = {
-    function.__name__: function for function in (sums_over_windows, sums_in_groups, logarithms)
+    function.__name__: function
+    for function in (sums_over_windows, sums_in_groups, decimals_as_text)
 }
 
 

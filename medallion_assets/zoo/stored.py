@@ -30,9 +30,10 @@ from medallion_assets.zoo import (
 from medallion_assets.zoo.trees import GradientTrees, gradient_trees
 
 FITS = "fits.json"
-FORMAT = 2
+FORMAT = 3
 NAMED = 1  # the format in which each forecaster held its model's name; nothing else differs
-READ = (NAMED, FORMAT)
+UNLEVELLED = 2  # the format before combinations learned the level of expected demand
+READ = (NAMED, UNLEVELLED, FORMAT)
 MODULES = (naive, intermittent, statistical, boosting, distribution, combination, calibration)
 
 
@@ -60,7 +61,7 @@ def restored(files: Mapping[str, bytes]) -> Any:
     if content["format"] not in READ:
         raise ValueError(
             f"these fits have format {content['format']}, and this release reads"
-            f" {' and '.join(map(str, READ))}; load them with the release that stored them, or"
+            f" {READ[0]} to {READ[-1]}; load them with the release that stored them, or"
             " train again"
         )
     return _Reader(files, content["format"]).read(content["content"])
@@ -172,6 +173,8 @@ class _Reader:
     def _made(self, name: str, fields: dict[str, Any]) -> Any:
         if self._format == NAMED:
             fields.pop("name", None)
+        if self._format <= UNLEVELLED and name == "combination.CombinationFit":
+            fields["level"] = {}
         kind = _of(name)
         if differing := fields.keys() ^ {f.name for f in dataclasses.fields(kind)}:
             raise ValueError(
