@@ -255,26 +255,19 @@ class Training:
     def _decide(
         self, month: int, evidence_version: str, complete: Sequence[int], decisions: pd.DataFrame
     ) -> int:
-        f = self.work.settings.forecast
         origins = evidence_of(month, self.work.settings, complete)
-        classes = {spec.name: tuple(spec.classes) for spec in self.specs}
-        rows = self.work.lakehouse.read(MODEL_EVALUATION, [month]).toPandas()
-        result = self.work.lakehouse.read(ZOO_RESULT, [month])
+        rows, losses = self._evidence(month)
         incumbents = self._incumbents(decisions)
         settings, held = self.work.settings.promotion, held_classes(decisions)
         verdicts = promotion.decide(
             month,
             rows,
-            promotion.Losses(
-                evaluation.part_losses(result, classes, f.horizon).toPandas(),
-                evaluation.month_losses(result, classes, f.horizon).toPandas(),
-                f.horizon,
-            ),
+            losses,
             len(origins),
             incumbents,
             self.specs,
             settings,
-            f.k_min,
+            self.work.settings.forecast.k_min,
             held=held,
         )
         if len(decisions) and month < int(decisions["yyyymm"].max()):
@@ -315,6 +308,19 @@ class Training:
         for verdict in made:
             self.work.log(f"{month} {verdict.demand_class}: {verdict.decision}. {verdict.reason}")
         return len(made)
+
+    def _evidence(self, month: int) -> tuple[pd.DataFrame, promotion.Losses]:
+        """What a month is decided on: its evaluation, and losses by part and by month."""
+        rows = self.work.lakehouse.read(MODEL_EVALUATION, [month]).toPandas()
+        result = self.work.lakehouse.read(ZOO_RESULT, [month])
+        classes = {spec.name: tuple(spec.classes) for spec in self.specs}
+        horizon = self.work.settings.forecast.horizon
+        losses = promotion.Losses(
+            evaluation.part_losses(result, classes, horizon).toPandas(),
+            evaluation.month_losses(result, classes, horizon).toPandas(),
+            horizon,
+        )
+        return rows, losses
 
     def _incumbents(self, decisions: pd.DataFrame) -> dict[str, str | None]:
         """The model that serves each class, None where the baseline serves because there is no
