@@ -28,7 +28,7 @@ from medallion_assets.tables import (
 )
 from resources.errors import Refused
 from resources.lakehouse import Slice
-from tests.fakes import FakeFrame, FakeLakehouse, filled
+from tests.fakes import FakeLakehouse, filled
 
 ORIGIN = 202402
 FORMATS = ("csv", "xlsx", "parquet")
@@ -84,7 +84,7 @@ def lakehouse(*rows: dict[str, Any]) -> FakeLakehouse:
         *forecast("P1", 202401, 1, 1.0, 4.0),
         *forecast("P3", 202401, 1, 1.0, 4.0),
     )
-    made.append(DEMAND_FORECAST, FakeFrame(list(rows), DEMAND_FORECAST.column_names))
+    made.append(DEMAND_FORECAST, list(rows))
     for origin in {row["yyyymm"] for row in rows}:
         made.ledger.record(DEMAND_FORECAST, [Slice(origin, "", "v", "v", 1, 1)], "run")
     demand = [
@@ -99,8 +99,8 @@ def lakehouse(*rows: dict[str, Any]) -> FakeLakehouse:
         target_yyyymm=202403,
         **dict(zip(CHANGE_PARTS, (0.5, 0.25, -0.75, -3.9), strict=True)),
     )
-    made.append(FORECAST_CHANGE, FakeFrame([change], FORECAST_CHANGE.column_names))
-    made.append(MONTHLY_DEMAND, FakeFrame(demand, MONTHLY_DEMAND.column_names))
+    made.append(FORECAST_CHANGE, [change])
+    made.append(MONTHLY_DEMAND, demand)
     return made
 
 
@@ -272,7 +272,7 @@ def test_a_sheet_holds_texts_and_no_formula(tmp_path: Path, part: str) -> None:
 
 def test_a_second_sheet_holds_the_totals(tmp_path: Path) -> None:
     """Those of the current vintage, all parts first, with how many past totals lay within."""
-    tables, columns = lakehouse(), DEMAND_FORECAST_TOTAL.column_names
+    tables = lakehouse()
     common = {"yyyymm": ORIGIN, "horizon": 1, "target_yyyymm": 202403, "method": "joint_errors"}
     rows = [
         filled(
@@ -287,7 +287,7 @@ def test_a_second_sheet_holds_the_totals(tmp_path: Path) -> None:
         for vintage in (1, 2)
         for kind, name in (("abc_class", "A"), ("all", "all"))
     ]
-    tables.append(DEMAND_FORECAST_TOTAL, FakeFrame(rows, columns))
+    tables.append(DEMAND_FORECAST_TOTAL, rows)
     exported(tables, path := tmp_path / "f.xlsx", "xlsx")
     cells = [["".join(c.itertext()) for c in r] for r in sheet(path, 2).iter(f"{NAMESPACE}row")]
     assert cells[0] == list(exports.TOTAL_COLUMNS)

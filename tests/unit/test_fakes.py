@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pytest
+from pyspark.sql import functions as F
 
 from medallion_assets.tables import PARTS
 from medallion_assets.zoo.sampling import share_of_parts
@@ -26,15 +27,11 @@ from resources.settings import Settings
 from resources.tracking import COMMITTED, MlflowTracking, RunContent, Tracking
 from resources.upkeep import Upkeep
 from tests import fakes
-from tests.fakes import (
-    Crash,
-    FakeFrame,
-    FakeLakehouse,
-    FakeOrderFiles,
-    FakeTracking,
-    Journal,
-    functions,
-)
+from tests.fake_tracking import FakeRegistry, FakeTracking
+from tests.fakes import Crash, FakeLakehouse, FakeOrderFiles, Journal
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 PRICES = TableSpec(
     layer="silver",
@@ -59,12 +56,9 @@ PRICES = TableSpec(
 
 def prices(
     *rows: tuple[int, str, float], note: str = "", run_id: str = "r1", model: str = ""
-) -> FakeFrame:
-    return FakeFrame(
-        pd.DataFrame(
-            [(m, p, v, note, run_id, model) for m, p, v in rows], columns=PRICES.column_names
-        )
-    )
+) -> list[dict[str, Any]]:
+    values = [(m, p, v, note, run_id, model) for m, p, v in rows]
+    return [dict(zip(PRICES.column_names, row, strict=True)) for row in values]
 
 
 TWO = ((202401, "a", 1.0), (202402, "a", 2.0))
@@ -77,7 +71,7 @@ TWO = ((202401, "a", 1.0), (202402, "a", 2.0))
         (fakes.FakeLedger, Ledger, {"slices", "record"}),
         (fakes.FakeUpkeep, Upkeep, Upkeep),
         (FakeTracking, MlflowTracking, Tracking),
-        (fakes.FakeRegistry, MlflowRegistry, Registry),
+        (FakeRegistry, MlflowRegistry, Registry),
         (FakeOrderFiles, LocalOrderFiles, OrderFiles),
     ],
 )
@@ -138,22 +132,7 @@ def test_merges_are_refused_before_anything_is_written() -> None:
     with pytest.raises(RemovalRefused, match="remove 9 of 10 rows"):
         lakehouse.merge(PRICES, prices((202401, "a", 1.0)), [202401])
     with pytest.raises(ValueError, match="part must not be NULL"):
-        lakehouse.merge(
-            PRICES,
-            FakeFrame(
-                [
-                    {
-                        "yyyymm": 202401,
-                        "part": None,
-                        "price": 1.0,
-                        "note": "",
-                        "run_id": "",
-                        "model": "",
-                    }
-                ]
-            ),
-            [202401],
-        )
+        lakehouse.merge(PRICES, [{**prices(TWO[0])[0], "part": None}], [202401])
     lakehouse.conflicts = 1
     with pytest.raises(ConcurrentWrite):
         lakehouse.merge(PRICES, prices(*((202401, part, 2.0) for part in "abcdefghij")), [202401])
@@ -162,17 +141,12 @@ def test_merges_are_refused_before_anything_is_written() -> None:
 
 
 def test_versions_can_be_read_again() -> None:
-    """A table that does not exist has version -1 and no rows, one that was only read version 0; a
-    pinned version keeps its rows.
-    """
+    """A table that does not exist has version -1 and no rows; a pinned version keeps its rows."""
     lakehouse = FakeLakehouse()
     assert (lakehouse.version(PRICES), len(lakehouse.rows(PRICES, ["part"]))) == (-1, 0)
-    assert (lakehouse.read(PRICES).count(), lakehouse.version(PRICES)) == (0, 0)
     lakehouse.append(PRICES, prices(TWO[0]))
     lakehouse.append(PRICES, prices(TWO[1]))
-    assert lakehouse.read(PRICES, [202401, 202402], version=1).toPandas()["yyyymm"].tolist() == [
-        202401
-    ]
+    assert lakehouse.rows(PRICES, months=[202401, 202402], version=1)["yyyymm"].tolist() == [202401]
 
 
 def test_rows_are_typed_and_cut() -> None:
@@ -181,19 +155,14 @@ def test_rows_are_typed_and_cut() -> None:
     """
     lakehouse = FakeLakehouse()
     assert lakehouse.rows(PRICES)["yyyymm"].dtype == object
-    assert (
-        lakehouse.read(PRICES).toPandas()["yyyymm"].dtype
-        == lakehouse.rows(PRICES)["yyyymm"].dtype
-        == "int32"
-    )
+    lakehouse.append(PRICES, [])
+    assert lakehouse.rows(PRICES)["yyyymm"].dtype == "int32"
     for model in ("m", "n"):
         lakehouse.append(PRICES, prices(*TWO, model=model))
     assert lakehouse.rows(PRICES, ["model"], [202401], ["n"]).to_dict("list") == {"model": ["n"]}
     assert not lakehouse.files(PARTS).num_rows
     assert share_of_parts(lakehouse, PARTS, [202401], 1) == 1
-    lakehouse.append(
-        PARTS, FakeFrame([fakes.filled(PARTS, part_number=f"P{n}") for n in range(200)])
-    )
+    lakehouse.append(PARTS, [fakes.filled(PARTS, part_number=f"P{n}") for n in range(200)])
     assert lakehouse.files(PARTS, [1])["num_records"].to_pylist() == [200]
     assert share_of_parts(lakehouse, PARTS, [1], 100) == 0.5
 
@@ -216,45 +185,41 @@ def test_the_ledger_keeps_the_newest_slice_of_a_writer() -> None:
 
 
 def test_what_was_read_can_not_change_the_table() -> None:
-    """Frames are copies."""
+    """Rows are copies."""
     lakehouse = FakeLakehouse()
     lakehouse.append(PRICES, prices(*TWO))
-    for rows in (lakehouse.rows(PRICES), lakehouse.read(PRICES).toPandas()):
-        rows["price"] = 0.0
+    lakehouse.rows(PRICES)["price"] = 0.0
     assert lakehouse.rows(PRICES)["price"].sum() == 3.0
 
 
-def test_frames_follow_spark_where_it_matters() -> None:
-    """Conditions, semi and anti joins, aggregates, and results of bucket functions that must fit
-    their schema.
+@pytest.mark.spark
+def test_a_frame_comes_from_the_table_and_goes_into_it(spark: SparkSession) -> None:
+    """Frames are the engine's, with the types of the columns also where there is no row; what is
+    written of one is what was read.
     """
-    F, frame = (
-        functions,
-        FakeFrame([{"part": "a", "n": 1}, {"part": "b", "n": 2}, {"part": "b", "n": 3}]),
-    )
-    other = FakeFrame([{"part": "b"}])
-    assert [r["n"] for r in frame.where((F.col("n") > 1) & (F.col("part") == "b")).collect()] == [
-        2,
-        3,
+    lakehouse = FakeLakehouse(session=spark)
+    empty = lakehouse.read(PRICES)
+    assert (empty.count(), lakehouse.version(PRICES)) == (0, 0)
+    lakehouse.append(PRICES, prices(*TWO))
+    lakehouse.append(PRICES, lakehouse.read(PRICES, [202401]).withColumns({"part": F.lit("b")}))
+    stored = lakehouse.rows(PRICES)
+    assert stored[["yyyymm", "part", "price"]].to_numpy().tolist() == [
+        [202401, "a", 1.0],
+        [202402, "a", 2.0],
+        [202401, "b", 1.0],
     ]
-    assert frame.where("part = 'b' AND n <> 2").count() == frame.where("true").count() - 2
-    assert frame.join(other, "part", "left_semi").count() == 2
-    assert frame.join(other, ["part"], "left_anti").count() == 1
-    assert frame.groupBy("part").agg(F.sum("n").alias("total")).collect()[1] == {
-        "part": "b",
-        "total": 5,
-    }
-    doubled = frame.groupBy("part").applyInPandas(
-        lambda rows: rows.assign(n=rows["n"] * 2), "part STRING, n INT"
-    )
-    assert doubled.toPandas()["n"].tolist() == [2, 4, 6]
-    with pytest.raises(ValueError, match="its schema differ"):
-        frame.groupBy("part").applyInPandas(lambda rows: rows, "part STRING")
-    assert fakes.ddl_names("a STRING, `b` ARRAY<STRUCT<c: INT, d: INT>>, e DECIMAL(24,6)") == [
-        "a",
-        "b",
-        "e",
-    ]
+    assert lakehouse.read(PRICES, version=1).count() == 2
+    assert lakehouse.read(PRICES).dtypes == empty.dtypes
+
+
+@pytest.mark.spark
+def test_a_frame_that_is_held_stays_as_it_is(spark: SparkSession) -> None:
+    """It is the rows of the moment at which it was held, also where there are none."""
+    engine = FakeLakehouse(session=spark).engine
+    drawn = spark.range(3).selectExpr("rand() AS x")
+    for rows in (drawn, drawn.limit(0)):
+        held = engine.hold(rows)
+        assert held.toPandas().equals(held.toPandas())
 
 
 def test_a_run_ends_committed_failed_or_killed() -> None:
@@ -337,21 +302,30 @@ def test_a_crash_comes_once_and_leaves_no_trace() -> None:
 
 
 def test_order_files_are_known_by_content(settings: Settings) -> None:
-    """Equal content gives an equal delivery, line numbers start after the header, and a broken file
-    is refused.
-    """
+    """Equal content gives an equal delivery, and a broken file is refused."""
     source, line = settings.sources[0], {"Order": "1", "Part": "P1"}
     orders = FakeOrderFiles({"shop": {"a.csv": [line, line], "b.csv": [line, line], "c.csv": None}})
     first, second = (orders.describe(source, path) for path in orders.paths(source)[:2])
     assert (first.delivery_id, first.column_names) == (second.delivery_id, ("Order", "Part"))
-    assert orders.lines(None, source, [first]).toPandas()["_line_number"].tolist() == [2, 3]
     with pytest.raises(UnreadableFile, match=r"c\.csv"):
         orders.describe(source, "c.csv")
+
+
+@pytest.mark.spark
+def test_lines_of_order_files_are_numbered(spark: SparkSession, settings: Settings) -> None:
+    """Lines are text, and their numbers start after the header."""
+    source, line = settings.sources[0], {"Order": "1", "Part": "P1"}
+    orders = FakeOrderFiles({"shop": {"a.csv": [line, line]}})
+    lines = orders.lines(spark, source, [orders.describe(source, "a.csv")])
+    assert lines.select("_line_number", "Part").toPandas().to_numpy().tolist() == [
+        [2, "P1"],
+        [3, "P1"],
+    ]
 
 
 def test_filled_rows_fit_their_table() -> None:
     """Required columns get a value, so that the row can be stored."""
     lakehouse = FakeLakehouse()
-    lakehouse.append(PRICES, FakeFrame([fakes.filled(PRICES, yyyymm=202401)]))
+    lakehouse.append(PRICES, [fakes.filled(PRICES, yyyymm=202401)])
     row = lakehouse.rows(PRICES).iloc[0]
     assert row.dropna().to_dict() == {"yyyymm": 202401, "part": "x"}

@@ -9,7 +9,7 @@ from medallion_assets.plans import FORCE_TAG, PLAN_TAG, Plans
 from medallion_assets.tables import MONTHLY_DEMAND, PARTS, ZOO_FORECAST
 from resources.errors import Refused
 from resources.lakehouse import Slice
-from tests.fakes import FakeFrame, FakeLakehouse, filled
+from tests.fakes import FakeLakehouse, filled
 
 MONTHS = [202401, 202402, 202403]
 
@@ -18,10 +18,7 @@ MONTHS = [202401, 202402, 202403]
 def lakehouse() -> FakeLakehouse:
     """Three months of demand, in one version."""
     made = FakeLakehouse()
-    rows = FakeFrame(
-        [filled(MONTHLY_DEMAND, yyyymm=month, part_number="P") for month in MONTHS],
-        MONTHLY_DEMAND.column_names,
-    )
+    rows = [filled(MONTHLY_DEMAND, yyyymm=month, part_number="P") for month in MONTHS]
     made.merge(MONTHLY_DEMAND, rows, MONTHS)
     made.ledger.record(MONTHLY_DEMAND, [Slice(month, "", "1", "1", 1, 1) for month in MONTHS], "r")
     return made
@@ -33,12 +30,7 @@ def planner(lakehouse: FakeLakehouse) -> Plans:
 
 def move(lakehouse: FakeLakehouse) -> None:
     """Another writer comes in between."""
-    lakehouse.append(
-        MONTHLY_DEMAND,
-        FakeFrame(
-            [filled(MONTHLY_DEMAND, yyyymm=202404, part_number="Q")], MONTHLY_DEMAND.column_names
-        ),
-    )
+    lakehouse.append(MONTHLY_DEMAND, [filled(MONTHLY_DEMAND, yyyymm=202404, part_number="Q")])
 
 
 def test_a_plan_says_what_it_would_do_and_changes_nothing(lakehouse: FakeLakehouse) -> None:

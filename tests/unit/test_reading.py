@@ -17,7 +17,8 @@ from resources.errors import Refused
 from resources.lakehouse import Slice
 from resources.settings import Settings
 from resources.tracking import RunContent
-from tests.fakes import FakeFrame, FakeLakehouse, FakeTracking, filled
+from tests.fake_tracking import FakeTracking
+from tests.fakes import FakeLakehouse, filled
 
 ORIGIN = 202306
 MONTHS = [202304, 202305, 202306]
@@ -48,14 +49,10 @@ def reader(settings: Settings) -> ZooReader:
     lakehouse, tracking = FakeLakehouse(), FakeTracking()
     facts = {"part_number": "P", "is_active": True, "demand_class": "smooth"}
     rows = [row for model in MODELS for month in MONTHS for row in forecast_rows(model, month)]
-    lakehouse.append(ZOO_FORECAST, FakeFrame(rows))
-    lakehouse.append(
-        DEMAND_FEATURES, FakeFrame([filled(DEMAND_FEATURES, yyyymm=m, **facts) for m in MONTHS])
-    )
+    lakehouse.append(ZOO_FORECAST, rows)
+    lakehouse.append(DEMAND_FEATURES, [filled(DEMAND_FEATURES, yyyymm=m, **facts) for m in MONTHS])
     sold = {"part_number": "P", "demand_qty": 5.0, "is_complete": True}
-    lakehouse.append(
-        MONTHLY_DEMAND, FakeFrame([filled(MONTHLY_DEMAND, yyyymm=m, **sold) for m in MONTHS])
-    )
+    lakehouse.append(MONTHLY_DEMAND, [filled(MONTHLY_DEMAND, yyyymm=m, **sold) for m in MONTHS])
     for name, forecaster in (("a", Naive()), ("b", SeasonalNaive())):
         run_id = tracking.start(name, {})
         entry = ServedModel(name, forecaster, name, ORIGIN, run_id)

@@ -13,7 +13,7 @@ from medallion_assets.tables import MONTHLY_DEMAND, ZOO_FORECAST
 from medallion_assets.work import Work
 from resources.lakehouse import Slice
 from resources.settings import Settings
-from tests.fakes import FakeFrame, FakeLakehouse, filled
+from tests.fakes import FakeLakehouse, filled
 
 MONTH, ORIGIN, YOUNGER = 202205, 202201, 202204
 
@@ -21,8 +21,8 @@ MONTH, ORIGIN, YOUNGER = 202205, 202201, 202204
 def examined(lakehouse: FakeLakehouse, settings: Settings, *, is_open: bool) -> list[int]:
     """Months that an examination of MONTH found stale."""
 
-    def rows(*_: Any) -> FakeFrame:
-        return FakeFrame([filled(MONTHLY_DEMAND, yyyymm=MONTH, part_number="P1")])
+    def rows(*_: Any) -> list[dict[str, Any]]:
+        return [filled(MONTHLY_DEMAND, yyyymm=MONTH, part_number="P1")]
 
     before = Input(ZOO_FORECAST, lambda month, settings: [ORIGIN, YOUNGER], ("ses",), is_open)
     recipe = TableRecipe(MONTHLY_DEMAND, [before], rows, {})  # type: ignore[arg-type]

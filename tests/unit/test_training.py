@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from medallion_assets.champion import training
+from medallion_assets.champion import promotion, training
 from medallion_assets.champion.decisions import held_classes, last_decisions, serving_version
 from medallion_assets.champion.promotion import Decision
 from medallion_assets.champion.stewardship import Stewardship, append_decisions, sync_alias
@@ -35,7 +35,8 @@ from resources.errors import Refused
 from resources.lakehouse import ConcurrentWrite, Slice
 from resources.settings import GivenForecasts, Settings, ZooSettings
 from resources.stored_models import ModelRefused
-from tests.fakes import Crash, FakeFrame, FakeLakehouse, FakeTracking, filled
+from tests.fake_tracking import FakeTracking
+from tests.fakes import Crash, FakeLakehouse, filled
 from tests.frames import demand_frame, feature_frame
 
 NAIVE, RICH = "seasonal_naive", "tsb"
@@ -193,7 +194,7 @@ class Decided:
         delivery = filled(
             DELIVERIES, delivery_id="d", source=self.settings.sources[0].name, months=months
         )
-        self.lakehouse.append(DELIVERIES, FakeFrame([delivery]))
+        self.lakehouse.append(DELIVERIES, [delivery])
 
     def evaluate(self, month: int, version: str = "1") -> None:
         """Let the month be fitted by all models and evaluated."""
@@ -250,9 +251,9 @@ class Decided:
 @pytest.fixture
 def decided(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Decided:
     made = Decided(settings)
-    monkeypatch.setattr(training.promotion, "decide", made.verdicts)
-    for losses in ("part_losses", "month_losses"):
-        monkeypatch.setattr(training.evaluation, losses, lambda *args: FakeFrame([]))
+    monkeypatch.setattr(promotion, "decide", made.verdicts)
+    nothing = pd.DataFrame(), promotion.Losses(pd.DataFrame(), pd.DataFrame(), 2)
+    monkeypatch.setattr(Training, "_evidence", lambda self, month: nothing)
     monkeypatch.setattr(
         training,
         "plots",
