@@ -126,31 +126,39 @@ def plant(rng: np.random.Generator, parts: list[Part], demand: Floats) -> dict[s
     return planted
 
 
-def measured(
-    kinds: list[str], wholesalers: int, months: int, parts: int, rate: float, width: float
-) -> dict[str, object]:
+@dataclass(frozen=True)
+class Scale:
+    """How much is simulated, and the rate that is claimed."""
+
+    wholesalers: int
+    months: int
+    parts: int
+    rate: float
+
+
+def measured(kinds: list[str], scale: Scale, width: float) -> dict[str, object]:
     """Share of quiet months with a claim, and what becomes of planted ones."""
     with_claim = claims = 0
     shares, found, all_planted = [], dict.fromkeys(PLANTED, 0), dict.fromkeys(PLANTED, 0)
-    for number in range(wholesalers):
+    for number in range(scale.wholesalers):
         rng = np.random.default_rng(1000 + number)
-        made = wholesaler(rng, kinds, parts)
+        made = wholesaler(rng, kinds, scale.parts)
         told = published(made, width)
-        for place in range(months):
-            month = add_months(FIRST, 1 + place + months * number)
+        for place in range(scale.months):
+            month = add_months(FIRST, 1 + place + scale.months * number)
             demand = np.array([part.draw(rng, 1)[0] for part in made])
             sold = told[["part_number"]].assign(demand_qty=demand)
-            quiet = demand_anomaly(month, told, sold, rate)
+            quiet = demand_anomaly(month, told, sold, scale.rate)
             with_claim += len(quiet) > 0
             claims += len(quiet)
             planted = plant(rng, made, demand)
-            loud = demand_anomaly(month, told, sold.assign(demand_qty=demand), rate)
+            loud = demand_anomaly(month, told, sold.assign(demand_qty=demand), scale.rate)
             named = set(loud["part_number"]) if len(loud) else set()
             shares.append(len(named - set(planted)) / max(1, len(named)))
             for part, what in planted.items():
                 all_planted[what] += 1
                 found[what] += part in named
-    quiet_months = wholesalers * months
+    quiet_months = scale.wholesalers * scale.months
     return {
         "kinds": ", ".join(kinds),
         "published": "right" if width == 1 else f"{width:g} of the true width",
@@ -173,11 +181,11 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=200)
     parser.add_argument("--rate", type=float, default=0.05)
     asked = parser.parse_args()
-    common = (asked.wholesalers, asked.months, asked.parts, asked.rate)
+    scale = Scale(asked.wholesalers, asked.months, asked.parts, asked.rate)
     light = [kind for kind in KINDS if kind != "heavy"]
-    rows = [measured(light, *common, 1.0)]
-    rows += [measured([kind], *common, 1.0) for kind in KINDS]
-    rows += [measured(light, *common, width) for width in (0.7, 0.5)]
+    rows = [measured(light, scale, 1.0)]
+    rows += [measured([kind], scale, 1.0) for kind in KINDS]
+    rows += [measured(light, scale, width) for width in (0.7, 0.5)]
     table = pd.DataFrame(rows)
     print("| " + " | ".join(table.columns) + " |")
     print("| " + " | ".join("---" for _ in table.columns) + " |")

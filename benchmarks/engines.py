@@ -239,7 +239,7 @@ def sample(out: Path, engines: tuple[str, ...]) -> None:
 @click.option("--train", type=int, help="also train all models, with the evidence of this month")
 @OUT
 @ENGINES
-def etl(
+def etl(  # noqa: PLR0913, PLR0917 - the arguments and options of the command
     config: Path,
     orders: Path,
     first: int,

@@ -245,7 +245,7 @@ def inspect(files: tuple[Path, ...], out: Path | None, overwrite: bool, count: b
 @click.option(
     "--model", "models", multiple=True, help="only these models of the zoo; may be repeated"
 )
-def accuracy(
+def accuracy(  # noqa: PLR0913, PLR0917 - the options of the command
     series: Path | None,
     horizon: int,
     origin: int | None,
@@ -256,10 +256,11 @@ def accuracy(
     """Of a series file, or of the configured orders from an origin."""
     from medallion_assets.bench import holdout as benchmark
 
+    asked = benchmark.Benchmark(horizon, rolling, out, models, console)
     if series:
-        benchmark.of_series(series, horizon, rolling, out, models, console)
+        benchmark.of_series(series, asked)
     elif origin:
-        benchmark.of_orders(current_settings(), horizon, origin, rolling, out, models, console)
+        benchmark.of_orders(current_settings(), origin, asked)
     else:
         raise Refused(
             "give --set with a series file, or --origin for the orders of the configuration"
@@ -370,9 +371,8 @@ def export(
     from medallion_assets.operations import export as exports
     from medallion_assets.operations import runs
 
-    exports.export(
-        runs.reader(current_settings()), origin, file_format, out, overwrite, apostrophe, console
-    )
+    asked = exports.Export(file_format, out, overwrite, apostrophe)
+    exports.export(runs.reader(current_settings()), origin, asked, console)
 
 
 @commands.command(

@@ -27,7 +27,7 @@ from medallion_assets.zoo.packaged import ZooModels
 from medallion_assets.zoo.registry import enabled
 from resources.dagster_tracking import mlflow_tracking
 from resources.engines import SparkResource, spark_resource
-from resources.lakehouse import LEDGER, DeltaLakehouse
+from resources.lakehouse import LEDGER, DeltaLakehouse, LakehouseOptions
 from resources.orders import LocalOrderFiles
 from resources.reports import LocalReportFiles
 from resources.settings import Settings
@@ -58,14 +58,10 @@ class LakehouseResource(dg.ConfigurableResource):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[DeltaLakehouse]:
-        lakehouse = DeltaLakehouse(
-            self.spark.engine,
-            self.root,
-            self.catalog,
-            self.schemas,
-            self.max_removed_share,
-            self.retention_months,
+        options = LakehouseOptions(
+            self.root, self.catalog, self.schemas, self.max_removed_share, self.retention_months
         )
+        lakehouse = DeltaLakehouse(self.spark.engine, options)
         try:
             yield lakehouse
         finally:

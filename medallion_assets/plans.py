@@ -410,7 +410,7 @@ class Plans:
         ].sort_values("event_number")
         return str(moved["plan_id"].iloc[0]) if len(moved) else None
 
-    def _planned(
+    def _planned(  # noqa: PLR0913, PLR0917 - what a row of gold.plan says of an act
         self,
         kind: Kind,
         table: TableSpec,

@@ -79,6 +79,39 @@ class Input:
         )
 
 
+@dataclass(frozen=True)
+class Upstream:
+    """The inputs of a table as they stand when its months are examined: their slices by table, the
+    register of deliveries, complete months, and ``outside``, which stands for what the lakehouse
+    does not hold.
+    """
+
+    settings: Settings
+    inputs: Sequence[Input]
+    slices: Mapping[str, Sequence[Slice]]
+    deliveries: pd.DataFrame
+    complete: frozenset[int]
+    outside: object
+
+    def read_by(self, month: int, table: Input) -> list[Slice]:
+        """The slices of an input that a month is made from."""
+        if table.months is None:
+            return list(self.slices[table.spec.id])
+        wanted = set(table.months(month, self.settings))
+        return [s for s in self.slices[table.spec.id] if s.yyyymm in wanted]
+
+    def plans_behind(self, month: int) -> list[str]:
+        """Plans that let something lose rows from which a month is made."""
+        return plans_behind(s for i in self.inputs for s in self.read_by(month, i))
+
+    def seen(self, month: int) -> dict[str, list[list[Any]]]:
+        """Month and writer of the slices of open inputs that a month is made from."""
+        found = {}
+        for i in (i for i in self.inputs if i.is_open):
+            found[i.spec.id] = [[s.yyyymm, s.writer] for s in self.read_by(month, i)]
+        return found
+
+
 class Months(NamedTuple):
     """What a transform may know of months: those to make, and those that are complete."""
 
@@ -94,19 +127,16 @@ class Reader:
     def __init__(
         self,
         lakehouse: Lakehouse,
-        settings: Settings,
-        inputs: Sequence[Input],
+        upstream: Upstream,
         months: Sequence[int],
-        deliveries: pd.DataFrame,
-        slices: Mapping[str, Sequence[Slice]],
         versions: Mapping[str, int],
     ) -> None:
         self._versions = versions
-        self._lakehouse, self._settings = lakehouse, settings
-        self._inputs = {i.spec.id: i for i in inputs}
+        self._lakehouse, self._settings = lakehouse, upstream.settings
+        self._inputs = {i.spec.id: i for i in upstream.inputs}
         self._months = months
-        self._slices = slices
-        self.deliveries = deliveries
+        self._slices = upstream.slices
+        self.deliveries = upstream.deliveries
 
     def __call__(self, spec: TableSpec, only: Collection[int] | None = None) -> DataFrame:
         """A declared input, of ``only`` these of its months; KeyError for another table."""
@@ -290,33 +320,20 @@ class TableRecipe:
         """
         settings, lakehouse = work.settings, work.lakehouse
         slices = Slices(work, self.spec)
-        deliveries = registered(lakehouse)
-        complete = frozenset(complete_months_of(deliveries, settings))
-        upstream = {i.spec.id: i.stored(lakehouse) for i in self.inputs}
+        upstream = self._upstream(work)
+        complete = upstream.complete
         if self.is_whole:
             asked = month_range(
                 settings.first_month,
-                max({*asked, *slices.stored, *_months_of(upstream)}),
+                max({*asked, *slices.stored, *_months_of(upstream.slices)}),
             )
-        outside = self.outside_version(settings)
-        versions = {
-            month: self.input_version(upstream, settings, month, month in complete, outside)
-            for month in asked
-        }
+        versions = {month: self.input_version(upstream, month) for month in asked}
         stale = [
             month
             for month in asked
             if permission.is_forced
             or not slices.is_current(
-                month,
-                self.input_version(
-                    upstream,
-                    settings,
-                    month,
-                    month in complete,
-                    outside,
-                    slices.details(month).get("seen"),
-                ),
+                month, self.input_version(upstream, month, slices.details(month).get("seen"))
             )
         ]
         if self.is_whole and stale:
@@ -335,13 +352,13 @@ class TableRecipe:
             # After the ledger: what somebody writes in between is read, and counts as not read, so
             # that it is due again.
             pins = {i.spec.id: lakehouse.version(i.spec) for i in self.inputs}
-            reader = Reader(lakehouse, settings, self.inputs, made_from, deliveries, upstream, pins)
+            reader = Reader(lakehouse, upstream, made_from, pins)
             rows = (
                 self.transform(reader, Months(made_from, complete), settings)
                 if made_from
                 else lakehouse.create_frame(self.spec, [])
             )
-            behind = {month: self._plans_behind(upstream, settings, month) for month in stale}
+            behind = {month: upstream.plans_behind(month) for month in stale}
             may_remove = (
                 permission.may_remove
                 or self.spec.may_shrink
@@ -352,7 +369,7 @@ class TableRecipe:
                 month: {
                     "inputs": pins,
                     "is_complete": month in complete,
-                    "seen": self._seen(upstream, settings, month),
+                    "seen": upstream.seen(month),
                     **permission.noted(behind[month]),
                 }
                 for month in result.months
@@ -360,22 +377,30 @@ class TableRecipe:
             slices.record(result.months, versions, result.delta_version, details)
         return slices.outcome()
 
+    def _upstream(self, work: Work) -> Upstream:
+        """The inputs as they stand now."""
+        deliveries = registered(work.lakehouse)
+        return Upstream(
+            work.settings,
+            self.inputs,
+            {i.spec.id: i.stored(work.lakehouse) for i in self.inputs},
+            deliveries,
+            frozenset(complete_months_of(deliveries, work.settings)),
+            self.outside_version(work.settings),
+        )
+
     def input_version(
         self,
-        upstream: Mapping[str, Sequence[Slice]],
-        settings: Settings,
+        upstream: Upstream,
         month: int,
-        is_complete: bool,
-        outside: object,
         seen: Mapping[str, Sequence[Sequence[Any]]] | None = None,
     ) -> str:
-        """Hash of everything a month's slice is made from. ``outside`` stands for what the
-        lakehouse does not hold. If ``seen`` is given, open inputs count only the slices it
-        lists.
+        """Hash of everything a month's slice is made from. If ``seen`` is given, open inputs count
+        only the slices it lists.
         """
         read = []
         for i in self.inputs:
-            slices = self._read_slices(i, upstream, settings, month)
+            slices = upstream.read_by(month, i)
             if seen is not None and i.is_open:
                 slices = [s for s in slices if [s.yyyymm, s.writer] in seen[i.spec.id]]
             if slices or not i.slices:
@@ -384,37 +409,10 @@ class TableRecipe:
         return version_of(
             self.spec.code_version,
             self.configuration,
-            is_complete,
-            outside,
+            month in upstream.complete,
+            upstream.outside,
             read,
         )
-
-    def _plans_behind(
-        self, upstream: Mapping[str, Sequence[Slice]], settings: Settings, month: int
-    ) -> list[str]:
-        """Plans that let something lose rows from which a month is made."""
-        return plans_behind(
-            s for i in self.inputs for s in self._read_slices(i, upstream, settings, month)
-        )
-
-    def _seen(
-        self, upstream: Mapping[str, Sequence[Slice]], settings: Settings, month: int
-    ) -> dict[str, list[list[Any]]]:
-        """Month and writer of the slices of open inputs that a month is made from."""
-        found = {}
-        for i in (i for i in self.inputs if i.is_open):
-            slices = self._read_slices(i, upstream, settings, month)
-            found[i.spec.id] = [[s.yyyymm, s.writer] for s in slices]
-        return found
-
-    def _read_slices(
-        self, table: Input, upstream: Mapping[str, Sequence[Slice]], settings: Settings, month: int
-    ) -> list[Slice]:
-        """The slices of an input that a month is made from."""
-        if table.months is None:
-            return list(upstream[table.spec.id])
-        wanted = set(table.months(month, settings))
-        return [s for s in upstream[table.spec.id] if s.yyyymm in wanted]
 
 
 def _months_of(slices: Mapping[str, Sequence[Slice]]) -> set[int]:

@@ -7,6 +7,7 @@ nor written.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -37,6 +38,15 @@ PEOPLE = ("person", "command_line")  # triggers of runs that a person asked for
 SIMULATED = {"data": "simulated"}
 # months before the asked ones that are looked at again: lines of a later month may complete them
 REACH_BACK = 3
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked for: months of a table. ``context`` is that of its step."""
+
+    context: dg.AssetExecutionContext
+    spec: TableSpec
+    months: list[int]
 
 
 def asset_key(spec: TableSpec) -> dg.AssetKey:
@@ -125,20 +135,20 @@ def table_asset(
     def _table(
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]
     ) -> dg.MaterializeResult:
-        requested = [int(key) for key in context.partition_keys]
+        request = request_of(context, spec)
         asked = sorted(
             {
-                *requested,
-                *_reached_back(lakehouse, spec, requested),
+                *request.months,
+                *_reached_back(lakehouse, spec, request.months),
                 *([0] if recipe.with_no_month else []),
             }
         )
         work = work_of(context, lakehouse, settings)
         outcome = write_with_permission(
-            context, work, spec, requested, lambda permission: recipe.run(work, asked, permission)
+            request, work, lambda permission: recipe.run(work, asked, permission)
         )
-        pictures = plot(lakehouse, requested, settings) if plot else {}
-        return report(context, spec, requested, outcome, pictures)
+        pictures = plot(lakehouse, request.months, settings) if plot else {}
+        return report(request, outcome, pictures)
 
     return _table
 
@@ -175,6 +185,11 @@ def plans_of(run: dg.DagsterRun, lakehouse: Lakehouse, settings: Settings) -> Pl
     return Plans(lakehouse, actor, settings.retention.reproducible_months, run.run_id)
 
 
+def request_of(context: dg.AssetExecutionContext, spec: TableSpec) -> Request:
+    """The months of a table that a run of assets was asked for."""
+    return Request(context, spec, [int(key) for key in context.partition_keys])
+
+
 def work_of(context: dg.AssetExecutionContext, lakehouse: Lakehouse, settings: Settings) -> Work:
     """The tools of a run of assets."""
     tags = run_tags(context, settings)
@@ -182,24 +197,20 @@ def work_of(context: dg.AssetExecutionContext, lakehouse: Lakehouse, settings: S
 
 
 def write_with_permission(
-    context: dg.AssetExecutionContext,
-    work: Work,
-    spec: TableSpec,
-    requested: Sequence[int],
-    write: Callable[[Permission], Outcome],
-    writer: str = "",
+    request: Request, work: Work, write: Callable[[Permission], Outcome], writer: str = ""
 ) -> Outcome:
     """Let a run write what its tags permit, and record the plan that it carried out.
 
     Raises Refused, with the plan that is needed, before anything destructive for which no plan was
     named.
     """
-    plans = plans_of(context.run, work.lakehouse, work.settings)
-    permission = plans.permission(context.run.tags, spec, requested, writer)
+    run = request.context.run
+    plans = plans_of(run, work.lakehouse, work.settings)
+    permission = plans.permission(run.tags, request.spec, request.months, writer)
     try:
         outcome = retry_on_conflict(lambda: write(permission))
     except RemovalRefused as refused:
-        plan = plans.backfill(spec, requested, writer, "removal")
+        plan = plans.backfill(request.spec, request.months, writer, "removal")
         hint = (
             f"`medallion apply {plan.plan_id}`, or this run again with the tag {PLAN_TAG}:"
             f" {plan.plan_id}"
@@ -211,19 +222,18 @@ def write_with_permission(
 
 
 @contextmanager
-def permission_to_supersede(
-    context: dg.AssetExecutionContext, work: Work, spec: TableSpec
-) -> Iterator[Callable[[list[int]], None]]:
+def permission_to_supersede(request: Request, work: Work) -> Iterator[Callable[[list[int]], None]]:
     """A function to ask before published months are superseded; the plan that lets it is recorded.
 
     A sensor's run, and a person's of one month, need no plan.
     """
-    plans = plans_of(context.run, work.lakehouse, work.settings)
+    tags = request.context.run.tags
+    plans = plans_of(request.context.run, work.lakehouse, work.settings)
     used: list[Permission] = []
 
     def allow(months: list[int]) -> None:
-        if months and context.run.tags.get(TRIGGER_TAG, "person") in PEOPLE:
-            used.append(plans.permission(context.run.tags, spec, months, needs_plan=True))
+        if months and tags.get(TRIGGER_TAG, "person") in PEOPLE:
+            used.append(plans.permission(tags, request.spec, months, needs_plan=True))
 
     yield allow
     for permission in used:
@@ -232,9 +242,7 @@ def permission_to_supersede(
 
 
 def report(
-    context: dg.AssetExecutionContext,
-    spec: TableSpec,
-    requested: Sequence[int],
+    request: Request,
     outcome: Outcome,
     extra: Mapping[str, Any] | None = None,
     by_month: Mapping[int, Mapping[str, Any]] | None = None,
@@ -245,6 +253,7 @@ def report(
 
     ``by_month`` adds metadata to months, ``key`` names the asset where it is not the table's.
     """
+    context, spec = request.context, request.spec
     for month, stored in outcome.slices.items():
         written = outcome.written.get(month, MonthWritten())
         metadata = {
@@ -257,7 +266,7 @@ def report(
             "result": "written" if written.is_changed else "unchanged",
             **(by_month or {}).get(month, {}),
         }
-        if month in requested:
+        if month in request.months:
             context.add_asset_metadata(metadata, partition_key=str(month))
         elif month and written.is_changed:
             context.log_event(
@@ -271,7 +280,9 @@ def report(
         f" {_listed(outcome.unchanged) or 'none'} unchanged, {outcome.seconds:.1f} s"
     )
     versions = [
-        outcome.slices[month].data_version for month in sorted(outcome.slices) if month in requested
+        outcome.slices[month].data_version
+        for month in sorted(outcome.slices)
+        if month in request.months
     ]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(versions[0] if len(versions) == 1 else version_of(versions)),

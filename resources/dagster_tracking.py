@@ -46,7 +46,12 @@ def mlflow_tracking(
     try:
         run_id = context.run.run_id if context.run else ""
         yield MlflowTracking(
-            settings, run_id, parent, lambda: _end_abandoned(settings, context), instance, models
+            settings,
+            run_id,
+            parent,
+            connected=lambda: _end_abandoned(settings, context),
+            instance=instance,
+            models=models,
         )
     finally:
         if opened:

@@ -411,7 +411,7 @@ def spark_resource(settings: Settings) -> SparkResource:
 
 
 @functools.lru_cache
-def _engine(
+def _engine(  # noqa: PLR0913, PLR0917 - the key of its cache: equal settings, one engine
     name: str,
     master: str,
     address: str,

@@ -31,6 +31,39 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from resources.engines import Engine
+    from resources.settings import Settings
+
+
+@dataclass(frozen=True)
+class LakehouseOptions:
+    """Where tables lie, what they are called, the share of a slice that a write may remove, and how
+    long versions are kept.
+    """
+
+    root: str
+    catalog: str
+    schemas: Mapping[str, str]
+    max_removed_share: float
+    retention_months: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> LakehouseOptions:
+        """Those of a configuration."""
+        return cls(
+            settings.lakehouse_root,
+            settings.catalog,
+            settings.schemas.model_dump(),
+            settings.writes.max_removed_share,
+            settings.retention.reproducible_months,
+        )
+
+    def name(self, spec: TableSpec) -> str:
+        """Three-level name of the table."""
+        return f"{self.catalog}.{self.schemas[spec.layer]}.{spec.name}"
+
+    def path(self, spec: TableSpec) -> str:
+        """Folder of the table."""
+        return f"{self.root}/{self.schemas[spec.layer]}/{spec.name}"
 
 
 @dataclass(frozen=True)
@@ -98,12 +131,13 @@ class Lakehouse(Protocol):
 
     def create_frame(self, spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> DataFrame: ...
 
-    def merge(
+    def merge(  # noqa: PLR0913 - slices to write, and two permissions by name
         self,
         spec: TableSpec,
         rows: DataFrame,
         months: Sequence[int],
         writer: str = "",
+        *,
         may_remove: bool | Collection[int] = False,
         is_held: bool = False,
     ) -> WriteResult: ...
@@ -118,12 +152,13 @@ class Lakehouse(Protocol):
 
     def version(self, spec: TableSpec) -> int: ...
 
-    def rows(
+    def rows(  # noqa: PLR0913 - what a read may be cut to
         self,
         spec: TableSpec,
         columns: Sequence[str] | None = None,
         months: Sequence[int] | None = None,
         writers: Sequence[str] | None = None,
+        *,
         parts: Sequence[str] | None = None,
         version: int | None = None,
     ) -> pd.DataFrame: ...
@@ -147,19 +182,9 @@ class DeltaLakehouse:
     ``engine`` is called when one is first needed, so that what never needs it never starts it.
     """
 
-    def __init__(
-        self,
-        engine: Callable[[], Engine],
-        root: str,
-        catalog: str,
-        schemas: Mapping[str, str],
-        max_removed_share: float,
-        retention_months: int,
-    ) -> None:
-        self._engine = engine
-        self._root, self._catalog, self._schemas = root, catalog, dict(schemas)
-        self._max_removed_share = max_removed_share
-        self._tables = DeltaTables(retention_months * 31)
+    def __init__(self, engine: Callable[[], Engine], options: LakehouseOptions) -> None:
+        self._engine, self._options = engine, options
+        self._tables = DeltaTables(options.retention_months * 31)
         self.ledger = Ledger(self._tables, self.path(LEDGER), lambda: engine().label)
         self.kept = Kept(engine)
         self.upkeep = Upkeep(self._tables, self.ledger, self.path)
@@ -187,11 +212,11 @@ class DeltaLakehouse:
 
     def name(self, spec: TableSpec) -> str:
         """Three-level name of the table."""
-        return f"{self._catalog}.{self._schemas[spec.layer]}.{spec.name}"
+        return self._options.name(spec)
 
     def path(self, spec: TableSpec) -> str:
         """Folder of the table."""
-        return f"{self._root}/{self._schemas[spec.layer]}/{spec.name}"
+        return self._options.path(spec)
 
     def read(
         self, spec: TableSpec, months: Sequence[int] | None = None, version: int | None = None
@@ -222,7 +247,7 @@ class DeltaLakehouse:
         if known is not None:
             return known
         _, schema, name = table.split(".")
-        path = f"{self._root}/{schema}/{name}"
+        path = f"{self._options.root}/{schema}/{name}"
         if not self._tables.exists(path):
             raise Refused(
                 f"table {table} is neither in the catalog nor a Delta table at {path}; name an"
@@ -237,12 +262,13 @@ class DeltaLakehouse:
         schema = ", ".join(f"`{column.name}` {column.type}" for column in spec.columns)
         return self.spark.createDataFrame([spec.values(row) for row in rows], schema)
 
-    def merge(
+    def merge(  # noqa: PLR0913 - slices to write, and two permissions by name
         self,
         spec: TableSpec,
         rows: DataFrame,
         months: Sequence[int],
         writer: str = "",
+        *,
         may_remove: bool | Collection[int] = False,
         is_held: bool = False,
     ) -> WriteResult:
@@ -356,12 +382,13 @@ class DeltaLakehouse:
             self._pins[spec.id] if spec.id in self._pins else self._tables.version(self.path(spec))
         )
 
-    def rows(
+    def rows(  # noqa: PLR0913 - what a read may be cut to
         self,
         spec: TableSpec,
         columns: Sequence[str] | None = None,
         months: Sequence[int] | None = None,
         writers: Sequence[str] | None = None,
+        *,
         parts: Sequence[str] | None = None,
         version: int | None = None,
     ) -> pd.DataFrame:
@@ -484,10 +511,10 @@ class DeltaLakehouse:
     def _refuse_removal(self, spec: TableSpec, result: Mapping[int, MonthWritten]) -> None:
         for month, written in result.items():
             stored = written.row_count - written.inserted + written.deleted + written.left
-            if written.deleted > max(1, self._max_removed_share * stored):
+            if written.deleted > max(1, self._options.max_removed_share * stored):
                 raise RemovalRefused(
                     f"{self.name(spec)}: writing {month} would remove {written.deleted} of {stored}"
-                    f" rows, more than the share of {self._max_removed_share:.0%} that"
+                    f" rows, more than the share of {self._options.max_removed_share:.0%} that"
                     " writes.max_removed_share allows. Nothing was written."
                 )
 

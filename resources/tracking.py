@@ -131,11 +131,12 @@ class MlflowTracking:
     tracking without it serves whoever only looks at runs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a Dagster run brings; who only looks gives none of it
         self,
         settings: Settings,
         dagster_run_id: str,
         parent: Callable[[], str | None],
+        *,
         connected: Callable[[], None] = lambda: None,
         instance: str = "",
         models: ModelFormat | None = None,

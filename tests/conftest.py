@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from resources.lakehouse import Column, DeltaLakehouse, TableSpec
+from resources.lakehouse import Column, DeltaLakehouse, LakehouseOptions, TableSpec
 from resources.settings import Settings, parse_settings
 
 # Tests that take minutes each.
@@ -102,15 +102,7 @@ def lakehouse(engine: Engine, settings: Settings) -> Iterator[DeltaLakehouse]:
 
 def open_lakehouse(engine: Engine, settings: Settings) -> DeltaLakehouse:
     """Delta tables of a configuration over a running engine."""
-    w, r = settings.writes.max_removed_share, settings.retention.reproducible_months
-    return DeltaLakehouse(
-        lambda: engine,
-        settings.lakehouse_root,
-        settings.catalog,
-        settings.schemas.model_dump(),
-        w,
-        r,
-    )
+    return DeltaLakehouse(lambda: engine, LakehouseOptions.of(settings))
 
 
 def forget_tables(engine: Engine, settings: Settings, *other_schemas: str) -> None:

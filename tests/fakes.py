@@ -212,6 +212,7 @@ class FakeLakehouse:
         rows: Rows,
         months: Sequence[int],
         writer: str = "",
+        *,
         may_remove: bool | Collection[int] = False,
         is_held: bool = False,
     ) -> WriteResult:
@@ -273,6 +274,7 @@ class FakeLakehouse:
         columns: Sequence[str] | None = None,
         months: Sequence[int] | None = None,
         writers: Sequence[str] | None = None,
+        *,
         parts: Sequence[str] | None = None,
         version: int | None = None,
     ) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +60,22 @@ PUBLISHED: Mapping[tuple[str, int], tuple[tuple[str, Mapping[str, float]], ...]]
 }
 
 
+@dataclass(frozen=True)
+class Benchmark:
+    """What is asked of a benchmark: months held out, results below ``out``, and only ``models`` of
+    the zoo where some are named.
+
+    ``rolling``: instead of one origin so many, one month apart and each scored one step ahead
+    (horizon 1), a month being released at a time; 0 for one origin.
+    """
+
+    horizon: int
+    rolling: int
+    out: Path
+    models: Sequence[str] | None
+    console: Console
+
+
 class Aligned(NamedTuple):
     """A series file brought to one end month: ``demand`` as ``scoring.monthly`` with months
     shifted, and each series' shift.
@@ -78,21 +95,13 @@ def end_aligned(series: pd.DataFrame) -> Aligned:
     return Aligned(demand.assign(month=demand["month"] + demand["unique_id"].map(shift)), shift)
 
 
-def of_series(
-    file: Path,
-    horizon: int,
-    rolling: int,
-    out: Path,
-    models: Sequence[str] | None,
-    console: Console,
-) -> None:
-    """Forecast the last ``horizon`` months of every series of a file from what lies before.
-
-    ``rolling``: instead so many origins, one month apart and each scored one step ahead (horizon
-    1), a month being released at a time; 0 for one origin. Raises Refused for an unusable file.
+def of_series(file: Path, benchmark: Benchmark) -> None:
+    """Forecast the last months of every series of a file from what lies before. Raises Refused for
+    an unusable file.
     """
-    series = _read_series(file)
-    demand, shift = end_aligned(series)
+    horizon, rolling, out = benchmark.horizon, benchmark.rolling, benchmark.out
+    aligned = end_aligned(_read_series(file))
+    demand = aligned.demand
     origins = _origins(from_index(int(demand["month"].max())), horizon, rolling)
     refuse_used(out)
     history = demand[demand["month"] <= month_index(origins[0])]
@@ -102,47 +111,36 @@ def of_series(
             " ROLLING"
         )
     numbers = _write_master(history, demand, out / "orders")
-    content = series_configuration(history, horizon, out, models)
+    content = series_configuration(history, horizon, out, benchmark.models)
     started = time.monotonic()
     predictions = _forecast(
         lambda origin: at_month(content, origin, out),
         lambda after, origin: _write_orders(demand, numbers, after, origin, out),
         origins,
-        console,
+        benchmark.console,
     )
     seconds = time.monotonic() - started
     ids = {number: unique_id for unique_id, number in numbers.items()}
     predictions = predictions.assign(unique_id=predictions["unique_id"].map(ids))
-    _finish(
-        predictions,
-        demand,
-        shift,
-        out,
-        seconds,
-        PUBLISHED.get((file.stem, 0 if rolling else horizon), ()),
-        console,
-    )
+    published = PUBLISHED.get((file.stem, 0 if rolling else horizon), ())
+    _finish(benchmark, predictions, aligned, seconds, published)
 
 
-def of_orders(
-    settings: Settings,
-    horizon: int,
-    origin: int,
-    rolling: int,
-    out: Path,
-    models: Sequence[str] | None,
-    console: Console,
-) -> None:
-    """Forecast a configured source from an origin; lines dated later are removed from copies of its
-    files before they are read.
-
-    ``rolling`` as in ``of_series``: so many origins, ``origin`` being the first.
+def of_orders(settings: Settings, origin: int, benchmark: Benchmark) -> None:
+    """Forecast a configured source from an origin, or from several of which it is the first; lines
+    dated later are removed from copies of its files before they are read.
     """
+    horizon, rolling, out, console = (
+        benchmark.horizon,
+        benchmark.rolling,
+        benchmark.out,
+        benchmark.console,
+    )
     refuse_used(out)
     content = settings.content()
     content["forecast"]["horizon"] = horizon
-    if models:
-        content["zoo"]["models"] = list(models)
+    if benchmark.models:
+        content["zoo"]["models"] = list(benchmark.models)
     origins = month_range(origin, add_months(origin, rolling - 1)) if rolling else [origin]
     # Schemas of its own: one Spark session knows a table name once.
     apart = {layer: f"actuals_{layer}" for layer in ("bronze", "silver", "gold")}
@@ -190,7 +188,7 @@ def of_orders(
             reference_scores(scored, month_index(origin), horizon).items(),
             key=lambda entry: entry[1]["wape"],
         )
-    _finish(predictions, scored, no_shift, out, seconds, references, console)
+    _finish(benchmark, predictions, Aligned(scored, no_shift), seconds, references)
 
 
 def _origins(last: int, horizon: int, rolling: int) -> list[int]:
@@ -420,17 +418,17 @@ def _predictions(settings: Settings, origin: int, has_zoo: bool) -> pd.DataFrame
 
 
 def _finish(
+    benchmark: Benchmark,
     predictions: pd.DataFrame,
-    demand: pd.DataFrame,
-    shift: pd.Series,
-    out: Path,
+    actual: Aligned,
     seconds: float,
     published: Sequence[tuple[str, Mapping[str, float]]],
-    console: Console,
 ) -> None:
     """Write predictions.parquet (in the dates of the series file) and scores.json, and print the
     comparison.
     """
+    demand, shift = actual
+    out, console = benchmark.out, benchmark.console
     predictions = predictions[predictions["unique_id"].isin(demand["unique_id"].unique())]
     served = predictions[predictions["model"] == SERVED]
     is_target = demand["month"].isin(served["month"].unique())

@@ -44,7 +44,7 @@ DEFAULT = "default"
 Served = Mapping[int, int]  # of each origin the month that its version was trained in
 
 
-def replay(
+def replay(  # noqa: PLR0913, PLR0917 - the options of `medallion replay`
     settings: Settings,
     first: int,
     last: int,

@@ -11,7 +11,7 @@ from medallion_assets.bronze.register import Register
 from medallion_assets.deliveries import record_numbers, standing
 from medallion_assets.policies import landing_freshness, retry_transient
 from medallion_assets.slices import retry_on_conflict, version_of
-from medallion_assets.table_asset import asset_key, asset_options, plans_of, report
+from medallion_assets.table_asset import asset_key, asset_options, plans_of, report, request_of
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DELIVERIES
 from resources.lakehouse import Lakehouse
 from resources.orders import OrderFiles
@@ -94,10 +94,10 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         lakehouse: dg.ResourceParam[Lakehouse],
         orders: dg.ResourceParam[OrderFiles],
     ) -> dg.MaterializeResult:
-        requested = [int(key) for key in context.partition_keys]
+        request = request_of(context, BRONZE_SALES_ORDERS)
         store = LineStore(settings, lakehouse, orders, context.log.info)
-        outcome = retry_on_conflict(lambda: store.run(requested, context.run.run_id))
-        return report(context, BRONZE_SALES_ORDERS, requested, outcome)
+        outcome = retry_on_conflict(lambda: store.run(request.months, context.run.run_id))
+        return report(request, outcome)
 
     return [deliveries, sales_orders]
 

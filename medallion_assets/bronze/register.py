@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 from pyspark.sql import DataFrame
@@ -37,6 +37,19 @@ from resources.orders import (
 from resources.settings import Settings, Source
 
 NAMED_FILES = 5
+
+
+@dataclass(frozen=True)
+class _Former:
+    """What a source delivered before: rows of bronze.deliveries, and all columns that these had."""
+
+    rows: pd.DataFrame
+    columns: frozenset[str]
+
+    @classmethod
+    def of(cls, source: Source, known: pd.DataFrame) -> Self:
+        rows = known[known["source"] == source.name]
+        return cls(rows, frozenset(name for names in rows["column_names"] for name in names))
 
 
 @dataclass(frozen=True)
@@ -177,19 +190,18 @@ class Register:
                     lines, source.name, {file.delivery_id: now for file in holding}
                 )
             )
-        former = known[known["source"] == source.name]
-        seen = {name for names in former["column_names"] for name in names}
+        former = _Former.of(source, known)
         rows = []
         for file in files:
             own = facts[facts["_delivery_id"] == file.delivery_id]
-            earlier = self._grown_from(source, file, former)
+            earlier = self._grown_from(source, file, former.rows)
             if earlier is not None:
                 self.log(
                     f"{source.name}: {file.file_name} was taken in before and has grown since by"
                     f" {file.byte_count - int(earlier['byte_count']):,} bytes; its lines are those"
                     " of the file as it is now"
                 )
-            rows.append(self._row(source, file, own, former, seen, earlier))
+            rows.append(self._row(source, file, own, former, earlier))
         return rows, homeless
 
     def _check_row_count(self, source: Source, file: OrderFile, facts: pd.DataFrame) -> None:
@@ -239,8 +251,7 @@ class Register:
         source: Source,
         file: OrderFile,
         facts: pd.DataFrame,
-        former: pd.DataFrame,
-        seen_columns: set[str],
+        former: _Former,
         grown_from: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         months = {
@@ -254,7 +265,8 @@ class Register:
         }
         replaced = [] if grown_from is None else [grown_from["months"]]
         if source.mode == "adopt" or (source.mode == "snapshot" and source.replaces == "file"):
-            replaced += list(former.loc[former["file_name"] == file.file_name, "months"])
+            same_name = former.rows["file_name"] == file.file_name
+            replaced += list(former.rows.loc[same_name, "months"])
         for earlier in replaced:
             for month in earlier:
                 months.setdefault(int(month["yyyymm"]), (int(month["yyyymm"]), 0, 0, ""))
@@ -267,8 +279,8 @@ class Register:
             "modified_at": file.modified_at,
             "column_names": list(file.column_names),
             "new_columns": (
-                [name for name in file.column_names if name not in seen_columns]
-                if len(former)
+                [name for name in file.column_names if name not in former.columns]
+                if len(former.rows)
                 else []
             ),
             "line_count": int(facts["line_count"].sum()),
@@ -297,17 +309,8 @@ class Register:
         file = OrderFile(
             source.name, str(source.table), 0, datetime.now(UTC), content, tuple(table.columns)
         )
-        former = known[known["source"] == source.name]
-        return [
-            self._row(
-                source,
-                file,
-                facts,
-                former,
-                {name for names in former["column_names"] for name in names},
-            )
-            | {"delivery_id": delivery_id}
-        ]
+        former = _Former.of(source, known)
+        return [self._row(source, file, facts, former) | {"delivery_id": delivery_id}]
 
 
 def _check_refunds(

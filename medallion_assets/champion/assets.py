@@ -20,6 +20,7 @@ from medallion_assets.table_asset import (
     asset_key,
     asset_options,
     report,
+    request_of,
     table_asset,
     work_of,
     write_with_permission,
@@ -98,20 +99,16 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         tracking: dg.ResourceParam[Tracking],
     ) -> dg.MaterializeResult:
         tracking.check()
-        requested = [int(key) for key in context.partition_keys]
+        request = request_of(context, MODEL_EVALUATION)
         work = work_of(context, lakehouse, settings)
         outcome = write_with_permission(
-            context,
-            work,
-            MODEL_EVALUATION,
-            requested,
-            lambda permission: recipe.run(work, requested, permission),
+            request, work, lambda permission: recipe.run(work, request.months, permission)
         )
         log = EvaluationLog(settings, lakehouse, tracking, classes)
         unlogged = [
             s
             for s in outcome.slices.values()
-            if s.yyyymm in requested and not s.details.get("is_logged")
+            if s.yyyymm in request.months and not s.details.get("is_logged")
         ]
         is_new = {s.yyyymm for s in unlogged}
         told = {
@@ -122,13 +119,13 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                     dg.AssetObservation(model_key(model), partition=str(month), metadata=figures)
                 ),
             )
-            for month in requested
+            for month in request.months
         }
         # Marked after logging: a process that dies in between logs the figures again, which changes
         # nothing.
         marked = [with_details(s, is_logged=True) for s in unlogged]
         lakehouse.ledger.record(MODEL_EVALUATION, marked, work.run_id)
-        return report(context, MODEL_EVALUATION, requested, outcome, by_month=told)
+        return report(request, outcome, by_month=told)
 
     @dg.asset(
         **asset_options(CHAMPION, settings, [MODEL_EVALUATION]),
@@ -141,10 +138,10 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         tracking: dg.ResourceParam[Tracking],
     ) -> dg.MaterializeResult:
         tracking.check()
-        requested = [int(key) for key in context.partition_keys]
+        request = request_of(context, CHAMPION)
         training = Training(specs, work_of(context, lakehouse, settings), tracking)
-        outcome, told = training.run(requested)
-        return report(context, CHAMPION, requested, outcome, by_month=told)
+        outcome, told = training.run(request.months)
+        return report(request, outcome, by_month=told)
 
     return [results, model_evaluation_, champion]
 

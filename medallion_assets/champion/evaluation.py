@@ -38,7 +38,7 @@ _CELL = ("yyyymm", "origin", "part_number", "horizon")
 _MAX_BITS = 62  # of a BIGINT that holds a set of models or origins
 
 
-def zoo_result(
+def zoo_result(  # noqa: PLR0913, PLR0917 - three tables upstream, and which of their cells count
     zoo_forecast: DataFrame,
     monthly_demand: DataFrame,
     demand_features: DataFrame,

@@ -583,7 +583,7 @@ def _luckier(winner: str, candidates: Iterable[str], contest: _Contest) -> str:
     )
 
 
-def _provisional(
+def _provisional(  # noqa: PLR0913, PLR0917 - the contest as it ended without a winner
     undecided: Decision,
     incumbent: str | None,
     yardstick: str,
@@ -620,7 +620,7 @@ def _passing(models: Iterable[str], standings: Mapping[str, _Standing]) -> list[
     return [m for m in models if m not in standings or not standings[m].guard]
 
 
-def _serves(
+def _serves(  # noqa: PLR0913, PLR0917 - what the row of a new champion says
     decision: str,
     undecided: Decision,
     winner: str,
@@ -807,7 +807,7 @@ def _telling_parts(part_losses: pd.DataFrame) -> int:
     return int((sums > 0).any(axis=1).sum())
 
 
-def _contest(
+def _contest(  # noqa: PLR0913, PLR0917 - decide()'s evidence, and the segment it is cut to
     segment: str,
     classes: frozenset[str],
     evaluation: pd.DataFrame,

@@ -122,17 +122,17 @@ class Stewardship:
             row["demand_class"]
         ]
         reason = f"{approval_begins(number)}{self.actor}: {why}. Its evidence: {row['reason']}"
-        figures = {
+        said = {
             "champion_wql": plain(row["challenger_wql"]),
             "challenger_wql": plain(row["champion_wql"]),
+            "held_until_yyyymm": None,
         }
         made = self._change(
             "promoted",
             {row["demand_class"]: entry},
             reason,
-            None,
             decisions,
-            {row["demand_class"]: figures},
+            {row["demand_class"]: said},
         )
         self.tracking.registry.tag_version(
             int(row["candidate_version"]), {approval_tag(row["demand_class"]): APPROVED}
@@ -157,13 +157,12 @@ class Stewardship:
         until = HELD_UNTIL_RELEASED if months is None else add_months(newest, months)
         reason = f"rolled back to version {version} by {self.actor}: {why}"
         champions = champions_of(decisions, version)
+        said: dict[str, dict[str, Any]] = {name: {"held_until_yyyymm": until} for name in classes}
+        for name in classes:
+            if name in champions:
+                said[name]["champion"] = champions[name]
         return self._change(
-            "rolled_back",
-            {name: entries[name] for name in classes},
-            reason,
-            until,
-            decisions,
-            {name: {"champion": champions[name]} for name in classes if name in champions},
+            "rolled_back", {name: entries[name] for name in classes}, reason, decisions, said
         )
 
     def release(self, classes: Sequence[str], why: str) -> list[Decision]:
@@ -197,12 +196,11 @@ class Stewardship:
         decision: str,
         entries: Mapping[str, ServedModel],
         reason: str,
-        held_until: int | None,
         decisions: pd.DataFrame,
-        figures: Mapping[str, Mapping[str, Any]],
+        said: Mapping[str, Mapping[str, Any]],
     ) -> list[Decision]:
         """Serve classes by other entries, the rest as before: one version, one row for each class,
-        the alias. figures: by class, what else its row says.
+        the alias. said: by class, what else its row says.
         """
         serving = DemandForecaster({}, self.settings.forecast.horizon)
         # Where every class is replaced the version that serves is not needed, and may be one that
@@ -237,12 +235,11 @@ class Stewardship:
                         "challenger_wql": plain(standing.loc[name, "champion_wql"]),
                         "champion_wql": None,
                         "champion_bias": None,
-                        **figures.get(name, {}),
+                        **said[name],
                         "actor": self.actor,
                         "reason": reason,
                         "registry_version": version,
                         "candidate_version": version,
-                        "held_until_yyyymm": held_until,
                         "run_id": run_id,
                     },
                 )

@@ -54,6 +54,23 @@ RESULT_ROWS = 200_000
 
 
 @dataclass(frozen=True)
+class _Evidence:
+    """What a month's runs are given, of all models or of one: rows of gold.model_evaluation, totals
+    by month, the histogram of PIT, and cells of gold.zoo_result.
+    """
+
+    rows: pd.DataFrame
+    totals: pd.DataFrame
+    pit: pd.DataFrame
+    cells: pd.DataFrame
+
+    def of(self, model: str) -> _Evidence:
+        """What concerns one model."""
+        frames = (self.rows, self.totals, self.pit, self.cells)
+        return _Evidence(*(frame[frame["model"] == model] for frame in frames))
+
+
+@dataclass(frozen=True)
 class EvaluationLog:
     """Logs a month's evaluation to the runs of the models it compares, and draws it."""
 
@@ -90,7 +107,7 @@ class EvaluationLog:
         drawn.
         """
         result = self.lakehouse.read(ZOO_RESULT, [month])
-        frames = (
+        evidence = _Evidence(
             rows,
             evaluation.monthly_totals(result).toPandas(),
             evaluation.pit_histogram(result).toPandas(),
@@ -100,9 +117,7 @@ class EvaluationLog:
         with ThreadPoolExecutor(max_workers=1) as logger:
             logged = []
             for model in sorted(rows["model"].unique()):
-                pictures, content = self._content(
-                    model, rows, *(frame[frame["model"] == model] for frame in frames)
-                )
+                pictures, content = self._content(model, rows, evidence.of(model))
                 if stored := self.lakehouse.ledger.slices(ZOO_FORECAST, model).get(month):
                     content = dataclasses.replace(content, inputs=inputs)
                     logged.append(
@@ -133,18 +148,12 @@ class EvaluationLog:
         return draw(result, min(1.0, RESULT_ROWS / max(count, 1.0))).toPandas()
 
     def _content(
-        self,
-        model: str,
-        rows: pd.DataFrame,
-        own: pd.DataFrame,
-        totals: pd.DataFrame,
-        pit: pd.DataFrame,
-        cells: pd.DataFrame,
+        self, model: str, rows: pd.DataFrame, own: _Evidence
     ) -> tuple[dict[str, plots.Picture], RunContent]:
-        """Pictures and all that a model's run holds of its evidence. ``rows`` are those of all
-        models, the rest its own.
+        """Pictures and all that a model's run holds of its evidence. ``rows``: the evaluation of
+        all models.
         """
-        pooled = own[own["horizon"] == 0]
+        pooled = own.rows[own.rows["horizon"] == 0]
         metrics: dict[str, float | None] = {}
         for row in pooled.to_dict("records"):
             if row["segment_kind"] in ("all", "demand_class"):
@@ -153,11 +162,14 @@ class EvaluationLog:
         shown = {"is_simulated": self.settings.is_simulated}
         figures = {
             "error_by_segment": plots.error_by_segment(rows, model, BASELINE, **shown),
-            "forecast_against_actual": plots.forecast_against_actual(totals, model, **shown),
-            "calibration": plots.calibration(pit, model, **shown),
+            "forecast_against_actual": plots.forecast_against_actual(own.totals, model, **shown),
+            "calibration": plots.calibration(own.pit, model, **shown),
         }
         pictures = {name: plots.rendered(figure) for name, figure in figures.items()}
-        tables = {"evaluation/model_evaluation.csv": own, "evaluation/results.parquet": cells}
+        tables = {
+            "evaluation/model_evaluation.csv": own.rows,
+            "evaluation/results.parquet": own.cells,
+        }
         return pictures, RunContent(
             metrics=metrics,
             pictures={f"plots/{n}.png": p.png for n, p in pictures.items()},

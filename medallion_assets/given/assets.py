@@ -19,6 +19,7 @@ from medallion_assets.slices import Months, Reader, TableRecipe
 from medallion_assets.table_asset import (
     asset_options,
     report,
+    request_of,
     work_of,
     write_with_permission,
 )
@@ -45,7 +46,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         lakehouse: dg.ResourceParam[Lakehouse],
         orders: dg.ResourceParam[OrderFiles],
     ) -> dg.MaterializeResult:
-        requested = [int(key) for key in context.partition_keys]
+        request = request_of(context, GIVEN_FORECAST)
         files = {name: found(name, orders, settings) for name in settings.given_forecasts}
 
         def transform(read: Reader, months: Months, settings: Settings) -> DataFrame:
@@ -74,13 +75,9 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         )
         work = work_of(context, lakehouse, settings)
         outcome = write_with_permission(
-            context,
-            work,
-            GIVEN_FORECAST,
-            requested,
-            lambda permission: recipe.run(work, requested, permission),
+            request, work, lambda permission: recipe.run(work, request.months, permission)
         )
-        return report(context, GIVEN_FORECAST, requested, outcome)
+        return report(request, outcome)
 
     return [given_forecast_]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree as ET
@@ -86,15 +87,19 @@ MAX_SHEET_ROWS = 1_048_576
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
-def export(
-    lakehouse: Lakehouse,
-    origin: int | None,
-    file_format: Format,
-    out: Path | None,
-    overwrite: bool,
-    apostrophe: bool,
-    console: Console,
-) -> None:
+@dataclass(frozen=True)
+class Export:
+    """The file that is asked for. ``out``: by default named after the origin; ``apostrophe``: one
+    before part numbers of a CSV that begin like a formula.
+    """
+
+    file_format: Format
+    out: Path | None = None
+    overwrite: bool = False
+    apostrophe: bool = False
+
+
+def export(lakehouse: Lakehouse, origin: int | None, asked: Export, console: Console) -> None:
     """Write the current vintage of an origin (by default the newest) to a file, and say what it
     holds.
 
@@ -102,9 +107,10 @@ def export(
     gold.demand_forecast. Raises Refused where nothing was published, the file exists and is not to
     be overwritten, or the format can't hold the rows as they are.
     """
+    file_format = asked.file_format
     edition = current_edition(lakehouse, origin or max(published_origins(lakehouse), default=0))
-    path = out or Path(f"forecast_{edition.origin}.{file_format}")
-    _refuse_existing(path, overwrite)
+    path = asked.out or Path(f"forecast_{edition.origin}.{file_format}")
+    _refuse_existing(path, asked.overwrite)
     before = edition_before(lakehouse, edition.origin)
     parts = forecast_rows(lakehouse, edition, ["part_number"])["part_number"]
     if file_format == "xlsx" and len(parts) >= MAX_SHEET_ROWS:
@@ -113,7 +119,7 @@ def export(
             " --format parquet or csv"
         )
     guarded = _formulas(sorted(parts.unique()))
-    if file_format == "csv" and guarded and not apostrophe:
+    if file_format == "csv" and guarded and not asked.apostrophe:
         raise Refused(
             f"{len(guarded):,} part numbers begin like a formula ({', '.join(guarded[:3])}), and a"
             " spreadsheet that opens a CSV would compute them. Take --format xlsx or parquet,"
@@ -127,7 +133,7 @@ def export(
             for piece in pieces(lakehouse, edition, before, sorted(parts.unique())):
                 write(piece)
         _check(unfinished, file_format, lakehouse, edition, len(parts))
-        _refuse_existing(path, overwrite)
+        _refuse_existing(path, asked.overwrite)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

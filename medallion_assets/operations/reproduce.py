@@ -49,6 +49,15 @@ class Reproduction:
         return not self.missing_cells and self.largest_difference <= EQUAL
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A model's fit as it was stored: its run, its model and its origin."""
+
+    run: StoredRun
+    spec: ModelSpec
+    origin: int
+
+
 def reproduce(
     settings: Settings,
     lakehouse: DeltaLakehouse,
@@ -63,27 +72,25 @@ def reproduce(
     """
     tracking.check()
     run = tracking.run(run_id)
-    spec, origin = _identity(run, settings)
+    fit = _fit(run, settings)
     names = {lakehouse.name(table): table.id for table in (MONTHLY_DEMAND, DEMAND_FEATURES)}
     pins = {names[name]: version for name, version in run.input_versions.items() if name in names}
     pins[ZOO_FORECAST.id] = int(run.tags[EVIDENCE_VERSION])
     log(
-        f"{spec.name} {origin}: "
+        f"{fit.spec.name} {fit.origin}: "
         + ", ".join(f"{table} version {version}" for table, version in sorted(pins.items()))
     )
     pinned = lakehouse.at(pins)
-    stored = _stored(pinned, spec, origin, run, lakehouse)
+    stored = _stored_rows(pinned, fit, lakehouse)
     again = _as_of(settings, run)
-    parameters, changed = _parameters(spec, run)
-    backtest = Backtest(spec, Work(again, pinned, "", log), tracking)
-    made = backtest.fitting.again(origin, parameters)
+    parameters, changed = _parameters(fit)
+    backtest = Backtest(fit.spec, Work(again, pinned, "", log), tracking)
+    made = backtest.fitting.again(fit.origin, parameters)
     made = made.select("part_number", "horizon", *NUMBERS).toPandas()
-    return _compared(
-        run, spec, origin, stored, made, [*_moved(run), *changed, *_other_rows(pinned, run)]
-    )
+    return _compared(fit, stored, made, [*_moved(run), *changed, *_other_rows(pinned, run)])
 
 
-def _identity(run: StoredRun, settings: Settings) -> tuple[ModelSpec, int]:
+def _fit(run: StoredRun, settings: Settings) -> _Stored:
     if "model" not in run.tags:
         held = (
             f"; it is of kind {run.tags['kind']}, and holds fits of other runs"
@@ -101,29 +108,26 @@ def _identity(run: StoredRun, settings: Settings) -> tuple[ModelSpec, int]:
             " from which file and line each of its numbers was read"
         )
     try:
-        return model(run.tags["model"]), int(run.tags["month"])
+        return _Stored(run, model(run.tags["model"]), int(run.tags["month"]))
     except ValueError as error:
         raise Refused(f"run {run.run_id}: {error}; this release can't fit it again") from error
 
 
-def _stored(
-    pinned: DeltaLakehouse, spec: ModelSpec, origin: int, run: StoredRun, lakehouse: DeltaLakehouse
-) -> pd.DataFrame:
+def _stored_rows(pinned: DeltaLakehouse, fit: _Stored, lakehouse: DeltaLakehouse) -> pd.DataFrame:
+    columns = ["part_number", "horizon", *NUMBERS, "run_id"]
     try:
-        rows = pinned.rows(
-            ZOO_FORECAST, ["part_number", "horizon", *NUMBERS, "run_id"], [origin], [spec.name]
-        )
-        pinned.rows(MONTHLY_DEMAND, ["yyyymm"], [origin])
+        rows = pinned.rows(ZOO_FORECAST, columns, [fit.origin], [fit.spec.name])
+        pinned.rows(MONTHLY_DEMAND, ["yyyymm"], [fit.origin])
     except Refused as error:
-        newest = lakehouse.ledger.slices(ZOO_FORECAST, spec.name)
-        near = min(newest, key=lambda month: abs(month - origin), default=None)
+        newest = lakehouse.ledger.slices(ZOO_FORECAST, fit.spec.name)
+        near = min(newest, key=lambda month: abs(month - fit.origin), default=None)
         hint = (
             f"; the nearest fit that can be is {newest[near].details['run_id']} of {near}"
             if near is not None
             else ""
         )
-        raise Refused(f"run {run.run_id} can't be reproduced: {error}{hint}") from error
-    return rows[rows["run_id"] == run.run_id]
+        raise Refused(f"run {fit.run.run_id} can't be reproduced: {error}{hint}") from error
+    return rows[rows["run_id"] == fit.run.run_id]
 
 
 def _as_of(settings: Settings, run: StoredRun) -> Settings:
@@ -136,17 +140,16 @@ def _as_of(settings: Settings, run: StoredRun) -> Settings:
     return settings.model_copy(update={"forecast": settings.forecast.model_copy(update=known)})
 
 
-def _parameters(spec: ModelSpec, run: StoredRun) -> tuple[Parameters, list[str]]:
+def _parameters(fit: _Stored) -> tuple[Parameters, list[str]]:
     """The model's parameters as the run logged them, and what this release knows otherwise."""
+    known = fit.spec.parameters
     logged = {
-        name: _like(run.parameters[name], default)
-        for name, default in spec.parameters.items()
-        if name in run.parameters
+        name: _like(fit.run.parameters[name], default)
+        for name, default in known.items()
+        if name in fit.run.parameters
     }
-    absent = sorted(set(spec.parameters) - set(logged))
-    return {**spec.parameters, **logged}, [
-        f"parameter {name}: the run did not have it" for name in absent
-    ]
+    absent = sorted(set(known) - set(logged))
+    return {**known, **logged}, [f"parameter {name}: the run did not have it" for name in absent]
 
 
 def _like(text: str, default: bool | float | str) -> bool | int | float | str:
@@ -200,12 +203,7 @@ def _changed(then: str, now: str) -> str:
 
 
 def _compared(
-    run: StoredRun,
-    spec: ModelSpec,
-    origin: int,
-    stored: pd.DataFrame,
-    made: pd.DataFrame,
-    changed: list[str],
+    fit: _Stored, stored: pd.DataFrame, made: pd.DataFrame, changed: list[str]
 ) -> Reproduction:
     both = stored.merge(
         made, on=["part_number", "horizon"], how="outer", suffixes=("_then", "_now"), indicator=True
@@ -217,4 +215,5 @@ def _compared(
     difference = (np.abs(then - now) / largest).max(axis=1) if len(matched) else np.zeros(0)
     counts = len(matched), len(both) - len(matched)
     largest_found, differing = float(difference.max(initial=0.0)), int((difference > EQUAL).sum())
-    return Reproduction(run.run_id, spec.name, origin, *counts, largest_found, differing, changed)
+    identity = fit.run.run_id, fit.spec.name, fit.origin
+    return Reproduction(*identity, *counts, largest_found, differing, changed)

@@ -43,7 +43,7 @@ from medallion_assets.zoo.registry import enabled
 from resources import place, workers
 from resources.engines import Engine, cores, spark_resource
 from resources.errors import Refused
-from resources.lakehouse import LEDGER, DeltaLakehouse, TableSpec
+from resources.lakehouse import LEDGER, DeltaLakehouse, LakehouseOptions, TableSpec
 from resources.mlflow_file import ensure_file, file_of
 from resources.orders import LocalOrderFiles
 from resources.processes import identity, is_gone
@@ -110,10 +110,7 @@ def tracking(settings: Settings) -> MlflowTracking:
 
 
 def _lakehouse(settings: Settings, engine: Callable[[], Engine]) -> DeltaLakehouse:
-    w, r = settings.writes.max_removed_share, settings.retention.reproducible_months
-    return DeltaLakehouse(
-        engine, settings.lakehouse_root, settings.catalog, settings.schemas.model_dump(), w, r
-    )
+    return DeltaLakehouse(engine, LakehouseOptions.of(settings))
 
 
 @dataclass

@@ -69,9 +69,9 @@ def _costly(data: ReportData) -> Watchlist:
         f" bought: {data.costs.over_rate:.0%} of the price for a unit too many,"
         f" {data.costs.under_rate:.0%} for one too few."
     )
-    return _watchlist(
-        data, "Largest expected cost of error", meaning, "expected cost", cost[cost > 0], told
-    )
+    cost = cost[cost > 0]
+    rows = _rows(data, cost, told)
+    return Watchlist("Largest expected cost of error", meaning, "expected cost", len(cost), rows)
 
 
 def _wrong(data: ReportData) -> Watchlist | None:
@@ -89,7 +89,7 @@ def _wrong(data: ReportData) -> Watchlist | None:
     meaning = (
         f"Demand of {month_name(data.origin)} against the forecast of the month before, in money."
     )
-    return _watchlist(data, WRONG, meaning, "error", value, told)
+    return Watchlist(WRONG, meaning, "error", len(value), _rows(data, value, told))
 
 
 def _jumped(data: ReportData) -> Watchlist | None:
@@ -117,7 +117,8 @@ def _jumped(data: ReportData) -> Watchlist | None:
         "The expected demand of a month moved by more than half the width of q10 to q90 that the"
         " forecast before gave it."
     )
-    return _watchlist(data, "Forecasts that jumped", meaning, "change", value, told)
+    rows = _rows(data, value, told)
+    return Watchlist("Forecasts that jumped", meaning, "change", len(value), rows)
 
 
 def _newly_rare(data: ReportData) -> Watchlist | None:
@@ -135,7 +136,8 @@ def _newly_rare(data: ReportData) -> Watchlist | None:
         "Sold nearly every month until now, and now with months of nothing in between: a stock rule"
         " for steady parts misleads."
     )
-    return _watchlist(data, "Newly intermittent", meaning, "forecast value", value, told)
+    rows = _rows(data, value, told)
+    return Watchlist("Newly intermittent", meaning, "forecast value", len(value), rows)
 
 
 def _newly_dead(data: ReportData) -> Watchlist | None:
@@ -152,9 +154,9 @@ def _newly_dead(data: ReportData) -> Watchlist | None:
         )
         for part in _largest(value)
     }
-    return _watchlist(
-        data, "Newly dead", "Forecast until now, and not any more.", "forecast before", value, told
-    )
+    meaning = "Forecast until now, and not any more."
+    rows = _rows(data, value, told)
+    return Watchlist("Newly dead", meaning, "forecast before", len(value), rows)
 
 
 def _expected(forecast: pd.DataFrame) -> pd.Series:
@@ -162,20 +164,14 @@ def _expected(forecast: pd.DataFrame) -> pd.Series:
     return with_numbers(forecast).groupby("part_number")["forecast_qty"].sum()
 
 
-def _watchlist(
-    data: ReportData,
-    title: str,
-    meaning: str,
-    figure: str,
-    value: pd.Series,
-    told: Mapping[str, str],
-) -> Watchlist:
+def _rows(data: ReportData, value: pd.Series, told: Mapping[str, str]) -> pd.DataFrame:
+    """Rows of a Watchlist: the parts with the largest values, and what is told of each."""
     parts = _largest(value)
     known = by_part(data.forecast)["demand_class"].combine_first(
         by_part(data.former)["demand_class"]
     )
     abc = data.features.drop_duplicates("part_number").set_index("part_number")["abc_class"]
-    rows = pd.DataFrame(
+    return pd.DataFrame(
         {
             "part_number": parts,
             "demand_class": [known.get(part, "") for part in parts],
@@ -184,7 +180,6 @@ def _watchlist(
             "told": [told[part] for part in parts],
         }
     )
-    return Watchlist(title, meaning, figure, len(value), rows)
 
 
 def _largest(value: pd.Series) -> list[str]:

@@ -24,7 +24,7 @@ UNLABELLED_CLASS = "unlabelled_class"
 A_YEAR = 100  # yyyymm - 100 is the same month of the year before
 
 
-def forecast_accuracy(
+def forecast_accuracy(  # noqa: PLR0913, PLR0917 - three tables upstream, and labels and renamings
     demand_forecast: DataFrame,
     monthly_demand: DataFrame,
     model_evaluation: DataFrame,

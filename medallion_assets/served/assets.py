@@ -21,6 +21,7 @@ from medallion_assets.table_asset import (
     asset_options,
     permission_to_supersede,
     report,
+    request_of,
     table_asset,
     work_of,
 )
@@ -58,15 +59,15 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         lakehouse: dg.ResourceParam[Lakehouse],
         tracking: dg.ResourceParam[Tracking],
     ) -> dg.MaterializeResult:
-        requested = [int(key) for key in context.partition_keys]
+        request = request_of(context, DEMAND_FORECAST)
         work = work_of(context, lakehouse, settings)
-        with permission_to_supersede(context, work, DEMAND_FORECAST) as allow:
-            outcome = Publication(work, tracking).run(requested, allow)
+        with permission_to_supersede(request, work) as allow:
+            outcome = Publication(work, tracking).run(request.months, allow)
         details = {
             m: {"vintage": s.details["vintage"], "registry_version": s.details["registry_version"]}
             for m, s in outcome.slices.items()
         }
-        return report(context, DEMAND_FORECAST, requested, outcome, by_month=details)
+        return report(request, outcome, by_month=details)
 
     @dg.asset(
         **asset_options(FORECAST_CHANGE, settings, [DEMAND_FORECAST]),
@@ -78,10 +79,10 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         lakehouse: dg.ResourceParam[Lakehouse],
         tracking: dg.ResourceParam[Tracking],
     ) -> dg.MaterializeResult:
-        requested = [int(key) for key in context.partition_keys]
+        request = request_of(context, FORECAST_CHANGE)
         work = work_of(context, lakehouse, settings)
-        outcome = retry_on_conflict(lambda: Changes(work, tracking).run(requested))
-        return report(context, FORECAST_CHANGE, requested, outcome)
+        outcome = retry_on_conflict(lambda: Changes(work, tracking).run(request.months))
+        return report(request, outcome)
 
     horizon = settings.forecast.horizon
     return [

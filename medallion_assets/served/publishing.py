@@ -206,7 +206,7 @@ class Publication:
             return guard.guarded(forecast(packed, stored), packed, largest, stand_in)
 
         return apply_by_bucket(
-            histories, answered, buckets, forecast_guarded, SERVED_DDL, in_engine
+            histories, answered, buckets, forecast_guarded, SERVED_DDL, in_engine=in_engine
         )
 
     def given(self, decisions: pd.DataFrame, version: int | None) -> dict[str, str]:

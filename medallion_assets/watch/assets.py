@@ -12,7 +12,14 @@ from medallion_assets.policies import retry_transient
 from medallion_assets.served.accuracy import UNLABELLED_CLASS
 from medallion_assets.silver.assets import new_numbers
 from medallion_assets.slices import Input, Months, Reader, TableRecipe, retry_on_conflict
-from medallion_assets.table_asset import asset_key, asset_options, report, table_asset, work_of
+from medallion_assets.table_asset import (
+    asset_key,
+    asset_options,
+    report,
+    request_of,
+    table_asset,
+    work_of,
+)
 from medallion_assets.tables import (
     BRONZE_SALES_ORDERS,
     CHAMPION,
@@ -44,9 +51,9 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     def retraining_decision(
         context: dg.AssetExecutionContext, lakehouse: dg.ResourceParam[Lakehouse]
     ) -> dg.MaterializeResult:
-        requested = [int(key) for key in context.partition_keys]
+        request = request_of(context, RETRAINING_DECISION)
         policy = RetrainingPolicy(work_of(context, lakehouse, settings))
-        outcome = retry_on_conflict(lambda: policy.run(requested))
+        outcome = retry_on_conflict(lambda: policy.run(request.months))
         fresh = policy.freshness()
         for spec, months in fresh.items():
             told = {
@@ -61,14 +68,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             )
         table = freshness_table({spec.id: months for spec, months in fresh.items()})
         details = {m: s.details for m, s in outcome.slices.items()}
-        return report(
-            context,
-            RETRAINING_DECISION,
-            requested,
-            outcome,
-            {"freshness": dg.MetadataValue.md(table)},
-            details,
-        )
+        return report(request, outcome, {"freshness": dg.MetadataValue.md(table)}, details)
 
     watched = settings.monitoring
     return [

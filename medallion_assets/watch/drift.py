@@ -208,7 +208,7 @@ def demand_drift(
                 "value": value if np.isfinite(value) else None,
             }
             if figure.name in tests:
-                row |= _verdict(figure, month, value, float(now[figure.name]), *tests[figure.name])
+                row |= _verdict(figure, month, value, float(now[figure.name]), tests[figure.name])
             else:
                 row |= dict.fromkeys(
                     ("expected", "statistic", "threshold", "p_value", "false_alarm_rate")
@@ -407,9 +407,29 @@ def _distance(mix: object, other: object) -> float:
     )
 
 
-def _tests(past: pd.DataFrame, now: pd.Series, rate: float) -> dict[str, tuple[Ranked, int, float]]:
-    """For each figure that can be tested in a month: its family's test, its place in it, and the
-    rate.
+@dataclass(frozen=True)
+class _Tested:
+    """One figure in the test of its family: its place there, and the rate of the test."""
+
+    test: Ranked
+    place: int
+    rate: float
+
+    @property
+    def expected(self) -> float:
+        return float(self.test.expected[self.place])
+
+    @property
+    def z(self) -> float:
+        return float(self.test.z[self.place])
+
+    @property
+    def p_value(self) -> float:
+        return float(self.test.p_value[self.place])
+
+
+def _tests(past: pd.DataFrame, now: pd.Series, rate: float) -> dict[str, _Tested]:
+    """Each figure that can be tested in a month.
 
     past: changes by month and figure; now: the month's.
     """
@@ -426,7 +446,7 @@ def _tests(past: pd.DataFrame, now: pd.Series, rate: float) -> dict[str, tuple[R
     if len(tested) < 2:
         # With little history there is one family to test at the full rate; demand comes first.
         tested = dict(list(families(rate).items())[:1])
-    tests: dict[str, tuple[Ranked, int, float]] = {}
+    tests: dict[str, _Tested] = {}
     for members in tested.values():
         at, names = rate / len(tested), [f.name for f in members]
         min_change, one_sided = (
@@ -440,18 +460,18 @@ def _tests(past: pd.DataFrame, now: pd.Series, rate: float) -> dict[str, tuple[R
             one_sided,
             at,
         )
-        tests |= {name: (test, place, at) for place, name in enumerate(names)}
+        tests |= {name: _Tested(test, place, at) for place, name in enumerate(names)}
     return tests
 
 
 def _verdict(
-    figure: Figure, month: int, value: float, change: float, test: Ranked, place: int, rate: float
+    figure: Figure, month: int, value: float, change: float, tested: _Tested
 ) -> dict[str, Any]:
     """What the test of its family says of one figure."""
-    gap = float(test.expected[place]) - change
+    gap = tested.expected - change
     expected = value + gap if figure.is_share else value * math.exp(gap)
-    z, p_value = float(test.z[place]), float(test.p_value[place])
-    is_drift = (max(z, 0.0) if figure.one_sided else abs(z)) > test.threshold
+    z, p_value = tested.z, tested.p_value
+    is_drift = (max(z, 0.0) if figure.one_sided else abs(z)) > tested.test.threshold
     basis = (
         "the months before"
         if figure.is_yearly
@@ -460,16 +480,16 @@ def _verdict(
     reason = (
         f"{'drift' if is_drift else 'no drift'}: {figure.name} of {month} is {value:,.4g},"
         f" {expected:,.4g} was expected from {basis} (robust z {z:+.1f}; {p_value:.0%} of months"
-        f" like the past have a figure as far off, drift up to {rate:.0%})"
+        f" like the past have a figure as far off, drift up to {tested.rate:.0%})"
     )
     return {
         "expected": expected,
         "statistic": z,
-        "threshold": test.threshold,
-        "history_months": test.past_months,
+        "threshold": tested.test.threshold,
+        "history_months": tested.test.past_months,
         "is_drift": is_drift,
         "p_value": p_value,
-        "false_alarm_rate": rate,
+        "false_alarm_rate": tested.rate,
         "reason": reason,
     }
 

@@ -236,9 +236,8 @@ def _freshness_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
                 " job makes it"
             )
         cause = f"freshness-{month}-{min(trained.values()) if trained else 'none'}"
-        return _training_requested(
-            context, job, settings, month, cause, evidence, {TRIGGER_TAG: "freshness"}
-        )
+        asked = _Asked(month, cause, evidence, {TRIGGER_TAG: "freshness"})
+        return _training_requested(context, job, settings, asked)
 
     return freshness_sensor
 
@@ -277,9 +276,8 @@ def _drift_sensor(settings: Settings, job: Job) -> dg.SensorDefinition:
         if row["cause"] != "drift":
             return dg.SkipReason(f"{told}; the freshness sensor acts on that")
         tags = {TRIGGER_TAG: "drift", DECISION_TAG: str(row["decision_number"])}
-        return _training_requested(
-            context, job, settings, month, f"drift-{month}", str(row["reason"]), tags
-        )
+        asked = _Asked(month, f"drift-{month}", str(row["reason"]), tags)
+        return _training_requested(context, job, settings, asked)
 
     return drift_sensor
 
@@ -496,19 +494,25 @@ def _stored_features(ledger_table: DeltaTableResource) -> dict[int, bool]:
     }
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A training that a sensor asks for: its month, what the run is known by, what people read, and
+    the tags of the run.
+    """
+
+    month: int
+    cause: str
+    evidence: str
+    tags: Mapping[str, str]
+
+
 def _training_requested(
-    context: dg.SensorEvaluationContext,
-    job: Job,
-    settings: Settings,
-    month: int,
-    cause: str,
-    evidence: str,
-    tags: Mapping[str, str],
+    context: dg.SensorEvaluationContext, job: Job, settings: Settings, asked: _Asked
 ) -> dg.SensorResult | dg.SkipReason:
     """Request a month's training: once while it runs or has succeeded, again after a failure, up to
     the given number of times.
     """
-    retraining = settings.retraining
+    retraining, month, evidence = settings.retraining, asked.month, asked.evidence
     if retraining.mode != "act":
         return dg.SkipReason(
             f"{evidence}; retraining.mode is {retraining.mode}, a person starts the training of"
@@ -536,10 +540,10 @@ def _training_requested(
         return dg.SkipReason(
             f"{evidence}; {tried}: mend the cause and re-execute it, or wait for the next month"
         )
-    run_key = f"{cause}-{failures + 1}"
+    run_key = f"{asked.cause}-{failures + 1}"
     if context.cursor == run_key:
         return dg.SkipReason(f"{evidence}; training of {month} was already requested for it")
-    told = {**tags, EVIDENCE_TAG: evidence} | (
+    told = {**asked.tags, EVIDENCE_TAG: evidence} | (
         {"medallion/try": str(failures + 1)} if failures else {}
     )
     return dg.SensorResult(

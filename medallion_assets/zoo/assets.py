@@ -10,6 +10,7 @@ from medallion_assets.table_asset import (
     asset_key,
     asset_options,
     report,
+    request_of,
     work_of,
     write_with_permission,
 )
@@ -66,15 +67,13 @@ def _model_asset(spec: ModelSpec, settings: Settings) -> dg.AssetsDefinition:
         tracking: dg.ResourceParam[Tracking],
     ) -> dg.MaterializeResult:
         tracking.check()
-        requested = [int(key) for key in context.partition_keys]
+        request = request_of(context, ZOO_FORECAST)
         work = work_of(context, lakehouse, settings)
         backtest = Backtest(spec, work, tracking)
         outcome = write_with_permission(
-            context,
+            request,
             work,
-            ZOO_FORECAST,
-            requested,
-            lambda permission: backtest.run(requested, permission),
+            lambda permission: backtest.run(request.months, permission),
             spec.name,
         )
         links = {
@@ -84,8 +83,6 @@ def _model_asset(spec: ModelSpec, settings: Settings) -> dg.AssetsDefinition:
             }
             for month, s in outcome.slices.items()
         }
-        return report(
-            context, ZOO_FORECAST, requested, outcome, key=model_key(spec.name), by_month=links
-        )
+        return report(request, outcome, key=model_key(spec.name), by_month=links)
 
     return _model

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -248,13 +247,15 @@ class Backtest:
                 F.avg(F.col("is_fallback").cast("double")).alias("fallback"),
             ).collect()[0]
             seconds = time.monotonic() - started + elsewhere
-            content = self.fitting.content(ready, fitted, run_id, seconds, figures, inputs)
             past = [known.own_past, *(member.past for member in known.members.values())]
-            seen = {
+            metrics = {
+                "fit_seconds": seconds,
+                "forecast_row_count": float(figures["n"]),
+                "fallback_share": figures["fallback"],
                 "fit_part_count": float(known.demand["part_number"].nunique()),
                 "past_cell_count": float(sum(map(len, past))),
             }
-            content = dataclasses.replace(content, metrics={**content.metrics, **seen})
+            content = self.fitting.content(ready, fitted, run_id, metrics, inputs)
             logged = logger.submit(self.tracking.log, run_id, content)
         except BaseException:
             self.tracking.fail(run_id)
@@ -298,7 +299,7 @@ class Backtest:
         plans = {fit.origin: fit.details.get("plans", ()) for fit in fits}
         may_remove = permission.may_remove or may_lose_rows(slices.stored, plans)
         result = self.work.lakehouse.merge(
-            ZOO_FORECAST, rows, origins, self.spec.name, may_remove, is_held=True
+            ZOO_FORECAST, rows, origins, self.spec.name, may_remove=may_remove, is_held=True
         )
         unsaved.clear()
         for fit in fits:

@@ -105,7 +105,7 @@ def regimes(rows: pd.DataFrame) -> tuple[tuple[Regime, Flags], ...]:
     return ("deviation", has_level), ("ratio", ~has_level)
 
 
-def training_cells(
+def training_cells(  # noqa: PLR0913, PLR0917 - what is known, and how many cells are drawn of it
     state: SeasonalState,
     parts: pd.Series,
     features: pd.DataFrame,

@@ -24,12 +24,13 @@ def in_buckets(rows: DataFrame, buckets: int) -> DataFrame:
     return rows.withColumn("bucket", bucket).repartition(buckets, "bucket")
 
 
-def apply_by_bucket(
+def apply_by_bucket(  # noqa: PLR0913 - as Spark's cogroup().applyInPandas(), in buckets
     left: DataFrame,
     right: DataFrame,
     buckets: int,
     function: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame],
     schema: str,
+    *,
     in_engine: Callable[[Any], Any] = lambda body: body,
 ) -> DataFrame:
     """What ``function`` gives for the rows of ``left`` and ``right`` in each bucket; one of its

@@ -254,7 +254,7 @@ def _spread_out(deciles: Floats, below: float | Floats, above: float | Floats) -
     return np.maximum(deciles[:, MEDIAN, None] + factor * distance, 0.0)
 
 
-def _combination(
+def _combination(  # noqa: PLR0913, PLR0917 - what tells the combinations of MODELS apart
     name: str,
     description: str,
     weights: dict[str, float],

@@ -146,7 +146,7 @@ class Learning:
     seed: int
 
 
-def learn_distribution(
+def learn_distribution(  # noqa: PLR0913, PLR0917 - training cells, their inputs, how it is learned
     state: SeasonalState,
     cells: Cells,
     actual_qty: Floats,

@@ -139,8 +139,7 @@ class Fitting:
         ready: Prepared,
         fitted: Fitted,
         run_id: str,
-        seconds: float,
-        figures: Any,
+        metrics: Mapping[str, float | None],
         inputs: Inputs,
     ) -> RunContent:
         origin, forecaster = ready.due.origin, ready.forecaster
@@ -172,11 +171,7 @@ class Fitting:
                 pictures["plots/feature_importance.png"] = plots.rendered(drawn).png
         return RunContent(
             parameters=parameters,
-            metrics={
-                "fit_seconds": seconds,
-                "forecast_row_count": float(figures["n"]),
-                "fallback_share": figures["fallback"],
-            },
+            metrics=metrics,
             inputs=self._input_tables(origin, inputs),
             tables=tables,
             pictures=pictures,

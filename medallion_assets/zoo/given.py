@@ -42,7 +42,7 @@ class Given(SeasonalNaive):
         rows = super().predict(fitted, demand, features, origin, horizon)
         return rows.assign(is_fallback=True)
 
-    def answer(
+    def answer(  # noqa: PLR0913, PLR0917 - predict() of the protocol, and what was given
         self,
         fitted: Calibration,
         given: pd.DataFrame,

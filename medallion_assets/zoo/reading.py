@@ -22,7 +22,7 @@ from medallion_assets.tables import (
     ZOO_FORECAST,
 )
 from medallion_assets.zoo.calibration import ORIGIN_FEATURES
-from medallion_assets.zoo.sampling import sample, share_of_parts
+from medallion_assets.zoo.sampling import PartSample, share_of_parts
 from medallion_assets.zoo.serving import TEXT_FEATURES
 from medallion_assets.zoo.spec import (
     Fitted,
@@ -154,17 +154,15 @@ class ZooReader:
         limit = self.settings.zoo.max_fit_rows
         months = window(self.settings, origin) if self.spec.is_global else [origin]
         share = share_of_parts(self.lakehouse, DEMAND_FEATURES, months, limit)
-        features = sample(
-            self.lakehouse, DEMAND_FEATURES, DEMAND_FEATURES.column_names, months, share
-        ).sort_values(order, ignore_index=True)
+        sample = PartSample(self.lakehouse, share)
+        features = sample.rows(DEMAND_FEATURES, DEMAND_FEATURES.column_names, months)
+        features = features.sort_values(order, ignore_index=True)
         if not self.spec.is_global:
             return (
                 pd.DataFrame({"part_number": [], "yyyymm": [], "demand_qty": []}),
                 features[features["is_active"]],
             )
-        demand = sample(
-            self.lakehouse, MONTHLY_DEMAND, [*order, "demand_qty", "is_complete"], months, share
-        )
+        demand = sample.rows(MONTHLY_DEMAND, [*order, "demand_qty", "is_complete"], months)
         demand = demand[demand["is_complete"]].drop(columns="is_complete")
         return demand.sort_values(order, ignore_index=True), features
 
@@ -197,7 +195,8 @@ class ZooReader:
             *DECILES,
             "is_fallback",
         ]
-        stored = sample(self.lakehouse, ZOO_FORECAST, columns, earlier, share, names)
+        sample = PartSample(self.lakehouse, share)
+        stored = sample.rows(ZOO_FORECAST, columns, earlier, names)
         stored = stored[~stored["yyyymm"].isin(set(unsaved)) | (stored["model"] != self.spec.name)]
         fresh = [draw(share, columns) for made, draw in unsaved.items() if made in earlier]
         held = [rows for rows in (stored, *fresh) if len(rows)]
@@ -205,20 +204,14 @@ class ZooReader:
             return nothing
         rows = pd.concat(held, ignore_index=True).rename(columns={"yyyymm": "origin"})
         rows = rows[rows["target_yyyymm"] <= origin]
-        actual = sample(
-            self.lakehouse,
-            MONTHLY_DEMAND,
-            ["part_number", "yyyymm", "demand_qty", "is_complete"],
-            months,
-            share,
+        actual = sample.rows(
+            MONTHLY_DEMAND, ["part_number", "yyyymm", "demand_qty", "is_complete"], months
         )
         actual = actual.loc[actual["is_complete"], ["part_number", "yyyymm", "demand_qty"]]
-        facts = sample(
-            self.lakehouse,
+        facts = sample.rows(
             DEMAND_FEATURES,
             list(dict.fromkeys(("part_number", "yyyymm", "demand_class", *ORIGIN_FEATURES))),
             earlier,
-            share,
         )
         past = rows.merge(
             actual.set_axis(["part_number", "target_yyyymm", "actual_qty"], axis=1),

@@ -111,7 +111,7 @@ class FromMembers(RowSource):
             self.settings.zoo.buckets,
             combine_bucket,
             FORECAST_DDL,
-            self.lakehouse.engine.python,
+            in_engine=self.lakehouse.engine.python,
         )
 
 
@@ -150,7 +150,7 @@ class FromGiven(RowSource):
             self.settings.zoo.buckets,
             answer_bucket,
             FORECAST_DDL,
-            self.lakehouse.engine.python,
+            in_engine=self.lakehouse.engine.python,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
@@ -38,25 +39,32 @@ def draw(rows: DataFrame, share: float) -> DataFrame:
     return rows.where(place < int(PARTS_PER_SHARE * share))
 
 
-def sample(
-    lakehouse: Lakehouse,
-    spec: TableSpec,
-    columns: Sequence[str],
-    months: Sequence[int],
-    share: float,
-    writers: Sequence[str] | None = None,
-) -> pd.DataFrame:
-    """Columns of slices (of some writers) as pandas: a ``share`` of whole parts, all for 1. All
-    models of a run ask for the same, so it is kept.
-    """
+@dataclass(frozen=True)
+class PartSample:
+    """A ``share`` of the whole parts of a lakehouse, the same of all tables; all for 1."""
 
-    def read() -> pd.DataFrame:
-        if share >= 1 or not lakehouse.files(spec, months, writers).num_rows:
-            return lakehouse.rows(spec, columns, months, writers)
-        drawn = draw(lakehouse.read(spec, months), share)
-        if writers is not None:
-            drawn = drawn.where(F.col(str(spec.writer_column)).isin(list(writers)))
-        return drawn.select(*columns).toPandas()
+    lakehouse: Lakehouse
+    share: float
 
-    key = (spec.id, lakehouse.version(spec), *columns, *months, share, *(writers or ()))
-    return lakehouse.kept.sample(key, read)
+    def rows(
+        self,
+        spec: TableSpec,
+        columns: Sequence[str],
+        months: Sequence[int],
+        writers: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """Columns of slices (of some writers) as pandas. All models of a run ask for the same, so
+        it is kept.
+        """
+        lakehouse, share = self.lakehouse, self.share
+
+        def read() -> pd.DataFrame:
+            if share >= 1 or not lakehouse.files(spec, months, writers).num_rows:
+                return lakehouse.rows(spec, columns, months, writers)
+            drawn = draw(lakehouse.read(spec, months), share)
+            if writers is not None:
+                drawn = drawn.where(F.col(str(spec.writer_column)).isin(list(writers)))
+            return drawn.select(*columns).toPandas()
+
+        key = (spec.id, lakehouse.version(spec), *columns, *months, share, *(writers or ()))
+        return lakehouse.kept.sample(key, read)

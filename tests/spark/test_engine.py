@@ -237,7 +237,8 @@ cells = engine.session.range(120_000).select(
     *(F.col("id").cast("double").alias(f"q{n}") for n in range(14)),
 )
 made = apply_by_bucket(
-    engine.hold(histories), cells, 20, counted, "left bigint, right bigint", engine.python
+    engine.hold(histories), cells, 20, counted, "left bigint, right bigint",
+    in_engine=engine.python,
 )
 print(made.agg(F.sum("left"), F.sum("right"), F.count("*")).collect()[0][:])
 """

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from medallion_assets.tables import BRONZE_SALES_ORDERS, DECILES, ZOO_FORECAST
-from medallion_assets.zoo.sampling import sample
+from medallion_assets.zoo.sampling import PartSample
 from resources import lakehouse, writers
 from resources.engines import Engine, SparkEngine
 from resources.errors import Refused
@@ -548,14 +548,15 @@ def test_a_remembered_sample_is_that_of_the_version(lake: DeltaLakehouse) -> Non
     parts = {f"P{i}": float(i) for i in range(40)}
     lake.merge(spec, frame(lake, spec, {JANUARY: parts}), [JANUARY])
     wanted = ["part_number", "units"]
-    first = sample(lake, spec, wanted, [JANUARY], 0.5)
+    half = PartSample(lake, 0.5)
+    first = half.rows(spec, wanted, [JANUARY])
     assert 0 < len(first) < 40
     first["units"] = -1.0
-    assert (sample(lake, spec, wanted, [JANUARY], 0.5)["units"] >= 0).all()
+    assert (half.rows(spec, wanted, [JANUARY])["units"] >= 0).all()
     lake.merge(
         spec,
         frame(lake, spec, {JANUARY: {part: units + 1 for part, units in parts.items()}}),
         [JANUARY],
     )
-    assert (sample(lake, spec, wanted, [JANUARY], 0.5)["units"] >= 1).all()
-    assert sample(lake, spec, wanted, [FEBRUARY], 0.5).empty
+    assert (half.rows(spec, wanted, [JANUARY])["units"] >= 1).all()
+    assert half.rows(spec, wanted, [FEBRUARY]).empty

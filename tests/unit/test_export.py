@@ -112,15 +112,7 @@ def exported(
     **options: bool,
 ) -> str:
     console = Console(record=True, width=400)
-    exports.export(
-        tables,
-        origin,
-        file_format,
-        path,
-        options.get("overwrite", False),
-        options.get("apostrophe", False),
-        console,
-    )
+    exports.export(tables, origin, exports.Export(file_format, path, **options), console)
     return console.export_text()
 
 

@@ -38,13 +38,16 @@ RUN = StoredRun(
 )
 
 
+FIT = reproduce._Stored(RUN, SPEC, 202401)
+
+
 def rows(*values: float) -> pd.DataFrame:
     cells = pd.DataFrame({"part_number": [f"P{i}" for i in range(len(values))], "horizon": 1})
     return cells.assign(**{name: list(values) for name in NUMBERS})
 
 
 def compared(then: pd.DataFrame, now: pd.DataFrame) -> reproduce.Reproduction:
-    return reproduce._compared(RUN, SPEC, 202401, then, now, [])
+    return reproduce._compared(FIT, then, now, [])
 
 
 def test_the_same_numbers_are_equal() -> None:
@@ -71,10 +74,10 @@ def test_a_cell_that_only_one_has_is_different() -> None:
 
 def test_parameters_are_those_that_the_run_logged() -> None:
     """Types are those of the defaults; what the run did not have is named."""
-    parameters, changed = reproduce._parameters(SPEC, RUN)
+    parameters, changed = reproduce._parameters(FIT)
     assert (parameters["max_depth"], parameters["use_lags"], changed) == (5, True, [])
     older = {name: value for name, value in RUN.parameters.items() if name != "distribution_rounds"}
-    assert reproduce._parameters(SPEC, replace(RUN, parameters=older))[1] == [
+    assert reproduce._parameters(replace(FIT, run=replace(RUN, parameters=older)))[1] == [
         "parameter distribution_rounds: the run did not have it"
     ]
 
@@ -111,4 +114,4 @@ def test_what_can_not_be_fitted_again_is_refused(
     settings = settings.model_copy(update={"given_forecasts": {"planner": planner}})
     left = {name: value for name, value in {**RUN.tags, **tags}.items() if value is not None}
     with pytest.raises(Refused, match=message):
-        reproduce._identity(replace(RUN, tags=left), settings)
+        reproduce._fit(replace(RUN, tags=left), settings)

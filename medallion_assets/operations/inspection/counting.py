@@ -18,7 +18,7 @@ from medallion_assets.bronze import transforms as bronze
 from medallion_assets.bronze.lines import adopted_lines
 from medallion_assets.silver import transforms as silver
 from resources.engines import Engine
-from resources.lakehouse import DeltaLakehouse
+from resources.lakehouse import DeltaLakehouse, LakehouseOptions
 from resources.orders import LocalOrderFiles, reading_errors
 from resources.settings import Settings, Source
 
@@ -73,14 +73,7 @@ def _lines(
 ) -> tuple[DataFrame, dict[str, str]]:
     """Rows as bronze stores them, and the file of each delivery."""
     if source.mode == "adopt":
-        tables = DeltaLakehouse(
-            lambda: engine,
-            settings.lakehouse_root,
-            settings.catalog,
-            settings.schemas.model_dump(),
-            settings.writes.max_removed_share,
-            settings.retention.reproducible_months,
-        )
+        tables = DeltaLakehouse(lambda: engine, LakehouseOptions.of(settings))
         table = tables.read_external(str(source.table))
         bronze.check_columns(source, str(source.table), table.columns)
         return adopted_lines(table, source, settings), {f"adopted_{source.name}": str(source.table)}
