@@ -11,6 +11,8 @@ ENGINE ?=
 VENV_PYTHON := .venv/bin/python
 PYTEST := $(VENV_PYTHON) -m pytest --durations=10
 
+COVERAGE := $(if $(CI),--cov --cov-report=term:skip-covered)
+
 export CONFIG ORDERS ENGINE
 
 engine_environment = if [ -n "$$ENGINE" ]; then export MEDALLION_ENGINE="$$ENGINE"; fi
@@ -46,9 +48,10 @@ accuracy: setup  ## score held-out months: SET=series.parquet, or CONFIG= ORDERS
 notebooks: setup  ## run notebooks/ on a fresh sample and write the executed copies to docs/notebooks; minutes
 	@$(VENV_PYTHON) -m scripts.notebooks
 
-# Findings of the linters fail the target but do not hide what the tests say.
+# Findings of the linters fail the target but do not hide what the tests say. Where CI is set, the lines that tests run are counted, and
+# too few fail it: [tool.coverage] in pyproject.toml.
 test: setup  ## linters, types and tests; those of real data skip themselves without it; SLOW=1 adds the daemon, the notebooks and five kills
-	@status=0; $(MAKE) --no-print-directory lint || status=1; $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder || status=1; exit $$status
+	@status=0; $(MAKE) --no-print-directory lint || status=1; $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(COVERAGE) || status=1; exit $$status
 
 test-quick: setup  ## tests that need no engine and no other process
 	@$(PYTEST) -n 2 --dist loadfile -m "not spark and not integration and not real"
