@@ -359,10 +359,10 @@ def mlflow_server(folder: Path, port: int) -> Iterator[None]:
 def _plain(rows: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
     """Compared columns as texts that are equal for equal values."""
     dropped = {
-        LEDGER: {"delta_version", "details", "engine", "input_version", "recorded_at"},
+        LEDGER.id: {"delta_version", "details", "engine", "input_version", "recorded_at"},
         # Files of equal rows differ in size from engine to engine.
-        tables.PLAN: {"byte_count"},
-    }.get(spec, set())
+        tables.PLAN.id: {"byte_count"},
+    }.get(spec.id, set())
     own = [
         c
         for c in spec.compared_columns
