@@ -412,8 +412,11 @@ def _predictions(settings: Settings, origin: int, has_zoo: bool) -> pd.DataFrame
             [rows, zoo.assign(demand_class=zoo["part_number"].map(classes))], ignore_index=True
         )
     rows["month"] = rows.pop("target_yyyymm").map(month_index)
-    return rows.assign(origin=month_index(origin)).rename(
-        columns={"part_number": "unique_id", "forecast_qty": "forecast"}
+    # In one order, whatever order files hold their rows in: sums keep their last digits.
+    return (
+        rows.assign(origin=month_index(origin))
+        .rename(columns={"part_number": "unique_id", "forecast_qty": "forecast"})
+        .sort_values(["model", "unique_id", "horizon"], ignore_index=True)
     )
 
 
