@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ from medallion_assets.work import Work
 from medallion_assets.zoo.backtest import Backtest
 from medallion_assets.zoo.reading import window
 from medallion_assets.zoo.registry import model
-from medallion_assets.zoo.series import Floats, demand_matrix
+from medallion_assets.zoo.series import Floats, SeriesForecaster, demand_matrix
 from medallion_assets.zoo.statistical import MODELS
 from resources.settings import Settings
 
@@ -54,8 +55,8 @@ def histories(settings: Settings, origin: int) -> tuple[Floats, np.ndarray]:
 
 def fitted_alone(name: str, matrix: Floats, horizon: int) -> Floats:
     """Expected demand [part, horizon] by the library's fits and nothing else."""
-    forecast_qty: Floats = model(name).forecaster({}).expected(matrix, horizon)[0]  # type: ignore[attr-defined]
-    return forecast_qty
+    forecaster = cast("SeriesForecaster", model(name).forecaster({}))
+    return forecaster.expected(matrix, horizon)[0]
 
 
 def main() -> None:

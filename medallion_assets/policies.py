@@ -17,8 +17,8 @@ from resources.stalled_queries import QueryStalled
 RETRY_DELAY_SECONDS = 30
 # As engines, MLflow and databases tell of what can pass: most hand errors on as text.
 TRANSIENT = re.compile(
-    r"UNAVAILABLE|DEADLINE_EXCEEDED|IOException|SocketException|ConnectException|OperationalError|database"
-    r" is locked"
+    r"UNAVAILABLE|DEADLINE_EXCEEDED|IOException|SocketException|ConnectException|OperationalError"
+    r"|database is locked"
     r"|Connection (refused|reset|aborted)|[Tt]imed? ?out|Temporary failure|Input/output error|No"
     r" space left|Task failed while writing"
     r"|(Object|Local)StoreError|object store"

@@ -5,7 +5,8 @@ import re
 # Parameters of an address that let somebody in: ;token= of a Spark Connect address, ?secret_key= or
 # &sig= of a store's.
 _SECRET_PARAMETER = re.compile(
-    r"([?&;](?:[\w.-]*(?:token|secret|passw(?:or)?d|pwd|credential|signature|api[_-]?key|access[_-]?key|account[_-]?key)[\w.-]*|sig|key)=)"
+    r"([?&;](?:[\w.-]*(?:token|secret|passw(?:or)?d|pwd|credential|signature|api[_-]?key"
+    r"|access[_-]?key|account[_-]?key)[\w.-]*|sig|key)=)"
     r"[^&;#\s'\"<>)\]}]*",
     re.IGNORECASE,
 )

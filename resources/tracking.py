@@ -356,9 +356,9 @@ class MlflowTracking:
 def _files(content: RunContent) -> Iterator[tuple[str, Callable[[Path], object]]]:
     """Path of each artifact, and how it is written to a file."""
     for path, png in content.pictures.items():
-        yield path, lambda file, png=png: file.write_bytes(png)  # type: ignore[misc]
+        yield path, functools.partial(_write_bytes, png)
     for path, text in content.texts.items():
-        yield path, lambda file, text=text: file.write_text(text, encoding="utf-8")  # type: ignore[misc]
+        yield path, functools.partial(_write_bytes, text.encode())
     for path, table in content.tables.items():
         # Spark Connect leaves the metrics of its query on the frame, which a Parquet file can't
         # hold.
@@ -370,6 +370,10 @@ def _files(content: RunContent) -> Iterator[tuple[str, Callable[[Path], object]]
                 bare.to_csv if path.endswith(".csv") else bare.to_parquet, index=False
             ),
         )
+
+
+def _write_bytes(content: bytes, file: Path) -> None:
+    file.write_bytes(content)
 
 
 def _metrics(content: RunContent, model_id: str | None) -> list[Any]:

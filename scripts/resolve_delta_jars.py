@@ -13,8 +13,8 @@ from pyspark.sql import SparkSession
 JAR_COUNT = 7
 # All of these come with pyspark; a second copy costs 70 MB and may shadow the first.
 EXCLUDES = (
-    "com.fasterxml*:*,org.apache*:*,org.slf4j:*,org.xerial*:*,com.github*:*,commons-*:*,io.airlift:*,javax*:*,"
-    "org.scala-lang*:*,org.roaringbitmap:*,org.locationtech*:*,com.google*:*"
+    "com.fasterxml*:*,org.apache*:*,org.slf4j:*,org.xerial*:*,com.github*:*,commons-*:*,"
+    "io.airlift:*,javax*:*,org.scala-lang*:*,org.roaringbitmap:*,org.locationtech*:*,com.google*:*"
 )
 
 

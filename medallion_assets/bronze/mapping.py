@@ -101,7 +101,7 @@ def refuse_undated(
             continue
         now = SourceMapping.of(source, settings).dates
         noted = deliveries.loc[deliveries["source"] == source.name, "mapping"].dropna().unique()
-        if any(SourceMapping.parse(text).dates != now for text in noted):  # type: ignore[union-attr]
+        if any(mapping and mapping.dates != now for mapping in map(SourceMapping.parse, noted)):
             raise Refused(
                 f"source {source.name}: the mapping of its dates changed after its lines were"
                 f" stored; {due}"

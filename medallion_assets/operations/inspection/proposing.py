@@ -419,10 +419,10 @@ def _ask(source: SourceProposal, members: Sequence[Profile]) -> None:
 
 def _ask_layout(source: SourceProposal) -> None:
     layout = source.tables[0].layout
-    if others := source.tables[0].details.get("other_sheets"):
+    if isinstance(others := source.tables[0].details.get("other_sheets"), list) and others:
         source.ask(
             "excel.sheet",
-            f"the workbook has more sheets with such columns: {', '.join(others)}. Are their lines"  # type: ignore[arg-type]
+            f"the workbook has more sheets with such columns: {', '.join(others)}. Are their lines"
             " orders, too? Then name each in a source of its own",
         )
     encoding = layout.encoding if layout else source.tables[0].details.get("encoding")

@@ -12,10 +12,10 @@ import io
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 import pandas as pd
 
@@ -28,6 +28,9 @@ from resources.formats.arrow import arrow_text
 from resources.formats.json_text import arrays_of_objects
 from resources.formats.workbook import cell_text
 from resources.settings import REQUIRED_COLUMNS, Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 WHOLE_BYTES = 64 * 2**20
 PIECE_BYTES = 4 * 2**20
@@ -549,7 +552,8 @@ def _read(path: Path, keys: dict[str, object]) -> pd.DataFrame:
 def _as_list(values: object, count: int) -> list[object]:
     if values is None:
         return [None] * count
-    return values.to_pylist() if hasattr(values, "to_pylist") else list(values)  # type: ignore[call-overload]
+    to_pylist = getattr(values, "to_pylist", None)
+    return list(to_pylist() if to_pylist else cast("Iterable[object]", values))
 
 
 def _workbook(path: Path) -> Table:
@@ -618,18 +622,18 @@ def _parquet(path: Path) -> Table:
     )
 
 
-def _as_texts(table: object) -> pd.DataFrame:
+def _as_texts(table: pa.Table) -> pd.DataFrame:
     """Columns of an Arrow table as the reader of orders writes them."""
     return pd.DataFrame(
         {
             name: arrow_text(column.combine_chunks()).to_pandas()
-            for name, column in zip(table.column_names, table.columns, strict=True)  # type: ignore[attr-defined]
+            for name, column in zip(table.column_names, table.columns, strict=True)
         },
         dtype="object",
     )
 
 
-def _typed(schema: object) -> frozenset[str]:
+def _typed(schema: pa.Schema) -> frozenset[str]:
     import pyarrow as pa
 
     def is_typed(type_: pa.DataType) -> bool:
@@ -640,7 +644,7 @@ def _typed(schema: object) -> frozenset[str]:
             or pa.types.is_temporal(type_)
         )
 
-    return frozenset(field.name for field in schema if is_typed(field.type))  # type: ignore[attr-defined]
+    return frozenset(field.name for field in schema if is_typed(field.type))
 
 
 def _delta(path: Path) -> Table:
