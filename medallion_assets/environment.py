@@ -25,6 +25,11 @@ storage:
     config:
       base_dir: {env: DAGSTER_HOME}
 """
+# No window in a fresh browser that asks for an address.
+WELCOME_YAML = """\
+nux:
+  enabled: false
+"""
 HOME_OF = "medallion_lakehouse"  # in a home that somebody named: id and folder of its lakehouse
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "sample.yaml"
 
@@ -77,7 +82,7 @@ def prepare_dagster_home(settings: Settings) -> str:
     # A file that somebody wrote, for PostgreSQL say, stays as it is; that of a former release gets
     # the storage.
     if not instance_file.exists() or instance_file.read_text(encoding="utf-8") == INSTANCE_YAML:
-        instance_file.write_text(INSTANCE_YAML + STORAGE_YAML, encoding="utf-8")
+        instance_file.write_text(INSTANCE_YAML + STORAGE_YAML + WELCOME_YAML, encoding="utf-8")
     os.environ["DAGSTER_HOME"] = str(home)
     return str(home)
 

@@ -16,7 +16,7 @@ from medallion_assets.partitions import add_months
 from medallion_assets.tables import DECILES, DEMAND_CLASSES
 from resources.settings import PromotionSettings
 
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 
 SHOWN_PARTS = 20
 

@@ -398,7 +398,7 @@ def evidence_tables(data: ReportData) -> list[Table]:
         "WQL",
         "better than the baseline by",
         "bias",
-        "changed from one month's forecast to the next",
+        "monthly revision",
         "within q10 to q90",
         "calibration (80% is right)",
     )
