@@ -848,9 +848,12 @@ def _dates(months: Sequence[int] | pd.Series) -> pd.DatetimeIndex:
 
 
 def _month_axis(axes: Axes, dates: pd.DatetimeIndex, most: int = 12) -> None:
-    """Ticks for at most the given number of months, including the newest."""
-    step = next((months for months in (1, 2, 3, 6, 12, 24, 60) if len(dates) <= most * months), 120)
-    shown = dates[::-1][::step][::-1]
+    """Ticks for at most the given number of months, including the newest. They are as far apart
+    where a month is missing among the dates, or there twice.
+    """
+    every = pd.date_range(dates.min(), dates.max(), freq="MS") if len(dates) else dates
+    step = next((months for months in (1, 2, 3, 6, 12, 24, 60) if len(every) <= most * months), 120)
+    shown = every[::-1][::step][::-1]
     axes.set_xticks(
         shown, [date.strftime("%Y-%m") for date in shown], rotation=30 if len(shown) > 8 else 0
     )

@@ -285,3 +285,22 @@ def test_a_class_is_drawn_with_its_demand_before_anything_was_judged() -> None:
     figure = plots.forecast_by_class(JUDGED[:0], coming, sold)
     drawn = [line for line in figure.axes[0].get_lines() if line.get_label() == "actual"]
     assert len(drawn[0].get_xdata()) > 0
+
+
+def test_months_of_an_axis_are_evenly_apart() -> None:
+    """Demand of thirteen months and a forecast of six have ticks every half year, in whatever order
+    the months come.
+    """
+    months = [202412, *range(202501, 202513)]
+    sold = pd.DataFrame({"target_yyyymm": months[::-1], "demand_class": "smooth"})
+    sold["actual_qty"] = 5.0
+    coming = pd.DataFrame({"target_yyyymm": range(202601, 202607), "demand_class": "smooth"})
+    coming = coming.assign(forecast_qty=5.0, q10=4.0, q90=6.0)
+    figure = plots.forecast_by_class(JUDGED[:0], coming, sold)
+    (axes,) = (axes for axes in figure.axes if axes.get_title(loc="left") == "smooth")
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "2024-12",
+        "2025-06",
+        "2025-12",
+        "2026-06",
+    ]
