@@ -23,9 +23,9 @@ from scipy.special import ndtri
 
 from medallion_assets.champion.evaluation import LOSS_GROUPS
 from medallion_assets.champion.promotion import BASELINE, Contestant, Losses, decide
+from medallion_assets.champion.uncertainty import Floats
 from medallion_assets.partitions import add_months
 from medallion_assets.tables import LEVELS
-from medallion_assets.uncertainty import Floats
 from resources.settings import PromotionSettings
 
 INCUMBENT, CHALLENGER = "incumbent", "challenger"

@@ -14,8 +14,8 @@ import pandas as pd
 from pyspark.sql import functions as F
 
 from medallion_assets.champion import evaluation
+from medallion_assets.champion.uncertainty import Evidence, Sums
 from medallion_assets.tables import DEMAND_CLASSES
-from medallion_assets.uncertainty import Evidence, Sums
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

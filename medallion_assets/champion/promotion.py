@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 
+from medallion_assets.champion.uncertainty import Difference, Evidence, Sums
 from medallion_assets.tables import DEMAND_CLASSES
-from medallion_assets.uncertainty import Difference, Evidence, Sums
 from resources.settings import MAX_ORIGINS, PromotionSettings
 
 BASELINE = "seasonal_naive"

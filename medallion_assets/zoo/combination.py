@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from medallion_assets.tables import DECILES, DEMAND_CLASSES, LEVELS
-from medallion_assets.zoo.level import learn_levels
 from medallion_assets.zoo.series import Flags, Floats
 from medallion_assets.zoo.spec import (
     FORECAST_COLUMNS,
@@ -38,15 +37,14 @@ HALF_LIFE = 6.0
 
 @dataclass(frozen=True)
 class CombinationFit:
-    """The fitted members by name, by demand class ("": all classes) the factors on the deciles'
-    spread, and by demand class those on expected demand.
+    """The fitted members by name, and by demand class ("": all classes) the factors on the deciles'
+    spread.
 
-    The factors of a spread are those below and above the median.
+    The factors are those below and above the median.
     """
 
     members: Mapping[str, tuple[Forecaster, Fitted]]
     spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    level: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,8 @@ class Combination:
     past deciles of ``spread_member`` teach: the combined forecast errs less than a member whose
     spread it takes, and demand may be calmer or less skewed than it was. One member teaches it that
     needs no past itself: when the oldest past cells were forecast, the others were not calibrated
-    yet. Counts, which are whole numbers, and demand that may be zero keep their spread. Where a
-    spread is learned, so is the level of expected demand (level.py): members that withstand freak
-    months expect too little of demand that has them. Deciles keep their level, since a median is no
-    mean. A member that answers a cell with a stand-in is left out, unless all do: then the cell is
-    one too.
+    yet. Counts, which are whole numbers, and demand that may be zero keep their spread. A member
+    that answers a cell with a stand-in is left out, unless all do: then the cell is one too.
     """
 
     weights: Mapping[str, float]
@@ -75,11 +70,13 @@ class Combination:
         if missing := [name for name in self.weights if name not in known.members]:
             raise ValueError(f"no fitted {', '.join(missing)} among the members; fit them first")
         members = {name: known.members[name] for name in self.weights}
-        fitted = {name: (member.forecaster, member.fitted) for name, member in members.items()}
-        if self.spread_member is None:
-            return CombinationFit(fitted)
+        spread = (
+            self._learn_spread(members, known.horizon, self.spread_member)
+            if self.spread_member
+            else {}
+        )
         return CombinationFit(
-            fitted, *self._learn_from_past(members, known.horizon, self.spread_member)
+            {name: (member.forecaster, member.fitted) for name, member in members.items()}, spread
         )
 
     def predict(
@@ -116,7 +113,7 @@ class Combination:
         values = np.where(is_sound[:, :, None], values, 0.0)
         frame = cells.to_frame(index=False)
         points, shapes = self._weights(is_sound)
-        expected = (values[:, :, 0] * points).sum(axis=1)
+        frame["forecast_qty"] = (values[:, :, 0] * points).sum(axis=1)
         deciles = (values[:, :, 1:] * shapes[:, :, None]).sum(axis=1)
         is_whole = (_are_counts(values[:, :, 1:]) | (shapes == 0)).all(axis=1)
         deciles = np.where(is_whole[:, None], np.rint(deciles), deciles)
@@ -124,18 +121,16 @@ class Combination:
         names, of_class = np.unique(classes.to_numpy(dtype=str), return_inverse=True)
         of_all = fitted.spread.get("", (1.0, 1.0))
         factors = np.asarray([fitted.spread.get(name, of_all) for name in names])
-        levels = np.asarray([fitted.level.get(name, 1.0) for name in names])
-        frame["forecast_qty"] = expected * levels[of_class]
         is_drawn = ~is_whole & (deciles[:, 0] > 0)
         frame[list(DECILES)] = _spread_out(deciles, *np.where(is_drawn, factors[of_class].T, 1.0))
         frame["is_fallback"] = is_fallback
         return frame[list(FORECAST_COLUMNS)]
 
-    def _learn_from_past(
+    def _learn_spread(
         self, members: Mapping[str, Member], horizon: int, teacher: str
-    ) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
+    ) -> dict[str, tuple[float, float]]:
         """Factors on the distance of the teacher's deciles from the median, by class and of all,
-        with the least relative quantile loss; and by class those on expected demand.
+        with the least relative quantile loss.
 
         Read are past cells, around the combined median; the newest count most. A class is left out
         until it has MIN_CELLS of the longest horizon: before, only short ones would speak. A cell
@@ -143,20 +138,17 @@ class Combination:
         """
         pasts = {name: member.past for name, member in members.items() if len(member.past)}
         if teacher not in pasts:
-            return {}, {}
+            return {}
         cells = pd.concat(
             [past.assign(model=name) for name, past in pasts.items()], ignore_index=True
         )
         # Cells of several origins are combined at once: each origin's part counts as a part of its
         # own.
-        cells = cells.assign(
-            part=cells["part_number"],
-            part_number=cells["origin"].astype(str) + " " + cells["part_number"],
-        )
+        cells = cells.assign(part_number=cells["origin"].astype(str) + " " + cells["part_number"])
         cells = cells[cells.groupby(CELL)["model"].transform("size") == len(self.weights)]
         facts = cells[cells["model"] == teacher].set_index(CELL)
         if facts.empty:
-            return {}, {}
+            return {}
         pools = {"": _thinned(facts)}
         for name, rows in facts.groupby("demand_class"):
             pools[str(name)] = _thinned(rows)
@@ -173,10 +165,7 @@ class Combination:
             name: _best_spread(made.loc[rows.index, "q50"].to_numpy(dtype=float), rows, horizon)
             for name, rows in pools.items()
         }
-        spread = {name: factors for name, factors in found.items() if factors is not None}
-        sound = made[~made["is_fallback"]]
-        known = facts.loc[sound.index].assign(forecast_qty=sound["forecast_qty"])
-        return spread, learn_levels(known)
+        return {name: factors for name, factors in found.items() if factors is not None}
 
     def _weights(self, is_sound: Flags) -> tuple[Floats, Floats]:
         """Weights [cell, member] of expected demand and of deciles, each row summing to one."""
@@ -269,7 +258,7 @@ def _combination(  # noqa: PLR0913, PLR0917 - what tells the combinations of MOD
         build=lambda parameters: Combination(weights, decile_member, spread_member),
         members=tuple(weights),
         classes=classes,
-        code_version="13",
+        code_version="12",
     )
 
 

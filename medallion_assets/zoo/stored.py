@@ -30,10 +30,9 @@ from medallion_assets.zoo import (
 from medallion_assets.zoo.trees import GradientTrees, gradient_trees
 
 FITS = "fits.json"
-FORMAT = 3
+FORMAT = 2
 NAMED = 1  # the format in which each forecaster held its model's name; nothing else differs
-UNLEVELLED = 2  # the format before combinations learned the level of expected demand
-READ = (NAMED, UNLEVELLED, FORMAT)
+READ = (NAMED, FORMAT)
 MODULES = (naive, intermittent, statistical, boosting, distribution, combination, calibration)
 
 
@@ -61,7 +60,7 @@ def restored(files: Mapping[str, bytes]) -> Any:
     if content["format"] not in READ:
         raise ValueError(
             f"these fits have format {content['format']}, and this release reads"
-            f" {READ[0]} to {READ[-1]}; load them with the release that stored them, or"
+            f" {' and '.join(map(str, READ))}; load them with the release that stored them, or"
             " train again"
         )
     return _Reader(files, content["format"]).read(content["content"])
@@ -173,8 +172,6 @@ class _Reader:
     def _made(self, name: str, fields: dict[str, Any]) -> Any:
         if self._format == NAMED:
             fields.pop("name", None)
-        if self._format <= UNLEVELLED and name == "combination.CombinationFit":
-            fields["level"] = {}
         kind = _of(name)
         if differing := fields.keys() ^ {f.name for f in dataclasses.fields(kind)}:
             raise ValueError(

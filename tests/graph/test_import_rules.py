@@ -108,10 +108,9 @@ VERDICTS = [
     *(f"{ASSETS}/watch/{name}.py" for name in ("drift", "freshness", "quality", "retraining")),
     *(
         f"{ASSETS}/champion/{name}.py"
-        for name in ("evaluation", "promotion", "comparison", "decisions")
+        for name in ("evaluation", "promotion", "uncertainty", "comparison", "decisions")
     ),
     *(f"{ASSETS}/served/{name}.py" for name in ("accuracy", "anomalies", "guard", "totals")),
-    f"{ASSETS}/uncertainty.py",
     f"{ASSETS}/complete.py",
     f"{ASSETS}/deliveries.py",
     f"{ASSETS}/values.py",

@@ -127,23 +127,6 @@ def test_a_spread_is_drawn_to_what_past_errors_were(width: float, factor: float)
     )
 
 
-def test_expected_demand_takes_the_level_that_was_sold() -> None:
-    """Where 20 were expected and 25 sold in every month, a quarter more is expected of that class;
-    deciles and other classes keep their level.
-    """
-    past = pd.concat([past_cells(1.0, horizon) for horizon in (2, 3, 4)]).drop_duplicates(
-        ["part_number", "horizon", "model"]
-    )
-    past["actual_qty"] += 5
-    combination = Combination({"x": 0.5, "y": 0.5}, spread_member="y")
-    fitted = combination.fit(asked(past, 4))
-    assert fitted.level == {"smooth": pytest.approx(1.25, abs=0.01)}
-    members = {name: member({"A": 4, "B": 4}) for name in ("x", "y")}
-    rows = combination.combine(fitted, members, FEATURES)
-    assert by_part(rows) == {"A": pytest.approx(5, abs=0.05), "B": 4.0}
-    assert by_part(rows, "q50") == {"A": 4.0, "B": 4.0}
-
-
 def test_each_side_is_drawn_to_its_own_past_errors() -> None:
     """Where demand falls short of the median half as far as it exceeds it, the lower deciles come
     nearer than the upper ones.

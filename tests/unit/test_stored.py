@@ -10,7 +10,6 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from medallion_assets.zoo.calibration import Calibration
-from medallion_assets.zoo.combination import CombinationFit
 from medallion_assets.zoo.intermittent import SyntetosBoylan
 from medallion_assets.zoo.stored import FITS, digest, restored, stored
 from medallion_assets.zoo.trees import gradient_trees
@@ -48,8 +47,8 @@ def test_only_the_zoos_own_kinds_are_read() -> None:
     foreign = {"format": 1, "content": {"function": "os.system"}}
     with pytest.raises(ValueError, match=r"hold a os\.system, which this release's zoo does not"):
         restored({FITS: json.dumps(foreign).encode()})
-    with pytest.raises(ValueError, match="have format 4, and this release reads 1 to 3"):
-        restored({FITS: json.dumps({"format": 4, "content": None}).encode()})
+    with pytest.raises(ValueError, match="have format 3, and this release reads 1 and 2"):
+        restored({FITS: json.dumps({"format": 3, "content": None}).encode()})
 
 
 def changed(learned: Any, format: int, fields: dict[str, Any]) -> dict[str, bytes]:
@@ -63,15 +62,6 @@ def test_a_forecaster_stored_with_its_name_is_read() -> None:
     """Format 1, in which each forecaster held its model's name, gives the same forecaster."""
     learned = SyntetosBoylan(0.2)
     assert restored(changed(learned, 1, {"name": "sba"})) == learned
-
-
-def test_a_combination_stored_without_a_level_keeps_that_of_its_members() -> None:
-    """Format 2, before levels were learned, gives the forecasts that it gave."""
-    fitted = CombinationFit({}, {"": (0.9, 1.1)})
-    files = changed(fitted, 2, {})
-    content = json.loads(files[FITS])
-    del content["content"]["is"][1]["level"]
-    assert restored({FITS: json.dumps(content).encode()}) == fitted
 
 
 def test_fits_of_other_fields_are_refused() -> None:

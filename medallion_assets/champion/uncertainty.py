@@ -1,5 +1,4 @@
-"""How certain a ratio of sums is, such as a difference between two models, and what choosing the
-wrong model costs.
+"""How certain a difference between two models is, and what choosing the wrong one costs.
 
 Parts differ, and so do months: a shock that all parts share makes a thousand parts one
 observation. So a difference has two errors, one over parts and one over months, and both count.
@@ -89,16 +88,21 @@ class Evidence:
 
     def loss(self, model: int, other: int) -> Difference:
         """WQL of a model less that of another."""
-        parts, months = ((of.loss[:, model] - of.loss[:, other], of.demand) for of in self._both)
-        return ratio_of_sums(parts, months, self.is_over_parts)
+        return self._difference(
+            *((of.loss[:, model] - of.loss[:, other], of.demand) for of in self._both)
+        )
 
     def squared_error(self, model: int, other: int) -> Difference:
         """Squared error of a model less that of another, as a share of the other's."""
-        parts, months = (
-            (of.squared_error[:, model] - of.squared_error[:, other], of.squared_error[:, other])
-            for of in self._both
+        return self._difference(
+            *(
+                (
+                    of.squared_error[:, model] - of.squared_error[:, other],
+                    of.squared_error[:, other],
+                )
+                for of in self._both
+            )
         )
-        return ratio_of_sums(parts, months, self.is_over_parts)
 
     def tail(self, models: Sequence[int], other: int) -> float:
         """Tail of each interval with which none of several equal models looks certainly better than
@@ -129,28 +133,22 @@ class Evidence:
     def _both(self) -> tuple[Sums, Sums]:
         return self.parts, self.months
 
-
-def ratio_of_sums(
-    parts: tuple[Floats, Floats], months: tuple[Floats, Floats], is_over_parts: bool = True
-) -> Difference:
-    """A ratio of two sums with its standard error over target months, and over parts too.
-
-    Numerators and denominators by part, and by target month, ascending without a gap; both add up
-    to the same sums. ``Evidence`` says how variances are taken and added.
-    """
-    value = _ratio(*parts)
-    of_months = _of_months(_residuals(months[0][:, None], months[1]))
-    variances = [float((of_months**2).sum())]
-    freedoms = [float(max(len(of_months), 1))]
-    if is_over_parts:
-        of_parts = _of_parts(_residuals(parts[0][:, None], parts[1]))
-        variances.append(float((of_parts**2).sum()))
-        freedoms.append(_even_parts(parts[1]) - 1)
-    variance = sum(variances)
-    if not variance > 0:
-        return Difference(value, variance, 1.0)
-    shares = sum(v**2 / max(f, 1.0) for v, f in zip(variances, freedoms, strict=True))
-    return Difference(value, variance**0.5, variance**2 / shares)
+    def _difference(
+        self, parts: tuple[Floats, Floats], months: tuple[Floats, Floats]
+    ) -> Difference:
+        value = _ratio(*parts)
+        of_months = _of_months(_residuals(months[0][:, None], months[1]))
+        variances = [float((of_months**2).sum())]
+        freedoms = [float(max(len(of_months), 1))]
+        if self.is_over_parts:
+            of_parts = _of_parts(_residuals(parts[0][:, None], parts[1]))
+            variances.append(float((of_parts**2).sum()))
+            freedoms.append(_even_parts(parts[1]) - 1)
+        variance = sum(variances)
+        if not variance > 0:
+            return Difference(value, variance, 1.0)
+        shares = sum(v**2 / max(f, 1.0) for v, f in zip(variances, freedoms, strict=True))
+        return Difference(value, variance**0.5, variance**2 / shares)
 
 
 def _ratio(numerators: Floats, denominators: Floats) -> float:
