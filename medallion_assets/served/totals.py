@@ -165,6 +165,60 @@ def deciles(totals: pd.DataFrame, dependent: Dependence) -> NDArray[np.float64]:
     return np.maximum.accumulate(np.maximum(mean + deviation * standard, 0.0), axis=1)
 
 
+def past_totals(
+    known: pd.DataFrame,
+    serving: Mapping[str, str],
+    sums: Sequence[str] = (*_SUMS, "actual_qty"),
+) -> pd.DataFrame:
+    """Totals of past origins as the models that serve now would have given them, by segment, beside
+    what was sold; months of which parts are missing are left out.
+
+    known: rows of ``past_parts``; serving: demand class -> model; sums: whose halves are added up.
+    Columns: segment_kind, segment, origin, horizon, target_yyyymm, part_count, and the sums.
+    """
+    cell = ["origin", "horizon", "demand_class"]
+    known = known[known["demand_class"].isin(list(serving))]
+    served = known[known["model"] == known["demand_class"].map(serving)]
+    # A later decision saw restated demand, and where it has the cells it is the better witness.
+    newest = served.groupby(cell)["yyyymm"].max().rename("newest").reset_index()
+    served = served.merge(newest, on=cell)
+    served = served[served["yyyymm"] == served["newest"]]
+    held = known.groupby([*cell, "yyyymm", "model"])["part_count"].sum()
+    wanted = held.groupby(cell).max().rename("wanted").reset_index()
+    totals = _by_segment(served, ["origin", "horizon", "target_yyyymm"], sums)
+    of_class = wanted.rename(columns={"demand_class": "segment"}).assign(
+        segment_kind="demand_class"
+    )
+    of_all = wanted.groupby(["origin", "horizon"], as_index=False)["wanted"].sum()
+    of_all = of_all.assign(segment_kind="all", segment="all")
+    whole = totals.merge(
+        pd.concat([of_class, of_all]), on=["segment_kind", "segment", "origin", "horizon"]
+    )
+    whole = whole[whole["part_count"] >= MIN_SHARE * whole["wanted"]].drop(columns="wanted")
+    complete = whole.loc[whole["segment_kind"] == "all", ["origin", "horizon"]]
+    # What lacks parts of some class lacks them in ABC classes, and nothing says in which.
+    by_abc = totals[totals["segment_kind"] == "abc_class"].merge(complete, on=["origin", "horizon"])
+    return pd.concat([whole, by_abc], ignore_index=True)
+
+
+def past_intervals(past: pd.DataFrame) -> pd.DataFrame:
+    """Past totals of one segment with the deciles that their own origin would have given them;
+    origins that knew no error by then are left out.
+    """
+    made = [past.iloc[:0].assign(**dict.fromkeys(DECILES, 0.0))]
+    for origin, own in past.groupby("origin"):
+        dependent = dependence(past[past["target_yyyymm"] <= origin])
+        if dependent.target_months:
+            numbers = deciles(own, dependent).T
+            made.append(own.assign(**dict(zip(DECILES, numbers, strict=True))))
+    return pd.concat(made, ignore_index=True)
+
+
+def is_covered(totals: pd.DataFrame) -> pd.Series:
+    """Which totals were sold within q10 to q90."""
+    return totals["actual_qty"].between(totals[DECILES[0]], totals[DECILES[-1]])
+
+
 def decision_months(stored: Collection[int], origin: int, origins: int) -> list[int]:
     """The stored decision months that give an origin its evidence: the newest, then the earliest
     within ``origins`` months before it, and so on.
@@ -200,13 +254,14 @@ def _rows(
     by_parts = coming.groupby(["demand_class", "model"])["part_count"].sum().sort_values()
     serving = dict(by_parts.index)  # of several models of a class the one with most parts
     known = past[(past["yyyymm"] <= origin) & (past["target_yyyymm"] <= origin)]
-    evidence = _past_totals(known, serving)
+    evidence = past_totals(known, serving)
     counts = ["part_count", "guarded_part_count"]
     totals = _by_segment(coming, ["horizon", "target_yyyymm"], _SUMS, counts)
     for (kind, segment), own in totals.groupby(["segment_kind", "segment"], sort=True):
         behind = evidence[(evidence["segment_kind"] == kind) & (evidence["segment"] == segment)]
         dependent = dependence(behind)
-        covered, measured = _coverage(behind)
+        measured = past_intervals(behind)
+        covered = int(is_covered(measured).sum())
         own = own.sort_values("horizon")
         for row, numbers in zip(own.to_dict("records"), deciles(own, dependent), strict=True):
             yield {
@@ -222,39 +277,9 @@ def _rows(
                 "method": JOINT_ERRORS if dependent.target_months else FULL_DEPENDENCE,
                 "error_correlation": dependent.correlation if dependent.target_months else None,
                 "target_month_count": dependent.target_months,
-                "coverage_80": covered / measured if measured else None,
-                "origin_month_count": measured,
+                "coverage_80": covered / len(measured) if len(measured) else None,
+                "origin_month_count": len(measured),
             }
-
-
-def _past_totals(known: pd.DataFrame, serving: Mapping[str, str]) -> pd.DataFrame:
-    """Totals of past origins as the models that serve now would have given them, by segment, beside
-    what was sold; months of which parts are missing are left out.
-    """
-    names = [*_SUMS, "actual_qty"]
-    cell = ["origin", "horizon", "demand_class"]
-    known = known[known["demand_class"].isin(list(serving))]
-    served = known[known["model"] == known["demand_class"].map(serving)]
-    # A later decision saw restated demand, and where it has the cells it is the better witness.
-    newest = served.groupby(cell)["yyyymm"].max().rename("newest").reset_index()
-    served = served.merge(newest, on=cell)
-    served = served[served["yyyymm"] == served["newest"]]
-    held = known.groupby([*cell, "yyyymm", "model"])["part_count"].sum()
-    wanted = held.groupby(cell).max().rename("wanted").reset_index()
-    totals = _by_segment(served, ["origin", "horizon", "target_yyyymm"], names)
-    of_class = wanted.rename(columns={"demand_class": "segment"}).assign(
-        segment_kind="demand_class"
-    )
-    of_all = wanted.groupby(["origin", "horizon"], as_index=False)["wanted"].sum()
-    of_all = of_all.assign(segment_kind="all", segment="all")
-    whole = totals.merge(
-        pd.concat([of_class, of_all]), on=["segment_kind", "segment", "origin", "horizon"]
-    )
-    whole = whole[whole["part_count"] >= MIN_SHARE * whole["wanted"]].drop(columns="wanted")
-    complete = whole.loc[whole["segment_kind"] == "all", ["origin", "horizon"]]
-    # What lacks parts of some class lacks them in ABC classes, and nothing says in which.
-    by_abc = totals[totals["segment_kind"] == "abc_class"].merge(complete, on=["origin", "horizon"])
-    return pd.concat([whole, by_abc], ignore_index=True)
 
 
 def _by_segment(
@@ -277,18 +302,3 @@ def _by_segment(
         )
     sums = pd.concat(made, ignore_index=True)
     return sums.assign(**{name: joined(sums, name) for name in names}).drop(columns=halves)
-
-
-def _coverage(past: pd.DataFrame) -> tuple[int, int]:
-    """Past totals within q10 to q90 of the interval that their own origin would have given them,
-    and how many; origins that knew no error by then are not counted.
-    """
-    covered = measured = 0
-    for origin, own in past.groupby("origin"):
-        dependent = dependence(past[past["target_yyyymm"] <= origin])
-        if not dependent.target_months:
-            continue
-        numbers, sold = deciles(own, dependent), own["actual_qty"].to_numpy(dtype=float)
-        measured += len(own)
-        covered += int(((numbers[:, 0] <= sold) & (sold <= numbers[:, -1])).sum())
-    return covered, measured
