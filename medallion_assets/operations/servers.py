@@ -4,6 +4,7 @@ loopback.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -104,12 +105,23 @@ def _mlflow(settings: Settings, port: int) -> list[str]:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """End a child and what it started: both have the child's process group."""
+    """End a child and what it started: all have the child's process group, and a server may end
+    before its own children do.
+    """
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        if child.poll() is not None:
-            return
-        os.killpg(child.pid, sign)
-        try:
+        _signal(child, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            continue
+            break
+    if _signal(child, signal.SIGTERM):
+        time.sleep(1.0)
+        _signal(child, signal.SIGKILL)
+
+
+def _signal(child: subprocess.Popen[bytes], sign: signal.Signals) -> bool:
+    """Send a signal to a child's process group; whether anything of it is left."""
+    try:
+        os.killpg(child.pid, sign)
+    except ProcessLookupError:
+        return False
+    return True
