@@ -5,7 +5,8 @@ deciles beside gold.demand_forecast_total.
 
 Reads the newest decision of each lakehouse and stores nothing. Each past total of the models that
 serve gets the interval that it would have had at its own origin; origins that knew no error yet are
-left out of both. A width is a share of the forecast, mean over totals.
+left out of both. Few known months make wide intervals, so those that knew four or more are shown
+apart too. A width is a share of the forecast, mean over totals.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from resources.table_spec import TableSpec
 MEMORY = 4 * 2**30
 CORES = 2
 LEVELS = {"all": "all parts", "demand_class": "demand classes", "abc_class": "ABC classes"}
+SEVERAL = 4  # target months whose errors an origin knew
 THIRDS = ("first third", "second third", "last third")
 ENDS = (DECILES[0], DECILES[-1])
 SUMMED = tuple(f"sum_{end}" for end in ENDS)
@@ -73,10 +75,13 @@ def summary(totals: pd.DataFrame) -> pd.DataFrame:
             "before_width": (high - low) / totals["forecast_qty"],
             "covered": is_covered(totals),
             "width": (own_high - own_low) / totals["forecast_qty"],
+            "informed": is_covered(totals).where(totals["target_month_count"] >= SEVERAL),
         }
     )
     every = figures.assign(horizon="all")
-    means = dict.fromkeys(("before_covered", "before_width", "covered", "width"), "mean")
+    means = dict.fromkeys(
+        ("before_covered", "before_width", "covered", "width", "informed"), "mean"
+    )
     by = pd.concat([every, figures]).groupby(["level", "horizon"], sort=False)
     return by.agg({"totals": "sum", **means}).reset_index()
 
@@ -93,13 +98,13 @@ def main() -> None:
         for lakehouse in arguments.lakehouses:
             print(
                 f"\n{lakehouse}\n\n| level | horizon | totals | sum of deciles | width |"
-                " own deciles | width |\n| --- | --- | --- | --- | --- | --- | --- |"
+                f" own deciles | width | of those that knew {SEVERAL} months |\n|{' --- |' * 8}"
             )
             for row in summary(measured_totals(lakehouse, engine)).to_dict("records"):
                 print(
                     f"| {row['level']} | {row['horizon']} | {row['totals']}"
                     f" | {row['before_covered']:.0%} | {row['before_width']:.2f}"
-                    f" | {row['covered']:.0%} | {row['width']:.2f} |"
+                    f" | {row['covered']:.0%} | {row['width']:.2f} | {row['informed']:.0%} |"
                 )
 
 

@@ -202,15 +202,15 @@ def past_totals(
 
 
 def past_intervals(past: pd.DataFrame) -> pd.DataFrame:
-    """Past totals of one segment with the deciles that their own origin would have given them;
-    origins that knew no error by then are left out.
+    """Past totals of one segment with the deciles that their own origin would have given them, and
+    target_month_count, the months whose errors it knew; origins that knew none are left out.
     """
-    made = [past.iloc[:0].assign(**dict.fromkeys(DECILES, 0.0))]
+    made = [past.iloc[:0].assign(**dict.fromkeys(DECILES, 0.0), target_month_count=0)]
     for origin, own in past.groupby("origin"):
         dependent = dependence(past[past["target_yyyymm"] <= origin])
         if dependent.target_months:
-            numbers = deciles(own, dependent).T
-            made.append(own.assign(**dict(zip(DECILES, numbers, strict=True))))
+            numbers = dict(zip(DECILES, deciles(own, dependent).T, strict=True))
+            made.append(own.assign(**numbers, target_month_count=dependent.target_months))
     return pd.concat(made, ignore_index=True)
 
 
