@@ -703,7 +703,7 @@ CHAMPION = TableSpec(
         Column("decided_at", "TIMESTAMP", "when (UTC)", is_volatile=True),
     ),
     write="append",
-    code_version="3",
+    code_version="4",
     owner=MODEL_OWNER,
 )
 

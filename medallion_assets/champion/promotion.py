@@ -502,6 +502,11 @@ def _verdict(
             " them"
         )
         return _stay(undecided, incumbent, why, contest, rules)
+    at_home = (
+        _lost_at_home(rules.contest(undecided.demand_class, False)) if undecided.pooled else {}
+    )
+    if incumbent in at_home:
+        return _undefended(undecided, incumbent, at_home[incumbent], contest, rules)
     yardstick = incumbent if incumbent in contest.compared else BASELINE
     if yardstick not in contest.compared:
         return _stay(
@@ -510,6 +515,7 @@ def _verdict(
     standings = {
         m: _standing(m, yardstick, contest) for m in contest.own if m not in (yardstick, incumbent)
     }
+    standings |= {m: _Standing(out=lost) for m, lost in at_home.items() if m in standings}
     certain = [m for m, standing in standings.items() if not standing.is_out_or_uncertain]
     winner, yielded = _chosen(certain, standings, yardstick, contest)
     if winner is None:
@@ -541,6 +547,7 @@ def _verdict(
     if winner != best:
         reason += f"; {closeness}"
     reason += yielded + _luckier(best, eligible, contest) + told
+    reason += _set_aside(winner, standings, contest)
     return _serves("promoted", undecided, winner, yardstick, incumbent, reason, contest)
 
 
@@ -570,6 +577,34 @@ def _has_less_loss(model: str, other: str, share: float, contest: _Contest) -> b
     return (contest.wql(model) or 0.0) <= (1 - share) * (contest.wql(other) or 0.0)
 
 
+def _lost_at_home(own: _Contest) -> dict[str, str]:
+    """What is said of each model to which seasonal_naive has far less loss on a class's own cells,
+    which are too few to choose by and enough to refuse.
+    """
+    if own.wql(BASELINE) is None or own.cells < MIN_GROUP_CELLS:
+        return {}
+    return {
+        m: f"has WQL {own.wql(m):.3f} on the class's own {own.extent}, {BASELINE}"
+        f" {own.wql(BASELINE):.3f}"
+        for m in own.compared
+        if (own.wql(m) or 0.0) > 0 and _has_less_loss(BASELINE, m, FAR_LESS, own)
+    }
+
+
+def _undefended(
+    undecided: Decision, incumbent: str, lost: str, contest: _Contest, rules: _Rules
+) -> Decision:
+    """The decision as if nobody had served the class, because of what the incumbent lost there."""
+    best = contest.best(m for m in contest.own if m != BASELINE)
+    nobody = replace(undecided, champion_trained_yyyymm=undecided.yyyymm)
+    found = _verdict(_with_models(nobody, contest, BASELINE, best), None, contest, rules)
+    return replace(
+        found,
+        decision="promoted" if found.decision == "promoted" else "provisional",
+        reason=f"{found.reason}; {incumbent}, which served, {lost}",
+    )
+
+
 def _luckier(winner: str, candidates: Iterable[str], contest: _Contest) -> str:
     """What is said of a candidate that has the lower WQL and was left for its expected regret."""
     others = tuple(candidates)
@@ -581,6 +616,14 @@ def _luckier(winner: str, candidates: Iterable[str], contest: _Contest) -> str:
         f" {contest.regret(lucky, others):.4f} to another candidate where {winner} is expected to"
         f" lose {contest.regret(winner, others):.4f}"
     )
+
+
+def _set_aside(winner: str, standings: Mapping[str, _Standing], contest: _Contest) -> str:
+    """What is said of the best model where it is out for another reason than missing cells."""
+    best = contest.best(standings)
+    if best in (None, winner) or not standings[str(best)].out or contest.missing(str(best)):
+        return ""
+    return f"; {best} {standings[str(best)].out}"
 
 
 def _provisional(  # noqa: PLR0913, PLR0917 - the contest as it ended without a winner
@@ -612,6 +655,7 @@ def _provisional(  # noqa: PLR0913, PLR0917 - the contest as it ended without a 
         f" {contest.regret(yardstick, possible):.4f}"
     )
     reason += yielded + _luckier(winner, _passing(possible, standings), contest)
+    reason += _set_aside(winner, standings, contest)
     return _serves("provisional", undecided, winner, yardstick, incumbent, reason, contest)
 
 

@@ -541,7 +541,7 @@ def test_any_mixture_of_notations_is_read_or_asked(
     proposal, _ = inspected(folder, "\r\n".join(lines).encode(encoding))
     (source,) = proposal.sources
     assert source.line_count == len(days)
-    if all(day.day <= 12 for day in days) and written == "%d/%m/%Y":
+    if all(day.day <= 12 for day in days) and written in ("%d/%m/%Y", "%d.%m.%Y"):
         is_same_day = all(day.day == day.month for day in days)
         assert is_same_day or open_keys(proposal) == ["date_formats"]
         return

@@ -706,6 +706,41 @@ def test_a_small_class_takes_the_decision_of_all_classes() -> None:
     )
 
 
+MANY = {BASELINE: [60, 70, 80] * 9, CHEAP: [50, 60, 70] * 9, RICH: [30, 40, 50] * 9}
+
+
+@pytest.mark.parametrize("at_home", [{CHEAP: 55, RICH: 80}, {CHEAP: 90, RICH: 80}])
+def test_a_small_class_refuses_a_model_that_loses_far_more_there(at_home: dict[str, int]) -> None:
+    """What all classes would take has 60 % more loss than the baseline on the class's few cells:
+    the next one serves, and the baseline where that has as much.
+    """
+    few = {BASELINE: [50], **{model: [loss] for model, loss in at_home.items()}}
+    rows = [part_loss_rows(few, "new", "A", {}), part_loss_rows(MANY, "lumpy", "A", {})]
+    decision = decided(pd.concat(rows, ignore_index=True), {"new": None})
+    serves = CHEAP if at_home[CHEAP] < 60 else BASELINE
+    assert (decision.champion, decision.pooled) == (serves, True)
+    refused = "boosting has WQL 0.800 on the class's own 60 cells of 1 part, seasonal_naive 0.500"
+    assert refused in decision.reason
+
+
+def test_a_small_class_does_not_defend_what_loses_far_more_there() -> None:
+    """All classes would keep the incumbent; on the class's own cells the baseline has far less
+    loss, so the model with the least regret that loses less there serves.
+    """
+    few = part_loss_rows({BASELINE: [50], CHEAP: [55], RICH: [80]}, "new", "A", {})
+    rows = [few, part_loss_rows(MANY, "lumpy", "A", {})]
+    decision = decided(pd.concat(rows, ignore_index=True), {"new": RICH})
+    assert (decision.decision, decision.champion) == ("promoted", CHEAP)
+    assert "boosting, which served, has WQL 0.800 on the class's own 60 cells" in decision.reason
+    rows[0] = part_loss_rows({BASELINE: [50], CHEAP: [90], RICH: [80]}, "new", "A", {})
+    nobody = decided(pd.concat(rows, ignore_index=True), {"new": RICH})
+    assert (nobody.decision, nobody.champion) == ("provisional", BASELINE)
+    assert nobody.champion_trained_yyyymm == MONTH
+    rows[0] = part_loss_rows({BASELINE: [50], CHEAP: [55], RICH: [60]}, "new", "A", {})
+    kept = decided(pd.concat(rows, ignore_index=True), {"new": RICH})
+    assert (kept.decision, kept.champion) == ("refreshed", RICH)
+
+
 def test_a_model_for_some_classes_takes_no_part_when_all_decide_together() -> None:
     """The pooled winner must be able to serve every class that has cells; a restricted incumbent
     stays.
