@@ -78,12 +78,18 @@ def summary(totals: pd.DataFrame) -> pd.DataFrame:
             "informed": is_covered(totals).where(totals["target_month_count"] >= SEVERAL),
         }
     )
+    figures["level"] = pd.Categorical(figures["level"], LEVELS.values(), ordered=True)
+    figures = figures.sort_values("level", kind="stable")
     every = figures.assign(horizon="all")
     means = dict.fromkeys(
         ("before_covered", "before_width", "covered", "width", "informed"), "mean"
     )
-    by = pd.concat([every, figures]).groupby(["level", "horizon"], sort=False)
+    by = pd.concat([every, figures]).groupby(["level", "horizon"], sort=False, observed=True)
     return by.agg({"totals": "sum", **means}).reset_index()
+
+
+def _percent(share: float) -> str:
+    return "none knew so many" if pd.isna(share) else f"{share:.0%}"
 
 
 def main() -> None:
@@ -104,7 +110,7 @@ def main() -> None:
                 print(
                     f"| {row['level']} | {row['horizon']} | {row['totals']}"
                     f" | {row['before_covered']:.0%} | {row['before_width']:.2f}"
-                    f" | {row['covered']:.0%} | {row['width']:.2f} | {row['informed']:.0%} |"
+                    f" | {row['covered']:.0%} | {row['width']:.2f} | {_percent(row['informed'])} |"
                 )
 
 
