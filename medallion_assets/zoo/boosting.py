@@ -5,9 +5,8 @@ What they learn from is in boosting_inputs.py, how XGBoost's deciles are learned
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -19,9 +18,7 @@ from medallion_assets.zoo.boosting_inputs import (
     LARGEST_RATIO,
     MAX_ROWS,
     MIN_ROWS,
-    Cells,
     Regime,
-    SeasonalState,
     design,
     forecast_cells,
     informative,
@@ -62,43 +59,41 @@ class BoosterFit:
     importance: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class GlobalBooster(ABC):
-    """A booster over all parts. ``groups`` are the feature groups it reads; ``threads`` change its
-    sums in the last digits.
+class Trainer(Protocol):
+    """A library's trees: how learners are trained and asked. ``threads`` change its sums in the
+    last digits, ``max_rows`` are the training cells that it reads at most.
     """
 
-    groups: tuple[str, ...]
-    rounds: int
-    learning_rate: float
-    threads: int
-    max_rows: ClassVar[int] = MAX_ROWS
+    @property
+    def threads(self) -> int: ...
 
-    @abstractmethod
+    @property
+    def max_rows(self) -> int: ...
+
     def train(
         self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int
     ) -> Any:
         """A learner of the regime's target from the inputs."""
 
     def train_medians(self, inputs: pd.DataFrame, target: Floats, seed: int) -> tuple[Any, ...]:
-        """Learners of the median deviation, whose mean counts; none unless a booster has any."""
-        return ()
+        """Learners of the median deviation, whose mean counts; none where it has none."""
 
-    @abstractmethod
     def apply(self, learner: Any, inputs: pd.DataFrame) -> Floats:
         """The target for each row."""
 
-    @abstractmethod
     def importance(self, learner: Any, columns: list[str]) -> dict[str, float]:
         """Share of the loss reduction that each input brought."""
 
-    def distribution(
-        self, state: SeasonalState, cells: Cells, actual_qty: Floats, unit: float, seed: int
-    ) -> Distribution:
-        """How future demand is distributed, learned from the training cells and their demand;
-        nothing unless a booster can.
-        """
-        return Distribution({}, self.groups, unit, self.threads)
+    def learning(self, seed: int) -> Learning | None:
+        """How a distribution of future demand is learned; None where none is."""
+
+
+@dataclass(frozen=True)
+class GlobalBooster:
+    """A booster over all parts. ``groups`` are the feature groups it reads."""
+
+    groups: tuple[str, ...]
+    trainer: Trainer
 
     def fit(self, known: Known) -> BoosterFit:
         return self.calibrate(self.learn(known), known)
@@ -111,7 +106,9 @@ class GlobalBooster(ABC):
         unit = typical_size(features)
         parts = pd.Series(pd.unique(features["part_number"]))
         state = seasonal_state(demand_matrix(known.demand, parts, origin), origin)
-        cells = training_cells(state, parts, features, origin, known.horizon, seed, self.max_rows)
+        cells = training_cells(
+            state, parts, features, origin, known.horizon, seed, self.trainer.max_rows
+        )
         actual_qty = np.nan_to_num(state.matrix[cells.part, cells.month + cells.horizons])
         learners: dict[Regime, tuple[Any, list[str]]] = {}
         importance: dict[str, float] = {}
@@ -125,13 +122,18 @@ class GlobalBooster(ABC):
             limit = LARGEST_DEVIATION if regime == "deviation" else LARGEST_RATIO
             target = np.clip((actual_qty[member] - base) / scale, -limit, limit)
             columns = informative(inputs)
-            learner = self.train(regime, inputs[columns], target, weight, seed)
+            learner = self.trainer.train(regime, inputs[columns], target, weight, seed)
             learners[regime] = (learner, columns)
             if regime == "deviation":
-                medians = self.train_medians(inputs[columns], target, seed)
-            for column, value in self.importance(learner, columns).items():
+                medians = self.trainer.train_medians(inputs[columns], target, seed)
+            for column, value in self.trainer.importance(learner, columns).items():
                 importance[column] = importance.get(column, 0.0) + value * float(member.mean())
-        distribution = self.distribution(state, cells, actual_qty, unit, seed)
+        learning = self.trainer.learning(seed)
+        distribution = (
+            learn_distribution(state, cells, actual_qty, self.groups, unit, learning)
+            if learning
+            else Distribution({}, self.groups, unit, self.trainer.threads)
+        )
         return BoosterFit(learners, unit, Calibration(), distribution, medians, importance)
 
     def predict(
@@ -156,11 +158,11 @@ class GlobalBooster(ABC):
             inputs, base, scale, _ = design(
                 learned, cells.take(member), state, self.groups, fitted.unit
             )
-            expected[member] = base + scale * self.apply(learner, inputs[columns])
+            expected[member] = base + scale * self.trainer.apply(learner, inputs[columns])
             if learned == regime == "deviation" and fitted.medians:
                 # A finer median than that of bins.
                 median = base + scale * np.mean(
-                    [self.apply(one, inputs[columns]) for one in fitted.medians], axis=0
+                    [self.trainer.apply(one, inputs[columns]) for one in fitted.medians], axis=0
                 )
                 moved = (
                     quantiles[member] + (median - quantiles[member, DECILES.index("q50")])[:, None]
@@ -195,7 +197,7 @@ class GlobalBooster(ABC):
 
 
 @dataclass(frozen=True)
-class XGBoost(GlobalBooster):
+class XGBoost:
     """XGBoost: pseudo-Huber loss of deviations, because a freak month must not move the level of
     all; Poisson deviance of ratios.
 
@@ -204,17 +206,18 @@ class XGBoost(GlobalBooster):
     expected to be the mean of what the distribution and the Poisson learner say.
     """
 
+    rounds: int
+    learning_rate: float
+    threads: int
     max_depth: int
     distribution_rounds: int
     distribution_learning_rate: float
+    max_rows: int = MAX_ROWS
 
-    def distribution(
-        self, state: SeasonalState, cells: Cells, actual_qty: Floats, unit: float, seed: int
-    ) -> Distribution:
-        learning = Learning(
+    def learning(self, seed: int) -> Learning:
+        return Learning(
             self.distribution_rounds, self.distribution_learning_rate, self.threads, seed
         )
-        return learn_distribution(state, cells, actual_qty, self.groups, unit, learning)
 
     def train(
         self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int
@@ -275,15 +278,24 @@ class XGBoost(GlobalBooster):
 
 
 @dataclass(frozen=True)
-class HistGradient(GlobalBooster):
+class HistGradient:
     """Scikit-learn's histogram gradient boosting: squared error of deviations, Poisson deviance of
     ratios.
 
     It takes twice XGBoost's time for a row, so it reads half of them.
     """
 
+    rounds: int
+    learning_rate: float
+    threads: int
     max_leaf_nodes: int
-    max_rows: ClassVar[int] = MAX_ROWS // 2
+    max_rows: int = MAX_ROWS // 2
+
+    def learning(self, seed: int) -> None:
+        return None
+
+    def train_medians(self, inputs: pd.DataFrame, target: Floats, seed: int) -> tuple[Any, ...]:
+        return ()
 
     def train(
         self, regime: Regime, inputs: pd.DataFrame, target: Floats, weight: Floats, seed: int
@@ -333,15 +345,15 @@ def _groups(parameters: Parameters) -> tuple[str, ...]:
 USE_GROUPS: dict[str, bool] = {f"use_{group}": True for group in FEATURE_GROUPS}
 
 
-def _hist_gradient(p: Parameters) -> HistGradient:
+def _hist_gradient(p: Parameters) -> GlobalBooster:
     shared = int(p["rounds"]), float(p["learning_rate"]), int(p["threads"])
-    return HistGradient(_groups(p), *shared, int(p["max_leaf_nodes"]))
+    return GlobalBooster(_groups(p), HistGradient(*shared, int(p["max_leaf_nodes"])))
 
 
-def _xgboost(p: Parameters) -> XGBoost:
+def _xgboost(p: Parameters) -> GlobalBooster:
     shared = int(p["rounds"]), float(p["learning_rate"]), int(p["threads"])
     distribution = int(p["distribution_rounds"]), float(p["distribution_learning_rate"])
-    return XGBoost(_groups(p), *shared, int(p["max_depth"]), *distribution)
+    return GlobalBooster(_groups(p), XGBoost(*shared, int(p["max_depth"]), *distribution))
 
 
 # Threads are fixed, so that sums keep their order on any machine; one, because several origins
