@@ -21,7 +21,13 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from medallion_assets.exact import exact_sums
-from medallion_assets.served.totals import is_covered, past_intervals, past_parts, past_totals
+from medallion_assets.served.totals import (
+    is_covered,
+    past_intervals,
+    past_parts,
+    past_totals,
+    serving_models,
+)
 from medallion_assets.tables import DECILES, DEMAND_FORECAST, ZOO_RESULT
 from resources.engines import EmbeddedEngine
 from resources.table_spec import TableSpec
@@ -46,9 +52,7 @@ def measured_totals(lakehouse: Path, engine: EmbeddedEngine) -> pd.DataFrame:
     served = DeltaTable(folder(DEMAND_FORECAST)).to_pandas(columns=wanted)
     newest = served[(served["yyyymm"] == served["yyyymm"].max()) & (served["horizon"] > 0)]
     newest = newest[newest["vintage"] == newest["vintage"].max()]
-    # Of several models of a class the one with most parts, as the table has it.
-    serving = dict(newest.value_counts(["demand_class", "model"], ascending=True).index)
-
+    serving = serving_models(newest.assign(part_count=1))
     stored = DeltaTable(folder(ZOO_RESULT))
     cells = engine.table(ZOO_RESULT.name, folder(ZOO_RESULT), stored.version())
     cells = cells.where(F.col("model").isin(*set(serving.values())))

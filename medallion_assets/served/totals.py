@@ -165,6 +165,15 @@ def deciles(totals: pd.DataFrame, dependent: Dependence) -> NDArray[np.float64]:
     return np.maximum.accumulate(np.maximum(mean + deviation * standard, 0.0), axis=1)
 
 
+def serving_models(parts: pd.DataFrame) -> dict[str, str]:
+    """Demand class -> the model that serves it, of several the one with most parts.
+
+    parts: demand_class, model, part_count.
+    """
+    by_parts = parts.groupby(["demand_class", "model"])["part_count"].sum().sort_values()
+    return dict(by_parts.index)
+
+
 def past_totals(
     known: pd.DataFrame,
     serving: Mapping[str, str],
@@ -251,8 +260,7 @@ def _sums() -> list[Column]:
 def _rows(
     origin: int, vintage: int, coming: pd.DataFrame, past: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
-    by_parts = coming.groupby(["demand_class", "model"])["part_count"].sum().sort_values()
-    serving = dict(by_parts.index)  # of several models of a class the one with most parts
+    serving = serving_models(coming)
     known = past[(past["yyyymm"] <= origin) & (past["target_yyyymm"] <= origin)]
     evidence = past_totals(known, serving)
     counts = ["part_count", "guarded_part_count"]
