@@ -170,8 +170,10 @@ def decide(  # noqa: PLR0913, PLR0917 - a month's evidence, and who may serve
 
     A class with fewer parts or cells than the settings ask for, or without demand in its cells,
     takes the decision on the cells of all classes, between the models asked for it and for every
-    class that has cells; an incumbent that isn't can't be compared there and stays. Raises
-    ValueError when losses lack rows of a model that evaluation compares.
+    class that has cells; an incumbent that isn't can't be compared there and stays. A model to
+    which seasonal_naive has 20 % less loss on the class's own cells, 50 or more, is not taken, and
+    the class is decided as if nobody had served it where that is the incumbent. Raises ValueError
+    when losses lack rows of a model that evaluation compares.
 
     Evidence may be too thin for any decision. With fewer parts that tell something than
     settings.min_interval_parts only months differ, and settings.min_interval_blocks blocks of them
@@ -513,9 +515,10 @@ def _verdict(
             undecided, incumbent, f"there is no WQL of {yardstick} to compare with", contest, rules
         )
     standings = {
-        m: _standing(m, yardstick, contest) for m in contest.own if m not in (yardstick, incumbent)
+        m: _Standing(out=at_home[m]) if m in at_home else _standing(m, yardstick, contest)
+        for m in contest.own
+        if m not in (yardstick, incumbent)
     }
-    standings |= {m: _Standing(out=lost) for m, lost in at_home.items() if m in standings}
     certain = [m for m, standing in standings.items() if not standing.is_out_or_uncertain]
     winner, yielded = _chosen(certain, standings, yardstick, contest)
     if winner is None:
